@@ -1,0 +1,50 @@
+# The commands that the README and CI use. Each installs what it needs into .venv and is safe to run twice.
+
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+# PyTorch's CPU wheels: TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu. Unset, the ordinary index serves.
+TORCH_INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL) --index-strategy unsafe-best-match)
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_INDEX)
+
+.PHONY: run test check format image-test lock clean
+
+run: .venv/serving  ## serve the model in weights/ on http://127.0.0.1:8000
+	$(BIN)/uvicorn app:app --port $(PORT)
+
+test: .venv/development  ## all tests but the image build
+	$(BIN)/python -m pytest -m "not image"
+
+image-test: .venv/development  ## build the Dockerfile with buildah and invoke its handler
+	$(BIN)/python -m pytest -m image
+
+check: .venv/development  ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/development
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --custom-compile-command "make lock" \
+		pyproject.toml --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --custom-compile-command "make lock" \
+		pyproject.toml --extra train --group dev --constraint requirements.txt --output-file requirements-dev.txt
+
+clean:
+	rm -rf .venv
+
+.venv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+.venv/serving: requirements.txt .venv/bin/uv
+	$(INSTALL) --requirement requirements.txt
+	@touch $@
+
+.venv/development: requirements-dev.txt .venv/bin/uv
+	$(INSTALL) --requirement requirements-dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""Chest X-ray classification: what training, promotion and inference share."""

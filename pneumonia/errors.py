@@ -1,0 +1,37 @@
+"""The errors a user can mend. Each carries one sentence: what is wrong, where, and what to do."""
+
+
+class PneumoniaError(Exception):
+    """Base of all errors below; commands print the sentence and exit with status 1."""
+
+
+class ConfigurationError(PneumoniaError):
+    """A setting is missing or cannot be used."""
+
+
+class DataError(PneumoniaError):
+    """A channel does not hold the images that training needs."""
+
+
+class TrainingError(PneumoniaError):
+    """Training cannot go on."""
+
+
+class WeightsError(PneumoniaError):
+    """A weights file or an archive of one is not what it should be."""
+
+
+class WeightsUnavailableError(PneumoniaError):
+    """The weights cannot be had now; a later try may succeed."""
+
+
+class ImageError(PneumoniaError):
+    """An upload is not an image, or a broken one."""
+
+
+class UnsupportedImageError(ImageError):
+    """An image of a kind that is not read."""
+
+
+class ImageTooLargeError(ImageError):
+    """An image with too many bytes or pixels."""
