@@ -1,0 +1,286 @@
+"""Training data: the three channels, and the split that makes them.
+
+`python -m pneumonia.data split SOURCE DEST` turns a folder with NORMAL/ and PNEUMONIA/ into train/, val/ and test/,
+no patient in two of them.
+"""
+
+import argparse
+import hashlib
+import random
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pneumonia.errors import ConfigurationError, DataError, ImageError, PneumoniaError
+from pneumonia.image import SIZE, decode, resize
+from pneumonia.model import CLASSES
+
+SPLITS = ("train", "val", "test")
+# Kermany et al. name files `person12_bacteria_34.jpeg`, `IM-0115-0001.jpeg` and `NORMAL2-IM-0529-0001.jpeg`. Numbers
+# restart per organism and per folder, so the bare number groups too much rather than too little.
+_PATIENT = re.compile(r"^(?:NORMAL2-)?(person|IM-)(\d+)")
+_NAMED_BY_CLASS = {
+    "NORMAL": re.compile(r"^(NORMAL2-)?IM-\d+"),
+    "PNEUMONIA": re.compile(r"^person\d+_(bacteria|virus)_"),
+}
+
+
+@dataclass(frozen=True)
+class Channel:
+    """The files of one split: `labels[i]` is the index in CLASSES of `paths[i]`."""
+
+    name: str
+    root: Path
+    paths: list[Path]
+    labels: list[int]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of images of each class."""
+        return {label: self.labels.count(index) for index, label in enumerate(CLASSES)}
+
+
+@dataclass(frozen=True)
+class Images:
+    """A decoded split.
+
+    Attributes:
+        pixels: uint8, shape (N, 3, SIZE, SIZE).
+        labels: int64, shape (N,), indices in CLASSES.
+        digests: SHA-256 of each file, in the order of the images.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    digests: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def scan_channels(folders: dict[str, Path]) -> dict[str, Channel]:
+    """List the images of each channel, and check that every channel holds both classes.
+
+    Args:
+        folders: channel name to folder, each with one folder per class.
+
+    Raises:
+        DataError: a channel, a class folder or images are missing, swapped or unknown.
+    """
+    channels = {name: _scan_channel(name, root) for name, root in folders.items()}
+    empty = [
+        f"{channel.name}/{label}" for channel in channels.values() for label, n in channel.counts().items() if not n
+    ]
+    if empty:
+        raise DataError(
+            f"There are no images in {', '.join(empty)}: every channel needs images of both {' and '.join(CLASSES)}."
+        )
+    return channels
+
+
+def load_channel(
+    channel: Channel, workers: int, progress: Callable[[Iterable[object], int], Iterable[object]]
+) -> Images:
+    """Decode every image of a channel once, into memory (150 KB an image).
+
+    Args:
+        channel: the files.
+        workers: threads that decode; Pillow lets them run side by side.
+        progress: wraps the iteration, given it and its length, to show how far it is.
+
+    Raises:
+        DataError: images that cannot be read, by name.
+    """
+    images = Images(
+        pixels=torch.empty(len(channel.paths), 3, SIZE, SIZE, dtype=torch.uint8),
+        labels=torch.tensor(channel.labels),
+        digests=[""] * len(channel.paths),
+    )
+
+    def load(index: int) -> str | None:
+        path = channel.paths[index]
+        try:
+            data = path.read_bytes()
+            images.pixels[index] = resize(decode(data))
+        except (ImageError, OSError) as error:
+            return f"{channel.name}/{path.relative_to(channel.root)} ({error})"
+        images.digests[index] = hashlib.sha256(data).hexdigest()
+        return None
+
+    with ThreadPoolExecutor(workers) as pool:
+        results = progress(pool.map(load, range(len(channel.paths))), len(channel.paths))
+        broken = [problem for problem in results if problem]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise DataError(f"Images cannot be read, remove or replace them: {'; '.join(map(str, broken[:3]))}{more}")
+    return images
+
+
+def fingerprint(splits: dict[str, Images]) -> str:
+    """Return a SHA-256 over which image is in which split under which class, whatever the files are called."""
+    lines = sorted(
+        f"{name} {CLASSES[label]} {digest}\n"
+        for name, images in splits.items()
+        for label, digest in zip(images.labels.tolist(), images.digests, strict=True)
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def split_by_patient(files: Sequence[tuple[str, Path]], fractions: dict[str, float], seed: int) -> dict[str, list[int]]:
+    """Divide labelled files into splits: no patient in two of them, the classes' shares alike in all.
+
+    Images with the same bytes count as one patient's, whatever their names say. Groups are dealt in random order,
+    large ones first, each to the split that lacks most of it.
+
+    Args:
+        files: (class, path) pairs.
+        fractions: split name to its share of the images; the shares sum to 1.
+        seed: the same seed and files give the same split.
+
+    Returns:
+        Split name to indices into `files`.
+    """
+    groups = _group_by_patient(files)
+    random.Random(seed).shuffle(groups)
+    groups.sort(key=len, reverse=True)  # stable: equal sizes stay shuffled
+    lacking = {
+        name: Counter({label: share * n for label, n in Counter(label for label, _ in files).items()})
+        for name, share in fractions.items()
+    }
+    chosen: dict[str, list[int]] = {name: [] for name in fractions}
+    for group in groups:
+        content = Counter(files[index][0] for index in group)
+        # Relative to the split's share, else the largest split would take all until the end.
+        name = max(
+            chosen, key=lambda name: sum(lacking[name][label] * n for label, n in content.items()) / fractions[name]
+        )
+        chosen[name] += group
+        lacking[name].subtract(content)
+    return chosen
+
+
+def patient_of(path: Path) -> str | None:
+    """Return the patient that a file's name tells, None where it tells none."""
+    match = _PATIENT.match(path.name)
+    return f"{match[1]}{int(match[2])}" if match else None
+
+
+def _scan_channel(name: str, root: Path) -> Channel:
+    if not root.is_dir():
+        raise DataError(
+            f"Channel '{name}' is missing: {root} is no folder. Pass --{name} or set SM_CHANNEL_{name.upper()}."
+        )
+    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    wanted = f"exactly the folders {' and '.join(CLASSES)}"
+    if missing := [label for label in CLASSES if label not in folders]:
+        found = f"it has {', '.join(folders)}" if folders else "it has no folder at all"
+        raise DataError(f"Channel '{name}' lacks {' and '.join(missing)}: {root} must hold {wanted}, and {found}.")
+    if extra := [folder for folder in folders if folder not in CLASSES]:
+        raise DataError(
+            f"Channel '{name}' has more than two classes: {root} must hold {wanted}, remove {', '.join(extra)}."
+        )
+    paths: list[Path] = []
+    labels: list[int] = []
+    for index, label in enumerate(CLASSES):
+        files = sorted(path for path in (root / label).iterdir() if not path.name.startswith("."))
+        _check_not_swapped(name, label, files)
+        paths += files
+        labels += [index] * len(files)
+    return Channel(name, root, paths, labels)
+
+
+def _check_not_swapped(channel: str, label: str, files: list[Path]) -> None:
+    for other, pattern in _NAMED_BY_CLASS.items():
+        if other != label and (wrong := [path.name for path in files if pattern.match(path.name)]):
+            raise DataError(
+                f"The class folders look swapped: {channel}/{label} holds {len(wrong)} files named like {other}, "
+                f"{wrong[0]} among them. Move them to {channel}/{other}."
+            )
+
+
+def _group_by_patient(files: Sequence[tuple[str, Path]]) -> list[list[int]]:
+    group_of: dict[str, list[int]] = {}
+    by_bytes: dict[str, list[int]] = {}
+    for index, (_, path) in enumerate(files):
+        patient = patient_of(path) or str(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        group = group_of.setdefault(patient, [])
+        group.append(index)
+        twin = by_bytes.setdefault(digest, group)
+        if twin is not group:  # the same picture under two patients: they become one
+            group += twin
+            for table in (group_of, by_bytes):
+                table.update({key: group for key, value in table.items() if value is twin})
+    return list({id(group): group for group in group_of.values()}.values())
+
+
+def _split_command(arguments: argparse.Namespace) -> None:
+    source, destination = Path(arguments.source), Path(arguments.destination)
+    fractions = {"train": 1 - arguments.val - arguments.test, "val": arguments.val, "test": arguments.test}
+    if min(fractions.values()) <= 0:
+        raise ConfigurationError("--val and --test must be above 0 and leave something for training.")
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise DataError(f"{destination} is there already and nothing is overwritten: name a new folder or empty it.")
+    channel = scan_channels({"source": source})["source"]
+    files = [(CLASSES[label], path) for label, path in zip(channel.labels, channel.paths, strict=True)]
+    splits = split_by_patient(files, fractions, arguments.seed)
+
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as temporary:
+        whole = Path(temporary) / "split"
+        for name, indices in splits.items():
+            for label in CLASSES:
+                (whole / name / label).mkdir(parents=True)
+            for label, path in (files[index] for index in indices):
+                _place(path, whole / name / label / path.name, link=arguments.link)
+        whole.replace(destination)
+    _report(files, splits)
+
+
+def _place(source: Path, destination: Path, *, link: bool) -> None:
+    if link:
+        destination.symlink_to(source.resolve())
+    else:
+        shutil.copyfile(source, destination)
+
+
+def _report(files: Sequence[tuple[str, Path]], splits: dict[str, list[int]]) -> None:
+    print(f"{'split':<6} {'patients':>9} " + " ".join(f"{label:>9}" for label in CLASSES))
+    for name, indices in splits.items():
+        patients = len({patient_of(files[index][1]) or files[index][1] for index in indices})
+        counts = Counter(files[index][0] for index in indices)
+        print(f"{name:<6} {patients:>9} " + " ".join(f"{counts[label]:>9}" for label in CLASSES))
+    if unnamed := sum(patient_of(path) is None for _, path in files):
+        print(f"{unnamed} file names tell no patient; each of these images was taken for a patient of its own.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `split`; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pneumonia.data", description="Prepare training data.")
+    split = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "split", help="divide a labelled folder into train/, val/ and test/ by patient"
+    )
+    split.add_argument("source", metavar="SOURCE", help="folder with NORMAL/ and PNEUMONIA/")
+    split.add_argument("destination", metavar="DEST", help="folder to make; never overwritten")
+    split.add_argument("--val", type=float, default=0.15, help="share of the images for validation (%(default)s)")
+    split.add_argument("--test", type=float, default=0.15, help="share of the images for the test (%(default)s)")
+    split.add_argument("--seed", type=int, default=0, help="same seed, same split (%(default)s)")
+    split.add_argument("--link", action="store_true", help="make symbolic links instead of copies")
+    try:
+        _split_command(parser.parse_args(argv))
+    except PneumoniaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Writing files so that a reader sees the old one or the new one, never half of one."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file's path beside `path`; rename it to `path` on success, remove it on any error.
+
+    The temporary file has a name of its own, so that two processes writing at once do not mix.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp leaves it readable by its owner alone
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # else a power cut can leave the new name on an empty file
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

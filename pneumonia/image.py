@@ -1,0 +1,135 @@
+"""Decoding and preprocessing: the one definition that training, evaluation and the API share.
+
+Pillow and torch alone do the work, because importing torchvision would double the cold start. The result equals
+torchvision's `Resize((224, 224))`, `ToTensor()`, `Normalize(MEAN, STD)` on the decoded RGB image, bit for bit; a test
+holds that.
+"""
+
+import io
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+
+SIZE = 224  # pixels a side, what ResNet-18 was designed for
+MEAN = (0.485, 0.456, 0.406)  # ImageNet's, per RGB channel of values in [0, 1], as torchvision's weights expect
+STD = (0.229, 0.224, 0.225)
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+MAX_BYTES = 20 * 1024 * 1024
+MAX_PIXELS = 50_000_000  # the largest radiographs have about 20 million
+
+PREPROCESSING = {
+    "color": "RGB",
+    "resize": [SIZE, SIZE],
+    "interpolation": "bilinear, antialiased (Pillow)",
+    "mean": list(MEAN),
+    "std": list(STD),
+}
+
+_UNREAD_KINDS = (
+    ("GIF", 0, b"GIF8"),
+    ("PDF", 0, b"%PDF-"),
+    ("DICOM", 128, b"DICM"),
+    ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
+    ("HEIC or AVIF", 4, b"ftyp"),
+    ("SVG", 0, b"<svg"),
+)
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode an image file to 8 bits a channel, upright, mode "L" (grayscale) or "RGB".
+
+    Values of more than 8 bits are scaled by the smallest power of two that fits the brightest pixel, so that a
+    12-bit radiograph in a 16-bit file keeps its contrast. Transparency is dropped.
+
+    Args:
+        data: the bytes of a JPEG, PNG, BMP, TIFF or WebP file; of an animation the first frame counts.
+
+    Raises:
+        ImageTooLargeError: more than MAX_BYTES bytes or MAX_PIXELS pixels.
+        UnsupportedImageError: an image of another kind.
+        ImageError: no image, or a broken one.
+    """
+    if len(data) > MAX_BYTES:
+        raise ImageTooLargeError(
+            f"The file has {len(data):,} bytes and at most {MAX_BYTES:,} are read: send a smaller or compressed image."
+        )
+    if not data:
+        raise ImageError("The file is empty: send a chest X-ray as JPEG, PNG, BMP, TIFF or WebP.")
+    try:
+        # Pillow's own guard only warns below twice its limit; ours comes before any pixel is decoded.
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageTooLargeError(
+                    f"The image has {image.width} x {image.height} pixels and at most {MAX_PIXELS:,} are read: "
+                    "send a smaller one."
+                )
+            image.load()
+            return _to_8_bit(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise _unidentified(data) from error
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one.") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken data
+        raise ImageError("The image is broken: it begins well but cannot be decoded to its end.") from error
+
+
+def resize(image: Image.Image) -> torch.Tensor:
+    """Squash a decoded image to the network's size.
+
+    Args:
+        image: mode "L" or "RGB", any size.
+
+    Returns:
+        uint8 tensor of shape (3, SIZE, SIZE); a grayscale image fills all three channels.
+    """
+    small = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    pixels = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8)
+    return pixels.view(SIZE, SIZE, -1).permute(2, 0, 1).expand(3, SIZE, SIZE)
+
+
+def normalize(pixels: torch.Tensor) -> torch.Tensor:
+    """Turn pixel values into the network's input.
+
+    Args:
+        pixels: uint8, or float in [0, 255], of shape (…, 3, height, width).
+
+    Returns:
+        float32 tensor of the same shape, zero mean and unit variance over ImageNet.
+    """
+    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1)
+    return pixels.float().div(255).sub_(mean).div_(std)
+
+
+def preprocess(image: Image.Image) -> torch.Tensor:
+    """Return the network's input for one decoded image: float32, shape (1, 3, SIZE, SIZE)."""
+    return normalize(resize(image)).unsqueeze(0)
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    if image.mode in {"L", "RGB"}:
+        return image
+    if image.mode == "F":
+        raise UnsupportedImageError("Floating-point images have no set range: send 8 or 16 bits a pixel.")
+    if image.mode.startswith("I"):
+        return _shift_to_8_bit(image)
+    # Pillow turns the two-level "1" to 0 and 255, and grayscale with alpha loses nothing as "L".
+    return image.convert("L" if image.mode in {"1", "LA", "La"} else "RGB")
+
+
+def _shift_to_8_bit(image: Image.Image) -> Image.Image:
+    wide = image.convert("I")
+    brightest = int(wide.getextrema()[1])  # type: ignore[arg-type]  # "I" has one band: a pair of numbers
+    step = 2 ** max(0, brightest.bit_length() - 8)
+    return wide.point(lambda value: value * (1 / step)).convert("L")
+
+
+def _unidentified(data: bytes) -> ImageError:
+    for kind, offset, magic in _UNREAD_KINDS:
+        if data[offset : offset + len(magic)] == magic:
+            return UnsupportedImageError(f"{kind} files are not read: send the X-ray as JPEG, PNG, BMP, TIFF or WebP.")
+    return ImageError("The file is not an image: send a chest X-ray as JPEG, PNG, BMP, TIFF or WebP.")

@@ -1,0 +1,143 @@
+"""The network, its classes, and its weights on disk.
+
+`ResNet18` takes the state dict of torchvision's `resnet18` with two outputs and gives the same outputs, without the
+import of torchvision (1.5 to 2.0 s, docs/performance.md). Training uses torchvision's own.
+"""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pneumonia.errors import WeightsError
+from pneumonia.files import replacing
+
+CLASSES = ("NORMAL", "PNEUMONIA")  # in the order of the network's outputs
+WEIGHTS_NAME = "pneumonia_classifier.pth"
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut (He et al. 2015, figure 5, left)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(out)) + shortcut)  # type: ignore[no-any-return]
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He et al. 2015, table 1) with one output per class, under torchvision's key names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
+        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
+        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(512, len(CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images, float32 (N, 3, 224, 224), to logits (N, 2) in the order of CLASSES."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(torch.flatten(self.avgpool(x), 1))  # type: ignore[no-any-return]
+
+
+def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write a state dict, kernels and matrices in half precision, and replace `path` only when it is complete.
+
+    Half precision halves the bytes a cold start fetches. Biases and batch-norm vectors stay float32: they are 0.2% of
+    the bytes, and a running variance may leave half precision's range.
+
+    Args:
+        state: torchvision's key names to tensors, on any device.
+        path: file to write.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        torch.save({name: _at_rest(tensor) for name, tensor in state.items()}, temporary)
+
+
+def load_weights(path: Path) -> ResNet18:
+    """Load a weights file into a network ready for inference, float32 on the CPU.
+
+    Args:
+        path: a state dict with torchvision's key names, in half or single precision. No pickled code is run.
+
+    Raises:
+        WeightsError: not a state dict of this network.
+        OSError: the file cannot be read.
+    """
+    state = _read_state(path)
+    with torch.device("meta"):  # no memory and no random numbers for values that loading replaces
+        network = ResNet18()
+    _check_shapes(state, network.state_dict(), path)
+    network.load_state_dict({name: _in_use(tensor) for name, tensor in state.items()}, assign=True)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def _at_rest(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor.clone()
+
+
+def _in_use(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError:
+        raise
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is not a weights file that torch.save wrote whole: {first_line(error)}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no plain state dict: save model.state_dict(), not the model itself.")
+    return state
+
+
+def _check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    if missing := sorted(expected.keys() - state.keys()):
+        raise WeightsError(f"{path} lacks {_some(missing)}: it is no ResNet-18 with torchvision's key names.")
+    if unknown := sorted(state.keys() - expected.keys()):
+        raise WeightsError(f"{path} has tensors that ResNet-18 lacks: {_some(unknown)}.")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise WeightsError(
+                f"{path} has {name} of shape {tuple(state[name].shape)} where this network has {tuple(tensor.shape)}: "
+                f"it must be a ResNet-18 with {len(CLASSES)} outputs."
+            )
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            raise WeightsError(f"{path} has {name} of type {state[name].dtype}: floating point was expected.")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
