@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pneumonia.data import SPLITS, Images, fingerprint, load_channel, scan_channels
-from pneumonia.errors import ConfigurationError, PneumoniaError, TrainingError
+from pneumonia.errors import ConfigurationError, PneumoniaError, TrainingError, first_line
 from pneumonia.files import replacing
 from pneumonia.image import PREPROCESSING, normalize
-from pneumonia.model import CLASSES, WEIGHTS_NAME, first_line, save_weights
+from pneumonia.model import CLASSES, WEIGHTS_NAME, save_weights
 
 Item = TypeVar("Item")
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte; a subnet without internet would else hang for minutes

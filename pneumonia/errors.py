@@ -35,3 +35,8 @@ class UnsupportedImageError(ImageError):
 
 class ImageTooLargeError(ImageError):
     """An image with too many bytes or pixels."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

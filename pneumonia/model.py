@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pneumonia.errors import WeightsError
+from pneumonia.errors import WeightsError, first_line
 from pneumonia.files import replacing
 
 CLASSES = ("NORMAL", "PNEUMONIA")  # in the order of the network's outputs
@@ -103,7 +103,8 @@ def _at_rest(tensor: Tensor) -> Tensor:
 
 
 def _in_use(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+    # A copy in any case: a tensor still mapped to the file would change, or crash the process, with the file.
+    return tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -136,8 +137,3 @@ def _check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type where it has none."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,75 @@
+"""The manifest: what a release says about itself, in `manifest.json` beside its weights file."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pneumonia.errors import WeightsError
+from pneumonia.files import replacing, sha256
+
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a release says about itself.
+
+    Attributes:
+        version: names the release; sorts by time.
+        sha256: of the weights file, 64 hexadecimal digits.
+        size: of the weights file, in bytes.
+        classes: in the order of the network's outputs.
+        preprocessing: what was done to the images in training, and has to be done in inference.
+        metrics: figures of the training job, such as `val_accuracy` and `test_accuracy` (shares, 0 to 1).
+        training_job: SageMaker's name of the job, None where it ran elsewhere.
+        dataset_fingerprint: SHA-256 over which image was in which split and class, None where it is not known.
+        created: when the release was made, ISO 8601, UTC.
+    """
+
+    version: str
+    sha256: str
+    size: int
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    metrics: dict[str, float]
+    training_job: str | None
+    dataset_fingerprint: str | None
+    created: str
+
+    def to_json(self) -> str:
+        """Return indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    def write_beside(self, weights: Path) -> None:
+        """Write `manifest.json` into the folder of a weights file, whole or not at all."""
+        with replacing(weights.with_name(MANIFEST_NAME)) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+
+def parse(text: str | bytes, source: str) -> Manifest:
+    """Read a manifest; fields that this version of the code does not know are left out.
+
+    Args:
+        text: JSON.
+        source: where the text is from, for the error's sentence.
+
+    Raises:
+        WeightsError: not a manifest.
+    """
+    try:
+        content = json.loads(text)
+        return Manifest(**{field.name: content[field.name] for field in dataclasses.fields(Manifest)})
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{source} is no manifest that can be read ({error!r}): promote the model again.") from error
+
+
+def manifest_of(weights: Path) -> Manifest | None:
+    """Return the manifest beside a weights file; None where there is none, or where it is of other weights."""
+    path = weights.with_name(MANIFEST_NAME)
+    try:
+        manifest = parse(path.read_bytes(), str(path))
+    except (OSError, WeightsError):  # any file may be called so: what is no manifest of ours does not count
+        return None
+    return manifest if manifest.sha256 == sha256(weights) else None

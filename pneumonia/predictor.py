@@ -1,0 +1,140 @@
+"""From an image's bytes to an answer, with the model loaded once, when it is first needed."""
+
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pneumonia.errors import WeightsUnavailableError
+from pneumonia.files import sha256
+from pneumonia.image import decode, preprocess
+from pneumonia.manifest import manifest_of
+from pneumonia.model import CLASSES, WEIGHTS_NAME, ResNet18, load_weights
+
+RELEASED_WEIGHTS = Path(__file__).parent.parent / "weights" / WEIGHTS_NAME
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the weights are.
+
+    Attributes:
+        path: file that is used when it is there, and that a download makes.
+        bucket: S3 bucket to download from, None for the released weights of this repository.
+        key: the weights' key in a bucket without `current.json`.
+    """
+
+    path: Path
+    bucket: str | None
+    key: str
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Read MODEL_PATH, MODEL_BUCKET and MODEL_KEY; an empty variable counts as unset."""
+        return cls(
+            path=Path(os.environ.get("MODEL_PATH") or "/tmp/model.pth"),  # noqa: S108  # Lambda's one writable folder
+            bucket=os.environ.get("MODEL_BUCKET") or None,
+            key=os.environ.get("MODEL_KEY") or WEIGHTS_NAME,
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        prediction: PNEUMONIA or NORMAL.
+        confidence: probability of the predicted class, 0 to 1.
+        probabilities: of each class, 0 to 1; they sum to 1.
+        model_version: the release that answered.
+        warnings: reasons to doubt the answer.
+    """
+
+    prediction: str
+    confidence: float
+    probabilities: dict[str, float]
+    model_version: str
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready for inference and the name of its release."""
+
+    network: ResNet18
+    version: str
+
+
+class Predictor:
+    """Answers for images; safe to use from many threads.
+
+    Args:
+        settings: where the weights are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loading = threading.Lock()
+        self._model: Model | None = None
+
+    @property
+    def model_version(self) -> str | None:
+        """The release that is loaded, None before the first need of one."""
+        return self._model.version if self._model else None
+
+    def predict(self, data: bytes) -> Prediction:
+        """Answer for one image.
+
+        Args:
+            data: the bytes of a JPEG, PNG, BMP, TIFF or WebP file.
+
+        Raises:
+            ImageError: the image cannot be used.
+            WeightsError: the weights are not what they should be.
+            WeightsUnavailableError: there are no weights, or S3 does not give them.
+        """
+        pixels = preprocess(decode(data))
+        model = self._loaded_model()
+        with torch.inference_mode():
+            probabilities = dict(zip(CLASSES, model.network(pixels).softmax(1)[0].tolist(), strict=True))
+        prediction = max(probabilities, key=probabilities.__getitem__)
+        return Prediction(prediction, probabilities[prediction], probabilities, model.version, warnings=[])
+
+    def _loaded_model(self) -> Model:
+        # A failed load is not remembered: the next request tries again.
+        if self._model is None:
+            with self._loading:
+                if self._model is None:
+                    self._model = self._load()
+        return self._model
+
+    def _load(self) -> Model:
+        path = self._weights_path()
+        try:
+            network = load_weights(path)
+            manifest = manifest_of(path)
+            version = manifest.version if manifest else f"sha256-{sha256(path)[:12]}"
+        except OSError as error:
+            raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
+        logger.info("loaded %s, model version %s", path, version)
+        return Model(network, version)
+
+    def _weights_path(self) -> Path:
+        path, bucket = self._settings.path, self._settings.bucket
+        if path.exists():
+            return path
+        if bucket:
+            from pneumonia import store  # noqa: PLC0415  # boto3 takes 0.75 s: only who downloads pays for it
+
+            store.fetch(bucket, self._settings.key, path)
+            return path
+        if RELEASED_WEIGHTS.exists():
+            return RELEASED_WEIGHTS
+        raise WeightsUnavailableError(
+            f"There are no weights: {path} does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the bucket "
+            "that promote_model.py published to, or put a weights file at MODEL_PATH."
+        )

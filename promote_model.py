@@ -1,0 +1,255 @@
+"""Promote a trained model: SageMaker's model.tar.gz becomes the release that inference serves.
+
+`python promote_model.py s3://bucket/training/job/output/model.tar.gz --bucket WEIGHTS_BUCKET`
+"""
+
+import argparse
+import datetime
+import gzip
+import json
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Any
+
+import torch
+
+from pneumonia import store
+from pneumonia.errors import ConfigurationError, PneumoniaError, WeightsError
+from pneumonia.files import replacing, sha256
+from pneumonia.image import PREPROCESSING, SIZE, normalize
+from pneumonia.manifest import Manifest
+from pneumonia.model import CLASSES, WEIGHTS_NAME, load_weights
+
+REPORT_NAME = "training.json"  # what train_model.py writes beside the weights
+MAX_UNPACKED = 512 * 1024 * 1024  # bytes; a ResNet-18 in single precision has 45 million
+MAX_WEIGHTS = 128 * 1024 * 1024
+MAX_REPORT = 1024 * 1024
+MAX_MEMBERS = 1000
+
+
+def promote(source: str, bucket: str | None, directory: Path | None) -> Manifest:
+    """Take the weights out of an archive, check them, and publish them as a release.
+
+    Args:
+        source: model.tar.gz, as `s3://bucket/key` or a local path.
+        bucket: weights bucket to publish to; None to fill `directory` instead.
+        directory: local folder that gets the weights file and its manifest.
+
+    Returns:
+        The release's manifest.
+
+    Raises:
+        WeightsError: the archive or the weights are not what they should be.
+        WeightsUnavailableError: S3 refuses or cannot be reached.
+        OSError: a local file cannot be read or written.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        archive, weights = Path(source), Path(temporary) / WEIGHTS_NAME
+        if source.startswith("s3://"):
+            archive = Path(temporary) / "model.tar.gz"
+            store.download(source, archive)
+        report = extract(archive, weights, name=source)
+        check(weights, report, name=source)
+        manifest = manifest_for(weights, report)
+        if bucket:
+            store.publish(weights, manifest, bucket)
+        elif directory:
+            directory.mkdir(parents=True, exist_ok=True)
+            with replacing(directory / WEIGHTS_NAME) as copy:
+                shutil.copyfile(weights, copy)
+            manifest.write_beside(directory / WEIGHTS_NAME)
+    return manifest
+
+
+def extract(archive: Path, weights: Path, name: str) -> dict[str, Any]:
+    """Write the archive's weights file to `weights` and return its training report, {} where it has none.
+
+    No other member is written to disk, and an archive that holds anything suspicious is refused as a whole.
+
+    Raises:
+        WeightsError: no tar.gz, suspicious, too large, or without weights.
+        OSError: the archive cannot be read or the disk is full.
+    """
+    report: dict[str, Any] = {}
+    seen: set[PurePosixPath] = set()
+    for member, content in safe_members(archive, name):
+        path = PurePosixPath(member.name)
+        if path in seen:
+            raise WeightsError(f"{name} holds {path} twice: which one is meant cannot be told.")
+        seen.add(path)
+        if path == PurePosixPath(WEIGHTS_NAME):
+            check_size(member, MAX_WEIGHTS, name)
+            with weights.open("wb") as file:
+                shutil.copyfileobj(content, file)
+        elif path == PurePosixPath(REPORT_NAME):
+            check_size(member, MAX_REPORT, name)
+            report = parse_report(content.read(), name)
+    if not weights.exists():
+        found = ", ".join(sorted(map(str, seen))[:5]) or "nothing"
+        raise WeightsError(f"{name} holds no {WEIGHTS_NAME} at its top, but {found}: was it written by train_model.py?")
+    return report
+
+
+def safe_members(archive: Path, name: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+    """Yield the regular files of a tar.gz in their order, reading it once from front to back.
+
+    Raises:
+        WeightsError: no whole tar.gz, too large, or with a member that is no plain file below its folder.
+    """
+    try:
+        with LimitedGzip(archive, name) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+            for count, member in enumerate(tar, start=1):
+                if count > MAX_MEMBERS:
+                    raise WeightsError(f"{name} holds more than {MAX_MEMBERS:,} files: a model has a handful.")
+                check_member(member, name)
+                content = tar.extractfile(member)
+                if content:  # None for a folder
+                    yield member, content
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise WeightsError(f"{name} is no whole tar.gz ({error}): fetch it again or train again.") from error
+
+
+class LimitedGzip(gzip.GzipFile):
+    """A gzip file that ends with an error after MAX_UNPACKED bytes.
+
+    Counting what is unpacked bounds everything at once: members, the headers that tarfile keeps in memory, and what
+    is skipped. A few kilobytes of gzip can stand for gigabytes.
+
+    Args:
+        archive: the file to read.
+        name: what the error's sentence calls it.
+    """
+
+    def __init__(self, archive: Path, name: str) -> None:
+        super().__init__(archive, "rb")
+        self._shown_name = name
+        self._left = MAX_UNPACKED
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to `size` bytes."""
+        data = super().read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise WeightsError(f"{self._shown_name} unpacks to more than {MAX_UNPACKED:,} bytes: it is no model.")
+        return data
+
+
+def check_member(member: tarfile.TarInfo, name: str) -> None:
+    """Refuse what could reach outside a folder, or is no plain file.
+
+    Raises:
+        WeightsError: a link, a device, or a path with a root, a drive or a step upwards.
+    """
+    paths = (PurePosixPath(member.name), PureWindowsPath(member.name))
+    if any(path.anchor or ".." in path.parts for path in paths):
+        raise WeightsError(f"{name} holds the path {member.name!r}, which leads out of its folder: it is refused.")
+    if not (member.isdir() or (member.isreg() and not member.issparse())):
+        raise WeightsError(f"{name} holds {member.name!r}, which is a link or no plain file: it is refused.")
+
+
+def check_size(member: tarfile.TarInfo, limit: int, name: str) -> None:
+    """Refuse a member larger than it can be.
+
+    Raises:
+        WeightsError: more than `limit` bytes.
+    """
+    if member.size > limit:
+        raise WeightsError(f"{name} holds {member.name} of {member.size:,} bytes; at most {limit:,} are expected.")
+
+
+def parse_report(text: bytes, name: str) -> dict[str, Any]:
+    """Read the training report.
+
+    Raises:
+        WeightsError: it is no JSON object.
+    """
+    try:
+        report = json.loads(text)
+    except ValueError as error:
+        raise WeightsError(f"{name} holds a {REPORT_NAME} that is no JSON ({error}): train again.") from error
+    if not isinstance(report, dict):
+        raise WeightsError(f"{name} holds a {REPORT_NAME} that is no JSON object: train again.")
+    return report
+
+
+def check(weights: Path, report: dict[str, Any], name: str) -> None:
+    """See that inference can serve these weights.
+
+    Raises:
+        WeightsError: not a ResNet-18 of ours, outputs that are not finite, or other classes or preprocessing.
+    """
+    try:
+        network = load_weights(weights)
+    except WeightsError as error:  # the temporary file's path tells a user nothing
+        raise WeightsError(str(error).replace(str(weights), f"{WEIGHTS_NAME} in {name}")) from error
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+    black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, SIZE, SIZE)
+    if not network(normalize(torch.cat([noise, black_and_white]))).isfinite().all():
+        raise WeightsError(f"The outputs of the network in {name} are not finite: training diverged, train again.")
+    for field, expected in (("classes", list(CLASSES)), ("preprocessing", PREPROCESSING)):
+        if report.get(field, expected) != expected:
+            raise WeightsError(
+                f"The model in {name} was trained with {field} {report[field]}, but inference has {expected}."
+            )
+
+
+def manifest_for(weights: Path, report: dict[str, Any]) -> Manifest:
+    """Describe a release; promoting the same archive again gives the same version."""
+    created = datetime.datetime.now(datetime.UTC)
+    try:
+        finished = datetime.datetime.fromisoformat(report["finished"]) if "finished" in report else created
+        digest = sha256(weights)
+        return Manifest(
+            version=f"{finished.astimezone(datetime.UTC):%Y%m%d-%H%M%S}-{digest[:8]}",
+            sha256=digest,
+            size=weights.stat().st_size,
+            classes=list(CLASSES),
+            preprocessing=PREPROCESSING,
+            metrics=dict(report.get("metrics", {})),
+            training_job=report.get("training_job"),
+            dataset_fingerprint=report.get("dataset", {}).get("fingerprint"),
+            created=created.isoformat(timespec="seconds"),
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{REPORT_NAME} in the archive is not as train_model.py writes it: {error}.") from error
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(prog="promote_model.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("source", metavar="SOURCE", help="model.tar.gz: s3://bucket/key or a local path")
+    destination = parser.add_mutually_exclusive_group()
+    destination.add_argument("--bucket", help="weights bucket to publish to (MODEL_BUCKET)")
+    destination.add_argument("--directory", type=Path, metavar="DIR", help="local folder to fill instead of a bucket")
+    args = parser.parse_args(argv)
+    if not args.directory:
+        args.bucket = args.bucket or os.environ.get("MODEL_BUCKET")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Promote; return the exit status."""
+    args = parse_arguments(argv)
+    try:
+        if not (args.bucket or args.directory):
+            raise ConfigurationError("Where to is missing: pass --bucket, set MODEL_BUCKET, or pass --directory.")
+        manifest = promote(args.source, args.bucket, args.directory)
+    except PneumoniaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{error.filename or args.source} cannot be read or written: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    print(f"Released {manifest.version} to {f's3://{args.bucket}' if args.bucket else args.directory}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""Launch train_model.py as a SageMaker training job on the chest X-rays in S3.
+
+`python train_sagemaker.py --bucket BUCKET --role ROLE_ARN --region REGION`
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
+
+if TYPE_CHECKING:
+    import boto3
+
+PROJECT = Path(__file__).parent
+ENTRY_SCRIPT = "train_model.py"
+# The entry script and the modules it imports, nothing else: a requirements.txt would replace the container's torch.
+SHIPPED = (
+    ENTRY_SCRIPT,
+    "pneumonia/__init__.py",
+    "pneumonia/data.py",
+    "pneumonia/errors.py",
+    "pneumonia/files.py",
+    "pneumonia/image.py",
+    "pneumonia/model.py",
+)
+CHANNELS = ("train", "val", "test")
+JOB_PREFIX = "pneumonia-training"  # of job names, and of the S3 folder that holds each job's code and output
+CONTAINER = {"framework": "pytorch", "version": "2.10.0", "py_version": "py313", "image_scope": "training"}
+# CloudWatch's name of a metric to the word that train_model.py logs it under.
+METRICS = {
+    "train:loss": "train_loss",
+    "validation:accuracy": "val_accuracy",
+    "validation:loss": "val_loss",
+    "test:accuracy": "test_accuracy",
+    "test:loss": "test_loss",
+}
+HYPERPARAMETERS: dict[str, type] = {
+    "epochs": int,
+    "batch-size": int,
+    "learning-rate": float,
+    "weight-decay": float,
+    "weights": str,
+    "num-workers": int,
+    "seed": int,
+}
+
+
+class DryRun(Exception):  # noqa: N818  # not an error: it carries the request out of the SDK
+    """Ends a dry run with the request that would have been sent."""
+
+
+def launch(args: argparse.Namespace) -> None:
+    """Start the training job; wait for it and show its logs unless told otherwise.
+
+    Raises:
+        PneumoniaError: AWS refuses, there are no images, or the job fails.
+    """
+    import boto3  # noqa: PLC0415  # the SDK takes seconds to import: wrong arguments are told before
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from sagemaker.core.helper.iam_role_resolver import RoleValidationError  # noqa: PLC0415
+    from sagemaker.core.utils.exceptions import FailedStatusError  # noqa: PLC0415
+
+    session = boto3.Session(region_name=args.region)
+    try:
+        check_dataset(session, args)
+        job = start(session, args)
+        print(f"Training job {job.training_job_name} in {args.region}", flush=True)
+        if args.wait:
+            job.wait(logs=True)
+            if job.training_job_status != "Completed":
+                raise TrainingError(f"The job ended as {job.training_job_status}: {job.secondary_status}.")
+    except FailedStatusError as error:
+        raise TrainingError(f"The job failed: {job.failure_reason}") from error
+    except (BotoCoreError, ClientError, RoleValidationError) as error:
+        raise TrainingError(f"AWS refuses: {first_line(error)}") from error
+    print_result(job.training_job_name, args)
+
+
+def print_result(job_name: str, args: argparse.Namespace) -> None:
+    """Say where the job's model is, or will be, and what to do with it."""
+    archive = f"s3://{args.bucket}/{JOB_PREFIX}/{job_name}/output/model.tar.gz"
+    print(f"{'Model' if args.wait else 'Model, when the job has ended'}: {archive}")
+    print(f"Next: python promote_model.py {archive} --bucket WEIGHTS_BUCKET")
+
+
+def dry_run(args: argparse.Namespace) -> None:
+    """Print the CreateTrainingJob request as JSON; nothing is sent or uploaded, and no credentials are needed."""
+    import boto3  # noqa: PLC0415
+    from botocore.awsrequest import AWSResponse  # noqa: PLC0415
+    from botocore.compat import HTTPHeaders  # noqa: PLC0415
+
+    def pretend(**_: object) -> Any:  # noqa: ANN401
+        return AWSResponse("", 200, HTTPHeaders(), None), {"Buckets": [{"Name": args.bucket, "CreationDate": 0}]}
+
+    def capture(params: dict[str, Any], **_: object) -> None:
+        raise DryRun(params["body"])
+
+    # botocore's events end each call before it is sent: the SDK believes that its uploads were made.
+    session = boto3.Session("none", "none", region_name=args.region)
+    session.events.register("before-call.s3", pretend)
+    session.events.register("before-call.sts", pretend)
+    session.events.register("before-call.sagemaker.CreateTrainingJob", capture)
+    os.environ["SAGEMAKER_VALIDATE_ROLE"] = "false"  # it would ask IAM
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            start(session, args)
+    except DryRun as request:
+        print(json.dumps(json.loads(request.args[0]), indent=2))
+
+
+def start(session: "boto3.Session", args: argparse.Namespace) -> Any:  # noqa: ANN401  # the SDK has no types
+    """Declare the job and start it.
+
+    Returns:
+        The SDK's TrainingJob.
+    """
+    from sagemaker.core import image_uris  # noqa: PLC0415
+    from sagemaker.core.helper.session_helper import Session  # noqa: PLC0415
+    from sagemaker.core.shapes import Tag  # noqa: PLC0415
+    from sagemaker.core.training import configs  # noqa: PLC0415
+    from sagemaker.train import ModelTrainer  # noqa: PLC0415
+
+    with staged_source() as source:
+        trainer = ModelTrainer(
+            sagemaker_session=Session(boto_session=session, default_bucket=args.bucket),
+            role=args.role,
+            base_job_name=JOB_PREFIX,
+            training_image=image_uris.retrieve(region=args.region, instance_type=args.instance_type, **CONTAINER),
+            source_code=configs.SourceCode(source_dir=str(source), entry_script=ENTRY_SCRIPT),
+            compute=configs.Compute(
+                instance_type=args.instance_type, instance_count=1, enable_managed_spot_training=args.spot
+            ),
+            stopping_condition=configs.StoppingCondition(
+                max_runtime_in_seconds=args.max_run_seconds,
+                max_wait_time_in_seconds=args.max_wait_seconds if args.spot else None,
+            ),
+            # With spot instances, SageMaker copies this folder to S3 and back: an interrupted job goes on from there.
+            checkpoint_config=configs.CheckpointConfig(local_path="/opt/ml/checkpoints") if args.spot else None,
+            output_data_config=configs.OutputDataConfig(s3_output_path=f"s3://{args.bucket}/{JOB_PREFIX}"),
+            hyperparameters=args.hyperparameters,
+            tags=[Tag(key=key, value=value) for key, value in args.tags.items()],
+        ).with_metric_definitions(
+            [configs.MetricDefinition(name=name, regex=metric_regex(word)) for name, word in METRICS.items()]
+        )
+        trainer.train(
+            input_data_config=[
+                configs.InputData(channel_name=name, data_source=f"s3://{args.bucket}/{args.prefix}/{name}/")
+                for name in CHANNELS
+            ],
+            wait=False,
+            logs=False,
+        )
+    return trainer._latest_training_job  # noqa: SLF001  # the SDK's documentation reads it so; there is no other way
+
+
+@contextlib.contextmanager
+def staged_source() -> Iterator[Path]:
+    """Yield a folder with the files that the job needs, and no others."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in SHIPPED:
+            copy = Path(temporary) / name
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(PROJECT / name, copy)
+        yield Path(temporary)
+
+
+def check_dataset(session: "boto3.Session", args: argparse.Namespace) -> None:
+    """See that every channel has files, before an instance is paid for.
+
+    Raises:
+        DataError: a channel is empty.
+    """
+    s3 = session.client("s3")
+    prefixes = [f"{args.prefix}/{name}/" for name in CHANNELS]
+    empty = [prefix for prefix in prefixes if not s3.list_objects_v2(Bucket=args.bucket, Prefix=prefix)["KeyCount"]]
+    if empty:
+        raise DataError(
+            f"There are no files in {' and '.join(f's3://{args.bucket}/{prefix}' for prefix in empty)}: upload the "
+            "images there, or name another folder with --prefix."
+        )
+
+
+def metric_regex(word: str) -> str:
+    """Return the pattern by which SageMaker finds a metric in a log line such as `epoch=3 train_loss=0.1234 …`."""
+    return rf"\b{word}=([0-9.]+)"
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the arguments; behind `--some-name` stands the environment variable TRAIN_SOME_NAME.
+
+    Raises:
+        ConfigurationError: settings are missing or wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="train_sagemaker.py",
+        description=__doc__.partition("\n")[0],
+        epilog="Behind each argument stands an environment variable: TRAIN_BUCKET behind --bucket, TRAIN_BATCH_SIZE "
+        "behind --batch-size, and so on; behind --region AWS_REGION and AWS_DEFAULT_REGION.",
+    )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+
+    def add(name: str, default: str | None = None, **options: Any) -> None:  # noqa: ANN401
+        # argparse converts and checks a default that is text, just as it does with an argument.
+        parser.add_argument(f"--{name}", default=variable(name) or default, **options)
+
+    add("bucket", help="S3 bucket with the images; it gets the code, the checkpoints and the model too")
+    add("prefix", "chest_xray", help="its folder with train/, val/ and test/ (%(default)s)")
+    add("role", help="ARN of the role that the job runs under")
+    add("region", region, help="AWS region")
+    add("instance-type", "ml.g4dn.xlarge", help="(%(default)s)")
+    add("max-run-seconds", "14400", type=int, help="the job is stopped after this time (%(default)s)")
+    add(
+        "max-wait-seconds", type=int, help="with --spot: time to run and to wait for capacity (twice --max-run-seconds)"
+    )
+    spot = (variable("spot") or "no").lower() in {"1", "true", "yes"}
+    parser.add_argument(
+        "--spot", action=argparse.BooleanOptionalAction, default=spot, help="cheaper instances that may be interrupted"
+    )
+    parser.add_argument("--tag", action="append", metavar="KEY=VALUE", help="repeatable (TRAIN_TAG: KEY=VALUE,…)")
+    parser.add_argument("--no-wait", dest="wait", action="store_false", help="return when the job has started")
+    parser.add_argument("--dry-run", action="store_true", help="print the request instead of sending it")
+    hyperparameters = parser.add_argument_group("hyperparameters, as train_model.py takes them; its defaults hold")
+    for name, kind in HYPERPARAMETERS.items():
+        hyperparameters.add_argument(f"--{name}", type=kind, default=variable(name))
+
+    args = parser.parse_args(argv)
+    if missing := [name for name in ("bucket", "role", "region") if not getattr(args, name)]:
+        named = [f"--{name} ({'AWS_REGION' if name == 'region' else variable_name(name)})" for name in missing]
+        raise ConfigurationError(f"Missing: {', '.join(named)}. Pass the arguments or set the environment variables.")
+    args.prefix = args.prefix.strip("/")
+    args.max_wait_seconds = args.max_wait_seconds or 2 * args.max_run_seconds
+    if args.max_wait_seconds < args.max_run_seconds:
+        raise ConfigurationError("--max-wait-seconds includes the run: it cannot be below --max-run-seconds.")
+    args.tags = parse_tags(args.tag or (variable("tag") or "").split(","))
+    given = {name: getattr(args, name.replace("-", "_")) for name in HYPERPARAMETERS}
+    args.hyperparameters = {name: value for name, value in given.items() if value is not None}
+    return args
+
+
+def variable_name(argument: str) -> str:
+    """Return the environment variable behind an argument."""
+    return f"TRAIN_{argument.upper().replace('-', '_')}"
+
+
+def variable(argument: str) -> str | None:
+    """Return the value of the environment variable behind an argument; empty counts as unset."""
+    return os.environ.get(variable_name(argument)) or None
+
+
+def parse_tags(tags: Sequence[str]) -> dict[str, str]:
+    """Read KEY=VALUE pairs; empty ones are skipped.
+
+    Raises:
+        ConfigurationError: a pair without key or equals sign.
+    """
+    pairs = [tag.strip().partition("=") for tag in tags if tag.strip()]
+    if wrong := ["".join(pair) for pair in pairs if not (pair[0] and pair[1])]:
+        raise ConfigurationError(f"A tag is KEY=VALUE, not {', '.join(wrong)}.")
+    return {key: value for key, _, value in pairs}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Launch; return the exit status."""
+    try:
+        args = parse_arguments(argv)
+        (dry_run if args.dry_run else launch)(args)
+    except PneumoniaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("No longer waiting; a job that has started goes on in SageMaker.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
