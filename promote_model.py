@@ -13,9 +13,9 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -76,43 +76,42 @@ def extract(archive: Path, weights: Path, name: str) -> dict[str, Any]:
         WeightsError: no tar.gz, suspicious, too large, or without weights.
         OSError: the archive cannot be read or the disk is full.
     """
-    report: dict[str, Any] = {}
-    seen: set[PurePosixPath] = set()
-    for member, content in safe_members(archive, name):
-        path = PurePosixPath(member.name)
-        if path in seen:
-            raise WeightsError(f"{name} holds {path} twice: which one is meant cannot be told.")
-        seen.add(path)
-        if path == PurePosixPath(WEIGHTS_NAME):
-            check_size(member, MAX_WEIGHTS, name)
-            with weights.open("wb") as file:
-                shutil.copyfileobj(content, file)
-        elif path == PurePosixPath(REPORT_NAME):
-            check_size(member, MAX_REPORT, name)
-            report = parse_report(content.read(), name)
+    try:
+        with LimitedGzip(archive, name) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+            report, names = take(tar, weights, name)
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise WeightsError(f"{name} is no whole tar.gz ({error}): fetch it again or train again.") from error
     if not weights.exists():
-        found = ", ".join(sorted(map(str, seen))[:5]) or "nothing"
+        found = ", ".join(sorted(names)[:5]) or "nothing"
         raise WeightsError(f"{name} holds no {WEIGHTS_NAME} at its top, but {found}: was it written by train_model.py?")
     return report
 
 
-def safe_members(archive: Path, name: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
-    """Yield the regular files of a tar.gz in their order, reading it once from front to back.
+def take(tar: tarfile.TarFile, weights: Path, name: str) -> tuple[dict[str, Any], set[str]]:
+    """Read an archive once from front to back; return its training report and the names of its members.
 
     Raises:
-        WeightsError: no whole tar.gz, too large, or with a member that is no plain file below its folder.
+        WeightsError: a member is suspicious or too large.
     """
-    try:
-        with LimitedGzip(archive, name) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            for count, member in enumerate(tar, start=1):
-                if count > MAX_MEMBERS:
-                    raise WeightsError(f"{name} holds more than {MAX_MEMBERS:,} files: a model has a handful.")
-                check_member(member, name)
-                content = tar.extractfile(member)
-                if content:  # None for a folder
-                    yield member, content
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise WeightsError(f"{name} is no whole tar.gz ({error}): fetch it again or train again.") from error
+    report: dict[str, Any] = {}
+    names: set[str] = set()
+    for member in tar:
+        check_member(member, name)
+        path = str(PurePosixPath(member.name))
+        if path in names:
+            raise WeightsError(f"{name} holds {path} twice: which one is meant cannot be told.")
+        names.add(path)
+        if len(names) > MAX_MEMBERS:
+            raise WeightsError(f"{name} holds more than {MAX_MEMBERS:,} files: a model has a handful.")
+        content = tar.extractfile(member)
+        if path == WEIGHTS_NAME and content:  # a folder has no content
+            check_size(member, MAX_WEIGHTS, name)
+            with weights.open("wb") as file:
+                shutil.copyfileobj(content, file)
+        elif path == REPORT_NAME and content:
+            check_size(member, MAX_REPORT, name)
+            report = parse_report(content.read(), name)
+    return report, names
 
 
 class LimitedGzip(gzip.GzipFile):

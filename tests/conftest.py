@@ -1,0 +1,105 @@
+"""What many tests need: moto's server as S3, SageMaker and CloudWatch Logs, and a weights file."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import boto3
+import pytest
+import torch
+
+from pneumonia.model import WEIGHTS_NAME, ResNet18, save_weights
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+REGION: Final = "eu-west-1"
+
+
+class Moto:
+    """Moto's server in a process of its own, and what an AWS client needs to use it instead of AWS."""
+
+    def __init__(self, endpoint: str, log: Path) -> None:
+        self.endpoint = endpoint
+        self._log = log
+        self.environment = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "SAGEMAKER_VALIDATE_ROLE": "false",  # moto has no iam:SimulatePrincipalPolicy
+        }
+
+    def s3(self) -> "S3Client":
+        """Return a client of this server's S3."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+
+    def make_bucket(self, name: str) -> str:
+        """Make a bucket and return its name."""
+        self.s3().create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+        return name
+
+    def keys(self, bucket: str) -> list[str]:
+        """Return the keys in a bucket."""
+        return [item["Key"] for item in self.s3().list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+    def requests(self) -> list[str]:
+        """Return what was asked so far, as `GET /path`, oldest first."""
+        return re.findall(r'"([A-Z]+ \S+) HTTP/1\.[01]"', self._log.read_text())
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("moto_server"), "--host", "127.0.0.1", "--port", "0"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        yield Moto(_endpoint(process, log), log)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def bucket(moto: Moto, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket, with this process's AWS variables set to moto's server."""
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:40].strip("-")
+    return moto.make_bucket(f"{name}-{time.time_ns()}")
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of an untrained network; the same in every run."""
+    path = tmp_path_factory.mktemp("weights") / WEIGHTS_NAME
+    torch.manual_seed(0)
+    save_weights(ResNet18().state_dict(), path)
+    return path
+
+
+def _endpoint(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """Wait until the server answers, and return its address."""
+    while process.poll() is None:
+        if found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text()):
+            urllib.request.urlopen(f"{found[1]}/moto-api/", timeout=30).close()
+            return found[1]
+        time.sleep(0.05)
+    raise RuntimeError(f"moto_server did not start: {log.read_text()}")

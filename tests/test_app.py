@@ -1,0 +1,136 @@
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from app import create_app
+from pneumonia.model import WEIGHTS_NAME
+from pneumonia.predictor import Predictor, Settings
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+PROJECT = Path(__file__).parent.parent
+XRAY = encoded(Image.linear_gradient("L"), "JPEG")
+
+
+@pytest.fixture
+def client(weights: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Predictor(Settings(weights, None, WEIGHTS_NAME)))) as client:
+        yield client
+
+
+def test_predict_answers_by_the_contract(client: TestClient) -> None:
+    response = client.post("/predict", files={"file": ("xray.jpg", XRAY, "image/jpeg")})
+    answer = response.json()
+    assert response.status_code == 200
+    assert list(answer) == ["prediction", "confidence", "probabilities", "model_version", "warnings"]
+    assert list(answer["probabilities"]) == ["NORMAL", "PNEUMONIA"]
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    assert (
+        answer["confidence"] == answer["probabilities"][answer["prediction"]] == max(answer["probabilities"].values())
+    )
+    assert answer["model_version"].startswith("sha256-")
+    assert answer["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "sentence"),
+    [
+        (b"", 400, "The file is empty"),
+        (b"<html></html>", 400, "The file is not an image"),
+        (XRAY[:500], 400, "The image is broken"),
+        (encoded(Image.new("1", (9000, 9000)), "PNG"), 413, "9000 x 9000 pixels"),
+        (bytes(21 * 1024 * 1024), 413, "at most 20,971,520 are read"),
+        (encoded(Image.new("L", (9, 9)), "GIF"), 415, "GIF files are not read"),
+        (b"%PDF-1.7", 415, "PDF files are not read"),
+    ],
+    ids=["empty", "html", "truncated", "pixels", "bytes", "gif", "pdf"],
+)
+def test_unusable_upload_is_answered_with_its_reason(
+    client: TestClient, content: bytes, status: int, sentence: str
+) -> None:
+    response = client.post("/predict", files={"file": ("xray.jpg", content, "image/jpeg")})
+    assert response.status_code == status
+    assert list(response.json()) == ["detail"]
+    assert sentence in response.json()["detail"]
+
+
+def test_content_counts_not_name_nor_type(client: TestClient) -> None:
+    response = client.post("/predict", files={"file": ("notes.txt", XRAY, "text/plain")})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "request_parts",
+    [
+        {},
+        {"files": {"image": ("xray.jpg", XRAY, "image/jpeg")}},
+        {"data": {"file": "text"}},
+        {"content": XRAY, "headers": {"content-type": "image/jpeg"}},
+    ],
+    ids=["nothing", "another name", "text", "no form"],
+)
+def test_request_without_the_field_is_answered_with_what_to_send(
+    client: TestClient, request_parts: dict[str, dict[str, str]]
+) -> None:
+    response = client.post("/predict", **request_parts)  # type: ignore[arg-type]
+    assert response.status_code == 422
+    assert response.json() == {
+        "detail": "There is no file in the form: send multipart/form-data with the X-ray as field 'file'."
+    }
+
+
+def test_missing_weights_are_answered_with_503(tmp_path: Path) -> None:
+    with TestClient(create_app(Predictor(Settings(tmp_path, None, WEIGHTS_NAME)))) as client:
+        response = client.post("/predict", files={"file": XRAY})
+    assert response.status_code == 503
+    assert response.json() == {"detail": f"{tmp_path} cannot be read: Is a directory."}
+
+
+def test_health_does_not_load_the_model(client: TestClient) -> None:
+    assert client.get("/health").json() == {"status": "ok", "model_version": None}
+    version = client.post("/predict", files={"file": XRAY}).json()["model_version"]
+    assert client.get("/health").json() == {"status": "ok", "model_version": version}
+
+
+def test_every_answer_is_documented(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    assert list(schema["paths"]["/predict"]["post"]["responses"]) == ["200", "400", "413", "415", "422", "503"]
+
+
+def test_root_leads_to_swagger_ui(client: TestClient) -> None:
+    response = client.get("/")
+    assert response.url.path == "/docs"
+    assert response.status_code == 200
+
+
+def test_cold_path_imports_neither_torchvision_nor_boto3(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "xray.jpg").write_bytes(XRAY)
+    program = """
+import sys
+from pathlib import Path
+from fastapi.testclient import TestClient
+import app
+with TestClient(app.app) as client:
+    print(client.post("/predict", files={"file": Path(sys.argv[1]).read_bytes()}).status_code)
+print(*sorted({"torchvision", "torch._dynamo", "sympy", "sagemaker", "boto3", "matplotlib"} & sys.modules.keys()))
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "xray.jpg")],
+        env=os.environ | {"MODEL_PATH": str(weights), "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stdout == "200\n\n"

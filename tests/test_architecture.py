@@ -1,0 +1,84 @@
+"""The rules that keep the modules apart, read off their imports."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import train_sagemaker
+
+PROJECT = Path(__file__).parent.parent
+SCRIPTS = {"train_model", "train_sagemaker", "promote_model", "app"}
+TRAINING = {"pneumonia.data"}
+SERVING = {"pneumonia.store", "pneumonia.manifest", "pneumonia.predictor"}
+
+
+def file_of(module: str) -> Path | None:
+    """Return the project's file of a module, None for a module from elsewhere."""
+    path = PROJECT / module.replace(".", "/")
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+def imports_of(module: str) -> set[str]:
+    """Return the modules that one of the project's modules imports anywhere in it, with their packages."""
+    file = file_of(module)
+    assert file
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {".".join(name.split(".")[: end + 1]) for name in names for end in range(len(name.split(".")))}
+
+
+def closure_of(module: str) -> set[str]:
+    """Return a module and all of the project's modules that it imports, directly or not."""
+    reached: set[str] = set()
+    waiting = {module}
+    while waiting:
+        reached |= waiting
+        waiting = {name for one in waiting for name in imports_of(one) if file_of(name)} - reached
+    return reached
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_scripts_never_import_each_other(script: str) -> None:
+    assert closure_of(script) & SCRIPTS == {script}
+
+
+def test_package_imports_no_script() -> None:
+    modules = [f"pneumonia.{file.stem}" for file in (PROJECT / "pneumonia").glob("[!_]*.py")]
+    assert modules
+    for module in modules:
+        assert not closure_of(module) & SCRIPTS
+
+
+def test_serving_imports_no_training_module() -> None:
+    assert closure_of("app") > SERVING
+    assert not closure_of("app") & TRAINING
+    assert not any("torchvision" in imports_of(module) for module in closure_of("app"))
+
+
+def test_training_imports_no_serving_module() -> None:
+    assert closure_of("train_model") > TRAINING
+    assert not closure_of("train_model") & SERVING
+
+
+def test_launching_imports_nothing_but_errors_before_it_has_read_its_arguments() -> None:
+    tree = ast.parse((PROJECT / "train_sagemaker.py").read_text())
+    top = {name for node in tree.body for name in names_imported_by(node)}
+    assert {name for name in top if name.partition(".")[0] not in sys.stdlib_module_names} == {"pneumonia.errors"}
+
+
+def test_job_gets_the_entry_script_and_what_it_imports() -> None:
+    files = {file for module in closure_of("train_model") if (file := file_of(module))}
+    assert sorted(str(file.relative_to(PROJECT)) for file in files) == sorted(train_sagemaker.SHIPPED)
+
+
+def names_imported_by(node: ast.stmt) -> list[str]:
+    """Return the modules that one top-level statement imports when the module is run."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []

@@ -1,0 +1,70 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from pneumonia.errors import WeightsError
+from pneumonia.files import sha256
+from pneumonia.image import PREPROCESSING
+from pneumonia.manifest import MANIFEST_NAME, Manifest, manifest_of, parse
+from pneumonia.model import CLASSES
+
+
+def manifest_for(weights: Path, version: str = "20260102-030405-0a1b2c3d") -> Manifest:
+    return Manifest(
+        version=version,
+        sha256=sha256(weights),
+        size=weights.stat().st_size,
+        classes=list(CLASSES),
+        preprocessing=PREPROCESSING,
+        metrics={"val_accuracy": 0.97, "test_accuracy": 0.95},
+        training_job="pneumonia-training-1",
+        dataset_fingerprint="f" * 64,
+        created="2026-01-02T03:04:05+00:00",
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_json_is_read_back(file: Path) -> None:
+    manifest = manifest_for(file)
+    assert parse(manifest.to_json(), "here") == manifest
+
+
+def test_fields_of_a_later_version_are_left_out(file: Path) -> None:
+    manifest = manifest_for(file)
+    text = json.dumps(dataclasses.asdict(manifest) | {"temperature": 1.5})
+    assert parse(text, "here") == manifest
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"version": "1"}', "\xff"])
+def test_what_is_no_manifest_is_refused(text: str) -> None:
+    with pytest.raises(
+        WeightsError, match=r"^s3://b/manifest\.json is no manifest that can be read .*promote the model"
+    ):
+        parse(text.encode("latin-1"), "s3://b/manifest.json")
+
+
+def test_manifest_beside_its_weights_is_found(file: Path) -> None:
+    manifest = manifest_for(file)
+    manifest.write_beside(file)
+    assert manifest_of(file) == manifest
+
+
+def test_manifest_of_other_weights_does_not_count(file: Path) -> None:
+    manifest_for(file).write_beside(file)
+    file.write_bytes(b"other weights")
+    assert manifest_of(file) is None
+
+
+@pytest.mark.parametrize("content", [None, "", "{}"])
+def test_no_manifest_beside_the_weights(file: Path, content: str | None) -> None:
+    if content is not None:
+        file.with_name(MANIFEST_NAME).write_text(content)
+    assert manifest_of(file) is None

@@ -1,0 +1,131 @@
+import io
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pneumonia import store
+from pneumonia.errors import ImageError, WeightsError, WeightsUnavailableError
+from pneumonia.files import sha256
+from pneumonia.image import decode, preprocess
+from pneumonia.model import CLASSES, WEIGHTS_NAME, load_weights
+from pneumonia.predictor import RELEASED_WEIGHTS, Predictor, Settings
+from tests.conftest import Moto
+from tests.test_manifest import manifest_for
+
+
+@pytest.fixture
+def image() -> bytes:
+    picture = Image.linear_gradient("L").resize((400, 300))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def copy(weights: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(weights, tmp_path / "model.pth"))
+
+
+def settings(path: Path, bucket: str | None = None) -> Settings:
+    return Settings(path=path, bucket=bucket, key=WEIGHTS_NAME)
+
+
+def softmax(weights: Path, image: bytes) -> Tensor:
+    with torch.inference_mode():
+        return load_weights(weights)(preprocess(decode(image))).softmax(1)[0]
+
+
+def test_answer_is_the_networks(copy: Path, image: bytes) -> None:
+    answer = Predictor(settings(copy)).predict(image)
+    expected = softmax(copy, image).tolist()
+    assert answer.probabilities == dict(zip(CLASSES, expected, strict=True))
+    assert answer.confidence == max(expected)
+    assert answer.prediction == CLASSES[expected.index(max(expected))]
+    assert answer.warnings == []
+
+
+def test_version_without_a_manifest_is_the_files_digest(copy: Path, image: bytes) -> None:
+    assert Predictor(settings(copy)).predict(image).model_version == f"sha256-{sha256(copy)[:12]}"
+
+
+def test_version_is_the_manifests(copy: Path, image: bytes) -> None:
+    manifest_for(copy).write_beside(copy)
+    assert Predictor(settings(copy)).predict(image).model_version == "20260102-030405-0a1b2c3d"
+
+
+def test_model_is_loaded_when_first_needed_and_kept(copy: Path, image: bytes) -> None:
+    predictor = Predictor(settings(copy))
+    assert predictor.model_version is None
+    first = predictor.predict(image)
+    copy.write_bytes(b"overwritten in place")
+    assert predictor.predict(image) == first
+    assert predictor.model_version == first.model_version
+
+
+def test_broken_image_is_told_before_any_weights_are_needed(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="not an image"):
+        Predictor(settings(tmp_path / "none.pth", "no-such-bucket")).predict(b"text")
+
+
+def test_first_need_downloads_once_however_many_ask(
+    moto: Moto, bucket: str, weights: Path, tmp_path: Path, image: bytes
+) -> None:
+    store.publish(weights, manifest_for(weights), bucket)
+    predictor = Predictor(settings(tmp_path / "model.pth", bucket))
+    together = threading.Barrier(8)
+
+    def ask() -> str:
+        together.wait()
+        return predictor.predict(image).model_version
+
+    with ThreadPoolExecutor(8) as pool:
+        versions = {answer.result() for answer in [pool.submit(ask) for _ in range(8)]}
+    assert versions == {"20260102-030405-0a1b2c3d"}
+    got = [request for request in moto.requests() if request.startswith(f"GET /{bucket}/releases/")]
+    assert len([request for request in got if WEIGHTS_NAME in request]) == 1
+
+
+def test_file_at_the_path_comes_before_the_bucket(copy: Path, image: bytes) -> None:
+    assert Predictor(settings(copy, "no-such-bucket")).predict(image).model_version.startswith("sha256-")
+
+
+def test_failed_load_is_not_remembered(bucket: str, weights: Path, tmp_path: Path, image: bytes) -> None:
+    predictor = Predictor(settings(tmp_path / "model.pth", bucket))
+    with pytest.raises(WeightsUnavailableError, match="promote a model"):
+        predictor.predict(image)
+    store.publish(weights, manifest_for(weights), bucket)
+    assert predictor.predict(image).model_version == "20260102-030405-0a1b2c3d"
+
+
+def test_broken_weights_are_told(copy: Path, image: bytes) -> None:
+    copy.write_bytes(copy.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=r"model\.pth is not a weights file"):
+        Predictor(settings(copy)).predict(image)
+
+
+def test_folder_in_place_of_the_weights_is_told(tmp_path: Path, image: bytes) -> None:
+    with pytest.raises(WeightsUnavailableError, match=r"cannot be read: Is a directory"):
+        Predictor(settings(tmp_path)).predict(image)
+
+
+def test_with_no_bucket_the_released_model_serves(tmp_path: Path, image: bytes) -> None:
+    answer = Predictor(settings(tmp_path / "none.pth")).predict(image)
+    assert answer.confidence == softmax(RELEASED_WEIGHTS, image).max().item()
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MODEL_PATH", "MODEL_BUCKET", "MODEL_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert Settings.from_environment() == Settings(Path("/tmp/model.pth"), None, "pneumonia_classifier.pth")
+    monkeypatch.setenv("MODEL_PATH", "/data/m.pth")
+    monkeypatch.setenv("MODEL_BUCKET", "models")
+    monkeypatch.setenv("MODEL_KEY", "a/b.pth")
+    assert Settings.from_environment() == Settings(Path("/data/m.pth"), "models", "a/b.pth")
+    monkeypatch.setenv("MODEL_BUCKET", "")
+    assert Settings.from_environment().bucket is None

@@ -1,0 +1,270 @@
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import promote_model
+from pneumonia.errors import WeightsError
+from pneumonia.image import PREPROCESSING
+from pneumonia.manifest import manifest_of
+from pneumonia.model import CLASSES, WEIGHTS_NAME, ResNet18, save_weights
+from promote_model import MAX_MEMBERS, MAX_UNPACKED, extract
+from tests.conftest import Moto
+
+PROJECT = Path(__file__).parent.parent
+REPORT = {
+    "training_job": "pneumonia-training-1",
+    "finished": "2026-01-02T03:04:05+00:00",
+    "classes": list(CLASSES),
+    "preprocessing": PREPROCESSING,
+    "metrics": {"val_accuracy": 0.97, "test_accuracy": 0.95},
+    "dataset": {"fingerprint": "f" * 64},
+}
+
+
+def make_archive(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for info, content in members:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.fixture
+def archive(tmp_path: Path, weights: Path) -> Path:
+    return make_archive(
+        tmp_path / "model.tar.gz",
+        [
+            (member("code/inference.py"), b"raise SystemExit"),
+            (member(WEIGHTS_NAME), weights.read_bytes()),
+            (member("training.json"), json.dumps(REPORT).encode()),
+        ],
+    )
+
+
+def run(*arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    environment = {key: value for key, value in os.environ.items() if key != "MODEL_BUCKET"}
+    return subprocess.run(
+        [sys.executable, PROJECT / "promote_model.py", *arguments],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_archive_on_s3_becomes_the_served_release(moto: Moto, bucket: str, archive: Path, weights: Path) -> None:
+    moto.s3().upload_file(str(archive), bucket, "job/output/model.tar.gz")
+    process = run(f"s3://{bucket}/job/output/model.tar.gz", MODEL_BUCKET=bucket, **moto.environment)
+    assert process.returncode == 0, process.stderr
+    version = json.loads(moto.s3().get_object(Bucket=bucket, Key="current.json")["Body"].read())["version"]
+    assert process.stdout == f"Released {version} to s3://{bucket}\n"
+    assert version.startswith("20260102-030405-")
+    served = moto.s3().get_object(Bucket=bucket, Key=f"releases/{version}/{WEIGHTS_NAME}")["Body"].read()
+    assert served == weights.read_bytes()
+
+
+def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Path) -> None:
+    process = run(archive, "--directory", tmp_path / "released")
+    assert process.returncode == 0, process.stderr
+    released = tmp_path / "released" / WEIGHTS_NAME
+    assert released.read_bytes() == weights.read_bytes()
+    assert sorted(path.name for path in released.parent.iterdir()) == ["manifest.json", WEIGHTS_NAME]
+    manifest = manifest_of(released)
+    assert manifest
+    assert manifest.size == weights.stat().st_size
+    assert manifest.metrics == REPORT["metrics"]
+    assert manifest.training_job == "pneumonia-training-1"
+    assert manifest.dataset_fingerprint == "f" * 64
+
+
+def test_same_archive_gives_the_same_version(archive: Path, tmp_path: Path) -> None:
+    first, second = (promote_model.promote(str(archive), None, tmp_path / name) for name in ("a", "b"))
+    assert first.version == second.version
+
+
+def test_archive_without_a_report_is_promoted(tmp_path: Path, weights: Path) -> None:
+    path = make_archive(tmp_path / "m.tar.gz", [(member(f"./{WEIGHTS_NAME}"), weights.read_bytes())])
+    manifest = promote_model.promote(str(path), None, tmp_path / "released")
+    assert (manifest.metrics, manifest.training_job, manifest.dataset_fingerprint) == ({}, None, None)
+
+
+def test_only_the_weights_are_written_to_disk(archive: Path, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "into"
+    folder.mkdir()
+    assert extract(archive, folder / "weights.pth", "model.tar.gz") == REPORT
+    assert [path.name for path in folder.iterdir()] == ["weights.pth"]
+    assert (folder / "weights.pth").read_bytes() == weights.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        (member("../evil.py"), "leads out of its folder"),
+        (member("/etc/cron.d/evil"), "leads out of its folder"),
+        (member("a/../../evil"), "leads out of its folder"),
+        (member("..\\evil.py"), "leads out of its folder"),
+        (member("C:\\evil.py"), "leads out of its folder"),
+        (member("link", tarfile.SYMTYPE, "/etc/passwd"), "is a link or no plain file"),
+        (member("link", tarfile.LNKTYPE, "/etc/passwd"), "is a link or no plain file"),
+        (member(WEIGHTS_NAME, tarfile.SYMTYPE, "/etc/passwd"), "is a link or no plain file"),
+        (member("pipe", tarfile.FIFOTYPE), "is a link or no plain file"),
+        (member("device", tarfile.CHRTYPE), "is a link or no plain file"),
+        (member(f"./{WEIGHTS_NAME}"), "twice"),
+    ],
+    ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
+)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_suspicious_archive_is_refused_as_a_whole(
+    tmp_path: Path, bad: tarfile.TarInfo, sentence: str, place: str
+) -> None:
+    good = (member(WEIGHTS_NAME), b"weights")
+    path = make_archive(tmp_path / "model.tar.gz", [(bad, b""), good] if place == "first" else [good, (bad, b"")])
+    with pytest.raises(WeightsError, match=sentence):
+        promote_model.promote(str(path), None, tmp_path / "released")
+    assert not (tmp_path / "released").exists()
+
+
+def zeros(path: Path, name: str, size: int, kind: bytes = tarfile.REGTYPE) -> Path:
+    """Write an archive with one member of zeros, without holding them."""
+    info = member(name, kind)
+    info.size = size
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar, Path("/dev/zero").open("rb") as content:
+        tar.addfile(info, content)
+    return path
+
+
+def test_bomb_beside_the_weights_is_refused(tmp_path: Path) -> None:
+    path = zeros(tmp_path / "model.tar.gz", "notes.txt", MAX_UNPACKED + 1)
+    assert path.stat().st_size < MAX_UNPACKED // 100
+    with pytest.raises(WeightsError, match=r"unpacks to more than 536,870,912 bytes"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
+def test_bomb_in_a_header_is_refused(tmp_path: Path) -> None:
+    path = zeros(tmp_path / "model.tar.gz", "long", MAX_UNPACKED + 1, tarfile.GNUTYPE_LONGNAME)
+    with pytest.raises(WeightsError, match=r"unpacks to more than 536,870,912 bytes"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
+def test_weights_of_a_size_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    path = zeros(tmp_path / "model.tar.gz", WEIGHTS_NAME, 200_000_000)
+    with pytest.raises(WeightsError, match=r"of 200,000,000 bytes; at most 134,217,728 are expected"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+    assert not (tmp_path / "weights.pth").exists()
+
+
+def test_very_many_files_are_refused(tmp_path: Path) -> None:
+    path = make_archive(tmp_path / "model.tar.gz", [(member(f"{n}"), b"") for n in range(MAX_MEMBERS + 1)])
+    with pytest.raises(WeightsError, match=r"holds more than 1,000 files"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
+def test_archive_without_weights_says_what_it_holds(tmp_path: Path) -> None:
+    path = make_archive(tmp_path / "model.tar.gz", [(member("model/weights.bin"), b"")])
+    with pytest.raises(WeightsError, match=r"holds no pneumonia_classifier\.pth at its top, but model/weights\.bin"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:0],
+        lambda data: b"PK\x03\x04" + data,
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-100],
+    ],
+    ids=["empty", "zip", "half", "end missing"],
+)
+def test_damaged_archive_is_refused(archive: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    archive.write_bytes(damage(archive.read_bytes()))
+    with pytest.raises(WeightsError, match=r"is no whole tar\.gz|holds no pneumonia_classifier"):
+        promote_model.promote(str(archive), None, tmp_path / "released")
+    assert not (tmp_path / "released").exists()
+
+
+class RunsCode:
+    """A pickle that leaves a file when it is loaded without care."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(self.proof),)
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    path = make_archive(tmp_path / "model.tar.gz", [(member(WEIGHTS_NAME), pickle.dumps(RunsCode(proof)))])
+    with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is not a weights file"):
+        promote_model.promote(str(path), None, tmp_path / "released")
+    assert not proof.exists()
+
+
+def archive_of(state: dict[str, torch.Tensor], report: object, tmp_path: Path) -> Path:
+    save_weights(state, tmp_path / WEIGHTS_NAME)
+    content = (tmp_path / WEIGHTS_NAME).read_bytes()
+    members = [(member(WEIGHTS_NAME), content), (member("training.json"), json.dumps(report).encode())]
+    return make_archive(tmp_path / "model.tar.gz", members)
+
+
+def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None:
+    state = ResNet18().state_dict()
+    state["fc.bias"][0] = float("nan")
+    path = archive_of(state, REPORT, tmp_path)
+    with pytest.raises(WeightsError, match=r"outputs of the network in .* are not finite: training diverged"):
+        promote_model.promote(str(path), None, tmp_path / "released")
+
+
+@pytest.mark.parametrize(
+    ("report", "sentence"),
+    [
+        (REPORT | {"classes": ["PNEUMONIA", "NORMAL"]}, "was trained with classes"),
+        (REPORT | {"preprocessing": {"resize": [256, 256]}}, "was trained with preprocessing"),
+        (REPORT | {"finished": "yesterday"}, "not as train_model.py writes it"),
+        (REPORT | {"dataset": "x"}, "not as train_model.py writes it"),
+        ([], "no JSON object"),
+    ],
+    ids=["classes", "preprocessing", "finished", "dataset", "list"],
+)
+def test_report_of_another_kind_of_model_is_refused(tmp_path: Path, report: object, sentence: str) -> None:
+    path = archive_of(ResNet18().state_dict(), report, tmp_path)
+    with pytest.raises(WeightsError, match=sentence):
+        promote_model.promote(str(path), None, tmp_path / "released")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["model.tar.gz"], "Where to is missing: pass --bucket, set MODEL_BUCKET, or pass --directory."),
+        (
+            ["nowhere.tar.gz", "--directory", "d"],
+            "nowhere.tar.gz cannot be read or written: No such file or directory.",
+        ),
+    ],
+)
+def test_command_says_what_is_wrong(arguments: list[str], sentence: str) -> None:
+    process = run(*arguments)
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", f"{sentence}\n")
+
+
+def test_missing_archive_on_s3_is_told(moto: Moto, bucket: str) -> None:
+    process = run(f"s3://{bucket}/model.tar.gz", "--bucket", bucket, **moto.environment)
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"s3://{bucket}/model.tar.gz cannot be downloaded, S3 answers NoSuchKey: ")
+    assert process.stderr.count("\n") == 1
