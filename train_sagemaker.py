@@ -65,7 +65,6 @@ def launch(args: argparse.Namespace) -> None:
     """
     import boto3  # noqa: PLC0415  # the SDK takes seconds to import: wrong arguments are told before
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-    from sagemaker.core.helper.iam_role_resolver import RoleValidationError  # noqa: PLC0415
     from sagemaker.core.utils.exceptions import FailedStatusError  # noqa: PLC0415
 
     session = boto3.Session(region_name=args.region)
@@ -79,7 +78,7 @@ def launch(args: argparse.Namespace) -> None:
                 raise TrainingError(f"The job ended as {job.training_job_status}: {job.secondary_status}.")
     except FailedStatusError as error:
         raise TrainingError(f"The job failed: {job.failure_reason}") from error
-    except (BotoCoreError, ClientError, RoleValidationError) as error:
+    except (BotoCoreError, ClientError, ValueError) as error:  # the SDK checks instance types and such by itself
         raise TrainingError(f"AWS refuses: {first_line(error)}") from error
     print_result(job.training_job_name, args)
 
@@ -108,7 +107,6 @@ def dry_run(args: argparse.Namespace) -> None:
     session.events.register("before-call.s3", pretend)
     session.events.register("before-call.sts", pretend)
     session.events.register("before-call.sagemaker.CreateTrainingJob", capture)
-    os.environ["SAGEMAKER_VALIDATE_ROLE"] = "false"  # it would ask IAM
     try:
         with contextlib.redirect_stdout(sys.stderr):
             start(session, args)
@@ -128,6 +126,9 @@ def start(session: "boto3.Session", args: argparse.Namespace) -> Any:  # noqa: A
     from sagemaker.core.training import configs  # noqa: PLC0415
     from sagemaker.train import ModelTrainer  # noqa: PLC0415
 
+    # The SDK refuses every role without rights on network interfaces (ec2:CreateNetworkInterface and more), which a job
+    # outside a VPC never uses. What a role really lacks, SageMaker says.
+    os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
     with staged_source() as source:
         trainer = ModelTrainer(
             sagemaker_session=Session(boto_session=session, default_bucket=args.bucket),
@@ -235,6 +236,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if missing := [name for name in ("bucket", "role", "region") if not getattr(args, name)]:
         named = [f"--{name} ({'AWS_REGION' if name == 'region' else variable_name(name)})" for name in missing]
         raise ConfigurationError(f"Missing: {', '.join(named)}. Pass the arguments or set the environment variables.")
+    if not args.role.startswith("arn:"):
+        raise ConfigurationError(f"--role is an ARN, arn:aws:iam::123456789012:role/training say, not {args.role}.")
     args.prefix = args.prefix.strip("/")
     args.max_wait_seconds = args.max_wait_seconds or 2 * args.max_run_seconds
     if args.max_wait_seconds < args.max_run_seconds:

@@ -66,15 +66,17 @@ def fetch(bucket: str, key: str, destination: Path) -> None:
     if manifest:
         key = f"releases/{manifest.version}/{WEIGHTS_NAME}"
     source = f"s3://{bucket}/{key}"
-    with _saying(f"The weights cannot be had from {source}"), replacing(destination) as temporary:
-        digest, size = _download(s3, bucket, key, temporary)
-        if manifest and (digest, size) != (manifest.sha256, manifest.size):
-            raise WeightsError(
-                f"{source} has {size} bytes with SHA-256 {digest}, but its manifest says {manifest.size} bytes with "
-                f"{manifest.sha256}: promote the model again."
-            )
-        if manifest:
-            manifest.write_beside(destination)
+    with _saying(f"The weights cannot be had from {source}"):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(destination) as temporary:
+            digest, size = _download(s3, bucket, key, temporary)
+            if manifest and (digest, size) != (manifest.sha256, manifest.size):
+                raise WeightsError(
+                    f"{source} has {size} bytes with SHA-256 {digest}, but its manifest says {manifest.size} bytes "
+                    f"with {manifest.sha256}: promote the model again."
+                )
+            if manifest:
+                manifest.write_beside(destination)
     logger.info("downloaded %s, %d bytes", source, size)
 
 

@@ -95,6 +95,7 @@ def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> No
     [
         (["--tag", "a"], "A tag is KEY=VALUE, not a."),
         (["--tag", "=b"], "A tag is KEY=VALUE, not =b."),
+        (["--role", "training"], "--role is an ARN, arn:aws:iam::123456789012:role/training say, not training."),
         (["--max-wait-seconds", "1"], "--max-wait-seconds includes the run"),
     ],
 )
@@ -207,6 +208,14 @@ def test_refusal_by_aws_is_one_sentence(moto: Moto) -> None:
     assert "Traceback" not in process.stderr
 
 
+def test_instance_type_that_does_not_exist_is_one_sentence(moto: Moto, data_bucket: str) -> None:
+    options = ["--bucket", data_bucket, "--role", ROLE, "--region", REGION, "--instance-type", "large"]
+    process = run(*options, **moto.environment)
+    assert process.returncode == 1
+    assert "AWS refuses: " in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
+
+
 class FailingJobs(ThreadingHTTPServer):
     """Stands before moto, whose jobs never fail, and has each job fail for want of a reason of its own."""
 
@@ -219,11 +228,13 @@ class FailingJobs(ThreadingHTTPServer):
 
 class ForwardingHandler(BaseHTTPRequestHandler):
     server: FailingJobs
+    protocol_version = "HTTP/1.1"  # answers "Expect: 100-continue", for which botocore would wait a second
 
     def forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name: value for name, value in self.headers.items() if name != "Expect"}
         request = urllib.request.Request(
-            self.server.moto.endpoint + self.path, data=body or None, headers=dict(self.headers), method=self.command
+            self.server.moto.endpoint + self.path, data=body or None, headers=headers, method=self.command
         )
         try:
             response = urllib.request.urlopen(request, timeout=30)
