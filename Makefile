@@ -2,15 +2,20 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+DATA ?= chest_xray
 BIN := .venv/bin
 # PyTorch's CPU wheels: TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu. Unset, the ordinary index serves.
 TORCH_INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL) --index-strategy unsafe-best-match)
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_INDEX)
 
-.PHONY: run test check format image-test lock clean
+.PHONY: run train test image-test check format bench lock clean
 
 run: .venv/serving  ## serve the model in weights/ on http://127.0.0.1:8000
 	$(BIN)/uvicorn app:app --port $(PORT)
+
+train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs 8"; goes on where it was stopped
+	$(BIN)/python train_model.py --train $(DATA)/train --val $(DATA)/val --test $(DATA)/test --model-dir runs/model \
+		--output-data-dir runs/output --checkpoint-dir runs/checkpoints $(ARGUMENTS)
 
 test: .venv/development  ## all tests but the image build
 	$(BIN)/python -m pytest -m "not image"
@@ -26,6 +31,9 @@ check: .venv/development  ## lint, formatting and types
 format: .venv/development
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: .venv/development  ## the figures in the README
+	$(BIN)/python benchmarks/imports.py
 
 lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --custom-compile-command "make lock" \
