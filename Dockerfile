@@ -1,0 +1,26 @@
+# The inference image for AWS Lambda: PyTorch for CPUs, the pinned requirements, the files that serving needs.
+# No weights: a cold start fetches the served release from S3, so that promoting a model takes no new image.
+ARG BASE_IMAGE=public.ecr.aws/lambda/python:3.13
+FROM ${BASE_IMAGE}
+WORKDIR ${LAMBDA_TASK_ROOT}
+
+# The ordinary index has CUDA builds of torch for Linux, gigabytes that Lambda has no use for. Of two equal versions pip
+# takes the one with a local tag, here +cpu. Empty, the ordinary index serves alone.
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+
+# Before the code, so that a change of code installs nothing again.
+COPY requirements.txt ./
+RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --requirement requirements.txt
+
+# Exactly what app.py imports; tests/test_dockerfile.py holds this.
+COPY app.py ./
+COPY pneumonia/__init__.py pneumonia/errors.py pneumonia/files.py pneumonia/image.py pneumonia/manifest.py \
+     pneumonia/model.py pneumonia/predictor.py pneumonia/store.py ./pneumonia/
+
+# Lambda runs as a user without rights, whatever the modes in the checkout were, on a read-only file system, where Python
+# could not keep byte code. The import is the proof that nothing is missing; only a download imports the store.
+RUN chmod -R a+rX . \
+ && python -m compileall -q . \
+ && python -c "import app, pneumonia.store; app.handler"
+
+CMD ["app.handler"]
