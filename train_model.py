@@ -27,7 +27,7 @@ from pneumonia.data import SPLITS, Images, fingerprint, load_channel, scan_chann
 from pneumonia.errors import ConfigurationError, PneumoniaError, TrainingError, first_line
 from pneumonia.files import replacing
 from pneumonia.image import PREPROCESSING, normalize
-from pneumonia.model import CLASSES, WEIGHTS_NAME, save_weights
+from pneumonia.model import CLASSES, WEIGHTS_NAME, is_state_dict, save_weights, save_whole
 
 Item = TypeVar("Item")
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte; a subnet without internet would else hang for minutes
@@ -76,7 +76,12 @@ def train(args: argparse.Namespace) -> None:
     model = model.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     steps = args.epochs * math.ceil(len(splits["train"]) / args.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        args.learning_rate,
+        total_steps=max(steps, 11),  # with 10 it divides by its warm-up's zero steps
+        pct_start=0.1,
+    )
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)  # half precision alone underflows
     run = Run(model, optimizer, schedule, scaler)
     checkpoint = args.checkpoint_dir / "checkpoint.pth" if args.checkpoint_dir else None
@@ -148,18 +153,23 @@ class Run:
             "history": self.history,
             "random": torch.get_rng_state(),
         }
-        with replacing(path) as temporary:
-            torch.save(state, temporary)
+        save_whole(state, path)
 
     def resume(self, path: Path, settings: dict[str, Any]) -> None:
         """Go on from the state that `save` wrote.
 
         Raises:
-            ConfigurationError: the state is of a run with other settings or images.
+            ConfigurationError: the state is broken, or of a run with other settings or images.
         """
-        # On the CPU first: the optimizer and the network move what is theirs, the random state has to stay.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        changed = [name for name, value in settings.items() if state["settings"].get(name) != value]
+        try:
+            # On the CPU first: the optimizer and the network move what is theirs, the random state has to stay.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            before = state["settings"]
+        except Exception as error:  # torch.load raises nearly anything on broken data
+            raise ConfigurationError(
+                f"{path} is no whole state of a run ({first_line(error)}): start with an empty checkpoint directory."
+            ) from error
+        changed = [name for name, value in settings.items() if before.get(name) != value]
         if changed:
             raise ConfigurationError(
                 f"{path} is of a run with another {', '.join(changed)}: start with an empty checkpoint directory, or "
@@ -227,9 +237,9 @@ def weights_from(path: Path) -> dict[str, Tensor]:
         raise ConfigurationError(f"--weights {path}: there is no such file; imagenet, none or a path is expected.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises half a dozen kinds
+    except Exception as error:  # torch.load raises nearly anything on broken data
         raise ConfigurationError(f"--weights {path} is no state dict that can be read: {first_line(error)}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not is_state_dict(state):
         raise ConfigurationError(f"--weights {path} is no plain state dict: save model.state_dict().")
     return state
 
@@ -443,6 +453,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in ("epochs", "batch_size", "num_workers", "learning_rate"):
         if not getattr(args, name) > 0:
             parser.error(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}")
+    if not args.weight_decay >= 0:
+        parser.error(f"--weight-decay must not be below 0, and is {args.weight_decay}")
+    if not 0 <= args.seed < 2**64:
+        parser.error(f"--seed must be from 0 to {2**64 - 1}, not {args.seed}")
     return args
 
 

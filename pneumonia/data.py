@@ -225,7 +225,7 @@ def _group_by_patient(files: Sequence[tuple[str, Path]]) -> list[list[int]]:
 def _split_command(arguments: argparse.Namespace) -> None:
     source, destination = Path(arguments.source), Path(arguments.destination)
     fractions = {"train": 1 - arguments.val - arguments.test, "val": arguments.val, "test": arguments.test}
-    if min(fractions.values()) <= 0:
+    if not min(fractions.values()) > 0:  # "not above" rather than "below": NaN compares false
         raise ConfigurationError("--val and --test must be above 0 and leave something for training.")
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise DataError(f"{destination} is there already and nothing is overwritten: name a new folder or empty it.")
@@ -278,6 +278,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _split_command(parser.parse_args(argv))
     except PneumoniaError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}.", file=sys.stderr)
         return 1
     return 0
 

@@ -15,7 +15,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The temporary file has a name of its own, so that two processes writing at once do not mix.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full.
+        OSError: the folder cannot be written, or the disk is full; `filename` tells where.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(descriptor)
@@ -26,8 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # else a power cut can leave the new name on an empty file
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk is told without the file's name
+            error.filename = str(path)
         raise
 
 

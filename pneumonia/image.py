@@ -117,6 +117,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
         raise UnsupportedImageError("Floating-point images have no set range: send 8 or 16 bits a pixel.")
     if image.mode.startswith("I"):
         return _shift_to_8_bit(image)
+    image.info.pop("transparency", None)  # else Pillow warns of what is meant: that it is dropped
     # Pillow turns the two-level "1" to 0 and 255, and grayscale with alpha loses nothing as "L".
     return image.convert("L" if image.mode in {"1", "LA", "La"} else "RGB")
 

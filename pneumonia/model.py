@@ -4,9 +4,10 @@
 import of torchvision (1.5 to 2.0 s, docs/performance.md). Training uses torchvision's own.
 """
 
-import pickle
+import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +76,23 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    save_whole({name: _at_rest(tensor) for name, tensor in state.items()}, path)
+
+
+def save_whole(content: object, path: Path) -> None:
+    """Write what torch.load reads with `weights_only`, and replace `path` only when it is complete.
+
+    Args:
+        content: tensors, numbers and strings, in dicts and lists.
+        path: file to write.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    buffer = io.BytesIO()  # torch.save into a file reports a full disk as RuntimeError("unexpected pos 802816 …")
+    torch.save(content, buffer)
     with replacing(path) as temporary:
-        torch.save({name: _at_rest(tensor) for name, tensor in state.items()}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_weights(path: Path) -> ResNet18:
@@ -97,6 +113,13 @@ def load_weights(path: Path) -> ResNet18:
     return network.eval().requires_grad_(requires_grad=False)
 
 
+def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
+    """Tell whether a file's content is a plain state dict: names to tensors."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+
+
 def _at_rest(tensor: Tensor) -> Tensor:
     tensor = tensor.detach().cpu()
     return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor.clone()
@@ -108,13 +131,12 @@ def _in_use(tensor: Tensor) -> Tensor:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
+    path.open("rb").close()  # raises OSError where the file cannot be read
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError:
-        raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # torch.load raises nearly anything on broken data, OSError as well
         raise WeightsError(f"{path} is not a weights file that torch.save wrote whole: {first_line(error)}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not is_state_dict(state):
         raise WeightsError(f"{path} holds no plain state dict: save model.state_dict(), not the model itself.")
     return state
 

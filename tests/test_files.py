@@ -1,0 +1,88 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pneumonia.files import replacing, sha256
+from tests.disk import full_after
+
+
+def write(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def interrupted_write(path: Path, interruption: type[BaseException]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise interruption
+
+
+def test_writes_a_new_file(tmp_path: Path) -> None:
+    write(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    write(tmp_path / "file", b"old")
+    write(tmp_path / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_the_old_content_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write(path, b"old")
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"ne")
+        assert path.read_bytes() == b"old"
+        temporary.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_write_keeps_the_old_file_and_leaves_nothing(
+    tmp_path: Path, interruption: type[BaseException]
+) -> None:
+    path = tmp_path / "file"
+    write(path, b"old")
+    with pytest.raises(interruption):
+        interrupted_write(path, interruption)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"old"
+
+
+def test_two_writers_at_once_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with replacing(path) as first:
+        with replacing(path) as second:
+            first.write_bytes(b"first")
+            second.write_bytes(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first"
+
+
+def test_others_may_read_the_file(tmp_path: Path) -> None:
+    write(tmp_path / "file", b"new")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        write(tmp_path / "missing" / "file", b"new")
+
+
+def test_a_full_disk_keeps_the_old_file_and_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write(path, b"old")
+    with full_after(1000), pytest.raises(OSError, match="too large") as caught:
+        write(path, bytes(2000))
+    assert caught.value.filename == str(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", bytes(3_000_000)])
+def test_sha256_is_that_of_the_bytes(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()

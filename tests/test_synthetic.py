@@ -1,0 +1,94 @@
+from pathlib import Path
+from random import Random
+
+import pytest
+from PIL import Image, ImageStat
+
+from pneumonia.data import Images, fingerprint, load_channel, patient_of, scan_channels
+from pneumonia.model import CLASSES
+from tests.synthetic import draw_dataset, draw_radiograph
+
+
+@pytest.mark.parametrize("label", CLASSES)
+@pytest.mark.parametrize("size", [64, 224])
+def test_draws_a_grayscale_square_with_contrast(label: str, size: int) -> None:
+    image = draw_radiograph(Random(0), label, size)
+    assert image.mode == "L"
+    assert image.size == (size, size)
+    assert ImageStat.Stat(image).stddev[0] > 20
+
+
+@pytest.mark.parametrize("label", CLASSES)
+def test_the_same_random_state_draws_the_same_image(label: str) -> None:
+    first, again, other = (draw_radiograph(Random(seed), label).tobytes() for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_mean_brightness_does_not_tell_the_classes() -> None:
+    random = Random(0)
+    brightness = [(brightness_of(draw_radiograph(random, label, 64)), label) for _ in range(150) for label in CLASSES]
+    best = max(share_above(threshold, brightness) for threshold, _ in brightness)
+    worst = min(share_above(threshold, brightness) for threshold, _ in brightness)
+    assert best < 0.75
+    assert worst > 0.25  # else calling the darker ones PNEUMONIA would do
+
+
+def brightness_of(image: Image.Image) -> float:
+    return ImageStat.Stat(image).mean[0]
+
+
+def share_above(threshold: float, brightness: list[tuple[float, str]]) -> float:
+    """Return the accuracy of calling everything brighter than the threshold PNEUMONIA."""
+    return sum((value > threshold) == (label == "PNEUMONIA") for value, label in brightness) / len(brightness)
+
+
+def test_opacities_make_the_lungs_uneven() -> None:
+    random = Random(0)
+    normal, pneumonia = (sorted(unevenness_of(draw_radiograph(random, label)) for _ in range(40)) for label in CLASSES)
+    assert pneumonia[4] > normal[36]  # nine of ten
+
+
+def unevenness_of(image: Image.Image) -> float:
+    """Return the contrast within the upper lungs, in the contrast of the whole image."""
+    lungs = [image.crop((60, 60, 90, 120)), image.crop((135, 60, 165, 120))]
+    return max(ImageStat.Stat(lung).stddev[0] for lung in lungs) / ImageStat.Stat(image).stddev[0]
+
+
+def dataset_fingerprint(root: Path) -> str:
+    return fingerprint(load(root))
+
+
+def load(root: Path) -> dict[str, Images]:
+    channels = scan_channels({name: root / name for name in ("train", "val")})
+    return {name: load_channel(channel, 2, lambda items, _: items) for name, channel in channels.items()}
+
+
+def test_a_dataset_is_what_training_reads_and_no_image_is_twice_in_it(tmp_path: Path) -> None:
+    draw_dataset(tmp_path, {"train": 5, "val": 3}, size=64)
+    splits = load(tmp_path)
+    assert {name: images.labels.bincount().tolist() for name, images in splits.items()} == {
+        "train": [5, 5],
+        "val": [3, 3],
+    }
+    digests = [digest for images in splits.values() for digest in images.digests]
+    assert len(set(digests)) == 16
+
+
+def test_files_are_named_as_kermanys_and_no_patient_is_in_two_splits(tmp_path: Path) -> None:
+    draw_dataset(tmp_path, {"train": 2, "val": 2}, size=64)
+    assert sorted(path.name for path in tmp_path.glob("train/NORMAL/*")) == ["IM-0001-0001.jpeg", "IM-0002-0001.jpeg"]
+    assert {path.name.replace("virus", "bacteria") for path in tmp_path.glob("val/PNEUMONIA/*")} == {
+        "person3_bacteria_3.jpeg",
+        "person4_bacteria_4.jpeg",
+    }
+    patients = {split: {patient_of(path) for path in tmp_path.glob(f"{split}/*/*")} for split in ("train", "val")}
+    assert not patients["train"] & patients["val"]
+
+
+def test_the_seed_decides_the_dataset(tmp_path: Path) -> None:
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        draw_dataset(tmp_path / name, {"train": 2, "val": 2}, seed=seed, size=64)
+    first, again, other = (dataset_fingerprint(tmp_path / name) for name in ("first", "again", "other"))
+    assert first == again
+    assert first != other
