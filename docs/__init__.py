@@ -1,0 +1,1 @@
+"""Papers, and the scripts that make their pictures."""

@@ -1,0 +1,1 @@
+"""The API in pictures, and the script that takes them."""
