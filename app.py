@@ -70,7 +70,7 @@ def create_app(predictor: Predictor) -> FastAPI:
     # FastAPIOffline serves Swagger UI's files itself: FastAPI alone has every visitor fetch them from a third party.
     app = FastAPIOffline(title="Chest X-ray classification", description=DESCRIPTION, version="0.1.0", redoc_url=None)
 
-    @app.post("/predict", responses=ANSWERS, summary="Classify a chest X-ray")
+    @app.post("/predict", operation_id="predict", responses=ANSWERS, summary="Classify a chest X-ray")
     def predict(file: UploadFile) -> Prediction:  # not async: FastAPI runs it on a thread and stays responsive
         """Send a JPEG, PNG, BMP, TIFF or WebP file as the multipart field `file`."""
         return predictor.predict(file.file.read(MAX_BYTES + 1))

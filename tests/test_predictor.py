@@ -38,7 +38,8 @@ def settings(path: Path, bucket: str | None = None) -> Settings:
 
 def softmax(weights: Path, image: bytes) -> Tensor:
     with torch.inference_mode():
-        return load_weights(weights)(preprocess(decode(image))).softmax(1)[0]
+        logits: Tensor = load_weights(weights)(preprocess(decode(image)))
+        return logits.softmax(1)[0]
 
 
 def test_answer_is_the_networks(copy: Path, image: bytes) -> None:
