@@ -2,16 +2,21 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+MODEL_PATH ?= weights/pneumonia_classifier.pth
 DATA ?= chest_xray
 BIN := .venv/bin
 # PyTorch's CPU wheels: TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu. Unset, the ordinary index serves.
 TORCH_INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL) --index-strategy unsafe-best-match)
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_INDEX)
 
-.PHONY: run train test image-test check format bench lock clean
+.DEFAULT_GOAL := help
+.PHONY: help run train test image-test check format bench lock clean
 
-run: .venv/serving  ## serve the model in weights/ on http://127.0.0.1:8000
-	$(BIN)/uvicorn app:app --port $(PORT)
+help:  ## list the commands
+	@sed -n "s/^\([a-z-]*\):.*## /\1\t/p" $(MAKEFILE_LIST) | expand -t 14
+
+run: .venv/serving  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:8000
+	MODEL_PATH=$(MODEL_PATH) $(BIN)/uvicorn app:app --port $(PORT)
 
 train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs 8"; goes on where it was stopped
 	$(BIN)/python train_model.py --train $(DATA)/train --val $(DATA)/val --test $(DATA)/test --model-dir runs/model \

@@ -1,8 +1,9 @@
 """The API: FastAPI as `app` for uvicorn, wrapped by Mangum as `handler` for AWS Lambda.
 
-Neither this module nor what it imports may import torchvision: it would double the cold start.
+Neither this module nor what it imports may import torchvision: benchmarks/imports.py shows what that would cost.
 """
 
+import logging
 from typing import Any
 
 from fastapi import FastAPI, Request, UploadFile
@@ -75,7 +76,7 @@ def create_app(predictor: Predictor) -> FastAPI:
         """Send a JPEG, PNG, BMP, TIFF or WebP file as the multipart field `file`."""
         return predictor.predict(file.file.read(MAX_BYTES + 1))
 
-    @app.get("/health", summary="Tell whether the process answers, without loading the model")
+    @app.get("/health", operation_id="health", summary="Tell whether the process answers, without loading the model")
     def health() -> Health:
         return Health(status="ok", model_version=predictor.model_version)
 
@@ -99,6 +100,10 @@ def answer_missing_file(_request: Request, _error: Exception) -> JSONResponse:
     detail = "There is no file in the form: send multipart/form-data with the X-ray as field 'file'."
     return JSONResponse({"detail": detail}, 422)
 
+
+# Loading and downloading are told in the log. Lambda has set up a handler of its own by now; uvicorn has none for us.
+logging.basicConfig()
+logging.getLogger("pneumonia").setLevel(logging.INFO)
 
 app = create_app(Predictor(Settings.from_environment()))
 handler = Mangum(app, lifespan="off")

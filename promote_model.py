@@ -238,7 +238,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         if not (args.bucket or args.directory):
-            raise ConfigurationError("Where to is missing: pass --bucket, set MODEL_BUCKET, or pass --directory.")
+            raise ConfigurationError(
+                "The destination is missing: pass --bucket, set MODEL_BUCKET, or pass --directory."
+            )
         manifest = promote(args.source, args.bucket, args.directory)
     except PneumoniaError as error:
         print(error, file=sys.stderr)

@@ -64,7 +64,6 @@ def launch(args: argparse.Namespace) -> None:
         PneumoniaError: AWS refuses, there are no images, or the job fails.
     """
     import boto3  # noqa: PLC0415  # the SDK takes seconds to import: wrong arguments are told before
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
     from sagemaker.core.utils.exceptions import FailedStatusError  # noqa: PLC0415
 
     session = boto3.Session(region_name=args.region)
@@ -78,9 +77,18 @@ def launch(args: argparse.Namespace) -> None:
                 raise TrainingError(f"The job ended as {job.training_job_status}: {job.secondary_status}.")
     except FailedStatusError as error:
         raise TrainingError(f"The job failed: {job.failure_reason}") from error
-    except (BotoCoreError, ClientError, ValueError) as error:  # the SDK checks instance types and such by itself
-        raise TrainingError(f"AWS refuses: {first_line(error)}") from error
     print_result(job.training_job_name, args)
+
+
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn what AWS and its SDK raise into one sentence."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, ValueError) as error:  # ValueError: the SDK checks instance types and such
+        raise TrainingError(f"The job cannot be launched: {first_line(error)}") from error
 
 
 def print_result(job_name: str, args: argparse.Namespace) -> None:
@@ -245,6 +253,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args.tags = parse_tags(args.tag or (variable("tag") or "").split(","))
     given = {name: getattr(args, name.replace("-", "_")) for name in HYPERPARAMETERS}
     args.hyperparameters = {name: value for name, value in given.items() if value is not None}
+    for name in ("epochs", "batch-size", "learning-rate", "num-workers"):
+        if not args.hyperparameters.get(name, 1) > 0:
+            raise ConfigurationError(f"--{name} must be above 0, not {args.hyperparameters[name]}.")
+    if args.weights not in {None, "imagenet", "none"}:
+        raise ConfigurationError(f"--weights is imagenet or none, not {args.weights}: a job has no file of yours.")
     return args
 
 
@@ -274,7 +287,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Launch; return the exit status."""
     try:
         args = parse_arguments(argv)
-        (dry_run if args.dry_run else launch)(args)
+        with one_sentence():
+            (dry_run if args.dry_run else launch)(args)
     except PneumoniaError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,1 +1,1 @@
-"""Papers, and the scripts that make their pictures."""
+"""The project's drawings and pictures, and the scripts that take them."""

@@ -229,6 +229,8 @@ def _split_command(arguments: argparse.Namespace) -> None:
         raise ConfigurationError("--val and --test must be above 0 and leave something for training.")
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise DataError(f"{destination} is there already and nothing is overwritten: name a new folder or empty it.")
+    if not source.is_dir():
+        raise DataError(f"{source} is no folder: name one with {' and '.join(CLASSES)}.")
     channel = scan_channels({"source": source})["source"]
     files = [(CLASSES[label], path) for label, path in zip(channel.labels, channel.paths, strict=True)]
     splits = split_by_patient(files, fractions, arguments.seed)

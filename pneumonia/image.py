@@ -1,8 +1,8 @@
 """Decoding and preprocessing: the one definition that training, evaluation and the API share.
 
-Pillow and torch alone do the work, because importing torchvision would double the cold start. The result equals
-torchvision's `Resize((224, 224))`, `ToTensor()`, `Normalize(MEAN, STD)` on the decoded RGB image, bit for bit; a test
-holds that.
+Pillow and torch alone do the work, because importing torchvision would nearly double what a cold start imports. The
+result equals torchvision's `Resize((224, 224))`, `ToTensor()`, `Normalize(MEAN, STD)` on the decoded RGB image, bit for
+bit; a test holds that.
 """
 
 import io
@@ -53,7 +53,7 @@ def decode(data: bytes) -> Image.Image:
     """
     if len(data) > MAX_BYTES:
         raise ImageTooLargeError(
-            f"The file has {len(data):,} bytes and at most {MAX_BYTES:,} are read: send a smaller or compressed image."
+            f"The file has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image."
         )
     if not data:
         raise ImageError("The file is empty: send a chest X-ray as JPEG, PNG, BMP, TIFF or WebP.")
@@ -66,7 +66,7 @@ def decode(data: bytes) -> Image.Image:
                     "send a smaller one."
                 )
             image.load()
-            return _to_8_bit(ImageOps.exif_transpose(image))
+            return _to_8_bit(_upright(image))
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -108,6 +108,13 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
 def preprocess(image: Image.Image) -> torch.Tensor:
     """Return the network's input for one decoded image: float32, shape (1, 3, SIZE, SIZE)."""
     return normalize(resize(image)).unsqueeze(0)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken metadata say nothing about the pixels, which are loaded by now
+        return image
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

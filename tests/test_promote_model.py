@@ -251,7 +251,7 @@ def test_report_of_another_kind_of_model_is_refused(tmp_path: Path, report: obje
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["model.tar.gz"], "Where to is missing: pass --bucket, set MODEL_BUCKET, or pass --directory."),
+        (["model.tar.gz"], "The destination is missing: pass --bucket, set MODEL_BUCKET, or pass --directory."),
         (
             ["nowhere.tar.gz", "--directory", "d"],
             "nowhere.tar.gz cannot be read or written: No such file or directory.",

@@ -96,6 +96,9 @@ def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> No
         (["--tag", "a"], "A tag is KEY=VALUE, not a."),
         (["--tag", "=b"], "A tag is KEY=VALUE, not =b."),
         (["--role", "training"], "--role is an ARN, arn:aws:iam::123456789012:role/training say, not training."),
+        (["--epochs", "0"], "--epochs must be above 0, not 0."),
+        (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan."),
+        (["--weights", "mine.pth"], "--weights is imagenet or none, not mine.pth"),
         (["--max-wait-seconds", "1"], "--max-wait-seconds includes the run"),
     ],
 )
@@ -203,16 +206,17 @@ def test_empty_channel_is_told_before_a_job_starts(moto: Moto, data_bucket: str)
 def test_refusal_by_aws_is_one_sentence(moto: Moto) -> None:
     process = run("--bucket", "nowhere-at-all", "--role", ROLE, "--region", REGION, **moto.environment)
     assert process.returncode == 1
-    assert "AWS refuses: " in process.stderr
+    assert "The job cannot be launched: " in process.stderr
     assert "NoSuchBucket" in process.stderr
     assert "Traceback" not in process.stderr
 
 
-def test_instance_type_that_does_not_exist_is_one_sentence(moto: Moto, data_bucket: str) -> None:
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["launch", "dry run"])
+def test_instance_type_that_does_not_exist_is_one_sentence(moto: Moto, data_bucket: str, dry: list[str]) -> None:
     options = ["--bucket", data_bucket, "--role", ROLE, "--region", REGION, "--instance-type", "large"]
-    process = run(*options, **moto.environment)
+    process = run(*options, *dry, **moto.environment)
     assert process.returncode == 1
-    assert "AWS refuses: " in process.stderr.splitlines()[-1]
+    assert "The job cannot be launched: " in process.stderr.splitlines()[-1]
     assert "Traceback" not in process.stderr
 
 
