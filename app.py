@@ -77,7 +77,7 @@ def create_app(predictor: Predictor) -> FastAPI:
         return predictor.predict(file.file.read(MAX_BYTES + 1))
 
     @app.get("/health", operation_id="health", summary="Tell whether the process answers, without loading the model")
-    def health() -> Health:
+    async def health() -> Health:  # async: answers even while every thread waits for a load
         return Health(status="ok", model_version=predictor.model_version)
 
     @app.get("/", include_in_schema=False)

@@ -7,6 +7,7 @@ import argparse
 import datetime
 import gzip
 import json
+import math
 import os
 import shutil
 import sys
@@ -27,6 +28,9 @@ from pneumonia.manifest import Manifest
 from pneumonia.model import CLASSES, WEIGHTS_NAME, load_weights
 
 REPORT_NAME = "training.json"  # what train_model.py writes beside the weights
+CHUNK = 1024 * 1024  # bytes read at a time
+# What tarfile and gzip raise on damaged or malicious archives, found by trying.
+DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
 MAX_UNPACKED = 512 * 1024 * 1024  # bytes; a ResNet-18 in single precision has 45 million
 MAX_WEIGHTS = 128 * 1024 * 1024
 MAX_REPORT = 1024 * 1024
@@ -79,10 +83,12 @@ def extract(archive: Path, weights: Path, name: str) -> dict[str, Any]:
     try:
         with LimitedGzip(archive, name) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             report, names = take(tar, weights, name)
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            while stream.read(CHUNK):  # gzip's checksum stands at its end, behind the end of the tar
+                pass
+    except DAMAGED as error:
         raise WeightsError(f"{name} is no whole tar.gz ({error}): fetch it again or train again.") from error
     if not weights.exists():
-        found = ", ".join(sorted(names)[:5]) or "nothing"
+        found = ", ".join(map(repr, sorted(names)[:5])) or "nothing"
         raise WeightsError(f"{name} holds no {WEIGHTS_NAME} at its top, but {found}: was it written by train_model.py?")
     return report
 
@@ -99,7 +105,7 @@ def take(tar: tarfile.TarFile, weights: Path, name: str) -> tuple[dict[str, Any]
         check_member(member, name)
         path = str(PurePosixPath(member.name))
         if path in names:
-            raise WeightsError(f"{name} holds {path} twice: which one is meant cannot be told.")
+            raise WeightsError(f"{name} holds {path!r} twice: which one is meant cannot be told.")
         names.add(path)
         if len(names) > MAX_MEMBERS:
             raise WeightsError(f"{name} holds more than {MAX_MEMBERS:,} files: a model has a handful.")
@@ -170,7 +176,7 @@ def parse_report(text: bytes, name: str) -> dict[str, Any]:
     """
     try:
         report = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{name} holds a {REPORT_NAME} that is no JSON ({error}): train again.") from error
     if not isinstance(report, dict):
         raise WeightsError(f"{name} holds a {REPORT_NAME} that is no JSON object: train again.")
@@ -192,6 +198,8 @@ def check(weights: Path, report: dict[str, Any], name: str) -> None:
     black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, SIZE, SIZE)
     if not network(normalize(torch.cat([noise, black_and_white]))).isfinite().all():
         raise WeightsError(f"The outputs of the network in {name} are not finite: training diverged, train again.")
+    if report.get("weights_sha256", sha256(weights)) != sha256(weights):
+        raise WeightsError(f"{REPORT_NAME} in {name} is of other weights: train again, into an empty model directory.")
     for field, expected in (("classes", list(CLASSES)), ("preprocessing", PREPROCESSING)):
         if report.get(field, expected) != expected:
             raise WeightsError(
@@ -200,7 +208,11 @@ def check(weights: Path, report: dict[str, Any], name: str) -> None:
 
 
 def manifest_for(weights: Path, report: dict[str, Any]) -> Manifest:
-    """Describe a release; promoting the same archive again gives the same version."""
+    """Describe a release; promoting an archive with a training report again gives the same version.
+
+    Raises:
+        WeightsError: the report is not as train_model.py writes it.
+    """
     created = datetime.datetime.now(datetime.UTC)
     try:
         finished = datetime.datetime.fromisoformat(report["finished"]) if "finished" in report else created
@@ -211,13 +223,25 @@ def manifest_for(weights: Path, report: dict[str, Any]) -> Manifest:
             size=weights.stat().st_size,
             classes=list(CLASSES),
             preprocessing=PREPROCESSING,
-            metrics=dict(report.get("metrics", {})),
+            metrics=finite(report.get("metrics", {})),
             training_job=report.get("training_job"),
             dataset_fingerprint=report.get("dataset", {}).get("fingerprint"),
             created=created.isoformat(timespec="seconds"),
         )
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise WeightsError(f"{REPORT_NAME} in the archive is not as train_model.py writes it: {error}.") from error
+
+
+def finite(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics as numbers.
+
+    Raises:
+        ValueError: one is no finite number.
+    """
+    numbers = {name: float(value) for name, value in metrics.items()}
+    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError(f"its metrics are not finite: {metrics}")
+    return numbers
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -5,6 +5,7 @@ Runs as well on a laptop: `python train_model.py --train DIR --val DIR --test DI
 """
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -25,7 +26,7 @@ from torch.nn import functional
 
 from pneumonia.data import SPLITS, Images, fingerprint, load_channel, scan_channels
 from pneumonia.errors import ConfigurationError, PneumoniaError, TrainingError, first_line
-from pneumonia.files import replacing
+from pneumonia.files import replacing, sha256
 from pneumonia.image import PREPROCESSING, normalize
 from pneumonia.model import CLASSES, WEIGHTS_NAME, is_state_dict, save_weights, save_whole
 
@@ -222,7 +223,7 @@ def imagenet_weights() -> dict[str, Tensor]:
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         return dict(source.get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:  # no network, a proxy's refusal, a broken download
+    except Exception as error:  # no network, a proxy's refusal, a broken download or cache
         raise ConfigurationError(
             f"The ImageNet weights cannot be downloaded from {source.url} ({first_line(error)}): pass a file with "
             "--weights PATH, or --weights none to start from random values."
@@ -372,6 +373,7 @@ def training_report(args: argparse.Namespace, splits: dict[str, Images], run: Ru
     if run.best is None:
         raise TrainingError("No epoch was run: --epochs must be 1 or more.")
     return {
+        "weights_sha256": sha256(args.model_dir / WEIGHTS_NAME),
         "training_job": os.environ.get("TRAINING_JOB_NAME"),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "classes": CLASSES,
@@ -430,10 +432,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the arguments; their defaults are where SageMaker puts things."""
     parser = ArgumentParser(prog="train_model.py", description=__doc__.partition("\n")[0])
     for channel in SPLITS:
-        default = os.environ.get(f"SM_CHANNEL_{channel.upper()}", f"/opt/ml/input/data/{channel}")
+        default = os.environ.get(f"SM_CHANNEL_{channel.upper()}") or f"/opt/ml/input/data/{channel}"
         parser.add_argument(f"--{channel}", type=Path, default=default, metavar="DIR", help="(%(default)s)")
-    model_dir = os.environ.get("SM_MODEL_DIR", "/opt/ml/model")
-    output_dir = os.environ.get("SM_OUTPUT_DATA_DIR", "/opt/ml/output/data")
+    model_dir = os.environ.get("SM_MODEL_DIR") or "/opt/ml/model"
+    output_dir = os.environ.get("SM_OUTPUT_DATA_DIR") or "/opt/ml/output/data"
     checkpoint_dir = "/opt/ml/checkpoints" if os.path.isdir("/opt/ml/checkpoints") else None  # noqa: PTH112
     parser.add_argument("--model-dir", type=Path, default=model_dir, metavar="DIR", help="(%(default)s)")
     parser.add_argument("--output-data-dir", type=Path, default=output_dir, metavar="DIR", help="(%(default)s)")
@@ -464,7 +466,7 @@ def report_failure(sentence: str) -> None:
     """Tell the log, and SageMaker, which shows the file's text as the job's failure reason."""
     print(sentence, file=sys.stderr, flush=True)
     failure = Path(os.environ.get("SM_OUTPUT_DIR", "/opt/ml/output")) / "failure"
-    if failure.parent.is_dir():
+    with contextlib.suppress(OSError):  # on a laptop there is no such folder
         failure.write_text(sentence)
 
 
@@ -478,6 +480,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         report_failure(f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}.")
         return 1
+    except Exception as error:
+        report_failure(f"Training ended with {type(error).__name__}: {first_line(error)}")
+        raise  # a fault of ours, or the machine's: the log gets the traceback
     return 0
 
 

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, Trai
 
 if TYPE_CHECKING:
     import boto3
+    from botocore.model import OperationModel
 
 PROJECT = Path(__file__).parent
 ENTRY_SCRIPT = "train_model.py"
@@ -53,6 +55,9 @@ HYPERPARAMETERS: dict[str, type] = {
 }
 
 
+YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
 class DryRun(Exception):  # noqa: N818  # not an error: it carries the request out of the SDK
     """Ends a dry run with the request that would have been sent."""
 
@@ -71,7 +76,7 @@ def launch(args: argparse.Namespace) -> None:
         check_dataset(session, args)
         job = start(session, args)
         print(f"Training job {job.training_job_name} in {args.region}", flush=True)
-        if args.wait:
+        if not args.no_wait:
             job.wait(logs=True)
             if job.training_job_status != "Completed":
                 raise TrainingError(f"The job ended as {job.training_job_status}: {job.secondary_status}.")
@@ -94,7 +99,7 @@ def one_sentence() -> Iterator[None]:
 def print_result(job_name: str, args: argparse.Namespace) -> None:
     """Say where the job's model is, or will be, and what to do with it."""
     archive = f"s3://{args.bucket}/{JOB_PREFIX}/{job_name}/output/model.tar.gz"
-    print(f"{'Model' if args.wait else 'Model, when the job has ended'}: {archive}")
+    print(f"{'Model, when the job has ended' if args.no_wait else 'Model'}: {archive}")
     print(f"Next: python promote_model.py {archive} --bucket WEIGHTS_BUCKET")
 
 
@@ -104,17 +109,14 @@ def dry_run(args: argparse.Namespace) -> None:
     from botocore.awsrequest import AWSResponse  # noqa: PLC0415
     from botocore.compat import HTTPHeaders  # noqa: PLC0415
 
-    def pretend(**_: object) -> Any:  # noqa: ANN401
+    def answer(model: "OperationModel", params: dict[str, Any], **_: object) -> Any:  # noqa: ANN401
+        if model.name == "CreateTrainingJob":
+            raise DryRun(params["body"])
         return AWSResponse("", 200, HTTPHeaders(), None), {"Buckets": [{"Name": args.bucket, "CreationDate": 0}]}
 
-    def capture(params: dict[str, Any], **_: object) -> None:
-        raise DryRun(params["body"])
-
-    # botocore's events end each call before it is sent: the SDK believes that its uploads were made.
+    # botocore's event ends every call before it is sent: the SDK believes that its uploads were made.
     session = boto3.Session("none", "none", region_name=args.region)
-    session.events.register("before-call.s3", pretend)
-    session.events.register("before-call.sts", pretend)
-    session.events.register("before-call.sagemaker.CreateTrainingJob", capture)
+    session.events.register("before-call", answer)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             start(session, args)
@@ -129,6 +131,7 @@ def start(session: "boto3.Session", args: argparse.Namespace) -> Any:  # noqa: A
         The SDK's TrainingJob.
     """
     from sagemaker.core import image_uris  # noqa: PLC0415
+    from sagemaker.core.config.config import load_sagemaker_config  # noqa: PLC0415
     from sagemaker.core.helper.session_helper import Session  # noqa: PLC0415
     from sagemaker.core.shapes import Tag  # noqa: PLC0415
     from sagemaker.core.training import configs  # noqa: PLC0415
@@ -137,9 +140,14 @@ def start(session: "boto3.Session", args: argparse.Namespace) -> Any:  # noqa: A
     # The SDK refuses every role without rights on network interfaces (ec2:CreateNetworkInterface and more), which a job
     # outside a VPC never uses. What a role really lacks, SageMaker says.
     os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
+    # The SDK reports every call to its makers unless its configuration says otherwise.
+    config = {"SchemaVersion": "1.0"} | load_sagemaker_config()
+    sdk = config.setdefault("SageMaker", {}).setdefault("PythonSDK", {}).setdefault("Modules", {})
+    sdk.setdefault("TelemetryOptOut", True)
+
     with staged_source() as source:
         trainer = ModelTrainer(
-            sagemaker_session=Session(boto_session=session, default_bucket=args.bucket),
+            sagemaker_session=Session(boto_session=session, default_bucket=args.bucket, sagemaker_config=config),
             role=args.role,
             base_job_name=JOB_PREFIX,
             training_image=image_uris.retrieve(region=args.region, instance_type=args.instance_type, **CONTAINER),
@@ -229,13 +237,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "max-wait-seconds", type=int, help="with --spot: time to run and to wait for capacity (twice --max-run-seconds)"
     )
-    spot = (variable("spot") or "no").lower() in {"1", "true", "yes"}
     parser.add_argument(
-        "--spot", action=argparse.BooleanOptionalAction, default=spot, help="cheaper instances that may be interrupted"
+        "--spot",
+        action=argparse.BooleanOptionalAction,
+        default=flag("spot"),
+        help="cheaper instances that may be interrupted",
     )
     parser.add_argument("--tag", action="append", metavar="KEY=VALUE", help="repeatable (TRAIN_TAG: KEY=VALUE,…)")
-    parser.add_argument("--no-wait", dest="wait", action="store_false", help="return when the job has started")
-    parser.add_argument("--dry-run", action="store_true", help="print the request instead of sending it")
+    parser.add_argument(
+        "--no-wait", action="store_true", default=flag("no-wait"), help="return when the job has started"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", default=flag("dry-run"), help="print the request instead of sending it"
+    )
     hyperparameters = parser.add_argument_group("hyperparameters, as train_model.py takes them; its defaults hold")
     for name, kind in HYPERPARAMETERS.items():
         hyperparameters.add_argument(f"--{name}", type=kind, default=variable(name))
@@ -244,8 +258,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if missing := [name for name in ("bucket", "role", "region") if not getattr(args, name)]:
         named = [f"--{name} ({'AWS_REGION' if name == 'region' else variable_name(name)})" for name in missing]
         raise ConfigurationError(f"Missing: {', '.join(named)}. Pass the arguments or set the environment variables.")
-    if not args.role.startswith("arn:"):
+    if not re.fullmatch(r"arn:[\w-]+:iam::\d{12}:role/\S+", args.role):
         raise ConfigurationError(f"--role is an ARN, arn:aws:iam::123456789012:role/training say, not {args.role}.")
+    for name in ("max_run_seconds", "max_wait_seconds", "epochs", "batch_size", "learning_rate", "num_workers"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {value}.")
     args.prefix = args.prefix.strip("/")
     args.max_wait_seconds = args.max_wait_seconds or 2 * args.max_run_seconds
     if args.max_wait_seconds < args.max_run_seconds:
@@ -253,9 +271,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args.tags = parse_tags(args.tag or (variable("tag") or "").split(","))
     given = {name: getattr(args, name.replace("-", "_")) for name in HYPERPARAMETERS}
     args.hyperparameters = {name: value for name, value in given.items() if value is not None}
-    for name in ("epochs", "batch-size", "learning-rate", "num-workers"):
-        if not args.hyperparameters.get(name, 1) > 0:
-            raise ConfigurationError(f"--{name} must be above 0, not {args.hyperparameters[name]}.")
     if args.weights not in {None, "imagenet", "none"}:
         raise ConfigurationError(f"--weights is imagenet or none, not {args.weights}: a job has no file of yours.")
     return args
@@ -269,6 +284,18 @@ def variable_name(argument: str) -> str:
 def variable(argument: str) -> str | None:
     """Return the value of the environment variable behind an argument; empty counts as unset."""
     return os.environ.get(variable_name(argument)) or None
+
+
+def flag(argument: str) -> bool:
+    """Return whether the environment variable behind a switch is on.
+
+    Raises:
+        ConfigurationError: it is neither on nor off.
+    """
+    value = (variable(argument) or "").lower()
+    if value not in YES + NO:
+        raise ConfigurationError(f"{variable_name(argument)} is {value}: set it to true or false.")
+    return value in YES
 
 
 def parse_tags(tags: Sequence[str]) -> dict[str, str]:

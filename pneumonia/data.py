@@ -199,10 +199,10 @@ def _scan_channel(name: str, root: Path) -> Channel:
 
 def _check_not_swapped(channel: str, label: str, files: list[Path]) -> None:
     for other, pattern in _NAMED_BY_CLASS.items():
-        if other != label and (wrong := [path.name for path in files if pattern.match(path.name)]):
+        if other != label and files and all(pattern.match(path.name) for path in files):
             raise DataError(
-                f"The class folders look swapped: {channel}/{label} holds {len(wrong)} files named like {other}, "
-                f"{wrong[0]} among them. Move them to {channel}/{other}."
+                f"The class folders look swapped: every file of {channel}/{label} is named as {other} are, "
+                f"{files[0].name} among them. Exchange the folders, or rename the files if they lie right."
             )
 
 
@@ -234,6 +234,9 @@ def _split_command(arguments: argparse.Namespace) -> None:
     channel = scan_channels({"source": source})["source"]
     files = [(CLASSES[label], path) for label, path in zip(channel.labels, channel.paths, strict=True)]
     splits = split_by_patient(files, fractions, arguments.seed)
+    for name, indices in splits.items():
+        if missing := set(CLASSES) - {files[index][0] for index in indices}:
+            raise DataError(f"Too few patients: {name} would get no {' and no '.join(sorted(missing))}.")
 
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as temporary:

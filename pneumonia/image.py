@@ -9,6 +9,7 @@ import io
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 
@@ -32,7 +33,12 @@ _UNREAD_KINDS = (
     ("PDF", 0, b"%PDF-"),
     ("DICOM", 128, b"DICM"),
     ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
-    ("HEIC or AVIF", 4, b"ftyp"),
+    ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
+    ("JPEG XL", 4, b"JXL "),
+    ("JPEG XL", 0, b"\xff\x0a"),
+    ("Photoshop", 0, b"8BPS"),
+    ("ICO", 0, b"\0\0\1\0"),
+    ("HEIC, AVIF and MP4", 4, b"ftyp"),
     ("SVG", 0, b"<svg"),
 )
 
@@ -40,8 +46,9 @@ _UNREAD_KINDS = (
 def decode(data: bytes) -> Image.Image:
     """Decode an image file to 8 bits a channel, upright, mode "L" (grayscale) or "RGB".
 
-    Values of more than 8 bits are scaled by the smallest power of two that fits the brightest pixel, so that a
-    12-bit radiograph in a 16-bit file keeps its contrast. Transparency is dropped.
+    Grayscale values of more than 8 bits are divided by the smallest power of two that fits the brightest pixel, so that
+    a 12-bit radiograph in a 16-bit file keeps its contrast; of 16-bit colours the upper 8 bits count. Transparency is
+    dropped.
 
     Args:
         data: the bytes of a JPEG, PNG, BMP, TIFF or WebP file; of an animation the first frame counts.
@@ -66,7 +73,8 @@ def decode(data: bytes) -> Image.Image:
                     "send a smaller one."
                 )
             image.load()
-            return _to_8_bit(_upright(image))
+            pixels = _to_8_bit(_upright(image))
+            return ImageOps.invert(pixels) if _is_negative(image) else pixels
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -108,6 +116,13 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
 def preprocess(image: Image.Image) -> torch.Tensor:
     """Return the network's input for one decoded image: float32, shape (1, 3, SIZE, SIZE)."""
     return normalize(resize(image)).unsqueeze(0)
+
+
+def _is_negative(image: Image.Image) -> bool:
+    # Pillow inverts TIFFs in which white is zero up to 8 bits, but not beyond.
+    if not isinstance(image, TiffImageFile) or not image.mode.startswith("I"):
+        return False
+    return bool(image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ import of torchvision (its cost: benchmarks/imports.py). Training uses torchvisi
 """
 
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeGuard
@@ -133,7 +134,13 @@ def _in_use(tensor: Tensor) -> Tensor:
 def _read_state(path: Path) -> dict[str, Tensor]:
     path.open("rb").close()  # raises OSError where the file cannot be read
     try:
+        with zipfile.ZipFile(path) as archive:
+            # torch.save compresses nothing. A pickle that torch inflates could stand for any amount of memory.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise WeightsError(f"{path} is compressed, as torch.save never does: it is refused.")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except WeightsError:
+        raise
     except Exception as error:  # torch.load raises nearly anything on broken data, OSError as well
         raise WeightsError(f"{path} is not a weights file that torch.save wrote whole: {first_line(error)}") from error
     if not is_state_dict(state):
@@ -153,7 +160,9 @@ def _check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
                 f"it must be a ResNet-18 with {len(CLASSES)} outputs."
             )
         if state[name].is_floating_point() != tensor.is_floating_point():
-            raise WeightsError(f"{path} has {name} of type {state[name].dtype}: floating point was expected.")
+            raise WeightsError(f"{path} has {name} of type {state[name].dtype}, but {tensor.dtype} is expected.")
+        if state[name].is_meta or state[name].layout is not torch.strided:
+            raise WeightsError(f"{path} has {name} without values of its own: save plain, dense tensors.")
 
 
 def _some(names: list[str]) -> str:

@@ -1,6 +1,7 @@
 """From an image's bytes to an answer, with the model loaded once, when it is first needed."""
 
 import logging
+import math
 import os
 import threading
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pneumonia.errors import WeightsUnavailableError
+from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.files import sha256
 from pneumonia.image import decode, preprocess
 from pneumonia.manifest import manifest_of
@@ -80,6 +81,8 @@ class Predictor:
         self._settings = settings
         self._loading = threading.Lock()
         self._model: Model | None = None
+        self._failure: PneumoniaError | None = None
+        self._failures = 0
 
     @property
     def model_version(self) -> str | None:
@@ -101,16 +104,27 @@ class Predictor:
         model = self._loaded_model()
         with torch.inference_mode():
             probabilities = dict(zip(CLASSES, model.network(pixels).softmax(1)[0].tolist(), strict=True))
+        if not all(map(math.isfinite, probabilities.values())):
+            raise WeightsError(f"Model {model.version} gives no finite probabilities: promote another model.")
         prediction = max(probabilities, key=probabilities.__getitem__)
         return Prediction(prediction, probabilities[prediction], probabilities, model.version, warnings=[])
 
     def _loaded_model(self) -> Model:
-        # A failed load is not remembered: the next request tries again.
-        if self._model is None:
-            with self._loading:
-                if self._model is None:
+        if self._model:
+            return self._model
+        failures = self._failures
+        with self._loading:
+            # Who waited while a load failed shares its failure, or many would wait for as many attempts in turn. It is
+            # not remembered beyond that: the next request tries again.
+            if self._failure and self._failures > failures:
+                raise self._failure.with_traceback(None)
+            if self._model is None:
+                try:
                     self._model = self._load()
-        return self._model
+                except PneumoniaError as error:
+                    self._failure, self._failures = error, self._failures + 1
+                    raise
+            return self._model
 
     def _load(self) -> Model:
         path = self._weights_path()

@@ -18,7 +18,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pneumonia.errors import WeightsError, WeightsUnavailableError
+from pneumonia.errors import WeightsError, WeightsUnavailableError, first_line
 from pneumonia.files import replacing
 from pneumonia.manifest import MANIFEST_NAME, Manifest, parse
 from pneumonia.model import WEIGHTS_NAME
@@ -157,4 +157,4 @@ def _saying(what: str) -> Iterator[None]:
         }.get(problem["Code"], "try again, or see the AWS service health page")
         raise WeightsUnavailableError(f"{what}, S3 answers {problem['Code']}: {advice}.") from error
     except (BotoCoreError, OSError) as error:
-        raise WeightsUnavailableError(f"{what}: {str(error).rstrip('.')}.") from error
+        raise WeightsUnavailableError(f"{what}: {first_line(error).rstrip('.:')}.") from error

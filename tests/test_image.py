@@ -218,7 +218,7 @@ def test_broken_bytes_raise_nothing_but_an_image_error(kind: str) -> None:
         ("PDF", encoded(picture("L"), "PDF")),
         ("DICOM", bytes(128) + b"DICM" + bytes(100)),
         ("JPEG 2000", b"\x00\x00\x00\x0cjP  \r\n\x87\n\x00\x00\x00\x14ftypjp2 "),
-        ("HEIC or AVIF", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"),
+        ("HEIC, AVIF and MP4", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"),
         ("SVG", b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
     ],
 )

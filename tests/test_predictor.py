@@ -13,7 +13,7 @@ from pneumonia import store
 from pneumonia.errors import ImageError, WeightsError, WeightsUnavailableError
 from pneumonia.files import sha256
 from pneumonia.image import decode, preprocess
-from pneumonia.model import CLASSES, WEIGHTS_NAME, load_weights
+from pneumonia.model import CLASSES, WEIGHTS_NAME, ResNet18, load_weights, save_weights
 from pneumonia.predictor import RELEASED_WEIGHTS, Predictor, Settings
 from tests.conftest import Moto
 from tests.test_manifest import manifest_for
@@ -102,6 +102,33 @@ def test_failed_load_is_not_remembered(bucket: str, weights: Path, tmp_path: Pat
         predictor.predict(image)
     store.publish(weights, manifest_for(weights), bucket)
     assert predictor.predict(image).model_version == "20260102-030405-0a1b2c3d"
+
+
+def test_who_waited_while_a_load_failed_shares_its_failure(
+    moto: Moto, bucket: str, tmp_path: Path, image: bytes
+) -> None:
+    predictor = Predictor(settings(tmp_path / "model.pth", f"no-{bucket}"[:63]))
+    together = threading.Barrier(8)
+    before = len(moto.requests())
+
+    def ask() -> str:
+        together.wait()
+        with pytest.raises(WeightsUnavailableError) as failure:
+            predictor.predict(image)
+        return str(failure.value)
+
+    with ThreadPoolExecutor(8) as pool:
+        sentences = {answer.result() for answer in [pool.submit(ask) for _ in range(8)]}
+    assert len(sentences) == 1
+    assert len(moto.requests()) - before < 8
+
+
+def test_network_without_finite_probabilities_gives_no_answer(tmp_path: Path, image: bytes) -> None:
+    state = ResNet18().state_dict()
+    state["fc.bias"][0] = float("nan")
+    save_weights(state, tmp_path / "model.pth")
+    with pytest.raises(WeightsError, match=r"gives no finite probabilities: promote another model"):
+        Predictor(settings(tmp_path / "model.pth")).predict(image)
 
 
 def test_broken_weights_are_told(copy: Path, image: bytes) -> None:

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def test_very_many_files_are_refused(tmp_path: Path) -> None:
 
 def test_archive_without_weights_says_what_it_holds(tmp_path: Path) -> None:
     path = make_archive(tmp_path / "model.tar.gz", [(member("model/weights.bin"), b"")])
-    with pytest.raises(WeightsError, match=r"holds no pneumonia_classifier\.pth at its top, but model/weights\.bin"):
+    with pytest.raises(WeightsError, match=r"holds no pneumonia_classifier\.pth at its top, but 'model/weights\.bin'"):
         extract(path, tmp_path / "weights.pth", "model.tar.gz")
 
 
@@ -188,8 +189,10 @@ def test_archive_without_weights_says_what_it_holds(tmp_path: Path) -> None:
         lambda data: b"PK\x03\x04" + data,
         lambda data: data[: len(data) // 2],
         lambda data: data[:-100],
+        lambda data: data[:-8],
+        lambda data: data[:-8] + bytes(4) + data[-4:],
     ],
-    ids=["empty", "zip", "half", "end missing"],
+    ids=["empty", "zip", "half", "end missing", "checksum missing", "checksum wrong"],
 )
 def test_damaged_archive_is_refused(archive: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     archive.write_bytes(damage(archive.read_bytes()))
@@ -216,6 +219,22 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     assert not proof.exists()
 
 
+def test_weights_that_unpack_to_more_are_refused(tmp_path: Path) -> None:
+    compressed = io.BytesIO()
+    with zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10_000_000))
+    path = make_archive(tmp_path / "model.tar.gz", [(member(WEIGHTS_NAME), compressed.getvalue())])
+    with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is compressed, as torch\.save never does"):
+        promote_model.promote(str(path), None, tmp_path / "released")
+
+
+def test_malformed_header_is_refused(tmp_path: Path) -> None:
+    header = b"99999999999999999999999999 path=a\n"
+    path = make_archive(tmp_path / "m.tar.gz", [(member("pax", tarfile.XHDTYPE), header), (member("a"), b"")])
+    with pytest.raises(WeightsError, match=r"is no whole tar\.gz"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
 def archive_of(state: dict[str, torch.Tensor], report: object, tmp_path: Path) -> Path:
     save_weights(state, tmp_path / WEIGHTS_NAME)
     content = (tmp_path / WEIGHTS_NAME).read_bytes()
@@ -237,10 +256,14 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
         (REPORT | {"classes": ["PNEUMONIA", "NORMAL"]}, "was trained with classes"),
         (REPORT | {"preprocessing": {"resize": [256, 256]}}, "was trained with preprocessing"),
         (REPORT | {"finished": "yesterday"}, "not as train_model.py writes it"),
+        (REPORT | {"finished": "0001-01-01T00:00:00+14:00"}, "not as train_model.py writes it"),
         (REPORT | {"dataset": "x"}, "not as train_model.py writes it"),
+        (REPORT | {"metrics": {"test_loss": float("nan")}}, "its metrics are not finite"),
+        (REPORT | {"metrics": "x"}, "not as train_model.py writes it"),
+        (REPORT | {"weights_sha256": "0" * 64}, "is of other weights"),
         ([], "no JSON object"),
     ],
-    ids=["classes", "preprocessing", "finished", "dataset", "list"],
+    ids=["classes", "preprocessing", "finished", "early", "dataset", "nan", "metrics", "weights", "list"],
 )
 def test_report_of_another_kind_of_model_is_refused(tmp_path: Path, report: object, sentence: str) -> None:
     path = archive_of(ResNet18().state_dict(), report, tmp_path)

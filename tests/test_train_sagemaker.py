@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -90,6 +91,20 @@ def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> No
     assert not parse_arguments(["--no-spot"]).spot
 
 
+@pytest.mark.parametrize("word", ["1", "true", "on", "0", "off", ""])
+def test_variables_stand_behind_switches_too(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    for name in ("TRAIN_SPOT", "TRAIN_NO_WAIT", "TRAIN_DRY_RUN"):
+        monkeypatch.setenv(name, word)
+    args = parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"])
+    assert (args.spot, args.no_wait, args.dry_run) == (word in {"1", "true", "on"},) * 3
+
+
+def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAIN_DRY_RUN", "perhaps")
+    with pytest.raises(ConfigurationError, match=r"TRAIN_DRY_RUN is perhaps: set it to true or false\."):
+        parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -99,6 +114,7 @@ def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> No
         (["--epochs", "0"], "--epochs must be above 0, not 0."),
         (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan."),
         (["--weights", "mine.pth"], "--weights is imagenet or none, not mine.pth"),
+        (["--max-run-seconds", "0"], "--max-run-seconds must be above 0, not 0."),
         (["--max-wait-seconds", "1"], "--max-wait-seconds includes the run"),
     ],
 )
@@ -136,6 +152,17 @@ def test_request_has_what_was_asked_for(request_body: dict[str, Any]) -> None:
 def test_container_is_of_the_region_and_has_a_gpu(request_body: dict[str, Any]) -> None:
     image = request_body["AlgorithmSpecification"]["TrainingImage"]
     assert re.fullmatch(r"\d{12}\.dkr\.ecr\.us-east-1\.amazonaws\.com/pytorch-training:2\.10\.0-gpu-py313", image)
+
+
+def test_dry_run_sends_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        arguments = ["--bucket", "xrays", "--role", ROLE, "--region", REGION, "--dry-run"]
+        process = run(*arguments, HTTP_PROXY=address, HTTPS_PROXY=address)
+        assert process.returncode == 0, process.stderr
+        proxy.setblocking(False)  # noqa: FBT003  # socket's argument has no name
+        with pytest.raises(BlockingIOError):  # nobody has called
+            proxy.accept()
 
 
 def test_metric_definitions_match_the_log_lines(request_body: dict[str, Any]) -> None:
