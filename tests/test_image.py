@@ -7,6 +7,7 @@ from random import Random
 import pytest
 import torch
 from PIL import Image, ImageChops, ImageStat
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 from torchvision import transforms
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
@@ -157,6 +158,11 @@ def test_turns_the_image_as_its_exif_orientation_says(kind: str, orientation: in
 def test_broken_exif_data_do_not_spoil_the_pixels() -> None:
     stored = picture("RGB")
     assert decode(encoded(stored, "PNG", exif=b"Exif\0\0garbage")).tobytes() == stored.tobytes()
+
+
+def test_a_16_bit_tiff_in_which_white_is_zero_is_read_as_it_looks() -> None:
+    data = encoded(sixteen_bits([0, 32768, 65535]), "TIFF", tiffinfo={PHOTOMETRIC_INTERPRETATION: 0})
+    assert list(decode(data).tobytes()) == [255, 127, 0]
 
 
 def test_turns_16_bit_images_too() -> None:
