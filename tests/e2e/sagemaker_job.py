@@ -19,14 +19,15 @@ import pytest
 from tests.conftest import REGION, Moto
 
 OPT_ML = Path("/opt/ml")  # fixed in the SDK's scripts
-# Without the right to write to /opt, a user namespace gives an /opt of its own: what was there, and /opt/ml.
+# Without the right to write to /opt, or where /opt/ml is taken, a user namespace gives an /opt of its own: what was
+# there, and /opt/ml.
 OWN_OPT = """
 set -e
 mkdir "$1/.opt" && mount --rbind /opt "$1/.opt" && mount -t tmpfs tmpfs /opt
 for entry in "$1"/.opt/*/; do
     [ -d "$entry" ] && mkdir "/opt/$(basename "$entry")" && mount --rbind "$entry" "/opt/$(basename "$entry")"
 done
-mkdir /opt/ml && mount --bind "$1" /opt/ml
+mkdir -p /opt/ml && mount --bind "$1" /opt/ml
 shift && exec "$@"
 """
 
@@ -140,8 +141,8 @@ def _run_container(job: dict[str, Any], root: Path) -> "subprocess.CompletedProc
 @contextlib.contextmanager
 def _as_opt_ml(root: Path, command: list[str]) -> Iterator[list[str]]:
     """Yield the command in a form for which /opt/ml is `root`."""
-    if os.access("/opt", os.W_OK):
-        OPT_ML.symlink_to(root)  # an error where there is one already: it is somebody's
+    if os.access("/opt", os.W_OK) and not OPT_ML.exists():
+        OPT_ML.symlink_to(root)
         try:
             yield command
         finally:
