@@ -57,7 +57,11 @@ class Health(BaseModel):
 
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": EXAMPLE}}},
+    200: {
+        "description": "The class that the operating point gives, calibrated probabilities, and reasons to doubt: with "
+        "the warning `uncertain`, have someone look who can tell",
+        "content": {"application/json": {"example": EXAMPLE}},
+    },
     400: {"model": Problem, "description": "Not an image, or a broken one"},
     413: {"model": Problem, "description": "Too many bytes or pixels"},
     415: {"model": Problem, "description": "A kind of file that is not read"},

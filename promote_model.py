@@ -24,7 +24,7 @@ from pneumonia import store
 from pneumonia.errors import ConfigurationError, PneumoniaError, WeightsError
 from pneumonia.files import replacing, sha256
 from pneumonia.image import PREPROCESSING, SIZE, normalize
-from pneumonia.manifest import Manifest
+from pneumonia.manifest import Manifest, calibration_in
 from pneumonia.model import CLASSES, WEIGHTS_NAME, load_weights
 
 REPORT_NAME = "training.json"  # what train_model.py writes beside the weights
@@ -227,6 +227,7 @@ def manifest_for(weights: Path, report: dict[str, Any]) -> Manifest:
             training_job=report.get("training_job"),
             dataset_fingerprint=report.get("dataset", {}).get("fingerprint"),
             created=created.isoformat(timespec="seconds"),
+            calibration=calibration_in(report),
         )
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise WeightsError(f"{REPORT_NAME} in the archive is not as train_model.py writes it: {error}.") from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pneumonia.calibration import Calibration
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing, sha256
 
@@ -26,6 +27,7 @@ class Manifest:
         training_job: SageMaker's name of the job, None where it ran elsewhere.
         dataset_fingerprint: SHA-256 over which image was in which split and class, None where it is not known.
         created: when the release was made, ISO 8601, UTC.
+        calibration: from the network's outputs to an answer; releases from before there was one have the default.
     """
 
     version: str
@@ -37,6 +39,7 @@ class Manifest:
     training_job: str | None
     dataset_fingerprint: str | None
     created: str
+    calibration: Calibration = dataclasses.field(default_factory=Calibration)
 
     def to_json(self) -> str:
         """Return indented JSON."""
@@ -60,9 +63,27 @@ def parse(text: str | bytes, source: str) -> Manifest:
     """
     try:
         content = json.loads(text)
+        content["calibration"] = calibration_in(content)
         return Manifest(**{field.name: content[field.name] for field in dataclasses.fields(Manifest)})
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise WeightsError(f"{source} is no manifest that can be read ({error!r}): promote the model again.") from error
+
+
+def calibration_in(content: dict[str, Any]) -> Calibration:
+    """Return the calibration in a manifest or a training report, the default where it has none.
+
+    Raises:
+        ValueError: not four numbers, or none that make a calibration.
+        OverflowError: an integer that is too large.
+    """
+    if "calibration" not in content:
+        return Calibration()
+    given = content["calibration"]
+    names = [field.name for field in dataclasses.fields(Calibration)]
+    # By type, as a bool would pass for an int.
+    if not isinstance(given, dict) or any(type(given.get(name)) not in {int, float} for name in names):
+        raise ValueError(f"its calibration is {given!r:.200}, not the numbers {', '.join(names)}")
+    return Calibration(*(float(given[name]) for name in names))
 
 
 def manifest_of(weights: Path) -> Manifest | None:

@@ -4,11 +4,13 @@ import logging
 import math
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from pneumonia.calibration import Calibration
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.files import sha256
 from pneumonia.image import decode, preprocess
@@ -47,27 +49,58 @@ class Settings:
 class Prediction:
     """The answer for one image.
 
-    Attributes:
-        prediction: PNEUMONIA or NORMAL.
-        confidence: probability of the predicted class, 0 to 1.
-        probabilities: of each class, 0 to 1; they sum to 1.
-        model_version: the release that answered.
-        warnings: reasons to doubt the answer.
+    P(PNEUMONIA) is calibrated, and the release's operating point decides, not 0.5. So `confidence` is below 0.5 where
+    P(PNEUMONIA) lies between the two.
     """
 
-    prediction: str
-    confidence: float
-    probabilities: dict[str, float]
-    model_version: str
-    warnings: list[str]
+    # What a field means stands in its metadata, where OpenAPI's schema takes it from.
+    prediction: str = field(
+        metadata={"description": "PNEUMONIA where P(PNEUMONIA) reaches the release's operating point, NORMAL below it."}
+    )
+    confidence: float = field(
+        metadata={
+            "description": "Calibrated probability of the predicted class, 0 to 1. Below 0.5 where P(PNEUMONIA) lies "
+            "between 0.5 and the operating point."
+        }
+    )
+    probabilities: dict[str, float] = field(
+        metadata={"description": "Calibrated probability of each class, 0 to 1; they sum to 1."}
+    )
+    model_version: str = field(metadata={"description": "The release that answered."})
+    warnings: list[str] = field(
+        metadata={
+            "description": "Reasons to doubt the answer. `uncertain`: P(PNEUMONIA) is so near to the operating point "
+            "that a little more or less would have turned the answer, as for a tenth of the validation images."
+        }
+    )
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network ready for inference and the name of its release."""
+    """A network ready for inference, the name of its release, and how its outputs become an answer."""
 
     network: ResNet18
     version: str
+    calibration: Calibration
+
+    def answer(self, pixels: Tensor) -> Prediction:
+        """Answer for one image.
+
+        Args:
+            pixels: float32, shape (1, 3, SIZE, SIZE), as `preprocess` gives it.
+
+        Raises:
+            WeightsError: the probabilities are not finite.
+        """
+        with torch.inference_mode():
+            values = self.calibration.probabilities(self.network(pixels))[0].tolist()
+        if not all(map(math.isfinite, values)):
+            raise WeightsError(f"Model {self.version} gives no finite probabilities: promote another model.")
+        probabilities = dict(zip(CLASSES, values, strict=True))
+        suspicion = probabilities["PNEUMONIA"]
+        prediction = "PNEUMONIA" if self.calibration.is_pneumonia(suspicion) else "NORMAL"
+        warnings = ["uncertain"] if self.calibration.is_uncertain(suspicion) else []
+        return Prediction(prediction, probabilities[prediction], probabilities, self.version, warnings)
 
 
 class Predictor:
@@ -101,13 +134,7 @@ class Predictor:
             WeightsUnavailableError: there are no weights, or S3 does not give them.
         """
         pixels = preprocess(decode(data))
-        model = self._loaded_model()
-        with torch.inference_mode():
-            probabilities = dict(zip(CLASSES, model.network(pixels).softmax(1)[0].tolist(), strict=True))
-        if not all(map(math.isfinite, probabilities.values())):
-            raise WeightsError(f"Model {model.version} gives no finite probabilities: promote another model.")
-        prediction = max(probabilities, key=probabilities.__getitem__)
-        return Prediction(prediction, probabilities[prediction], probabilities, model.version, warnings=[])
+        return self._loaded_model().answer(pixels)
 
     def _loaded_model(self) -> Model:
         if self._model:
@@ -135,7 +162,7 @@ class Predictor:
         except OSError as error:
             raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
         logger.info("loaded %s, model version %s", path, version)
-        return Model(network, version)
+        return Model(network, version, manifest.calibration if manifest else Calibration())
 
     def _weights_path(self) -> Path:
         path, bucket = self._settings.path, self._settings.bucket

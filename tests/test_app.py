@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app import create_app
+from app import EXAMPLE, create_app
 from pneumonia.model import WEIGHTS_NAME
 from pneumonia.predictor import Predictor, Settings
 
@@ -107,6 +107,16 @@ def test_health_does_not_load_the_model(client: TestClient) -> None:
 def test_every_answer_is_documented(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert list(schema["paths"]["/predict"]["post"]["responses"]) == ["200", "400", "413", "415", "422", "503"]
+
+
+def test_every_field_of_the_answer_is_documented(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    fields = schema["components"]["schemas"]["Prediction"]["properties"]
+    assert list(fields) == list(EXAMPLE)
+    assert all(field["description"] for field in fields.values())
+    assert "operating point" in fields["prediction"]["description"]
+    assert "Below 0.5" in fields["confidence"]["description"]
+    assert "`uncertain`" in fields["warnings"]["description"]
 
 
 def test_root_leads_to_swagger_ui(client: TestClient) -> None:

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from pneumonia.calibration import Calibration
 from pneumonia.errors import WeightsError
 from pneumonia.files import sha256
 from pneumonia.image import PREPROCESSING
 from pneumonia.manifest import MANIFEST_NAME, Manifest, manifest_of, parse
 from pneumonia.model import CLASSES
+
+CALIBRATION = Calibration(temperature=1.37, threshold=0.61, uncertain_low=0.4, uncertain_high=0.8)
 
 
 def manifest_for(weights: Path, version: str = "20260102-030405-0a1b2c3d") -> Manifest:
@@ -22,6 +25,7 @@ def manifest_for(weights: Path, version: str = "20260102-030405-0a1b2c3d") -> Ma
         training_job="pneumonia-training-1",
         dataset_fingerprint="f" * 64,
         created="2026-01-02T03:04:05+00:00",
+        calibration=CALIBRATION,
     )
 
 
@@ -41,6 +45,35 @@ def test_fields_of_a_later_version_are_left_out(file: Path) -> None:
     manifest = manifest_for(file)
     text = json.dumps(dataclasses.asdict(manifest) | {"temperature": 1.5})
     assert parse(text, "here") == manifest
+
+
+def test_manifest_from_before_there_was_a_calibration_has_the_default(file: Path) -> None:
+    manifest = manifest_for(file)
+    content = dataclasses.asdict(manifest)
+    del content["calibration"]
+    assert parse(json.dumps(content), "here") == dataclasses.replace(manifest, calibration=Calibration())
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        None,
+        [1.37, 0.61, 0.4, 0.8],
+        {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4},
+        dataclasses.asdict(CALIBRATION) | {"threshold": "0.61"},
+        dataclasses.asdict(CALIBRATION) | {"threshold": None},
+        dataclasses.asdict(CALIBRATION) | {"threshold": float("nan")},
+        dataclasses.asdict(CALIBRATION) | {"threshold": 0.3},
+        dataclasses.asdict(CALIBRATION) | {"temperature": True},
+        dataclasses.asdict(CALIBRATION) | {"temperature": 0},
+        dataclasses.asdict(CALIBRATION) | {"temperature": 10**400},
+    ],
+    ids=["null", "list", "missing", "text", "none", "nan", "order", "boolean", "zero", "huge"],
+)
+def test_calibration_that_is_none_is_refused(file: Path, calibration: object) -> None:
+    content = dataclasses.asdict(manifest_for(file)) | {"calibration": calibration}
+    with pytest.raises(WeightsError, match=r"^here is no manifest that can be read \(.*\): promote the model again\.$"):
+        parse(json.dumps(content), "here")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"version": "1"}', "\xff"])

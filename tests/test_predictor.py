@@ -1,4 +1,6 @@
+import dataclasses
 import io
+import math
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from pneumonia import store
+from pneumonia.calibration import Calibration
 from pneumonia.errors import ImageError, WeightsError, WeightsUnavailableError
 from pneumonia.files import sha256
 from pneumonia.image import decode, preprocess
+from pneumonia.manifest import manifest_of
 from pneumonia.model import CLASSES, WEIGHTS_NAME, ResNet18, load_weights, save_weights
 from pneumonia.predictor import RELEASED_WEIGHTS, Predictor, Settings
 from tests.conftest import Moto
@@ -36,10 +40,16 @@ def settings(path: Path, bucket: str | None = None) -> Settings:
     return Settings(path=path, bucket=bucket, key=WEIGHTS_NAME)
 
 
-def softmax(weights: Path, image: bytes) -> Tensor:
+def calibrated(weights: Path, calibration: Calibration) -> Predictor:
+    """Return a predictor for a release with this calibration."""
+    dataclasses.replace(manifest_for(weights), calibration=calibration).write_beside(weights)
+    return Predictor(settings(weights))
+
+
+def softmax(weights: Path, image: bytes, temperature: float = 1) -> Tensor:
     with torch.inference_mode():
         logits: Tensor = load_weights(weights)(preprocess(decode(image)))
-        return logits.softmax(1)[0]
+        return (logits / temperature).softmax(1)[0]
 
 
 def test_answer_is_the_networks(copy: Path, image: bytes) -> None:
@@ -48,6 +58,38 @@ def test_answer_is_the_networks(copy: Path, image: bytes) -> None:
     assert answer.probabilities == dict(zip(CLASSES, expected, strict=True))
     assert answer.confidence == max(expected)
     assert answer.prediction == CLASSES[expected.index(max(expected))]
+    assert answer.warnings == []
+
+
+def test_probabilities_are_the_networks_at_the_temperature(copy: Path, image: bytes) -> None:
+    answer = calibrated(copy, Calibration(temperature=2.7)).predict(image)
+    assert list(answer.probabilities.values()) == softmax(copy, image, 2.7).tolist()
+    assert list(answer.probabilities.values()) != softmax(copy, image).tolist()
+
+
+def test_operating_point_decides_whatever_is_more_probable(copy: Path, image: bytes) -> None:
+    normal, pneumonia = softmax(copy, image, 2.7).tolist()
+    above = math.nextafter(pneumonia, 1)
+    answer = calibrated(copy, Calibration(2.7, pneumonia, pneumonia, pneumonia)).predict(image)
+    assert (answer.prediction, answer.confidence) == ("PNEUMONIA", pneumonia)
+    answer = calibrated(copy, Calibration(2.7, above, above, above)).predict(image)
+    assert (answer.prediction, answer.confidence) == ("NORMAL", normal)
+
+
+def test_answer_within_the_band_of_doubt_is_uncertain(copy: Path, image: bytes) -> None:
+    pneumonia = softmax(copy, image)[1].item()
+    below, above = math.nextafter(pneumonia, 0), math.nextafter(pneumonia, 1)
+    for low, high in ((below, pneumonia), (pneumonia, above), (0, 1)):
+        assert calibrated(copy, Calibration(1, low, low, high)).predict(image).warnings == ["uncertain"]
+    for low, high in ((0, below), (above, 1), (pneumonia, pneumonia)):
+        assert calibrated(copy, Calibration(1, low, low, high)).predict(image).warnings == []
+
+
+def test_calibration_of_other_weights_does_not_count(copy: Path, image: bytes) -> None:
+    manifest = dataclasses.replace(manifest_for(copy), sha256="0" * 64, calibration=Calibration(2.7, 0, 0, 1))
+    manifest.write_beside(copy)
+    answer = Predictor(settings(copy)).predict(image)
+    assert list(answer.probabilities.values()) == softmax(copy, image).tolist()
     assert answer.warnings == []
 
 
@@ -143,8 +185,11 @@ def test_folder_in_place_of_the_weights_is_told(tmp_path: Path, image: bytes) ->
 
 
 def test_with_no_bucket_the_released_model_serves(tmp_path: Path, image: bytes) -> None:
+    manifest = manifest_of(RELEASED_WEIGHTS)
+    assert manifest
     answer = Predictor(settings(tmp_path / "none.pth")).predict(image)
-    assert answer.confidence == softmax(RELEASED_WEIGHTS, image).max().item()
+    expected = softmax(RELEASED_WEIGHTS, image, manifest.calibration.temperature)
+    assert list(answer.probabilities.values()) == expected.tolist()
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

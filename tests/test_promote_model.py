@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import promote_model
+from pneumonia.calibration import Calibration
 from pneumonia.errors import WeightsError
 from pneumonia.image import PREPROCESSING
 from pneumonia.manifest import manifest_of
@@ -22,6 +23,7 @@ from promote_model import MAX_MEMBERS, MAX_UNPACKED, extract
 from tests.conftest import Moto
 
 PROJECT = Path(__file__).parent.parent
+CALIBRATION = {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4, "uncertain_high": 0.8}
 REPORT = {
     "training_job": "pneumonia-training-1",
     "finished": "2026-01-02T03:04:05+00:00",
@@ -29,6 +31,7 @@ REPORT = {
     "preprocessing": PREPROCESSING,
     "metrics": {"val_accuracy": 0.97, "test_accuracy": 0.95},
     "dataset": {"fingerprint": "f" * 64},
+    "calibration": CALIBRATION,
 }
 
 
@@ -92,6 +95,7 @@ def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Pa
     assert manifest.metrics == REPORT["metrics"]
     assert manifest.training_job == "pneumonia-training-1"
     assert manifest.dataset_fingerprint == "f" * 64
+    assert manifest.calibration == Calibration(1.37, 0.61, 0.4, 0.8)
 
 
 def test_same_archive_gives_the_same_version(archive: Path, tmp_path: Path) -> None:
@@ -103,6 +107,12 @@ def test_archive_without_a_report_is_promoted(tmp_path: Path, weights: Path) -> 
     path = make_archive(tmp_path / "m.tar.gz", [(member(f"./{WEIGHTS_NAME}"), weights.read_bytes())])
     manifest = promote_model.promote(str(path), None, tmp_path / "released")
     assert (manifest.metrics, manifest.training_job, manifest.dataset_fingerprint) == ({}, None, None)
+    assert manifest.calibration == Calibration()
+
+
+def test_report_from_before_there_was_a_calibration_gives_the_default(weights: Path) -> None:
+    report = {name: value for name, value in REPORT.items() if name != "calibration"}
+    assert promote_model.manifest_for(weights, report).calibration == Calibration()
 
 
 def test_only_the_weights_are_written_to_disk(archive: Path, weights: Path, tmp_path: Path) -> None:
@@ -260,10 +270,18 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
         (REPORT | {"dataset": "x"}, "not as train_model.py writes it"),
         (REPORT | {"metrics": {"test_loss": float("nan")}}, "its metrics are not finite"),
         (REPORT | {"metrics": "x"}, "not as train_model.py writes it"),
+        (
+            REPORT | {"calibration": {"threshold": 0.5}},
+            "not as train_model.py writes it: its calibration is .*, not the",
+        ),
+        (REPORT | {"calibration": CALIBRATION | {"threshold": 0.9}}, "writes it: not a calibration: .* threshold=0.9"),
         (REPORT | {"weights_sha256": "0" * 64}, "is of other weights"),
         ([], "no JSON object"),
     ],
-    ids=["classes", "preprocessing", "finished", "early", "dataset", "nan", "metrics", "weights", "list"],
+    ids=[
+        *("classes", "preprocessing", "finished", "early", "dataset", "nan", "metrics"),
+        *("calibration", "order", "weights", "list"),
+    ],
 )
 def test_report_of_another_kind_of_model_is_refused(tmp_path: Path, report: object, sentence: str) -> None:
     path = archive_of(ResNet18().state_dict(), report, tmp_path)
