@@ -12,26 +12,37 @@ import datetime
 import json
 import math
 import os
-import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from pneumonia.data import SPLITS, Images, fingerprint, load_channel, scan_channels
-from pneumonia.errors import ConfigurationError, PneumoniaError, TrainingError, first_line
+from pneumonia import calibration, metrics, plots
+from pneumonia.augment import augment
+from pneumonia.calibration import Calibration
+from pneumonia.data import SPLITS, Channel, Images, fingerprint, load_channel, patient_of, scan_channels
+from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
 from pneumonia.files import replacing, sha256
-from pneumonia.image import PREPROCESSING, normalize
-from pneumonia.model import CLASSES, WEIGHTS_NAME, is_state_dict, save_weights, save_whole
+from pneumonia.image import PREPROCESSING, SIZE, normalize
+from pneumonia.model import CLASSES, WEIGHTS_NAME, logits_of, save_weights, save_whole
+from pneumonia.pretrained import build_network
+from pneumonia.processes import Processes, joined
 
 Item = TypeVar("Item")
-DOWNLOAD_TIMEOUT = 30  # seconds without a byte; a subnet without internet would else hang for minutes
+CHECKPOINT_NAME = "checkpoint.pth"
+# The recipe; docs/model-card.md says what it was chosen by.
+SMALL_SIZE, SMALL_SHARE = 128, 2 / 3  # the first two thirds of the epochs see small images: a third of the work
+PRETRAINED_RATE = 0.4  # of the learning rate, for layers that have learned already
+LABEL_SMOOTHING = 0.05
+AVERAGED_SHARE = 0.05  # of all steps: how far back the moving average of the weights remembers
+NORMALIZED_BY = 512  # training images that batch-norm statistics are re-estimated from
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,12 @@ class Evaluation:
     correct: int
     count: int
     loss: float
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor) -> "Evaluation":
+        """Judge logits (N, 2) by labels (N,)."""
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        return cls(int((logits.argmax(1) == labels).sum()), len(labels), float(loss) / len(labels))
 
     @property
     def accuracy(self) -> float:
@@ -57,43 +74,58 @@ def is_better(candidate: Evaluation, best: Evaluation | None) -> bool:
     return candidate.correct > best.correct or (candidate.correct == best.correct and candidate.loss < best.loss)
 
 
-def train(args: argparse.Namespace) -> None:
+@dataclass(frozen=True)
+class Split:
+    """A split of the data: what every process knows of it, and the images that this process holds."""
+
+    channel: Channel
+    images: Images
+
+    @property
+    def labels(self) -> Tensor:
+        """Indices in CLASSES of all images, int64, shape (N,)."""
+        return torch.tensor(self.channel.labels)
+
+
+def train(args: argparse.Namespace, processes: Processes) -> None:
     """Train, select, test and report, as the arguments say.
 
     Raises:
         PneumoniaError: bad input, or training that cannot go on.
     """
-    for folder in filter(None, (args.model_dir, args.output_data_dir, args.checkpoint_dir)):
-        check_writable(folder)
-    channels = scan_channels({"train": args.train, "val": args.val, "test": args.test})
-    torch.manual_seed(args.seed)
-    model = build_network(args.weights)
-    splits = {name: load_channel(channels[name], args.num_workers, Progress(f"decoding {name}")) for name in SPLITS}
+    with processes.together():
+        if processes.is_first:
+            for folder in filter(None, (args.model_dir, args.output_data_dir, args.checkpoint_dir)):
+                check_writable(folder)
+        channels = scan_channels({"train": args.train, "val": args.val, "test": args.test})
+        check_divisible(args.batch_size, channels, processes)
+        torch.manual_seed(args.seed)
+        model, pretrained = build_network(args.weights)
+        splits = {name: load_split(channels[name], args.num_workers, processes) for name in SPLITS}
+    settings = settings_of(args, splits, processes)
 
-    weights_path = args.model_dir / WEIGHTS_NAME
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = training_precision(device)
-    print(f"device={device} precision={str(precision).removeprefix('torch.')} torch={torch.__version__}", flush=True)
-    model = model.to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
-    steps = args.epochs * math.ceil(len(splits["train"]) / args.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        args.learning_rate,
-        total_steps=max(steps, 11),  # with 10 it divides by its warm-up's zero steps
-        pct_start=0.1,
+    device, precision = processes.device, training_precision(processes.device)
+    print(
+        f"device={device} processes={processes.count} precision={str(precision).removeprefix('torch.')} "
+        f"torch={torch.__version__}",
+        flush=True,
     )
-    scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)  # half precision alone underflows
-    run = Run(model, optimizer, schedule, scaler)
-    checkpoint = args.checkpoint_dir / "checkpoint.pth" if args.checkpoint_dir else None
-    if checkpoint and checkpoint.exists():
-        run.resume(checkpoint, settings_of(args, splits))
-        if run.best_state:
-            save_weights(run.best_state, weights_path)  # a new instance starts with an empty model directory
+    run = start_run(model.to(device), pretrained, args, len(splits["train"].labels), processes)
+    weights_path = args.model_dir / WEIGHTS_NAME
+    checkpoint = args.checkpoint_dir / CHECKPOINT_NAME if args.checkpoint_dir else None
+    torch.manual_seed((args.seed + processes.rank) % 2**64)  # each process varies its images in its own way
+    if checkpoint and run.resume(checkpoint, settings, processes) and run.best_state and processes.is_first:
+        save_weights(run.best_state, weights_path)  # a new instance starts with an empty model directory
     for epoch in range(len(run.history) + 1, args.epochs + 1):
-        batches = shuffled_batches(splits["train"], args.batch_size, device, Progress(f"epoch {epoch}"))
-        train_loss = train_one_epoch(run, batches, precision)
-        validation = evaluate(model, splits["val"], args.batch_size, device)
+        started = time.perf_counter()
+        batches = shuffled_batches(splits["train"], args.batch_size, processes, Progress(f"epoch {epoch}"))
+        loss = train_one_epoch(run, batches, image_size(epoch, args.epochs), precision)
+        train_loss = sum(processes.gather_objects(loss)) / processes.count
+        images_per_second = len(splits["train"].labels) / (time.perf_counter() - started)
+        reestimate_batch_norm(run.averaged.module, splits["train"], args.batch_size, processes)
+
+        logits = all_logits(run.averaged.module, splits["val"], args.batch_size, processes)
+        validation = Evaluation.of(logits, splits["val"].labels)
         if not (math.isfinite(train_loss) and math.isfinite(validation.loss)):
             raise TrainingError(
                 f"The loss is no longer a number after epoch {epoch} (train {train_loss}, validation "
@@ -102,38 +134,167 @@ def train(args: argparse.Namespace) -> None:
             )
         best = is_better(validation, run.best)
         if best:
-            run.best, run.best_state = validation, copy.deepcopy(model.state_dict())
-            save_weights(run.best_state, weights_path)
+            run.best, run.best_state = validation, copy.deepcopy(run.averaged.module.state_dict())
+            if processes.is_first:
+                save_weights(run.best_state, weights_path)
         run.history.append(
             {
                 "epoch": epoch,
                 "train_loss": train_loss,
                 "val_accuracy": validation.accuracy,
                 "val_loss": validation.loss,
+                "val_auroc": metrics.auroc(logits[:, 1] - logits[:, 0], splits["val"].labels),
                 "best": best,
             }
         )
-        print(
-            f"epoch={epoch} train_loss={train_loss:.4f} val_accuracy={validation.accuracy:.4f} "
-            f"val_loss={validation.loss:.4f} best={'yes' if best else 'no'}",
-            flush=True,
-        )
+        print(epoch_line(run.history[-1], images_per_second), flush=True)
         if checkpoint:
-            run.save(checkpoint, settings_of(args, splits))
+            run.save(checkpoint, settings, processes)
+    report(args, run, splits, settings, processes)
 
+
+def report(
+    args: argparse.Namespace, run: "Run", splits: dict[str, Split], settings: dict[str, Any], processes: Processes
+) -> None:
+    """Load the best checkpoint, calibrate it on validation, test it, and write what the training has to tell."""
     # From the file, not from memory: what is tested is what will be served, its rounding to half precision included.
-    model.load_state_dict(torch.load(weights_path, map_location=device, weights_only=True))
-    test = evaluate(model, splits["test"], args.batch_size, device)
-    print(f"test_accuracy={test.accuracy:.4f} test_loss={test.loss:.4f}", flush=True)
-    write_json(args.output_data_dir / "history.json", run.history)
-    write_json(args.model_dir / "training.json", training_report(args, splits, run, test))
+    if processes.is_first:
+        state = torch.load(args.model_dir / WEIGHTS_NAME, map_location=processes.device, weights_only=True)
+        run.model.load_state_dict(state)
+    processes.copy_from_first(run.model.state_dict().values())
+    logits = {name: all_logits(run.model, splits[name], args.batch_size, processes) for name in ("val", "test")}
+    if not all(rows.isfinite().all() for rows in logits.values()):
+        raise TrainingError(
+            "The best checkpoint's outputs are not finite in the half precision that it is kept in: lower "
+            f"--learning-rate, now {args.learning_rate:g}."
+        )
+    fitted = calibration.fit(logits["val"], splits["val"].labels)
+    summaries = {name: summary(logits[name], splits[name], fitted) for name in logits}
+    print(test_line(summaries["test"]), flush=True)
+    if processes.is_first:
+        folder = args.output_data_dir
+        write_json(folder / "history.json", run.history)
+        write_json(folder / "metrics.json", {"calibration": dataclasses.asdict(fitted), **summaries})
+        write_json(args.model_dir / "training.json", training_report(args, splits, settings, summaries, fitted))
+        probabilities, labels = fitted.probabilities(logits["test"])[:, 1], splits["test"].labels
+        plots.draw_learning_curves(run.history, folder / "learning_curves.png")
+        plots.draw_roc(probabilities, labels, fitted, folder / "roc.png")
+        plots.draw_confusion(summaries["test"]["served"]["confusion"], folder / "confusion.png")
+        plots.draw_reliability(probabilities, labels, fitted, folder / "reliability.png")
+
+
+def summary(logits: Tensor, split: Split, fitted: Calibration) -> dict[str, Any]:
+    """Return a split's figures: as a bare network's, and as served, with calibration and operating point."""
+    bare = Evaluation.of(logits, split.labels)
+    patients = [patient_of(path) or str(path) for path in split.channel.paths]
+    served = metrics.summarize(fitted.probabilities(logits)[:, 1], split.labels, fitted, patients)
+    return {"network": {"accuracy": bare.accuracy, "loss": bare.loss}, "served": served}
+
+
+def epoch_line(epoch: dict[str, Any], images_per_second: float) -> str:
+    """Return the line that tells of an epoch; the metric definitions of train_sagemaker.py read it."""
+    figures = " ".join(f"{name}={epoch[name]:.4f}" for name in ("train_loss", "val_accuracy", "val_loss", "val_auroc"))
+    best = "yes" if epoch["best"] else "no"
+    return f"epoch={epoch['epoch']} {figures} images_per_second={images_per_second:.1f} best={best}"
+
+
+def test_line(test: dict[str, Any]) -> str:
+    """Return the line that tells of the test; the metric definitions of train_sagemaker.py read it."""
+    network, served = test["network"], test["served"]
+    names = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
+    figures = " ".join(f"test_{name}={served[name]:.4f}" for name in names)
+    return f"test_accuracy={network['accuracy']:.4f} test_loss={network['loss']:.4f} {figures}"
+
+
+def load_split(channel: Channel, workers: int, processes: Processes) -> Split:
+    """Decode this process's share of a channel; keep it on the GPU where it takes less than half of what is free."""
+    share = dataclasses.replace(
+        channel, paths=list(processes.share(channel.paths)), labels=list(processes.share(channel.labels))
+    )
+    images = load_channel(share, workers, Progress(f"decoding {channel.name}"))
+    if processes.device.type == "cuda" and images.pixels.nbytes < torch.cuda.mem_get_info()[0] / 2:
+        images = dataclasses.replace(images, pixels=images.pixels.to(processes.device))
+    return Split(channel, images)
+
+
+def check_divisible(batch_size: int, channels: dict[str, Channel], processes: Processes) -> None:
+    """See that every process gets its part of each batch and of each split.
+
+    Raises:
+        ConfigurationError: the batch cannot be divided.
+        DataError: a split has fewer images than there are processes.
+    """
+    if batch_size % processes.count:
+        raise ConfigurationError(
+            f"--batch-size {batch_size} cannot be divided among {processes.count} processes: make it a multiple."
+        )
+    for channel in channels.values():
+        if len(channel.paths) < processes.count:
+            raise DataError(
+                f"Channel '{channel.name}' has {len(channel.paths)} images for {processes.count} processes: use fewer "
+                "instances or GPUs."
+            )
+
+
+def start_run(
+    model: nn.Module, pretrained: Collection[str], args: argparse.Namespace, count: int, processes: Processes
+) -> "Run":
+    """Put together what moves a network.
+
+    Args:
+        model: the network, on its device.
+        pretrained: names of the parameters that have learned already, and so move more slowly.
+        args: the command's arguments.
+        count: number of training images.
+        processes: those that train together.
+    """
+    model = model.to(memory_format=torch.channels_last)
+    named = dict(model.named_parameters())
+    rates = {True: args.learning_rate * PRETRAINED_RATE, False: args.learning_rate}
+    groups = [
+        {"params": [value for name, value in named.items() if (name in pretrained) is learned], "lr": rate}
+        for learned, rate in rates.items()
+    ]
+    groups = [group for group in groups if group["params"]]
+    optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay, fused=True)  # unfused, the scaler waits
+    steps = args.epochs * math.ceil(math.ceil(count / processes.count) / (args.batch_size // processes.count))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        [group["lr"] for group in groups],
+        total_steps=max(steps, 11),  # with 10 it divides by its warm-up's zero steps
+        pct_start=0.1,
+    )
+    half = training_precision(processes.device) is torch.float16  # small gradients vanish in it unless scaled up
+    scaler = torch.amp.GradScaler(processes.device.type, enabled=half)
+    decay = max(0.0, 1 - 1 / (AVERAGED_SHARE * steps))
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return Run(model, processes.parallel(model), averaged, optimizer, schedule, scaler)
+
+
+def image_size(epoch: int, epochs: int) -> int:
+    """Return the height and width, in pixels, that an epoch trains at; epochs count from 1."""
+    return SMALL_SIZE if epoch <= epochs * SMALL_SHARE else SIZE
 
 
 @dataclass
 class Run:
-    """All that changes while training goes on, and so all that resuming needs."""
+    """All that changes while training goes on, and so all that resuming needs.
+
+    Attributes:
+        model: the network that learns.
+        parallel: the same, wrapped for several processes.
+        averaged: the moving average of its weights: what is validated, selected and served.
+        optimizer: takes the steps.
+        schedule: sets their length.
+        scaler: keeps half precision's gradients in range.
+        best: the best checkpoint's evaluation.
+        best_state: its state dict.
+        history: one entry an epoch.
+    """
 
     model: nn.Module
+    parallel: nn.Module
+    averaged: AveragedModel
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
@@ -141,107 +302,69 @@ class Run:
     best_state: dict[str, Tensor] | None = None
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
-    def save(self, path: Path, settings: dict[str, Any]) -> None:
+    def save(self, path: Path, settings: dict[str, Any], processes: Processes) -> None:
         """Write the state after an epoch; the file there before is replaced only when the new one is whole."""
         state = {
             "settings": settings,
             "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "best": dataclasses.asdict(self.best) if self.best else None,
             "best_state": self.best_state,
             "history": self.history,
-            "random": torch.get_rng_state(),
+            "random": processes.gather_objects(torch.get_rng_state()),
         }
-        save_whole(state, path)
+        if processes.is_first:
+            save_whole(state, path)
 
-    def resume(self, path: Path, settings: dict[str, Any]) -> None:
-        """Go on from the state that `save` wrote.
+    def resume(self, path: Path, settings: dict[str, Any], processes: Processes) -> bool:
+        """Go on from the state that `save` wrote; the first process reads it for all.
+
+        Returns:
+            Whether there was one.
 
         Raises:
             ConfigurationError: the state is broken, or of a run with other settings or images.
         """
-        try:
-            # On the CPU first: the optimizer and the network move what is theirs, the random state has to stay.
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            before = state["settings"]
-        except Exception as error:  # torch.load raises nearly anything on broken data
-            raise ConfigurationError(
-                f"{path} is no whole state of a run ({first_line(error)}): start with an empty checkpoint directory."
-            ) from error
-        changed = [name for name, value in settings.items() if before.get(name) != value]
-        if changed:
-            raise ConfigurationError(
-                f"{path} is of a run with another {', '.join(changed)}: start with an empty checkpoint directory, or "
-                "with the settings of that run."
-            )
+        with processes.together():
+            own = read_state(path, settings) if processes.is_first and path.exists() else None
+        state = processes.from_first(own)
+        if state is None:
+            return False
         self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         self.best = Evaluation(**state["best"]) if state["best"] else None
         self.best_state = state["best_state"]
         self.history = state["history"]
-        torch.set_rng_state(state["random"])
+        torch.set_rng_state(state["random"][processes.rank])
         print(f"resumed after epoch {len(self.history)} from {path}", flush=True)
+        return True
 
 
-def build_network(weights: str) -> nn.Module:
-    """Return torchvision's ResNet-18 with two outputs.
-
-    Args:
-        weights: "imagenet" for torchvision's weights, "none" for random ones, or a state dict's path, from which the
-            tensors that fit are taken.
+def read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Read what `Run.save` wrote.
 
     Raises:
-        ConfigurationError: the weights cannot be had, or none of them fit.
+        ConfigurationError: the state is broken, or of a run with other settings or images.
     """
-    model = torchvision.models.resnet18(weights=None)
-    model.fc = nn.Linear(model.fc.in_features, len(CLASSES))
-    if weights == "none":
-        print("weights: none, the network starts from random values", flush=True)
-        return model
-    state = imagenet_weights() if weights == "imagenet" else weights_from(Path(weights))
-    own = model.state_dict()
-    taken = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
-    if not taken:
-        raise ConfigurationError(f"{weights} has no tensor that fits ResNet-18: pass a state dict with its key names.")
-    model.load_state_dict(taken, strict=False)
-    print(f"weights: {len(taken)} of {len(own)} tensors taken from {weights}", flush=True)
-    print(
-        f"weights: random, because missing or of another shape there: {listed(own.keys() - taken.keys())}", flush=True
-    )
-    print(f"weights: not used from there: {listed(state.keys() - taken.keys())}", flush=True)
-    return model
-
-
-def imagenet_weights() -> dict[str, Tensor]:
-    """Download torchvision's ImageNet weights, or take them from torch hub's cache."""
-    source = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        return dict(source.get_state_dict(progress=False, check_hash=True))
-    except Exception as error:  # no network, a proxy's refusal, a broken download or cache
-        raise ConfigurationError(
-            f"The ImageNet weights cannot be downloaded from {source.url} ({first_line(error)}): pass a file with "
-            "--weights PATH, or --weights none to start from random values."
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
-
-
-def weights_from(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, running no code in it."""
-    if not path.is_file():
-        raise ConfigurationError(f"--weights {path}: there is no such file; imagenet, none or a path is expected.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # On the CPU first: the optimizer and the network move what is theirs, the random state has to stay.
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        before = state["settings"]
     except Exception as error:  # torch.load raises nearly anything on broken data
-        raise ConfigurationError(f"--weights {path} is no state dict that can be read: {first_line(error)}") from error
-    if not is_state_dict(state):
-        raise ConfigurationError(f"--weights {path} is no plain state dict: save model.state_dict().")
+        raise ConfigurationError(
+            f"{path} is no whole state of a run ({first_line(error)}): start with an empty checkpoint directory."
+        ) from error
+    if changed := [name for name, value in settings.items() if before.get(name) != value]:
+        raise ConfigurationError(
+            f"{path} is of a run with another {', '.join(changed)}: start with an empty checkpoint directory, or "
+            "with the settings of that run."
+        )
     return state
 
 
@@ -254,94 +377,76 @@ def training_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], precision: torch.dtype) -> float:
+def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: int, precision: torch.dtype) -> float:
     """Take one optimiser step per batch.
 
     Args:
         run: the network and what moves it.
-        batches: uint8 images (N, 3, H, W) and int64 labels (N,), on the network's device.
+        batches: uint8 images (N, C, H, W) and int64 labels (N,), on the network's device.
+        size: height and width of the network's input in pixels.
         precision: type of the matrix products.
 
     Returns:
-        Mean cross-entropy per image, in nats, while training.
+        Mean loss per image, in nats, while training: cross-entropy with smoothed labels.
     """
     run.model.train()
     total, count = torch.tensor(0.0), 0
     for images, labels in batches:
+        inputs = normalize(augment(images, size)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(labels.device.type, precision, enabled=precision is not torch.float32):
-            loss = functional.cross_entropy(run.model(normalize(augment(images))), labels)
+            logits = run.parallel(inputs)
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
         run.optimizer.zero_grad()
         run.scaler.scale(loss).backward()
         run.scaler.step(run.optimizer)
         run.scaler.update()
         run.schedule.step()
+        run.averaged.update_parameters(run.model)
         total = total.to(loss.device) + loss.detach() * len(labels)  # summed where it is: reading it would wait
         count += len(labels)
     return float(total) / count
 
 
-@torch.inference_mode()
-def evaluate(model: nn.Module, images: Images, batch_size: int, device: torch.device) -> Evaluation:
-    """Run the network over a split, in float32 as it is served."""
-    model.eval()
-    loss, correct = torch.tensor(0.0, device=device), torch.tensor(0, device=device)
-    for start in range(0, len(images), batch_size):
-        part = slice(start, start + batch_size)
-        labels = images.labels[part].to(device)
-        logits = model(normalize(images.pixels[part].to(device)).contiguous(memory_format=torch.channels_last))
-        loss += functional.cross_entropy(logits, labels, reduction="sum")
-        correct += (logits.argmax(1) == labels).sum()
-    return Evaluation(int(correct), len(images), float(loss) / len(images))
+def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int, processes: Processes) -> None:
+    """Replace batch-norm statistics by those of training images as they are, at the size that is served.
+
+    Training leaves statistics of varied, and mostly smaller, images. With them the network is off balance on images as
+    they are: it calls many pneumonias normal, though it ranks them well.
+    """
+    images = split.images.pixels
+    chosen = torch.randperm(len(images))[: math.ceil(NORMALIZED_BY / processes.count)].split(batch_size)
+    batches = (images[index.to(images.device)].to(processes.device) for index in chosen)
+    update_bn((normalize(batch).contiguous(memory_format=torch.channels_last) for batch in batches), network)
+    processes.average(network.buffers())
+
+
+def all_logits(network: nn.Module, split: Split, batch_size: int, processes: Processes) -> Tensor:
+    """Run a network over a split, in float32 as it serves, each process over its share.
+
+    Returns:
+        Logits of all images on the CPU, in the order of the channel, float32, shape (N, 2).
+    """
+    return processes.gather(logits_of(network.eval(), split.images.pixels, batch_size))
 
 
 def shuffled_batches(
-    images: Images, batch_size: int, device: torch.device, progress: "Progress"
+    split: Split, batch_size: int, processes: Processes, progress: "Progress"
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield all images in random order, `batch_size` at a time, on the device."""
-    order = torch.randperm(len(images)).split(batch_size)
-    for index in progress(order, len(order)):
-        pixels, labels = images.pixels[index], images.labels[index]
-        if device.type == "cuda":  # only from pinned memory does the copy run beside the computation
-            pixels, labels = pixels.pin_memory(), labels.pin_memory()
-        yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    """Yield this process's images in random order on its device, its part of `batch_size` at a time.
 
-
-def augment(images: Tensor) -> Tensor:
-    """Vary each image as another exposure and another position of the patient would.
-
-    Up to 10 degrees of rotation, 15% of size and of aspect, 6% of shift, and of brightness, contrast and gamma. No
-    mirroring: the heart lies on the left.
-
-    Args:
-        images: uint8, shape (N, 3, H, W).
-
-    Returns:
-        float32 of the same shape, in [0, 255].
+    Every process yields as many: one whose share is an image smaller repeats one.
     """
-
-    def between(low: float, high: float) -> Tensor:
-        # Drawn on the CPU on every machine, so that a seed means the same everywhere.
-        return torch.empty(len(images)).uniform_(low, high).to(images.device)
-
-    angle, width, height = between(-0.175, 0.175), between(0.85, 1.15), between(0.85, 1.15)
-    affine = torch.stack(
-        [
-            torch.stack([angle.cos() * width, -angle.sin() * height, between(-0.12, 0.12)], 1),
-            torch.stack([angle.sin() * width, angle.cos() * height, between(-0.12, 0.12)], 1),
-        ],
-        1,
-    )
-    grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images.float() / 255, grid, padding_mode="zeros", align_corners=False)
-
-    def per_image(values: Tensor) -> Tensor:
-        return values.view(-1, 1, 1, 1)
-
-    gamma, contrast, brightness = between(0.7, 1.4), between(0.75, 1.25), between(-0.1, 0.1)
-    exposed = moved.clamp(1e-6, 1) ** per_image(gamma)
-    mean = exposed.mean((1, 2, 3), keepdim=True)
-    exposed = (exposed - mean) * per_image(contrast) + mean + per_image(brightness)
-    return (exposed.clamp(0, 1) * 255).contiguous(memory_format=torch.channels_last)
+    images, device = split.images, processes.device
+    longest = math.ceil(len(split.labels) / processes.count)
+    order = torch.randperm(len(images))
+    order = torch.cat([order, order[: longest - len(order)]])
+    labels = images.labels.to(device)
+    parts = order.split(batch_size // processes.count)
+    for index in progress(parts, len(parts)):
+        pixels = images.pixels[index.to(images.pixels.device)]
+        if pixels.device != device:  # only from pinned memory does the copy run beside the computation
+            pixels = pixels.pin_memory().to(device, non_blocking=True)
+        yield pixels, labels[index.to(device)]
 
 
 class Progress:
@@ -362,36 +467,42 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def settings_of(args: argparse.Namespace, splits: dict[str, Images]) -> dict[str, Any]:
+def settings_of(args: argparse.Namespace, splits: dict[str, Split], processes: Processes) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed."""
     names = ("epochs", "batch_size", "learning_rate", "weight_decay", "weights", "seed")
-    return {name: getattr(args, name) for name in names} | {"dataset": fingerprint(splits)}
+    digests = {name: processes.gather_list(split.images.digests) for name, split in splits.items()}
+    dataset = fingerprint(
+        {name: zip(split.channel.labels, digests[name], strict=True) for name, split in splits.items()}
+    )
+    return {name: getattr(args, name) for name in names} | {"processes": processes.count, "dataset": dataset}
 
 
-def training_report(args: argparse.Namespace, splits: dict[str, Images], run: Run, test: Evaluation) -> dict[str, Any]:
+def training_report(
+    args: argparse.Namespace,
+    splits: dict[str, Split],
+    settings: dict[str, Any],
+    summaries: dict[str, Any],
+    fitted: Calibration,
+) -> dict[str, Any]:
     """Return what the release's manifest tells of its training."""
-    if run.best is None:
-        raise TrainingError("No epoch was run: --epochs must be 1 or more.")
+    served = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
     return {
         "weights_sha256": sha256(args.model_dir / WEIGHTS_NAME),
         "training_job": os.environ.get("TRAINING_JOB_NAME"),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "classes": CLASSES,
         "preprocessing": PREPROCESSING,
+        "calibration": dataclasses.asdict(fitted),
         "metrics": {
-            "val_accuracy": run.best.accuracy,
-            "val_loss": run.best.loss,
-            "test_accuracy": test.accuracy,
-            "test_loss": test.loss,
+            f"{name}_{figure}": value
+            for name, one in summaries.items()
+            for figure, value in (one["network"] | {figure: one["served"][figure] for figure in served}).items()
         },
         "dataset": {
-            "fingerprint": fingerprint(splits),
-            "images": {
-                name: {label: int((images.labels == index).sum()) for index, label in enumerate(CLASSES)}
-                for name, images in splits.items()
-            },
+            "fingerprint": settings["dataset"],
+            "images": {name: split.channel.counts() for name, split in splits.items()},
         },
-        "settings": settings_of(args, splits) | {"weights": Path(args.weights).name, "torch": str(torch.__version__)},
+        "settings": settings | {"weights": Path(args.weights).name, "torch": str(torch.__version__)},
     }
 
 
@@ -402,9 +513,12 @@ def write_json(path: Path, content: object) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder and see that files can be written into it."""
+    """Make a folder, see that files can be written into it, and remove what a killed run left half-written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS_NAME, CHECKPOINT_NAME):
+            for part in folder.glob(f".{name}.*.part"):
+                part.unlink()
         with replacing(folder / ".writable") as temporary:
             temporary.touch()
         (folder / ".writable").unlink()
@@ -413,11 +527,6 @@ def check_writable(folder: Path) -> None:
             f"{folder} cannot be written ({error.strerror}): name another folder with --model-dir, --output-data-dir "
             "or --checkpoint-dir."
         ) from error
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return names for a log line, sorted."""
-    return ", ".join(sorted(names)) or "none"
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -442,9 +551,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint-dir", type=Path, default=checkpoint_dir, metavar="DIR", help="to resume from (%(default)s)"
     )
-    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="(%(default)s)")
+    parser.add_argument("--epochs", type=int, default=12, metavar="N", help="(%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="(%(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=3e-4, metavar="X", help="at its peak (%(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=5e-4, metavar="X", help="at its peak (%(default)s)")
     parser.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(%(default)s)")
     parser.add_argument("--weights", default="imagenet", help="imagenet, none, or a state dict's path (%(default)s)")
     parser.add_argument(
@@ -464,16 +573,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def report_failure(sentence: str) -> None:
     """Tell the log, and SageMaker, which shows the file's text as the job's failure reason."""
-    print(sentence, file=sys.stderr, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # what ends training ends all processes: one of them tells
+        print(sentence, file=sys.stderr, flush=True)
     failure = Path(os.environ.get("SM_OUTPUT_DIR", "/opt/ml/output")) / "failure"
-    with contextlib.suppress(OSError):  # on a laptop there is no such folder
-        failure.write_text(sentence)
+    # On a laptop there is no such folder. Of several processes the first to fail tells why; the others only miss it.
+    with contextlib.suppress(OSError), failure.open("x") as file:
+        file.write(sentence)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
-        train(parse_arguments(argv))
+        args = parse_arguments(argv)
+        with joined() as processes, contextlib.redirect_stdout(None if not processes.is_first else sys.stdout):
+            train(args, processes)
     except PneumoniaError as error:
         report_failure(str(error))
         return 1

@@ -23,15 +23,22 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parent
 ENTRY_SCRIPT = "train_model.py"
-# The entry script and the modules it imports, nothing else: a requirements.txt would replace the container's torch.
+# The entry script and the modules it imports, nothing else. A requirements.txt could replace the container's torch, and
+# is not needed: by AWS's published Dockerfiles, the image has scikit-learn, and seaborn, which brings matplotlib.
 SHIPPED = (
     ENTRY_SCRIPT,
     "pneumonia/__init__.py",
+    "pneumonia/augment.py",
+    "pneumonia/calibration.py",
     "pneumonia/data.py",
     "pneumonia/errors.py",
     "pneumonia/files.py",
     "pneumonia/image.py",
+    "pneumonia/metrics.py",
     "pneumonia/model.py",
+    "pneumonia/plots.py",
+    "pneumonia/pretrained.py",
+    "pneumonia/processes.py",
 )
 CHANNELS = ("train", "val", "test")
 JOB_PREFIX = "pneumonia-training"  # of job names, and of the S3 folder that holds each job's code and output
@@ -39,10 +46,16 @@ CONTAINER = {"framework": "pytorch", "version": "2.10.0", "py_version": "py313",
 # CloudWatch's name of a metric to the word that train_model.py logs it under.
 METRICS = {
     "train:loss": "train_loss",
+    "train:images_per_second": "images_per_second",
     "validation:accuracy": "val_accuracy",
     "validation:loss": "val_loss",
+    "validation:auroc": "val_auroc",
     "test:accuracy": "test_accuracy",
     "test:loss": "test_loss",
+    "test:auroc": "test_auroc",
+    "test:balanced_accuracy": "test_balanced_accuracy",
+    "test:sensitivity": "test_sensitivity",
+    "test:specificity": "test_specificity",
 }
 HYPERPARAMETERS: dict[str, type] = {
     "epochs": int,
@@ -136,6 +149,7 @@ def start(session: "boto3.Session", args: argparse.Namespace) -> Any:  # noqa: A
     from sagemaker.core.shapes import Tag  # noqa: PLC0415
     from sagemaker.core.training import configs  # noqa: PLC0415
     from sagemaker.train import ModelTrainer  # noqa: PLC0415
+    from sagemaker.train.distributed import Torchrun  # noqa: PLC0415
 
     # The SDK refuses every role without rights on network interfaces (ec2:CreateNetworkInterface and more), which a job
     # outside a VPC never uses. What a role really lacks, SageMaker says.
@@ -152,8 +166,12 @@ def start(session: "boto3.Session", args: argparse.Namespace) -> Any:  # noqa: A
             base_job_name=JOB_PREFIX,
             training_image=image_uris.retrieve(region=args.region, instance_type=args.instance_type, **CONTAINER),
             source_code=configs.SourceCode(source_dir=str(source), entry_script=ENTRY_SCRIPT),
+            # In the job it counts the GPUs: a process for each on every instance, or one where there are none.
+            distributed=Torchrun(),
             compute=configs.Compute(
-                instance_type=args.instance_type, instance_count=1, enable_managed_spot_training=args.spot
+                instance_type=args.instance_type,
+                instance_count=args.instance_count,
+                enable_managed_spot_training=args.spot,
             ),
             stopping_condition=configs.StoppingCondition(
                 max_runtime_in_seconds=args.max_run_seconds,
@@ -206,8 +224,11 @@ def check_dataset(session: "boto3.Session", args: argparse.Namespace) -> None:
 
 
 def metric_regex(word: str) -> str:
-    """Return the pattern by which SageMaker finds a metric in a log line such as `epoch=3 train_loss=0.1234 …`."""
-    return rf"\b{word}=([0-9.]+)"
+    """Return the pattern by which SageMaker finds a metric in a log line such as `epoch=3 train_loss=0.1234 …`.
+
+    The number has to end with its word: of `1.2e-05` nothing is taken, rather than 1.2.
+    """
+    return rf"\b{word}=([0-9.]+)(?:\s|$)"
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -232,7 +253,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("prefix", "chest_xray", help="its folder with train/, val/ and test/ (%(default)s)")
     add("role", help="ARN of the role that the job runs under")
     add("region", region, help="AWS region")
-    add("instance-type", "ml.g4dn.xlarge", help="(%(default)s)")
+    add("instance-type", "ml.g4dn.xlarge", help="all of its GPUs are used (%(default)s)")
+    add("instance-count", "1", type=int, help="machines that train together (%(default)s)")
     add("max-run-seconds", "14400", type=int, help="the job is stopped after this time (%(default)s)")
     add(
         "max-wait-seconds", type=int, help="with --spot: time to run and to wait for capacity (twice --max-run-seconds)"
@@ -260,7 +282,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ConfigurationError(f"Missing: {', '.join(named)}. Pass the arguments or set the environment variables.")
     if not re.fullmatch(r"arn:[\w-]+:iam::\d{12}:role/\S+", args.role):
         raise ConfigurationError(f"--role is an ARN, arn:aws:iam::123456789012:role/training say, not {args.role}.")
-    for name in ("max_run_seconds", "max_wait_seconds", "epochs", "batch_size", "learning_rate", "num_workers"):
+    for name in (
+        *("instance_count", "max_run_seconds", "max_wait_seconds"),
+        *("epochs", "batch_size", "learning_rate", "num_workers"),
+    ):
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {value}.")

@@ -6,17 +6,20 @@ no patient in two of them.
 
 import argparse
 import hashlib
+import math
+import os
 import random
 import re
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -53,7 +56,7 @@ class Images:
     """A decoded split.
 
     Attributes:
-        pixels: uint8, shape (N, 3, SIZE, SIZE).
+        pixels: uint8, shape (N, 1, SIZE, SIZE) where all images are gray, as radiographs are, else (N, 3, SIZE, SIZE).
         labels: int64, shape (N,), indices in CLASSES.
         digests: SHA-256 of each file, in the order of the images.
     """
@@ -87,50 +90,41 @@ def scan_channels(folders: dict[str, Path]) -> dict[str, Channel]:
 
 
 def load_channel(
-    channel: Channel, workers: int, progress: Callable[[Iterable[object], int], Iterable[object]]
+    channel: Channel,
+    workers: int,
+    progress: Callable[[Iterable[object], int], Iterable[object]],
+    memory: int | None = None,
 ) -> Images:
-    """Decode every image of a channel once, into memory (150 KB an image).
+    """Decode every image of a channel once: 50 KB an image, or 150 KB where one has colours.
 
     Args:
         channel: the files.
         workers: threads that decode; Pillow lets them run side by side.
         progress: wraps the iteration, given it and its length, to show how far it is.
+        memory: bytes that the pixels may take; more than that goes to a file without a name in the temporary folder,
+            which the system keeps in memory as far as there is room. By default half of what is free, which torchrun's
+            processes divide among them.
 
     Raises:
         DataError: images that cannot be read, by name.
+        OSError: the temporary folder cannot be written, or is full; `filename` tells where it is.
     """
-    images = Images(
-        pixels=torch.empty(len(channel.paths), 3, SIZE, SIZE, dtype=torch.uint8),
-        labels=torch.tensor(channel.labels),
-        digests=[""] * len(channel.paths),
-    )
-
-    def load(index: int) -> str | None:
-        path = channel.paths[index]
-        try:
-            data = path.read_bytes()
-            images.pixels[index] = resize(decode(data))
-        except (ImageError, OSError) as error:
-            return f"{channel.name}/{path.relative_to(channel.root)} ({error})"
-        images.digests[index] = hashlib.sha256(data).hexdigest()
-        return None
-
-    with ThreadPoolExecutor(workers) as pool:
-        results = progress(pool.map(load, range(len(channel.paths))), len(channel.paths))
-        broken = [problem for problem in results if problem]
-    if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        raise DataError(f"Images cannot be read, remove or replace them: {'; '.join(map(str, broken[:3]))}{more}")
-    return images
+    if memory is None:
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's processes on this machine
+        memory = psutil.virtual_memory().available // 2 // beside
+    try:
+        return _load(channel, _room(len(channel.paths), 1, memory), workers, progress)
+    except _ColouredError:
+        return _load(channel, _room(len(channel.paths), 3, memory), workers, progress)
 
 
-def fingerprint(splits: dict[str, Images]) -> str:
-    """Return a SHA-256 over which image is in which split under which class, whatever the files are called."""
-    lines = sorted(
-        f"{name} {CLASSES[label]} {digest}\n"
-        for name, images in splits.items()
-        for label, digest in zip(images.labels.tolist(), images.digests, strict=True)
-    )
+def fingerprint(splits: Mapping[str, Iterable[tuple[int, str]]]) -> str:
+    """Return a SHA-256 over which image is in which split under which class, whatever the files are called.
+
+    Args:
+        splits: split name to the (label, digest) of each image.
+    """
+    lines = sorted(f"{name} {CLASSES[label]} {digest}\n" for name, images in splits.items() for label, digest in images)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -171,6 +165,58 @@ def patient_of(path: Path) -> str | None:
     """Return the patient that a file's name tells, None where it tells none."""
     match = _PATIENT.match(path.name)
     return f"{match[1]}{int(match[2])}" if match else None
+
+
+class _ColouredError(Exception):
+    """An image has colours, and only one channel was kept for it."""
+
+
+def _room(count: int, depth: int, memory: int) -> Tensor:
+    """Return room for decoded images, uint8, shape (count, depth, SIZE, SIZE)."""
+    shape = (count, depth, SIZE, SIZE)
+    if math.prod(shape) <= memory:
+        return torch.empty(shape, dtype=torch.uint8)
+    try:
+        with tempfile.NamedTemporaryFile(prefix="pneumonia-images-") as file:  # the mapping outlives the name
+            for _ in range(count):  # into a file with holes a full disk would end the process with SIGBUS
+                file.write(bytes(math.prod(shape[1:])))
+            file.flush()
+            return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).view(shape)
+    except OSError as error:
+        error.filename = error.filename or tempfile.gettempdir()  # a full disk is told without a name
+        raise
+
+
+def _load(
+    channel: Channel, pixels: Tensor, workers: int, progress: Callable[[Iterable[object], int], Iterable[object]]
+) -> Images:
+    images = Images(pixels, torch.tensor(channel.labels), [""] * len(channel.paths))
+    depth = pixels.shape[1]
+
+    def load(index: int) -> str | None:
+        path = channel.paths[index]
+        try:
+            data = path.read_bytes()
+            image = resize(decode(data))
+        except (ImageError, OSError) as error:
+            return f"{channel.name}/{path.relative_to(channel.root)} ({error})"
+        if depth == 1 and not (torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])):
+            raise _ColouredError
+        pixels[index] = image[:depth]
+        images.digests[index] = hashlib.sha256(data).hexdigest()
+        return None
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            results = progress(pool.map(load, range(len(channel.paths))), len(channel.paths))
+            broken = [problem for problem in results if problem]
+        except _ColouredError:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise DataError(f"Images cannot be read, remove or replace them: {'; '.join(map(str, broken[:3]))}{more}")
+    return images
 
 
 def _scan_channel(name: str, root: Path) -> Channel:

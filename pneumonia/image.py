@@ -103,14 +103,14 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
     """Turn pixel values into the network's input.
 
     Args:
-        pixels: uint8, or float in [0, 255], of shape (…, 3, height, width).
+        pixels: uint8, or float in [0, 255], of shape (…, 3, height, width), or (…, 1, height, width) of gray images.
 
     Returns:
-        float32 tensor of the same shape, zero mean and unit variance over ImageNet.
+        float32 tensor of shape (…, 3, height, width), zero mean and unit variance over ImageNet.
     """
     mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(STD, device=pixels.device).view(3, 1, 1)
-    return pixels.float().div(255).sub_(mean).div_(std)
+    return pixels.float().div(255).sub(mean).div_(std)  # not sub_: one channel becomes three
 
 
 def preprocess(image: Image.Image) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pneumonia.errors import WeightsError, first_line
 from pneumonia.files import replacing
+from pneumonia.image import normalize
 
 CLASSES = ("NORMAL", "PNEUMONIA")  # in the order of the network's outputs
 WEIGHTS_NAME = "pneumonia_classifier.pth"
@@ -112,6 +113,24 @@ def load_weights(path: Path) -> ResNet18:
     _check_shapes(state, network.state_dict(), path)
     network.load_state_dict({name: _in_use(tensor) for name, tensor in state.items()}, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
+
+
+@torch.inference_mode()
+def logits_of(network: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
+    """Run a network over many images, in float32 as it serves.
+
+    Args:
+        network: in evaluation mode, on any device.
+        pixels: uint8, shape (N, 3, SIZE, SIZE).
+        batch_size: images at a time.
+
+    Returns:
+        float32, shape (N, 2), on the network's device, in the order of CLASSES.
+    """
+    device = next(network.parameters()).device
+    parts = (pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size))
+    batches = (normalize(part.to(device)).contiguous(memory_format=torch.channels_last) for part in parts)
+    return torch.cat([network(batch) for batch in batches])
 
 
 def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:

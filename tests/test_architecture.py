@@ -10,7 +10,7 @@ import train_sagemaker
 
 PROJECT = Path(__file__).parent.parent
 SCRIPTS = {"train_model", "train_sagemaker", "promote_model", "app"}
-TRAINING = {"pneumonia.data"}
+TRAINING = {f"pneumonia.{name}" for name in ("augment", "data", "metrics", "plots", "pretrained", "processes")}
 SERVING = {"pneumonia.store", "pneumonia.manifest", "pneumonia.predictor"}
 
 

@@ -303,6 +303,13 @@ def test_training_normalises_a_batch_as_inference_does_one_image() -> None:
     assert torch.equal(batch, torch.cat([preprocess(image) for image in images]))
 
 
+def test_one_channel_is_normalised_as_three_alike_bit_for_bit() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(normalize(pixels), normalize(pixels.expand(1, 3, 16, 16)))
+    assert torch.equal(normalize(pixels[0]), normalize(pixels.expand(1, 3, 16, 16))[0])
+    assert pixels.flatten().tolist() == list(range(256))
+
+
 def test_float_pixels_are_normalised_as_integers_are() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     assert torch.equal(normalize(pixels), normalize(pixels.float()))

@@ -11,18 +11,23 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
+import boto3
 import pytest
 
 from pneumonia.errors import ConfigurationError
 from tests.conftest import REGION, Moto
-from train_sagemaker import HYPERPARAMETERS, METRICS, SHIPPED, metric_regex, parse_arguments
+from train_sagemaker import HYPERPARAMETERS, SHIPPED, metric_regex, parse_arguments
 
 PROJECT = Path(__file__).parent.parent
 ROLE = "arn:aws:iam::123456789012:role/training"
 LOG = (
-    "epoch=3 train_loss=0.1234 val_accuracy=0.9512 val_loss=0.1402 best=yes",
-    "test_accuracy=0.9231 test_loss=0.2001",
+    "epoch=3 train_loss=0.1234 val_accuracy=0.9512 val_loss=0.1402 val_auroc=0.9876 images_per_second=123.4 best=yes",
+    (
+        "test_accuracy=0.9512 test_loss=0.1402 test_auroc=0.9876 test_balanced_accuracy=0.9412 "
+        "test_sensitivity=0.9712 test_specificity=0.9112"
+    ),
 )
 
 
@@ -48,6 +53,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def request_body() -> dict[str, Any]:
     """The request of a dry run with every option, without credentials or a server."""
     options = ["--spot", "--max-run-seconds", "3600", "--max-wait-seconds", "7200", "--tag", "a=b", "--tag", "c=d=e"]
+    options += ["--instance-count", "2"]
     process = run(
         *("--bucket", "xrays", "--role", ROLE, "--region", "us-east-1", "--prefix", "sets/one/", "--dry-run"),
         *("--epochs", "3", "--learning-rate", "1e-4", "--weights", "none"),
@@ -74,6 +80,7 @@ def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> No
         "TRAIN_ROLE": ROLE,
         "AWS_DEFAULT_REGION": "us-west-2",
         "TRAIN_INSTANCE_TYPE": "ml.g5.xlarge",
+        "TRAIN_INSTANCE_COUNT": "2",
         "TRAIN_SPOT": "true",
         "TRAIN_MAX_RUN_SECONDS": "60",
         "TRAIN_TAG": "a=b,c=d",
@@ -84,11 +91,13 @@ def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv(name, value)
     args = parse_arguments(["--batch-size", "8"])
     assert (args.bucket, args.role, args.region, args.instance_type) == ("b", ROLE, "us-west-2", "ml.g5.xlarge")
+    assert args.instance_count == 2
     assert args.spot
     assert (args.max_run_seconds, args.max_wait_seconds) == (60, 120)
     assert args.tags == {"a": "b", "c": "d"}
     assert args.hyperparameters == {"batch-size": 8}
     assert not parse_arguments(["--no-spot"]).spot
+    assert parse_arguments(["--instance-count", "3"]).instance_count == 3
 
 
 @pytest.mark.parametrize("word", ["1", "true", "on", "0", "off", ""])
@@ -111,6 +120,8 @@ def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPat
         (["--tag", "a"], "A tag is KEY=VALUE, not a."),
         (["--tag", "=b"], "A tag is KEY=VALUE, not =b."),
         (["--role", "training"], "--role is an ARN, arn:aws:iam::123456789012:role/training say, not training."),
+        (["--instance-count", "0"], "--instance-count must be above 0, not 0."),
+        (["--instance-count", "-1"], "--instance-count must be above 0, not -1."),
         (["--epochs", "0"], "--epochs must be above 0, not 0."),
         (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan."),
         (["--weights", "mine.pth"], "--weights is imagenet or none, not mine.pth"),
@@ -139,7 +150,7 @@ def test_request_names_the_channels(request_body: dict[str, Any]) -> None:
 def test_request_has_what_was_asked_for(request_body: dict[str, Any]) -> None:
     assert request_body["RoleArn"] == ROLE
     assert request_body["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
-    assert request_body["ResourceConfig"]["InstanceCount"] == 1
+    assert request_body["ResourceConfig"]["InstanceCount"] == 2
     assert request_body["HyperParameters"] == {"epochs": "3", "learning-rate": "0.0001", "weights": "none"}
     assert request_body["EnableManagedSpotTraining"] is True
     assert request_body["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200}
@@ -173,18 +184,29 @@ def test_metric_definitions_match_the_log_lines(request_body: dict[str, Any]) ->
     }
     assert found == {
         "train:loss": ["0.1234"],
+        "train:images_per_second": ["123.4"],
         "validation:accuracy": ["0.9512"],
         "validation:loss": ["0.1402"],
-        "test:accuracy": ["0.9231"],
-        "test:loss": ["0.2001"],
+        "validation:auroc": ["0.9876"],
+        "test:accuracy": ["0.9512"],
+        "test:loss": ["0.1402"],
+        "test:auroc": ["0.9876"],
+        "test:balanced_accuracy": ["0.9412"],
+        "test:sensitivity": ["0.9712"],
+        "test:specificity": ["0.9112"],
     }
 
 
-def test_metrics_are_words_that_training_logs() -> None:
-    source = (PROJECT / "train_model.py").read_text()
-    for word in METRICS.values():
-        assert f"{word}={{" in source
-        assert metric_regex(word)
+@pytest.mark.parametrize("number", ["1.2e-05", "nan", "inf", "-0.5", ""])
+@pytest.mark.parametrize("line", ["epoch=1 train_loss={} val_accuracy=0.5", "train_loss={}"])
+def test_no_metric_is_read_off_what_is_no_plain_number(line: str, number: str) -> None:
+    assert re.findall(metric_regex("train_loss"), line.format("0.5")) == ["0.5"]
+    assert not re.findall(metric_regex("train_loss"), line.format(number))
+
+
+@pytest.mark.parametrize("word", ["accuracy", "val_accuracy", "loss"])
+def test_metric_is_not_found_inside_another_word(word: str) -> None:
+    assert not re.findall(metric_regex(word), "test_balanced_accuracy=0.9 old_val_accuracy=0.8 test_loss=0.1")
 
 
 def test_hyperparameters_are_arguments_of_training() -> None:
@@ -207,6 +229,25 @@ def test_job_gets_the_shipped_files_and_no_others(moto: Moto, data_bucket: str) 
     assert process.returncode == 0, process.stderr
     code = {key.partition("/input/code/")[2] for key in moto.keys(data_bucket) if "/input/code/" in key}
     assert code == set(SHIPPED)
+
+
+def test_job_of_two_instances_starts_torchrun_over_all_images(moto: Moto, data_bucket: str) -> None:
+    options = ["--bucket", data_bucket, "--role", ROLE, "--region", REGION, "--instance-count", "2", "--no-wait"]
+    process = run(*options, **moto.environment)
+    assert process.returncode == 0, process.stderr
+    name = re.search(r"^Training job (\S+) in", process.stdout, re.MULTILINE)
+    assert name
+    job = boto3.client("sagemaker").describe_training_job(TrainingJobName=name[1])
+    assert job["ResourceConfig"]["InstanceCount"] == 2
+    sources = {channel["ChannelName"]: channel["DataSource"]["S3DataSource"] for channel in job["InputDataConfig"]}
+    assert {source["S3DataDistributionType"] for source in sources.values()} == {"FullyReplicated"}
+
+    def driver(file: str) -> str:
+        key = urlparse(sources["sm_drivers"]["S3Uri"]).path.strip("/") + f"/{file}"
+        return moto.s3().get_object(Bucket=data_bucket, Key=key)["Body"].read().decode()
+
+    assert json.loads(driver("distributed.json"))["process_count_per_node"] is None  # one for each GPU
+    assert "/distributed_drivers/torchrun_driver.py\n" in driver("sm_train.sh")
 
 
 @pytest.mark.parametrize("waiting", [[], ["--no-wait"]], ids=["wait", "no wait"])

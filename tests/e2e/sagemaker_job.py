@@ -122,7 +122,8 @@ def _run_container(job: dict[str, Any], root: Path) -> "subprocess.CompletedProc
     command = [*specification["ContainerEntrypoint"], *specification["ContainerArguments"]]
     environment = {
         "HOME": str(root),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the scripts take its first python3
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # its first python3 and torchrun run
+        "PET_LOCAL_ADDR": "127.0.0.1",  # where the machine's own name does not resolve, torchrun would wait
         "TRAINING_JOB_NAME": job["TrainingJobName"],
         "CURRENT_HOST": "algo-1",
     }

@@ -21,6 +21,7 @@ from tests.e2e.events import function_url_event, multipart
 from tests.e2e.runtime_api import RuntimeApi
 from tests.e2e.sagemaker_job import FinishedJob, run_training_job
 from tests.synthetic import draw_dataset
+from train_sagemaker import METRICS, metric_regex
 
 PROJECT = Path(__file__).parent.parent.parent
 ROLE = "arn:aws:iam::123456789012:role/training"
@@ -32,7 +33,7 @@ Answer = dict[str, object]
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dataset")
-    draw_dataset(folder, {"train": 80, "val": 20, "test": 40})
+    draw_dataset(folder, {"train": 160, "val": 40, "test": 40})
     return folder
 
 
@@ -65,6 +66,16 @@ def trained(moto: Moto, weights_bucket: str, tmp_path_factory: pytest.TempPathFa
     network: torch.nn.Module = torchvision.models.resnet18(num_classes=len(CLASSES))
     network.load_state_dict(torch.load(path, weights_only=True))
     return network.eval()
+
+
+@pytest.fixture(scope="module")
+def calibration(moto: Moto, weights_bucket: str) -> dict[str, float]:
+    """What training fitted on validation, as the served release tells it."""
+    s3 = moto.s3()
+    version = json.loads(s3.get_object(Bucket=weights_bucket, Key="current.json")["Body"].read())["version"]
+    manifest = s3.get_object(Bucket=weights_bucket, Key=f"releases/{version}/manifest.json")["Body"].read()
+    fitted: dict[str, float] = json.loads(manifest)["calibration"]
+    return fitted
 
 
 class Function:
@@ -115,19 +126,27 @@ def test_training_job_learns_and_leaves_its_model(job: FinishedJob) -> None:
     assert job.failure is None
     epochs = re.findall(r"^epoch=\d train_loss=\d\.\d+ val_accuracy=\d\.\d+ val_loss=\d+\.\d+", job.log, re.MULTILINE)
     assert len(epochs) == 4
-    accuracy = re.search(r"^test_accuracy=(\S+) test_loss=\S+$", job.log, re.MULTILINE)
+    accuracy = re.search(r"^test_accuracy=(\S+) test_loss=", job.log, re.MULTILINE)
     assert accuracy
     assert float(accuracy[1]) > 0.9
 
 
-def test_function_answers_as_the_trained_network(function: Function, trained: torch.nn.Module, dataset: Path) -> None:
+def test_every_metric_is_found_in_the_log(job: FinishedJob) -> None:
+    found = {name: len(re.findall(metric_regex(word), job.log, re.MULTILINE)) for name, word in METRICS.items()}
+    assert found == {name: 1 if name.startswith("test:") else 4 for name in METRICS}
+
+
+def test_function_answers_as_the_trained_network(
+    function: Function, trained: torch.nn.Module, calibration: dict[str, float], dataset: Path
+) -> None:
     right = 0
     images = [path for label in CLASSES for path in sorted((dataset / "test" / label).iterdir())[:5]]
     for path in images:
         answer = function.predict(path)
-        expected = probabilities(trained, path)
-        assert answer["prediction"] == CLASSES[int(expected.argmax())]
-        assert answer["confidence"] == pytest.approx(float(expected.max()), abs=1e-5)
+        expected = probabilities(trained, calibration["temperature"], path)
+        index = int(expected[1] >= calibration["threshold"])
+        assert answer["prediction"] == CLASSES[index]
+        assert answer["confidence"] == pytest.approx(float(expected[index]), abs=1e-5)
         right += answer["prediction"] == path.parent.name
     assert right / len(images) > 0.8
 
@@ -191,7 +210,7 @@ def command(script: str, *arguments: str, environment: dict[str, str]) -> str:
     return process.stdout
 
 
-def probabilities(network: torch.nn.Module, path: Path) -> torch.Tensor:
+def probabilities(network: torch.nn.Module, temperature: float, path: Path) -> torch.Tensor:
     """Return the probability of each class, computed with torchvision alone."""
     transform = transforms.Compose(
         [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
@@ -199,4 +218,4 @@ def probabilities(network: torch.nn.Module, path: Path) -> torch.Tensor:
     with torch.inference_mode():
         batch: torch.Tensor = transform(Image.open(path).convert("RGB"))[None]
         output: torch.Tensor = network(batch)
-        return output.softmax(1)[0]
+        return (output / temperature).softmax(1)[0]

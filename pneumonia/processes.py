@@ -1,0 +1,122 @@
+"""Training in one process or in several, on one machine or more, as torchrun starts them.
+
+Every process holds a share of the images and the whole network. What they have to agree on goes through here.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+from pneumonia.errors import PneumoniaError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one training.
+
+    Attributes:
+        count: of all machines.
+        rank: this process's number, from 0; the first one writes and tells.
+        device: where this process computes.
+    """
+
+    count: int
+    rank: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and tells."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this process's items: every `count`-th, so that each process gets its part of every class."""
+        return items[self.rank :: self.count]
+
+    def gather(self, share: Tensor) -> Tensor:
+        """Return the rows of all processes' shares, on the CPU, in the order of all items."""
+        shares = self.gather_objects(share.cpu())
+        rows = torch.cat(shares)
+        for rank, part in enumerate(shares):
+            rows[rank :: self.count] = part
+        return rows
+
+    def gather_list(self, share: Sequence[Item]) -> list[Item]:
+        """Return the items of all processes' shares, in the order of all items."""
+        shares = self.gather_objects(share)
+        whole = [item for part in shares for item in part]
+        for rank, part in enumerate(shares):
+            whole[rank :: self.count] = part
+        return whole
+
+    def gather_objects(self, own: Item) -> list[Item]:
+        """Return what each process passes, by rank."""
+        if self.count == 1:
+            return [own]
+        everyones: list[Item] = [own] * self.count
+        distributed.all_gather_object(everyones, own)
+        return everyones
+
+    def from_first(self, own: Item) -> Item:
+        """Return what the first process passes."""
+        held = [own]
+        if self.count > 1:
+            distributed.broadcast_object_list(held, 0)
+        return held[0]
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Let an error that any process meets within end all of them, with the same sentence.
+
+        Without it the others would wait for the one that has ended, and tell of a lost connection instead.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except (PneumoniaError, OSError) as error:
+            failure = error
+        if failures := [one for one in self.gather_objects(failure) if one]:
+            raise failures[0]
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each floating-point tensor by its mean over the processes."""
+        for tensor in tensors if self.count > 1 else ():
+            if tensor.is_floating_point():
+                distributed.all_reduce(tensor.div_(self.count))
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by the first process's."""
+        for tensor in tensors if self.count > 1 else ():
+            distributed.broadcast(tensor, 0)
+
+    def parallel(self, network: nn.Module) -> nn.Module:
+        """Return the network so wrapped that its gradients are averaged over the processes."""
+        return network if self.count == 1 else nn.parallel.DistributedDataParallel(network)
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Processes]:
+    """Join the processes that torchrun started, and part from them at the end; without torchrun there is one.
+
+    After an error this process stays joined until it ends: the others fail when it leaves, and it should tell its own
+    reason first.
+    """
+    count, rank, local_rank = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL, and objects gathered through it, use the current one
+    if count > 1:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    yield Processes(count, rank, device)
+    if count > 1:
+        distributed.destroy_process_group()
+
+
+_VARIABLES = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
