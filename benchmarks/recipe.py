@@ -1,0 +1,148 @@
+"""What each part of the training recipe is worth, over patient-grouped folds and seeds.
+
+`python benchmarks/recipe.py FOLDER --weights PATH --output DIR` divides FOLDER/{NORMAL,PNEUMONIA} into folds, no
+patient in two of them. A run validates on one fold, tests on the next and trains on the others; run i of every variant
+takes fold and seed i. Each run is train_model.py in a process of its own, with one part of the recipe taken away. The
+script writes DIR/recipe.json after every run, does not repeat runs that it finds there, and prints a Markdown table of
+mean and standard deviation over the runs.
+
+With `--hold-out 'NORMAL2-*'` the files of such names are neither trained nor validated on, but are the test, together
+with the test fold's images of the other class: how a model does on images of another collection.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import train_model
+from pneumonia.data import SPLITS, scan_channels, split_by_patient
+from pneumonia.files import replacing
+from pneumonia.model import CLASSES
+
+FIGURES = (
+    *("val_accuracy", "val_auroc", "test_accuracy", "test_auroc"),
+    *("test_balanced_accuracy", "test_sensitivity", "test_specificity"),
+)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Stand in for `augment` without varying anything."""
+    return functional.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+
+
+def set_constant(name: str, value: object) -> Callable[[], None]:
+    """Return what changes one of train_model.py's names for this process."""
+    return lambda: setattr(train_model, name, value)
+
+
+VARIANTS: dict[str, Callable[[], None]] = {
+    "recipe": lambda: None,
+    "not augmented": set_constant("augment", resized),
+    "batch norm not re-estimated": set_constant("reestimate_batch_norm", lambda *_: None),
+    "labels not smoothed": set_constant("LABEL_SMOOTHING", 0.0),
+    "weights not averaged": set_constant("AVERAGED_SHARE", 1e-9),
+    "one learning rate": set_constant("PRETRAINED_RATE", 1.0),
+    "full size throughout": set_constant("SMALL_SHARE", 0.0),
+    "small size throughout": set_constant("SMALL_SHARE", 1.0),
+}
+
+
+def link_fold(fold: int, args: argparse.Namespace, destination: Path) -> None:
+    """Lay out the channels of one run as links."""
+    channel = scan_channels({"source": args.folder})["source"]
+    files = [(CLASSES[label], path) for label, path in zip(channel.labels, channel.paths, strict=True)]
+    held_out = {index for index, (_, path) in enumerate(files) if fnmatch(path.name, args.hold_out)}
+    held_out_classes = {files[index][0] for index in held_out}
+    parts = split_by_patient(files, {str(number): 1 / args.folds for number in range(args.folds)}, seed=0)
+    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for number, indices in enumerate(parts.values()):
+        split = {fold: "val", (fold + 1) % args.folds: "test"}.get(number, "train")
+        splits[split] += [index for index in indices if index not in held_out]
+    if held_out:
+        splits["test"] = [index for index in splits["test"] if files[index][0] not in held_out_classes]
+        splits["test"] += held_out
+    for split, indices in splits.items():
+        for label in CLASSES:
+            (destination / split / label).mkdir(parents=True)
+        for label, path in (files[index] for index in indices):
+            (destination / split / label / path.name).symlink_to(path.resolve())
+
+
+def run(variant: str, number: int, args: argparse.Namespace) -> dict[str, float]:
+    """Train once; return the figures of the training report."""
+    with TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        link_fold(number % args.folds, args, root / "data")
+        channels = [argument for split in SPLITS for argument in (f"--{split}", str(root / "data" / split))]
+        places = ["--model-dir", str(root / "model"), "--output-data-dir", str(root / "output")]
+        settings = ["--weights", args.weights, "--epochs", str(args.epochs), "--seed", str(number)]
+        command = [sys.executable, __file__, "--variant", variant, *channels, *places, *settings]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        report = json.loads((root / "model" / "training.json").read_text())
+    return {name: report["metrics"][name] for name in FIGURES}
+
+
+def table(results: dict[str, list[dict[str, float]]]) -> str:
+    """Return mean and standard deviation of every variant's runs as a Markdown table."""
+    lines = ["| variant | runs | " + " | ".join(FIGURES) + " |", "|---" * (2 + len(FIGURES)) + "|"]
+    for variant, runs in results.items():
+        cells = []
+        for name in FIGURES:
+            values = [one[name] for one in runs]
+            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.4f}{spread}")
+        lines.append(f"| {variant} | {len(runs)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
+    parser.add_argument("--weights", default="imagenet", help="as train_model.py takes it (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("recipe"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each variant (%(default)s)")
+    parser.add_argument("--folds", type=int, default=5, metavar="N", help="3 or more (%(default)s)")
+    parser.add_argument("--hold-out", default="", metavar="PATTERN", help="file names that are only tested on")
+    parser.add_argument("--epochs", type=int, default=12, metavar="N", help="(%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    """Run what is missing, print what is there; with --variant, train once."""
+    if sys.argv[1:2] == ["--variant"]:
+        VARIANTS[sys.argv[2]]()
+        return train_model.main(sys.argv[3:])
+    args = parse_arguments(sys.argv[1:])
+    args.output.mkdir(parents=True, exist_ok=True)
+    path = args.output / "recipe.json"
+    settings: dict[str, Any] = {name: getattr(args, name) for name in ("folds", "epochs", "hold_out")}
+    report = json.loads(path.read_text()) if path.exists() else {"settings": settings, "results": {}}
+    if report["settings"] != settings:
+        print(f"{path} is of runs with {report['settings']}: name another --output.", file=sys.stderr)
+        return 1
+    for number in range(args.runs):
+        for variant in args.variants:
+            runs = report["results"].setdefault(variant, [])
+            if len(runs) <= number:
+                runs.append(run(variant, number, args))
+                with replacing(path) as temporary:
+                    temporary.write_text(json.dumps(report, indent=2) + "\n")
+    print(table(report["results"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

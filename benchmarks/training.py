@@ -1,0 +1,217 @@
+"""How fast training is, against a straightforward loop and against what the device could do at most.
+
+`python benchmarks/training.py FOLDER` trains on up to `--images` files of FOLDER/{NORMAL,PNEUMONIA} in these ways, each
+in a process of its own, in turn, `--rounds` times over, and prints a Markdown table of medians:
+
+straightforward  what tutorials show: ImageFolder, DataLoader with a worker for each core, float32; files decoded at
+                 every epoch
+ours             train_model.py's own loop at 224 pixels: images decoded once, varied in batches on the device
+ours, small      the same at the size of the first two thirds of its epochs
+ceiling          the network and optimiser of ours on one batch that lies on the device already: nothing is loaded or
+                 varied
+
+The first epoch of ours includes decoding, as nobody can train before. Peak memory is the process's, and the GPU's where
+there is one.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Subset
+from torchvision import transforms
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import train_model
+from pneumonia.data import scan_channels
+from pneumonia.image import MEAN, SIZE, STD
+from pneumonia.pretrained import build_network
+from pneumonia.processes import Processes
+
+BATCH_SIZE = 32
+
+
+def straightforward(folder: Path, images: int) -> Callable[[], int]:
+    """Return what trains an epoch as tutorials do, and returns the number of images it saw."""
+    steps = [transforms.Resize((SIZE, SIZE)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    dataset = torchvision.datasets.ImageFolder(str(folder), transforms.Compose(steps))
+    chosen = Subset(dataset, evenly(len(dataset), images))
+    loader = DataLoader(
+        chosen, BATCH_SIZE, shuffle=True, num_workers=os.cpu_count() or 1, pin_memory=torch.cuda.is_available()
+    )
+    place = device()
+    model = torchvision.models.resnet18(num_classes=2).to(place)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def epoch() -> int:
+        model.train()
+        total = 0.0
+        for pixels, labels in loader:
+            loss = functional.cross_entropy(model(pixels.to(place)), labels.to(place))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+        return len(chosen)
+
+    return epoch
+
+
+def ours(folder: Path, images: int, size: int) -> Callable[[], int]:
+    """Return what trains an epoch with train_model.py's loop; the first one decodes the images."""
+    processes = Processes(1, 0, device())
+    channel = scan_channels({"train": folder})["train"]
+    chosen = evenly(len(channel.paths), images)
+    channel = dataclasses.replace(
+        channel, paths=[channel.paths[index] for index in chosen], labels=[channel.labels[index] for index in chosen]
+    )
+    run = started_run(len(chosen), processes)
+    split: train_model.Split | None = None
+
+    def epoch() -> int:
+        nonlocal split
+        split = split or train_model.load_split(channel, os.cpu_count() or 1, processes)
+        batches = train_model.shuffled_batches(split, BATCH_SIZE, processes, train_model.Progress("epoch"))
+        train_model.train_one_epoch(run, batches, size, train_model.training_precision(processes.device))
+        return len(chosen)
+
+    return epoch
+
+
+def ceiling(images: int) -> Callable[[], int]:
+    """Return what takes an epoch's optimiser steps on one batch."""
+    processes = Processes(1, 0, device())
+    steps = math.ceil(images / BATCH_SIZE)
+    run = started_run(images, processes)
+    precision = train_model.training_precision(processes.device)
+    batch = torch.randn(BATCH_SIZE, 3, SIZE, SIZE, device=processes.device).contiguous(
+        memory_format=torch.channels_last
+    )
+    labels = torch.arange(BATCH_SIZE, device=processes.device) % 2
+
+    def epoch() -> int:
+        run.model.train()
+        for _ in range(steps):
+            with torch.autocast(processes.device.type, precision, enabled=precision is not torch.float32):
+                loss = functional.cross_entropy(run.model(batch), labels)
+            run.optimizer.zero_grad()
+            run.scaler.scale(loss).backward()
+            run.scaler.step(run.optimizer)
+            run.scaler.update()
+        if processes.device.type == "cuda":
+            torch.cuda.synchronize()
+        return steps * BATCH_SIZE
+
+    return epoch
+
+
+def started_run(images: int, processes: Processes) -> train_model.Run:
+    """Return train_model.py's network and optimiser, random at the start, for many epochs."""
+    model: nn.Module = build_network("none")[0].to(processes.device)
+    args = argparse.Namespace(learning_rate=1e-4, weight_decay=0.01, epochs=1000, batch_size=BATCH_SIZE)
+    return train_model.start_run(model, (), args, images, processes)
+
+
+def device() -> torch.device:
+    """Return the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """Return up to `wanted` indices, spread over all of `count`, so that both classes are among them."""
+    return [index * count // min(count, wanted) for index in range(min(count, wanted))]
+
+
+WAYS: dict[str, Callable[[Path, int], Callable[[], int]]] = {
+    "straightforward": straightforward,
+    "ours": lambda folder, images: ours(folder, images, SIZE),
+    "ours, small": lambda folder, images: ours(folder, images, train_model.SMALL_SIZE),
+    "ceiling": lambda _, images: ceiling(images),
+}
+
+
+def measure(way: str, folder: Path, images: int, epochs: int) -> dict[str, Any]:
+    """Train in one way; return images per second of the first and of the later epochs, and peak memory in MB."""
+    torch.manual_seed(0)
+    epoch = WAYS[way](folder, images)
+    rates = []
+    for _ in range(epochs):
+        started = time.perf_counter()
+        rates.append(epoch() / (time.perf_counter() - started))
+    return {
+        "first": rates[0],
+        "later": statistics.median(rates[1:]),
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "gpu_memory": torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0.0,
+    }
+
+
+def measure_apart(way: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure in a new process, so that one way's memory and threads do not touch another's."""
+    options = ["--images", str(args.images), "--epochs", str(args.epochs), "--way", way]
+    command = [sys.executable, __file__, str(args.folder), *options]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])  # before it the network tells of its weights
+    return result
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
+    parser.add_argument("--images", type=int, default=256, metavar="N", help="an epoch has at most (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=3, metavar="N", help="2 or more (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(%(default)s)")
+    parser.add_argument("--way", choices=WAYS, help="measure this one here, and print JSON")
+    args = parser.parse_args()
+    if args.epochs < 2:
+        parser.error("--epochs must be 2 or more: the first epoch is told apart from the later ones")
+    return args
+
+
+def main() -> None:
+    """Measure and print."""
+    args = parse_arguments()
+    if args.way:
+        print(json.dumps(measure(args.way, args.folder, args.images, args.epochs)))
+        return
+    rounds = [{way: measure_apart(way, args) for way in WAYS} for _ in range(args.rounds)]
+    medians = {
+        way: {name: statistics.median(one[way][name] for one in rounds) for name in rounds[0][way]} for way in WAYS
+    }
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
+    precision = str(train_model.training_precision(device())).removeprefix("torch.")
+    print(
+        f"{name} ({platform.machine()}), ours in {precision}, Python {platform.python_version()}, torch "
+        f"{torch.__version__}; {args.images} images, batches of {BATCH_SIZE}, "
+        f"{args.epochs} epochs, medians of {args.rounds} rounds.\n"
+    )
+    print(
+        "| way | images/s, first epoch | images/s, later | of straightforward | of the ceiling | MB | MB of the GPU |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for way, one in medians.items():
+        slow, most = one["later"] / medians["straightforward"]["later"], one["later"] / medians["ceiling"]["later"]
+        print(
+            f"| {way} | {one['first']:.1f} | {one['later']:.1f} | {slow:.2f} | {most:.2f} | {one['memory']:.0f} "
+            f"| {one['gpu_memory']:.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
