@@ -112,7 +112,8 @@ def train(args: argparse.Namespace, processes: Processes) -> None:
     )
     run = start_run(model.to(device), pretrained, args, len(splits["train"].labels), processes)
     weights_path = args.model_dir / WEIGHTS_NAME
-    checkpoint = args.checkpoint_dir / CHECKPOINT_NAME if args.checkpoint_dir else None
+    checkpoint_dir = processes.from_first(args.checkpoint_dir)  # its default depends on the machine
+    checkpoint = checkpoint_dir / CHECKPOINT_NAME if checkpoint_dir else None
     torch.manual_seed((args.seed + processes.rank) % 2**64)  # each process varies its images in its own way
     if checkpoint and run.resume(checkpoint, settings, processes) and run.best_state and processes.is_first:
         save_weights(run.best_state, weights_path)  # a new instance starts with an empty model directory
@@ -439,14 +440,14 @@ def shuffled_batches(
     images, device = split.images, processes.device
     longest = math.ceil(len(split.labels) / processes.count)
     order = torch.randperm(len(images))
-    order = torch.cat([order, order[: longest - len(order)]])
-    labels = images.labels.to(device)
+    order = torch.cat([order, order[: longest - len(order)]]).to(images.pixels.device)
+    all_labels = images.labels.to(images.pixels.device)
     parts = order.split(batch_size // processes.count)
     for index in progress(parts, len(parts)):
-        pixels = images.pixels[index.to(images.pixels.device)]
-        if pixels.device != device:  # only from pinned memory does the copy run beside the computation
-            pixels = pixels.pin_memory().to(device, non_blocking=True)
-        yield pixels, labels[index.to(device)]
+        pixels, labels = images.pixels[index], all_labels[index]
+        if pixels.is_cpu and device.type == "cuda":  # only from pinned memory does the copy run beside the computation
+            pixels, labels = pixels.pin_memory(), labels.pin_memory()
+        yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 class Progress:
@@ -457,7 +458,7 @@ class Progress:
 
     def __call__(self, items: Iterable[Item], total: int) -> Iterator[Item]:
         """Yield the items; `total` is their number."""
-        shown = sys.stderr.isatty()
+        shown = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
         for done, item in enumerate(items, start=1):
             yield item
             if shown:
@@ -474,7 +475,11 @@ def settings_of(args: argparse.Namespace, splits: dict[str, Split], processes: P
     dataset = fingerprint(
         {name: zip(split.channel.labels, digests[name], strict=True) for name, split in splits.items()}
     )
-    return {name: getattr(args, name) for name in names} | {"processes": processes.count, "dataset": dataset}
+    return {name: getattr(args, name) for name in names} | {
+        "processes": processes.count,
+        "precision": str(training_precision(processes.device)).removeprefix("torch."),
+        "dataset": dataset,
+    }
 
 
 def training_report(
@@ -551,13 +556,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint-dir", type=Path, default=checkpoint_dir, metavar="DIR", help="to resume from (%(default)s)"
     )
+    workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     parser.add_argument("--epochs", type=int, default=12, metavar="N", help="(%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="(%(default)s)")
     parser.add_argument("--learning-rate", type=float, default=5e-4, metavar="X", help="at its peak (%(default)s)")
     parser.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(%(default)s)")
     parser.add_argument("--weights", default="imagenet", help="imagenet, none, or a state dict's path (%(default)s)")
     parser.add_argument(
-        "--num-workers", type=int, default=os.cpu_count() or 1, metavar="N", help="decoding threads (%(default)s)"
+        "--num-workers", type=int, default=workers, metavar="N", help="decoding threads of each process (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(%(default)s)")
     args = parser.parse_args(argv)

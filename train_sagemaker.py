@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parent
 ENTRY_SCRIPT = "train_model.py"
 # The entry script and the modules it imports, nothing else. A requirements.txt could replace the container's torch, and
-# is not needed: by AWS's published Dockerfiles, the image has scikit-learn, and seaborn, which brings matplotlib.
+# is not needed: by AWS's published Dockerfiles the image has psutil, scikit-learn, and, through seaborn, matplotlib.
 SHIPPED = (
     ENTRY_SCRIPT,
     "pneumonia/__init__.py",

@@ -128,7 +128,8 @@ def main() -> int:
     args = parse_arguments(sys.argv[1:])
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "recipe.json"
-    settings: dict[str, Any] = {name: getattr(args, name) for name in ("folds", "epochs", "hold_out")}
+    names = ("folder", "weights", "folds", "epochs", "hold_out")
+    settings: dict[str, Any] = {name: str(getattr(args, name)) for name in names}
     report = json.loads(path.read_text()) if path.exists() else {"settings": settings, "results": {}}
     if report["settings"] != settings:
         print(f"{path} is of runs with {report['settings']}: name another --output.", file=sys.stderr)

@@ -129,7 +129,7 @@ def started_run(images: int, processes: Processes) -> train_model.Run:
 
 def device() -> torch.device:
     """Return the GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def evenly(count: int, wanted: int) -> list[int]:

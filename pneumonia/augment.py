@@ -70,7 +70,7 @@ def augment(images: Tensor, size: int) -> Tensor:
 
 
 def _move(images: Tensor, draws: _Draws) -> Tensor:
-    """Turn by up to 10 degrees, zoom by 0.87 to 1.25, stretch by up to 15%, shift by up to 7%; black beyond."""
+    """Turn by up to 10 degrees, zoom by 0.87 to 1.25, stretch each side by 15% at most, shift by 7%; black beyond."""
     angle = draws.between(-0.175, 0.175)
     zoom, aspect = draws.between(0.8, 1.15), draws.between(-0.14, 0.14).exp()
     width, height = zoom * aspect, zoom / aspect

@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, distributed, nn
 from pneumonia.errors import PneumoniaError
 
 Item = TypeVar("Item")
+PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,10 @@ def joined() -> Iterator[Processes]:
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL, and objects gathered through it, use the current one
+        torch.backends.cudnn.allow_tf32 = False  # not TF32: what is fitted here is served in true float32
     if count > 1:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # The first meeting comes after all have decoded their images, which may take one of them long.
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     yield Processes(count, rank, device)
     if count > 1:
         distributed.destroy_process_group()

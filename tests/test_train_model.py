@@ -470,6 +470,7 @@ def test_the_report_tells_how_the_model_was_made(finished: Training) -> None:
         "weights": "none",
         "seed": 0,
         "processes": finished.processes,
+        "precision": str(train_model.training_precision(torch.device("cpu"))).removeprefix("torch."),
         "dataset": report["dataset"]["fingerprint"],
         "torch": torch.__version__,
     }
