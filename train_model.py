@@ -9,7 +9,6 @@ import contextlib
 import copy
 import dataclasses
 import datetime
-import json
 import math
 import os
 import sys
@@ -27,9 +26,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from pneumonia import calibration, metrics, plots
 from pneumonia.augment import augment
 from pneumonia.calibration import Calibration
-from pneumonia.data import SPLITS, Channel, Images, fingerprint, load_channel, patient_of, scan_channels
+from pneumonia.data import SPLITS, Channel, Images, fingerprint, load_channel, scan_channels
 from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
-from pneumonia.files import replacing, sha256
+from pneumonia.files import replacing, sha256, write_json
 from pneumonia.image import PREPROCESSING, SIZE, normalize
 from pneumonia.model import CLASSES, WEIGHTS_NAME, logits_of, save_weights, save_whole
 from pneumonia.pretrained import build_network
@@ -106,11 +105,10 @@ def train(args: argparse.Namespace, processes: Processes) -> None:
 
     device, precision = processes.device, training_precision(processes.device)
     print(
-        f"device={device} processes={processes.count} precision={str(precision).removeprefix('torch.')} "
-        f"torch={torch.__version__}",
+        f"device={device} processes={processes.count} precision={settings['precision']} torch={torch.__version__}",
         flush=True,
     )
-    run = start_run(model.to(device), pretrained, args, len(splits["train"].labels), processes)
+    run = start_run(model.to(device), pretrained, args, len(channels["train"].paths), processes)
     weights_path = args.model_dir / WEIGHTS_NAME
     checkpoint_dir = processes.from_first(args.checkpoint_dir)  # its default depends on the machine
     checkpoint = checkpoint_dir / CHECKPOINT_NAME if checkpoint_dir else None
@@ -122,7 +120,7 @@ def train(args: argparse.Namespace, processes: Processes) -> None:
         batches = shuffled_batches(splits["train"], args.batch_size, processes, Progress(f"epoch {epoch}"))
         loss = train_one_epoch(run, batches, image_size(epoch, args.epochs), precision)
         train_loss = sum(processes.gather_objects(loss)) / processes.count
-        images_per_second = len(splits["train"].labels) / (time.perf_counter() - started)
+        images_per_second = len(channels["train"].paths) / (time.perf_counter() - started)
         reestimate_batch_norm(run.averaged.module, splits["train"], args.batch_size, processes)
 
         logits = all_logits(run.averaged.module, splits["val"], args.batch_size, processes)
@@ -187,8 +185,7 @@ def report(
 def summary(logits: Tensor, split: Split, fitted: Calibration) -> dict[str, Any]:
     """Return a split's figures: as a bare network's, and as served, with calibration and operating point."""
     bare = Evaluation.of(logits, split.labels)
-    patients = [patient_of(path) or str(path) for path in split.channel.paths]
-    served = metrics.summarize(fitted.probabilities(logits)[:, 1], split.labels, fitted, patients)
+    served = metrics.summarize(fitted.probabilities(logits)[:, 1], split.labels, fitted, split.channel.patients())
     return {"network": {"accuracy": bare.accuracy, "loss": bare.loss}, "served": served}
 
 
@@ -438,7 +435,7 @@ def shuffled_batches(
     Every process yields as many: one whose share is an image smaller repeats one.
     """
     images, device = split.images, processes.device
-    longest = math.ceil(len(split.labels) / processes.count)
+    longest = math.ceil(len(split.channel.paths) / processes.count)
     order = torch.randperm(len(images))
     order = torch.cat([order, order[: longest - len(order)]]).to(images.pixels.device)
     all_labels = images.labels.to(images.pixels.device)
@@ -509,12 +506,6 @@ def training_report(
         },
         "settings": settings | {"weights": Path(args.weights).name, "torch": str(torch.__version__)},
     }
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write indented JSON, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def check_writable(folder: Path) -> None:

@@ -27,7 +27,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
 from pneumonia.data import SPLITS, scan_channels, split_by_patient
-from pneumonia.files import replacing
+from pneumonia.files import write_json
 from pneumonia.model import CLASSES
 
 FIGURES = (
@@ -139,8 +139,7 @@ def main() -> int:
             runs = report["results"].setdefault(variant, [])
             if len(runs) <= number:
                 runs.append(run(variant, number, args))
-                with replacing(path) as temporary:
-                    temporary.write_text(json.dumps(report, indent=2) + "\n")
+                write_json(path, report)
     print(table(report["results"]))
     return 0
 

@@ -84,7 +84,7 @@ def _move(images: Tensor, draws: _Draws) -> Tensor:
 def _expose(images: Tensor, draws: _Draws) -> Tensor:
     """Change gamma, contrast and brightness."""
     gamma = draws.between(-0.5, 0.5).exp()
-    exposed = images.clamp(1e-6, 1) ** gamma  # the power of 0 has no gradient, and costs as much
+    exposed = images.clamp(1e-6, 1) ** gamma  # a base below 0, by rounding, would give NaN
     mean = exposed.mean((1, 2, 3), keepdim=True)
     contrast, brightness = draws.between(0.7, 1.3), draws.between(-0.12, 0.12)
     return ((exposed - mean) * contrast + mean + brightness).clamp(0, 1)

@@ -23,7 +23,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from pneumonia.errors import ConfigurationError, DataError, ImageError, PneumoniaError
+from pneumonia.errors import ConfigurationError, DataError, ImageError, exit_status
 from pneumonia.image import SIZE, decode, resize
 from pneumonia.model import CLASSES
 
@@ -49,6 +49,10 @@ class Channel:
     def counts(self) -> dict[str, int]:
         """Return the number of images of each class."""
         return {label: self.labels.count(index) for index, label in enumerate(CLASSES)}
+
+    def patients(self) -> list[str]:
+        """Return whose each image is; an image whose name tells no patient counts as one of its own."""
+        return [patient_of(path) or str(path) for path in self.paths]
 
 
 @dataclass(frozen=True)
@@ -325,15 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     split.add_argument("--test", type=float, default=0.15, help="share of the images for the test (%(default)s)")
     split.add_argument("--seed", type=int, default=0, help="same seed, same split (%(default)s)")
     split.add_argument("--link", action="store_true", help="make symbolic links instead of copies")
-    try:
-        _split_command(parser.parse_args(argv))
-    except PneumoniaError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}.", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: _split_command(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

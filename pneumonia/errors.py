@@ -1,5 +1,8 @@
 """The errors a user can mend. Each carries one sentence: what is wrong, where, and what to do."""
 
+import sys
+from collections.abc import Callable
+
 
 class PneumoniaError(Exception):
     """Base of all errors below; commands print the sentence and exit with status 1."""
@@ -40,3 +43,16 @@ class ImageTooLargeError(ImageError):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its type where it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """Run a command and return its exit status; what a user can mend is told in its sentence, without a traceback."""
+    try:
+        command()
+    except PneumoniaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    return 0

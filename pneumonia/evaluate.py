@@ -7,7 +7,6 @@
 import argparse
 import csv
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -20,10 +19,10 @@ from torch import Tensor
 
 from pneumonia import metrics, plots
 from pneumonia.calibration import Calibration
-from pneumonia.data import Channel, Images, fingerprint, load_channel, patient_of, scan_channels
-from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, WeightsError
-from pneumonia.files import replacing, sha256
-from pneumonia.manifest import manifest_of
+from pneumonia.data import Channel, Images, fingerprint, load_channel, scan_channels
+from pneumonia.errors import ConfigurationError, DataError, WeightsError, exit_status
+from pneumonia.files import replacing, sha256, write_json
+from pneumonia.manifest import release_of
 from pneumonia.model import CLASSES, ResNet18, load_weights, logits_of
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the images answered, at which the report gives the accuracy
@@ -85,10 +84,8 @@ def load_model(weights: Path) -> Model:
         WeightsError: not weights of this network.
         OSError: the file cannot be read.
     """
-    network, manifest, digest = load_weights(weights), manifest_of(weights), sha256(weights)
-    if manifest is None:
-        return Model(network, Calibration(), f"sha256-{digest[:12]}", digest)
-    return Model(network, manifest.calibration, manifest.version, digest)
+    version, calibration = release_of(weights)
+    return Model(load_weights(weights), calibration, version, sha256(weights))
 
 
 def scan_folder(folder: Path) -> Channel:
@@ -128,7 +125,7 @@ def report_on(model: Model, answers: Answers) -> dict[str, Any]:
         "calibration": dataclasses.asdict(model.calibration),
         "folder": answers.channel.name,
         "dataset_fingerprint": fingerprint({"evaluation": images}),
-        **metrics.summarize(*given, [patient_of(path) or str(path) for path in answers.channel.paths]),
+        **metrics.summarize(*given, answers.channel.patients()),
         "doubt": dataclasses.asdict(metrics.doubt(*given)),
         "coverage": [{"share": float(shares[place]), "accuracy": float(accuracies[place])} for place in places],
     }
@@ -160,8 +157,7 @@ def write(output: Path, model: Model, answers: Answers, report: dict[str, Any]) 
     Raises:
         OSError: a file cannot be written.
     """
-    with replacing(output / "evaluation.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(output / "evaluation.json", report)
     write_predictions(answers, model.calibration, output / "predictions.csv")
     given = answers.probabilities, answers.images.labels, model.calibration
     names = [path.name for path in answers.channel.paths]
@@ -221,16 +217,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; return the exit status."""
-    try:
+
+    def run() -> None:
         args = parse_arguments(argv)
         evaluate(args.weights, args.folder, args.output, args.batch_size, args.num_workers)
-    except PneumoniaError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}.", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_status(run)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,16 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:  # a full disk is told without the file's name
             error.filename = str(path)
         raise
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write indented JSON, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

@@ -86,6 +86,19 @@ def calibration_in(content: dict[str, Any]) -> Calibration:
     return Calibration(*(float(given[name]) for name in names))
 
 
+def release_of(weights: Path) -> tuple[str, Calibration]:
+    """Return the version and the calibration that a weights file serves with.
+
+    Without a manifest of its own the file's digest names it, and the default calibration changes nothing.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if manifest := manifest_of(weights):
+        return manifest.version, manifest.calibration
+    return f"sha256-{sha256(weights)[:12]}", Calibration()
+
+
 def manifest_of(weights: Path) -> Manifest | None:
     """Return the manifest beside a weights file; None where there is none, or where it is of other weights."""
     path = weights.with_name(MANIFEST_NAME)

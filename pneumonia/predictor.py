@@ -12,9 +12,8 @@ from torch import Tensor
 
 from pneumonia.calibration import Calibration
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
-from pneumonia.files import sha256
 from pneumonia.image import decode, preprocess
-from pneumonia.manifest import manifest_of
+from pneumonia.manifest import release_of
 from pneumonia.model import CLASSES, WEIGHTS_NAME, ResNet18, load_weights
 
 RELEASED_WEIGHTS = Path(__file__).parent.parent / "weights" / WEIGHTS_NAME
@@ -157,12 +156,11 @@ class Predictor:
         path = self._weights_path()
         try:
             network = load_weights(path)
-            manifest = manifest_of(path)
-            version = manifest.version if manifest else f"sha256-{sha256(path)[:12]}"
+            version, calibration = release_of(path)
         except OSError as error:
             raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
         logger.info("loaded %s, model version %s", path, version)
-        return Model(network, version, manifest.calibration if manifest else Calibration())
+        return Model(network, version, calibration)
 
     def _weights_path(self) -> Path:
         path, bucket = self._settings.path, self._settings.bucket
