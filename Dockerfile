@@ -14,8 +14,9 @@ RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDE
 
 # Exactly what app.py imports; tests/test_dockerfile.py holds this.
 COPY app.py ./
-COPY pneumonia/__init__.py pneumonia/calibration.py pneumonia/errors.py pneumonia/files.py pneumonia/image.py \
-     pneumonia/manifest.py pneumonia/model.py pneumonia/predictor.py pneumonia/store.py ./pneumonia/
+COPY pneumonia/__init__.py pneumonia/calibration.py pneumonia/coldstart.py pneumonia/errors.py pneumonia/files.py \
+     pneumonia/fused.py pneumonia/image.py pneumonia/manifest.py pneumonia/model.py pneumonia/predictor.py \
+     pneumonia/s3.py pneumonia/store.py pneumonia/weights.py ./pneumonia/
 
 # Lambda runs as a user without rights, whatever the modes in the checkout were, on a read-only file system, where Python
 # could not keep byte code. The import is the proof that nothing is missing; only a download imports the store.

@@ -1,27 +1,47 @@
 """The API: FastAPI as `app` for uvicorn, wrapped by Mangum as `handler` for AWS Lambda.
 
-Neither this module nor what it imports may import torchvision: benchmarks/imports.py shows what that would cost.
+The order of imports is what makes a cold start short: docs/performance.md has what each part saves.
 """
 
 import logging
-from typing import Any
+import os
+import threading
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, UploadFile
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
-from fastapi_offline import FastAPIOffline
-from mangum import Mangum
-from pydantic import BaseModel
+from pneumonia.coldstart import lean_imports
+from pneumonia.weights import Weights
 
-from pneumonia.errors import (
-    ImageError,
-    ImageTooLargeError,
-    UnsupportedImageError,
-    WeightsError,
-    WeightsUnavailableError,
-)
-from pneumonia.image import MAX_BYTES
-from pneumonia.predictor import Prediction, Predictor, Settings
+# Downloading is told in the log, and begins here. Lambda has set up a handler of its own; uvicorn has none for us.
+logging.basicConfig()
+logging.getLogger("pneumonia").setLevel(logging.INFO)
+weights = Weights.from_environment()
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # there is a process because a request waits for it
+    weights.fetch_in_background(seconds=60)
+
+with lean_imports():
+    from fastapi import Depends, FastAPI, Query, Request, UploadFile
+    from fastapi.exceptions import HTTPException, RequestValidationError
+    from fastapi.responses import JSONResponse, RedirectResponse
+    from fastapi_offline import FastAPIOffline
+    from mangum import Mangum
+    from pydantic import BaseModel
+    from starlette.datastructures import Headers, MutableHeaders
+    from starlette.exceptions import HTTPException as StarletteHTTPException
+    from starlette.formparsers import MultiPartParser
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from pneumonia.errors import (
+        ImageError,
+        ImageTooLargeError,
+        UnsupportedImageError,
+        WeightsError,
+        WeightsUnavailableError,
+    )
+    from pneumonia.image import MAX_BYTES
+    from pneumonia.predictor import LOAD_SECONDS, Prediction, Predictor
+
+FORM_BYTES = 64 * 1024  # what a form may have around the image
+ANSWER_SECONDS = 1.0  # what an invocation keeps of its time for everything but loading the model
 
 DESCRIPTION = """Tells PNEUMONIA from NORMAL on a frontal chest X-ray of a child.
 
@@ -41,6 +61,12 @@ EXAMPLE = {
     "model_version": "20261124-101500-1a2b3c4d",
     "warnings": [],
 }
+NO_FORM = "There is no file in the form: send multipart/form-data with the X-ray as field 'file'."
+# What FastAPI and Starlette find wrong before a route is asked, in our words.
+SENTENCES = {
+    400: "The body is no form that can be read: send multipart/form-data with the X-ray as field 'file'.",
+    413: f"The upload has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image.",
+}
 
 
 class Problem(BaseModel):
@@ -56,6 +82,14 @@ class Health(BaseModel):
     model_version: str | None
 
 
+class Readiness(BaseModel):
+    """Whether the model is loaded, and which release that is."""
+
+    ready: bool
+    model_version: str | None
+
+
+UNAVAILABLE = {"model": Problem, "description": "The model's weights are not to be had"}
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The class that the operating point gives, calibrated probabilities, and reasons to doubt: with "
@@ -65,24 +99,53 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "Not an image, or a broken one"},
     413: {"model": Problem, "description": "Too many bytes or pixels"},
     415: {"model": Problem, "description": "A kind of file that is not read"},
-    422: {"model": Problem, "description": "No field `file` in the form"},
-    503: {"model": Problem, "description": "The model's weights are not to be had"},
+    422: {"model": Problem, "description": "Not exactly one field `file` in the form"},
+    503: UNAVAILABLE,
 }
+logger = logging.getLogger("pneumonia.app")
 
 
 def create_app(predictor: Predictor) -> FastAPI:
     """Return the API that answers with this predictor."""
     # FastAPIOffline serves Swagger UI's files itself: FastAPI alone has every visitor fetch them from a third party.
-    app = FastAPIOffline(title="Chest X-ray classification", description=DESCRIPTION, version="0.1.0", redoc_url=None)
+    app = FastAPIOffline(
+        title="Chest X-ray classification",
+        description=DESCRIPTION,
+        version="0.1.0",
+        redoc_url=None,
+    )
+    app.add_middleware(BodyLimit)
+    app.add_middleware(NoStore)  # added last, it is the outermost
 
-    @app.post("/predict", operation_id="predict", responses=ANSWERS, summary="Classify a chest X-ray")
-    def predict(file: UploadFile) -> Prediction:  # not async: FastAPI runs it on a thread and stays responsive
+    @app.post(
+        "/predict",
+        operation_id="predict",
+        responses=ANSWERS,
+        summary="Classify a chest X-ray",
+        dependencies=[Depends(check_form)],
+    )
+    def predict(request: Request, file: UploadFile) -> Prediction:  # not async: it runs on a thread of its own
         """Send a JPEG, PNG, BMP, TIFF or WebP file as the multipart field `file`."""
-        return predictor.predict(file.file.read(MAX_BYTES + 1))
+        return predictor.predict(file.file.read(MAX_BYTES + 1), seconds_to_load(request))
 
     @app.get("/health", operation_id="health", summary="Tell whether the process answers, without loading the model")
     async def health() -> Health:  # async: answers even while every thread waits for a load
         return Health(status="ok", model_version=predictor.model_version)
+
+    @app.get(
+        "/ready",
+        operation_id="ready",
+        responses={503: UNAVAILABLE},
+        summary="Tell whether the model is loaded, or load it",
+    )
+    def ready(
+        request: Request,
+        load: Annotated[bool, Query(description="Load the model first, if need be")] = False,  # noqa: FBT002
+    ) -> Readiness:
+        """Ask with `?load=1` to warm an instance up, or as a readiness probe; without, nothing is loaded."""
+        if load:
+            predictor.load(seconds_to_load(request))
+        return Readiness(ready=predictor.model_version is not None, model_version=predictor.model_version)
 
     @app.get("/", include_in_schema=False)
     def root() -> RedirectResponse:
@@ -90,8 +153,27 @@ def create_app(predictor: Predictor) -> FastAPI:
 
     for error in STATUS:
         app.add_exception_handler(error, answer_problem)
-    app.add_exception_handler(RequestValidationError, answer_missing_file)
+    app.add_exception_handler(RequestValidationError, answer_invalid)  # type: ignore[arg-type]  # it gets no other
+    app.add_exception_handler(StarletteHTTPException, answer_refused)  # type: ignore[arg-type]  # nor this one
+    app.add_exception_handler(Exception, answer_fault)
     return app
+
+
+async def check_form(request: Request) -> None:
+    """See that the form has one file named `file`: of several, FastAPI would take one without a word.
+
+    Raises:
+        HTTPException: it has several.
+    """
+    if (count := len((await request.form()).getlist("file"))) > 1:
+        raise HTTPException(422, f"There are {count} fields 'file' in the form: send one X-ray a request.")
+
+
+def seconds_to_load(request: Request) -> float:
+    """Return how long this request may wait for the model: on Lambda, until shortly before the function's time-out."""
+    if context := request.scope.get("aws.context"):
+        return float(context.get_remaining_time_in_millis()) / 1000 - ANSWER_SECONDS
+    return LOAD_SECONDS
 
 
 def answer_problem(_: Request, error: Exception) -> JSONResponse:
@@ -99,15 +181,85 @@ def answer_problem(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, STATUS[type(error)])
 
 
-def answer_missing_file(_request: Request, _error: Exception) -> JSONResponse:
-    """Answer a request without an upload: the field is all that FastAPI validates here."""
-    detail = "There is no file in the form: send multipart/form-data with the X-ray as field 'file'."
+def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Answer a request without an upload, or with another value than `load` takes."""
+    place = error.errors()[0]["loc"]
+    detail = NO_FORM if place[0] == "body" else f"'{place[-1]}' is not what it can be: see /docs."
     return JSONResponse({"detail": detail}, 422)
 
 
-# Loading and downloading are told in the log. Lambda has set up a handler of its own by now; uvicorn has none for us.
-logging.basicConfig()
-logging.getLogger("pneumonia").setLevel(logging.INFO)
+def answer_refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
+    """Answer what FastAPI and Starlette refuse: unknown paths and methods, forms and bodies that cannot be read."""
+    detail = SENTENCES.get(error.status_code, error.detail)
+    return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
-app = create_app(Predictor(Settings.from_environment()))
-handler = Mangum(app, lifespan="off")
+
+def answer_fault(_: Request, _error: Exception) -> JSONResponse:
+    """Answer a fault of ours; the log gets its traceback, and the client none."""
+    return JSONResponse({"detail": "The server failed at this request, which its log tells more of: try again."}, 500)
+
+
+class BodyLimit:
+    """Reads no more of a body than a form with the largest image has; FastAPI's own limit answers in plain text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is not declared to be larger, and fail where it becomes larger nevertheless."""
+        left = MAX_BYTES + FORM_BYTES
+
+        async def receive_some() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413)
+            return message
+
+        declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        if declared.isdecimal() and int(declared) > left:
+            await JSONResponse({"detail": SENTENCES[413]}, 413)(scope, receive, send)
+        else:
+            await self._app(scope, receive_some, send)
+
+
+class NoStore:
+    """Has nobody keep answers: they are about a person."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, with Cache-Control added to the response."""
+
+        async def send_uncached(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+            await send(message)
+
+        await self._app(scope, receive, send_uncached)
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it
+    """Answer a Lambda event: of a Function URL, an API Gateway, or a load balancer.
+
+    Should time run out, Lambda ends the process in the middle and logs little more than that. So the log is told
+    shortly before; it names the request.
+    """
+    seconds = context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS / 2
+    alarm = threading.Timer(seconds, logger.error, ["Request %s is about to time out.", context.aws_request_id])
+    alarm.daemon = True
+    alarm.start()
+    try:
+        response: dict[str, Any] = adapter(event, context)
+    finally:
+        alarm.cancel()
+    if response["statusCode"] >= 500:
+        logger.error("Request %s was answered with %s.", context.aws_request_id, response["statusCode"])
+    return response
+
+
+MultiPartParser.spool_max_size = MAX_BYTES + FORM_BYTES  # uploads stay in memory: no image is ever written to disk
+app = create_app(Predictor(weights))
+adapter = Mangum(app, lifespan="off")

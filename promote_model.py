@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from pneumonia import store
+from pneumonia import WEIGHTS_NAME, store
 from pneumonia.errors import ConfigurationError, PneumoniaError, WeightsError
 from pneumonia.files import replacing, sha256
 from pneumonia.image import PREPROCESSING, SIZE, normalize
 from pneumonia.manifest import Manifest, calibration_in
-from pneumonia.model import CLASSES, WEIGHTS_NAME, load_weights
+from pneumonia.model import CLASSES, load_weights
 
 REPORT_NAME = "training.json"  # what train_model.py writes beside the weights
 CHUNK = 1024 * 1024  # bytes read at a time

@@ -23,14 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from pneumonia import calibration, metrics, plots
+from pneumonia import WEIGHTS_NAME, metrics, plots
 from pneumonia.augment import augment
 from pneumonia.calibration import Calibration
 from pneumonia.data import SPLITS, Channel, Images, fingerprint, load_channel, scan_channels
 from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
 from pneumonia.files import replacing, sha256, write_json
+from pneumonia.fitting import fit
 from pneumonia.image import PREPROCESSING, SIZE, normalize
-from pneumonia.model import CLASSES, WEIGHTS_NAME, logits_of, save_weights, save_whole
+from pneumonia.model import CLASSES, logits_of, save_weights, save_whole
 from pneumonia.pretrained import build_network
 from pneumonia.processes import Processes, joined
 
@@ -167,7 +168,7 @@ def report(
             "The best checkpoint's outputs are not finite in the half precision that it is kept in: lower "
             f"--learning-rate, now {args.learning_rate:g}."
         )
-    fitted = calibration.fit(logits["val"], splits["val"].labels)
+    fitted = fit(logits["val"], splits["val"].labels)
     summaries = {name: summary(logits[name], splits[name], fitted) for name in logits}
     print(test_line(summaries["test"]), flush=True)
     if processes.is_first:

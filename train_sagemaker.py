@@ -33,6 +33,7 @@ SHIPPED = (
     "pneumonia/data.py",
     "pneumonia/errors.py",
     "pneumonia/files.py",
+    "pneumonia/fitting.py",
     "pneumonia/image.py",
     "pneumonia/metrics.py",
     "pneumonia/model.py",

@@ -4,3 +4,5 @@ import warnings
 
 # Serving does without numpy, and torch would tell so at every cold start.
 warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+
+WEIGHTS_NAME = "pneumonia_classifier.pth"  # the weights file, in every folder and bucket

@@ -5,8 +5,11 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+ABANDONED_SECONDS = 900  # as long as a Lambda invocation can last
 
 
 @contextlib.contextmanager
@@ -32,6 +35,18 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:  # a full disk is told without the file's name
             error.filename = str(path)
         raise
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove temporary files of `replacing` beside `path` that processes left which were killed; young ones may live.
+
+    Raises:
+        OSError: the folder cannot be read or written.
+    """
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        with contextlib.suppress(FileNotFoundError):  # another process may do the same
+            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+                part.unlink()
 
 
 def write_json(path: Path, content: object) -> None:

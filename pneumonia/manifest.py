@@ -11,6 +11,7 @@ from pneumonia.errors import WeightsError
 from pneumonia.files import replacing, sha256
 
 MANIFEST_NAME = "manifest.json"
+CURRENT_NAME = "current.json"  # in a bucket: names the release that is served
 
 
 @dataclass(frozen=True)

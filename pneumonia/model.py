@@ -18,7 +18,6 @@ from pneumonia.files import replacing
 from pneumonia.image import normalize
 
 CLASSES = ("NORMAL", "PNEUMONIA")  # in the order of the network's outputs
-WEIGHTS_NAME = "pneumonia_classifier.pth"
 
 
 class BasicBlock(nn.Module):

@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,36 +14,14 @@ from torch import Tensor
 
 from pneumonia.calibration import Calibration
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
+from pneumonia.fused import Network, fuse
 from pneumonia.image import decode, preprocess
 from pneumonia.manifest import release_of
-from pneumonia.model import CLASSES, WEIGHTS_NAME, ResNet18, load_weights
+from pneumonia.model import CLASSES, load_weights
+from pneumonia.weights import Weights
 
-RELEASED_WEIGHTS = Path(__file__).parent.parent / "weights" / WEIGHTS_NAME
+LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Where the weights are.
-
-    Attributes:
-        path: file that is used when it is there, and that a download makes.
-        bucket: S3 bucket to download from, None for the released weights of this repository.
-        key: the weights' key in a bucket without `current.json`.
-    """
-
-    path: Path
-    bucket: str | None
-    key: str
-
-    @classmethod
-    def from_environment(cls) -> "Settings":
-        """Read MODEL_PATH, MODEL_BUCKET and MODEL_KEY; an empty variable counts as unset."""
-        return cls(
-            path=Path(os.environ.get("MODEL_PATH") or "/tmp/model.pth"),  # noqa: S108  # Lambda's one writable folder
-            bucket=os.environ.get("MODEL_BUCKET") or None,
-            key=os.environ.get("MODEL_KEY") or WEIGHTS_NAME,
-        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +58,7 @@ class Prediction:
 class Model:
     """A network ready for inference, the name of its release, and how its outputs become an answer."""
 
-    network: ResNet18
+    network: Network
     version: str
     calibration: Calibration
 
@@ -106,74 +86,95 @@ class Predictor:
     """Answers for images; safe to use from many threads.
 
     Args:
-        settings: where the weights are.
+        weights: where the model's weights are.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
         self._loading = threading.Lock()
         self._model: Model | None = None
         self._failure: PneumoniaError | None = None
         self._failures = 0
+        # However many ask at once, as many images are decoded as there are cores, and one network runs, on all cores:
+        # more would take more memory and more time. One thread runs it: torch gives each caller a set of threads.
+        self._decoding = threading.Semaphore(os.cpu_count() or 1)
+        self._inference = ThreadPoolExecutor(1, "inference")
 
     @property
     def model_version(self) -> str | None:
         """The release that is loaded, None before the first need of one."""
         return self._model.version if self._model else None
 
-    def predict(self, data: bytes) -> Prediction:
+    def predict(self, data: bytes, load_seconds: float = LOAD_SECONDS) -> Prediction:
         """Answer for one image.
 
         Args:
             data: the bytes of a JPEG, PNG, BMP, TIFF or WebP file.
+            load_seconds: how long fetching and loading the model may take, where it is not loaded yet.
 
         Raises:
             ImageError: the image cannot be used.
             WeightsError: the weights are not what they should be.
-            WeightsUnavailableError: there are no weights, or S3 does not give them.
+            WeightsUnavailableError: there are no weights, or S3 does not give them in time.
         """
-        pixels = preprocess(decode(data))
-        return self._loaded_model().answer(pixels)
+        with self._decoding:
+            pixels = preprocess(decode(data))
+        model = self.load(load_seconds)
+        return self._inference.submit(model.answer, pixels).result()
 
-    def _loaded_model(self) -> Model:
+    def load(self, seconds: float = LOAD_SECONDS) -> Model:
+        """Return the model, loaded if need be.
+
+        Args:
+            seconds: how long that may take.
+
+        Raises:
+            WeightsError, WeightsUnavailableError: as `predict`.
+        """
         if self._model:
             return self._model
+        deadline = time.monotonic() + seconds
         failures = self._failures
-        with self._loading:
+        if not self._loading.acquire(timeout=max(0.0, seconds)):
+            raise WeightsUnavailableError(f"The model is still being loaded after {seconds:.0f} s: try again.")
+        try:
             # Who waited while a load failed shares its failure, or many would wait for as many attempts in turn. It is
             # not remembered beyond that: the next request tries again.
             if self._failure and self._failures > failures:
                 raise self._failure.with_traceback(None)
             if self._model is None:
                 try:
-                    self._model = self._load()
+                    self._model = self._load(deadline)
                 except PneumoniaError as error:
                     self._failure, self._failures = error, self._failures + 1
                     raise
             return self._model
+        finally:
+            self._loading.release()
 
-    def _load(self) -> Model:
-        path = self._weights_path()
+    def _load(self, deadline: float) -> Model:
+        path = self._weights.find(deadline - time.monotonic())
         try:
-            network = load_weights(path)
-            version, calibration = release_of(path)
-        except OSError as error:
-            raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
-        logger.info("loaded %s, model version %s", path, version)
-        return Model(network, version, calibration)
+            return load_model(path)
+        except WeightsError as error:
+            if not self._weights.bucket:
+                raise
+            # What a killed process, or another program, left there. Without this the instance could never serve again.
+            logger.warning("%s It is fetched anew.", error)
+        return load_model(self._weights.replace(deadline - time.monotonic()))
 
-    def _weights_path(self) -> Path:
-        path, bucket = self._settings.path, self._settings.bucket
-        if path.exists():
-            return path
-        if bucket:
-            from pneumonia import store  # noqa: PLC0415  # boto3 takes 0.75 s: only who downloads pays for it
 
-            store.fetch(bucket, self._settings.key, path)
-            return path
-        if RELEASED_WEIGHTS.exists():
-            return RELEASED_WEIGHTS
-        raise WeightsUnavailableError(
-            f"There are no weights: {path} does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the bucket "
-            "that promote_model.py published to, or put a weights file at MODEL_PATH."
-        )
+def load_model(path: Path) -> Model:
+    """Load a weights file, and what the manifest beside it says.
+
+    Raises:
+        WeightsError: not a state dict of this network.
+        WeightsUnavailableError: the file cannot be read.
+    """
+    try:
+        network = fuse(load_weights(path))
+        version, calibration = release_of(path)
+    except OSError as error:
+        raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
+    logger.info("loaded %s, model version %s", path, version)
+    return Model(network, version, calibration)

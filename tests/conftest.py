@@ -14,7 +14,8 @@ import boto3
 import pytest
 import torch
 
-from pneumonia.model import WEIGHTS_NAME, ResNet18, save_weights
+from pneumonia import WEIGHTS_NAME
+from pneumonia.model import ResNet18, save_weights
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from app import EXAMPLE, create_app
-from pneumonia.model import WEIGHTS_NAME
-from pneumonia.predictor import Predictor, Settings
+from pneumonia.predictor import Predictor
+from pneumonia.weights import Weights
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
@@ -26,7 +26,7 @@ XRAY = encoded(Image.linear_gradient("L"), "JPEG")
 
 @pytest.fixture
 def client(weights: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Predictor(Settings(weights, None, WEIGHTS_NAME)))) as client:
+    with TestClient(create_app(Predictor(Weights(weights)))) as client:
         yield client
 
 
@@ -92,7 +92,7 @@ def test_request_without_the_field_is_answered_with_what_to_send(
 
 
 def test_missing_weights_are_answered_with_503(tmp_path: Path) -> None:
-    with TestClient(create_app(Predictor(Settings(tmp_path, None, WEIGHTS_NAME)))) as client:
+    with TestClient(create_app(Predictor(Weights(tmp_path)))) as client:
         response = client.post("/predict", files={"file": XRAY})
     assert response.status_code == 503
     assert response.json() == {"detail": f"{tmp_path} cannot be read: Is a directory."}

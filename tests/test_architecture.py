@@ -10,7 +10,9 @@ import train_sagemaker
 
 PROJECT = Path(__file__).parent.parent
 SCRIPTS = {"train_model", "train_sagemaker", "promote_model", "app"}
-TRAINING = {f"pneumonia.{name}" for name in ("augment", "data", "metrics", "plots", "pretrained", "processes")}
+TRAINING = {
+    f"pneumonia.{name}" for name in ("augment", "data", "fitting", "metrics", "plots", "pretrained", "processes")
+}
 SERVING = {"pneumonia.store", "pneumonia.manifest", "pneumonia.predictor"}
 
 

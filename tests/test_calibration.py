@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pneumonia.calibration import SENSITIVITY, TEMPERATURES, Calibration, fit
+from pneumonia.calibration import Calibration
+from pneumonia.fitting import SENSITIVITY, TEMPERATURES, fit
 
 Simulated = tuple[Tensor, Tensor]
 # What validation sets can be like: (normals, pneumonias, how far apart they lie).

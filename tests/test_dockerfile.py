@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from pneumonia.predictor import Predictor, Settings
+from pneumonia.predictor import Predictor
+from pneumonia.weights import Weights
 from tests.e2e.events import function_url_event, multipart
 from tests.e2e.runtime_api import RuntimeApi
 from tests.synthetic import draw_radiograph
@@ -283,7 +284,7 @@ def test_its_handler_answers_health_and_says_that_weights_are_missing(
 def test_its_handler_answers_as_the_checkout_does(image: Image, tmp: Path, radiograph: bytes, weights: Path) -> None:
     model = tmp / "model.pth"
     shutil.copyfile(weights, model)
-    expected = Predictor(Settings(model, bucket=None, key="")).predict(radiograph)
+    expected = Predictor(Weights(model)).predict(radiograph)
 
     with cold_start(image, tmp) as invoke:
         response = invoke(upload(radiograph))

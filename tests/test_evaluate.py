@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from pneumonia import WEIGHTS_NAME
 from pneumonia.calibration import Calibration
 from pneumonia.evaluate import main
 from pneumonia.files import sha256
-from pneumonia.model import WEIGHTS_NAME, ResNet18, save_weights
-from pneumonia.predictor import Predictor, Settings
+from pneumonia.model import ResNet18, save_weights
+from pneumonia.predictor import Predictor
+from pneumonia.weights import Weights
 from tests.disk import full_after
 from tests.synthetic import draw_dataset
 from tests.test_manifest import manifest_for
@@ -42,7 +44,7 @@ def release(drawn: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
     copy = Path(shutil.copyfile(weights, tmp_path_factory.mktemp("release") / WEIGHTS_NAME))
     manifest = dataclasses.replace(manifest_for(copy), calibration=Calibration(temperature=0.5))
     manifest.write_beside(copy)
-    predictor = Predictor(Settings(copy, None, WEIGHTS_NAME))
+    predictor = Predictor(Weights(copy))
     found = sorted(predictor.predict(path.read_bytes()).probabilities["PNEUMONIA"] for path in drawn.glob("*/*"))
     low, middle, high = ((found[index - 1] + found[index]) / 2 for index in (3, 6, 9))
     dataclasses.replace(manifest, calibration=Calibration(0.5, middle, low, high)).write_beside(copy)
@@ -62,7 +64,7 @@ def rows_of(report: Path) -> list[dict[str, str]]:
 
 
 def test_every_answer_is_the_one_that_serving_gives(report: Path, release: Path, drawn: Path) -> None:
-    predictor = Predictor(Settings(release, None, WEIGHTS_NAME))
+    predictor = Predictor(Weights(release))
     rows = rows_of(report)
     assert [row["file"] for row in rows] == [str(path.relative_to(drawn)) for path in sorted(drawn.glob("*/*"))]
     for row in rows:

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 import promote_model
+from pneumonia import WEIGHTS_NAME
 from pneumonia.calibration import Calibration
 from pneumonia.errors import WeightsError
 from pneumonia.image import PREPROCESSING
 from pneumonia.manifest import manifest_of
-from pneumonia.model import CLASSES, WEIGHTS_NAME, ResNet18, save_weights
+from pneumonia.model import CLASSES, ResNet18, save_weights
 from promote_model import MAX_MEMBERS, MAX_UNPACKED, extract
 from tests.conftest import Moto
 

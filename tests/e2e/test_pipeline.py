@@ -14,8 +14,9 @@ import torchvision
 from PIL import Image
 from torchvision import transforms
 
+from pneumonia import WEIGHTS_NAME
 from pneumonia.image import MEAN, STD
-from pneumonia.model import CLASSES, WEIGHTS_NAME
+from pneumonia.model import CLASSES
 from tests.conftest import Moto
 from tests.e2e.events import function_url_event, multipart
 from tests.e2e.runtime_api import RuntimeApi

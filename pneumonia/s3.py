@@ -1,0 +1,214 @@
+"""Reading from S3 with the standard library alone.
+
+A cold start needs three objects. boto3 would take longer to import than they take to arrive (docs/performance.md), so
+the one request that serving makes is signed here:
+https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+"""
+
+import contextlib
+import datetime
+import hashlib
+import hmac
+import http.client
+import os
+import re
+import ssl
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit
+
+from pneumonia.errors import WeightsUnavailableError, first_line
+
+CHUNK = 1024 * 1024  # bytes read at a time
+CONNECT_SECONDS = 3.0
+SILENT_SECONDS = 10.0  # without a byte, after which a connection counts as dead
+NOTHING = hashlib.sha256(b"").hexdigest()  # of the body of a GET
+# What only boto3 knows how to follow.
+BOTO3_SETTINGS = ("AWS_PROFILE", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT")
+
+
+class S3Error(Exception):
+    """S3 refused a request.
+
+    Attributes:
+        code: S3's name of the reason, such as NoSuchKey.
+        status: of the HTTP response.
+        region: where S3 says that the bucket is, None where it does not say.
+    """
+
+    def __init__(self, code: str, status: int, region: str | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.status = status
+        self.region = region
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a request to S3 is signed with and sent to.
+
+    Attributes:
+        key_id: the access key's public part.
+        secret: its secret part.
+        token: session token of temporary credentials.
+        region: the bucket's.
+        endpoint: URL of a server that stands for S3, None for AWS.
+    """
+
+    key_id: str
+    secret: str = field(repr=False)
+    token: str | None = field(repr=False)
+    region: str
+    endpoint: str | None
+
+    @classmethod
+    def from_environment(cls) -> "Access | None":
+        """Return what the environment says, as Lambda's always does; None where finding it takes boto3."""
+        given = os.environ
+        key_id, secret = given.get("AWS_ACCESS_KEY_ID"), given.get("AWS_SECRET_ACCESS_KEY")
+        region = given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION")
+        if not (key_id and secret and region) or any(map(given.get, BOTO3_SETTINGS)):
+            return None
+        endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL") or None
+        access = cls(key_id, secret, given.get("AWS_SESSION_TOKEN") or None, region, endpoint)
+        scheme, host, _ = access.address("bucket", "")
+        is_proxied = scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
+        return None if is_proxied or re.search("iso|eusc", region) else access  # two partitions with names of their own
+
+    def address(self, bucket: str, key: str) -> tuple[str, str, str]:
+        """Return scheme, host with port, and path of an object."""
+        path = quote(f"/{key}", safe="/-_.~")
+        if self.endpoint:
+            parts = urlsplit(self.endpoint)
+            return parts.scheme, parts.netloc, f"{parts.path.rstrip('/')}/{bucket}{path}"
+        host = f"s3.{self.region}.amazonaws.com" + (".cn" if self.region.startswith("cn-") else "")
+        # AWS's certificate covers one label before the host.
+        return ("https", host, f"/{bucket}{path}") if "." in bucket else ("https", f"{bucket}.{host}", path)
+
+    def headers(self, host: str, path: str, now: datetime.datetime) -> dict[str, str]:
+        """Return the signed headers of a GET.
+
+        Args:
+            host: as the Host header has it.
+            path: of the request, in percent encoding, without a query.
+            now: UTC; S3 accepts a difference of 15 minutes.
+        """
+        moment, day = f"{now:%Y%m%dT%H%M%SZ}", f"{now:%Y%m%d}"
+        headers = {"host": host, "x-amz-content-sha256": NOTHING, "x-amz-date": moment}
+        if self.token:
+            headers["x-amz-security-token"] = self.token
+        names = ";".join(headers)  # in the order of the alphabet, as the signature asks for
+        lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+        request = f"GET\n{path}\n\n{lines}\n{names}\n{NOTHING}"
+        scope = f"{day}/{self.region}/s3/aws4_request"
+        text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+        key = f"AWS4{self.secret}".encode()
+        for part in (*scope.split("/"), text):
+            key = hmac.digest(key, part.encode(), "sha256")
+        credential = f"AWS4-HMAC-SHA256 Credential={self.key_id}/{scope}"
+        return headers | {"authorization": f"{credential}, SignedHeaders={names}, Signature={key.hex()}"}
+
+
+class Bucket:
+    """One bucket, read over one connection; not for several threads at once.
+
+    Args:
+        name: the bucket's.
+        access: what requests are signed with.
+        deadline: on `time.monotonic`'s clock, after which nothing is waited for.
+    """
+
+    def __init__(self, name: str, access: Access, deadline: float) -> None:
+        self._name = name
+        self._access = access
+        self._deadline = deadline
+        self._connection: http.client.HTTPConnection | None = None
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        if self._connection:
+            self._connection.close()
+        self._connection = None
+
+    def get(self, key: str) -> Iterator[bytes]:
+        """Yield an object's bytes.
+
+        Raises:
+            S3Error: S3 refuses.
+            ConnectionError: it cannot be reached, falls silent, or breaks off.
+            TimeoutError: the deadline has come.
+        """
+        try:
+            response = self._request(key)
+            expected, got = response.length, 0
+            while chunk := response.read(CHUNK):
+                got += len(chunk)
+                self._wait_for(SILENT_SECONDS)
+                yield chunk
+            if expected is not None and got < expected:
+                raise ConnectionError(f"the connection broke off after {got} of {expected} bytes")
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            self._remaining(0)
+            raise ConnectionError(getattr(error, "strerror", None) or first_line(error)) from error
+
+    def _request(self, key: str) -> http.client.HTTPResponse:
+        scheme, host, path = self._access.address(self._name, key)
+        if not self._connection:
+            self._connection = _connection(scheme, host, self._remaining(CONNECT_SECONDS))
+            self._connection.connect()
+        self._wait_for(SILENT_SECONDS)
+        signed = self._access.headers(host, path, datetime.datetime.now(datetime.UTC))
+        self._connection.request("GET", path, headers=signed)
+        response = self._connection.getresponse()
+        if response.status == http.HTTPStatus.OK:
+            return response
+        with contextlib.closing(response):
+            code = re.search(r"<Code>(\w+)</Code>", response.read(CHUNK).decode(errors="replace"))
+        self.close()
+        region = response.headers.get("x-amz-bucket-region")
+        raise S3Error(code[1] if code else response.reason, response.status, region)
+
+    def _wait_for(self, seconds: float) -> None:
+        """Let the connection wait for so long, or until the deadline where that is sooner."""
+        if self._connection and self._connection.sock:  # the last response of a connection takes its socket along
+            self._connection.sock.settimeout(self._remaining(seconds))
+
+    def _remaining(self, seconds: float) -> float:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("the time for it is over")
+        return min(seconds, remaining)
+
+
+def _connection(scheme: str, host: str, timeout: float) -> http.client.HTTPConnection:
+    if scheme == "http":
+        return http.client.HTTPConnection(host, timeout=timeout)
+    context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
+    return http.client.HTTPSConnection(host, timeout=timeout, context=context)
+
+
+@contextlib.contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Turn what S3, the network or the disk refuses into one sentence.
+
+    Args:
+        what: its beginning, such as "The weights cannot be had from s3://bucket/key".
+
+    Raises:
+        WeightsUnavailableError: with that sentence.
+    """
+    try:
+        yield
+    except S3Error as error:
+        advice = {
+            "NoSuchBucket": "make the bucket, or name another",
+            "NoSuchKey": "promote a model into this bucket first, or name another key",
+            "AccessDenied": "grant the role s3:GetObject, s3:PutObject and s3:ListBucket as it needs them",
+        }.get(error.code, "try again, or see the AWS service health page")
+        raise WeightsUnavailableError(f"{what}, S3 answers {error.code}: {advice}.") from error
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise WeightsUnavailableError(f"{what}: {reason.rstrip('.:')}.") from error
