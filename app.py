@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from pneumonia.coldstart import lean_imports
 from pneumonia.weights import Weights
@@ -19,6 +20,7 @@ if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # there is a process because a reque
     weights.fetch_in_background(seconds=60)
 
 with lean_imports():
+    import torch
     from fastapi import Depends, FastAPI, Query, Request, UploadFile
     from fastapi.exceptions import HTTPException, RequestValidationError
     from fastapi.responses import JSONResponse, RedirectResponse
@@ -41,6 +43,7 @@ with lean_imports():
     from pneumonia.predictor import LOAD_SECONDS, Prediction, Predictor
 
 FORM_BYTES = 64 * 1024  # what a form may have around the image
+MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 ANSWER_SECONDS = 1.0  # what an invocation keeps of its time for everything but loading the model
 
 DESCRIPTION = """Tells PNEUMONIA from NORMAL on a frontal chest X-ray of a child.
@@ -196,7 +199,8 @@ def answer_refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
 
 def answer_fault(_: Request, _error: Exception) -> JSONResponse:
     """Answer a fault of ours; the log gets its traceback, and the client none."""
-    return JSONResponse({"detail": "The server failed at this request, which its log tells more of: try again."}, 500)
+    detail = "The server failed at this request, which its log tells more of: try again."
+    return JSONResponse({"detail": detail}, 500, {"Cache-Control": "no-store"})  # it is made outside of NoStore
 
 
 class BodyLimit:
@@ -241,6 +245,23 @@ class NoStore:
         await self._app(scope, receive, send_uncached)
 
 
+class Stage:
+    """Tells the app what an API Gateway's stage adds to its address, as in /prod/predict: Mangum does not look."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, with the stage as the root that paths lie below, where the client has it in its address."""
+        context = scope["aws.event"].get("requestContext", {})
+        # The path that the client asked for. A REST API takes the stage off another one, an HTTP API leaves it on.
+        path = unquote(context.get("path", "")) or scope["path"]
+        root = f"/{context.get('stage', '$default')}"
+        if f"{path}/".startswith(f"{root}/"):
+            scope = {**scope, "path": path, "root_path": root}
+        await self._app(scope, receive, send)
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it
     """Answer a Lambda event: of a Function URL, an API Gateway, or a load balancer.
 
@@ -260,6 +281,11 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
     return response
 
 
+if memory := os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"):
+    # Two cores are to be seen, however small a share of them is given: with more threads than that, each waits for the
+    # other to be let on, and an answer takes twice as long or more (docs/performance.md).
+    torch.set_num_threads(max(1, round(int(memory) / MEGABYTES_OF_A_CORE)))
+
 MultiPartParser.spool_max_size = MAX_BYTES + FORM_BYTES  # uploads stay in memory: no image is ever written to disk
 app = create_app(Predictor(weights))
-adapter = Mangum(app, lifespan="off")
+adapter = Mangum(Stage(app), lifespan="off")

@@ -29,5 +29,9 @@ def lean_imports() -> Iterator[None]:
     finally:
         gc.enable()
         gc.freeze()  # what was imported stays: no collection need look at it again
-        for name in absent:
-            del sys.modules[name]
+        for name, stand_in in absent.items():
+            sys.modules.pop(name, None)
+            package, _, attribute = name.rpartition(".")  # torch keeps its one as an attribute as well
+            held = vars(sys.modules[package]) if package in sys.modules else {}
+            if attribute in held and held[attribute] is stand_in:
+                del held[attribute]

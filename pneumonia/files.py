@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the old one or the new one, never half of one."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -32,7 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk is told without the file's name
+        # A full disk is told without the file's name. An error without a number is not the disk's.
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
 
@@ -43,7 +45,7 @@ def remove_abandoned(path: Path) -> None:
     Raises:
         OSError: the folder cannot be read or written.
     """
-    for part in path.parent.glob(f".{path.name}.*.part"):
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with contextlib.suppress(FileNotFoundError):  # another process may do the same
             if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
                 part.unlink()

@@ -75,7 +75,7 @@ def decode(data: bytes) -> Image.Image:
             image.load()
             pixels = _to_8_bit(_upright(image))
             return ImageOps.invert(pixels) if _is_negative(image) else pixels
-    except ImageError:
+    except (ImageError, MemoryError):  # the image is not to blame for a full memory
         raise
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
@@ -128,6 +128,8 @@ def _is_negative(image: Image.Image) -> bool:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
+    except MemoryError:  # else the answer would be about an image that lies on its side
+        raise
     except Exception:  # broken metadata say nothing about the pixels, which are loaded by now
         return image
 

@@ -133,14 +133,15 @@ class Predictor:
         """
         if self._model:
             return self._model
+        seconds = max(0.0, seconds)
         deadline = time.monotonic() + seconds
         failures = self._failures
-        if not self._loading.acquire(timeout=max(0.0, seconds)):
+        if not self._loading.acquire(timeout=seconds):
             raise WeightsUnavailableError(f"The model is still being loaded after {seconds:.0f} s: try again.")
         try:
             # Who waited while a load failed shares its failure, or many would wait for as many attempts in turn. It is
             # not remembered beyond that: the next request tries again.
-            if self._failure and self._failures > failures:
+            if self._model is None and self._failure and self._failures > failures:
                 raise self._failure.with_traceback(None)
             if self._model is None:
                 try:

@@ -12,16 +12,18 @@ import hmac
 import http.client
 import os
 import re
+import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
 from pneumonia.errors import WeightsUnavailableError, first_line
 
-CHUNK = 1024 * 1024  # bytes read at a time
+CHUNK = 1024 * 1024  # bytes handed on at a time
+PIECE = 64 * 1024  # bytes read at a time
 CONNECT_SECONDS = 3.0
 SILENT_SECONDS = 10.0  # without a byte, after which a connection counts as dead
 NOTHING = hashlib.sha256(b"").hexdigest()  # of the body of a GET
@@ -72,6 +74,8 @@ class Access:
         if not (key_id and secret and region) or any(map(given.get, BOTO3_SETTINGS)):
             return None
         endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL") or None
+        if endpoint and not re.match("https?://", endpoint):
+            return None  # boto3 says what is wrong with it
         access = cls(key_id, secret, given.get("AWS_SESSION_TOKEN") or None, region, endpoint)
         scheme, host, _ = access.address("bucket", "")
         is_proxied = scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
@@ -125,6 +129,7 @@ class Bucket:
         self._access = access
         self._deadline = deadline
         self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None  # the connection's, which hands its own on to a last response
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
@@ -132,7 +137,7 @@ class Bucket:
             self._connection.close()
         self._connection = None
 
-    def get(self, key: str) -> Iterator[bytes]:
+    def get(self, key: str) -> Generator[bytes, None, None]:
         """Yield an object's bytes.
 
         Raises:
@@ -141,24 +146,27 @@ class Bucket:
             TimeoutError: the deadline has come.
         """
         try:
-            response = self._request(key)
-            expected, got = response.length, 0
-            while chunk := response.read(CHUNK):
-                got += len(chunk)
-                self._wait_for(SILENT_SECONDS)
-                yield chunk
+            with contextlib.closing(self._request(key)) as response:
+                expected, got = response.length, 0
+                while chunk := self._read(response):
+                    got += len(chunk)
+                    yield chunk
             if expected is not None and got < expected:
                 raise ConnectionError(f"the connection broke off after {got} of {expected} bytes")
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last of a name that is no host's
             self.close()
             self._remaining(0)
             raise ConnectionError(getattr(error, "strerror", None) or first_line(error)) from error
+        except GeneratorExit:  # the next request would find the rest of this object in its way
+            self.close()
+            raise
 
     def _request(self, key: str) -> http.client.HTTPResponse:
         scheme, host, path = self._access.address(self._name, key)
-        if not self._connection:
+        if not self._connection or not self._connection.sock:
             self._connection = _connection(scheme, host, self._remaining(CONNECT_SECONDS))
             self._connection.connect()
+            self._socket = self._connection.sock
         self._wait_for(SILENT_SECONDS)
         signed = self._access.headers(host, path, datetime.datetime.now(datetime.UTC))
         self._connection.request("GET", path, headers=signed)
@@ -166,15 +174,32 @@ class Bucket:
         if response.status == http.HTTPStatus.OK:
             return response
         with contextlib.closing(response):
-            code = re.search(r"<Code>(\w+)</Code>", response.read(CHUNK).decode(errors="replace"))
+            text = self._read(response).decode(errors="replace")
         self.close()
-        region = response.headers.get("x-amz-bucket-region")
+        code, named = (re.search(rf"<{tag}>([\w-]+)</{tag}>", text) for tag in ("Code", "Region"))
+        region = response.headers.get("x-amz-bucket-region") or (named and named[1])
         raise S3Error(code[1] if code else response.reason, response.status, region)
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        """Return the next CHUNK of a body, less at its end.
+
+        `response.read` would wait for a whole CHUNK, and a server that sends a byte now and then never end it.
+        """
+        pieces, missing = [], CHUNK
+        while missing:
+            self._wait_for(SILENT_SECONDS)
+            piece = response.read1(min(missing, PIECE))
+            if not piece:
+                break
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
 
     def _wait_for(self, seconds: float) -> None:
         """Let the connection wait for so long, or until the deadline where that is sooner."""
-        if self._connection and self._connection.sock:  # the last response of a connection takes its socket along
-            self._connection.sock.settimeout(self._remaining(seconds))
+        seconds = self._remaining(seconds)
+        if self._socket and self._socket.fileno() >= 0 and self._socket.gettimeout() != seconds:
+            self._socket.settimeout(seconds)
 
     def _remaining(self, seconds: float) -> float:
         remaining = self._deadline - time.monotonic()
@@ -210,5 +235,6 @@ def saying(what: str) -> Iterator[None]:
         }.get(error.code, "try again, or see the AWS service health page")
         raise WeightsUnavailableError(f"{what}, S3 answers {error.code}: {advice}.") from error
     except OSError as error:
-        reason = error.strerror or first_line(error)
-        raise WeightsUnavailableError(f"{what}: {reason.rstrip('.:')}.") from error
+        reason = (error.strerror or first_line(error)).rstrip(".:")
+        where = f" ({error.filename})" if error.filename else ""
+        raise WeightsUnavailableError(f"{what}: {reason}{where}.") from error

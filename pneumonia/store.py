@@ -8,7 +8,7 @@ pneumonia_classifier.pth                      the same weights, for whoever has 
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ class Boto3Bucket:
         self._name = name
         self._s3 = _client()
 
-    def get(self, key: str) -> Iterator[bytes]:
+    def get(self, key: str) -> Generator[bytes, None, None]:
         """Yield an object's bytes.
 
         Raises:
@@ -85,7 +85,10 @@ class Boto3Bucket:
 def _client() -> "S3Client":
     config = Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"})
     with _saying("S3 cannot be used"):
-        return boto3.client("s3", config=config)
+        try:
+            return boto3.client("s3", config=config)
+        except ValueError as error:  # an endpoint that is no URL
+            raise ConnectionError(first_line(error)) from error
 
 
 def _put_weights(s3: "S3Client", bucket: str, key: str, weights: Path) -> None:

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class Readable(Protocol):
     """What reads objects of one bucket."""
 
-    def get(self, key: str) -> Iterator[bytes]:
+    def get(self, key: str) -> Generator[bytes, None, None]:
         """Yield an object's bytes."""
 
     def close(self) -> None:
@@ -112,7 +112,8 @@ class Weights:
 
     @contextlib.contextmanager
     def _turn(self, seconds: float) -> Iterator[None]:
-        if not self._fetching.acquire(timeout=max(0, seconds)):
+        seconds = max(0.0, seconds)
+        if not self._fetching.acquire(timeout=seconds):
             raise WeightsUnavailableError(
                 f"The weights are still on their way from s3://{self.bucket} after {seconds:.0f} s: try again."
             )
@@ -194,9 +195,10 @@ class _Source:
         file.seek(0)
         file.truncate()
         digest, size = hashlib.sha256(), 0
-        for chunk in self._bucket.get(key):
-            digest.update(chunk)
-            size += file.write(chunk)
+        with contextlib.closing(self._bucket.get(key)) as chunks:  # closed also where the disk is full
+            for chunk in chunks:
+                digest.update(chunk)
+                size += file.write(chunk)
         return digest.hexdigest(), size
 
     def _moved_to(self, region: str | None) -> bool:
@@ -210,8 +212,13 @@ class _Source:
     def _open(self) -> Readable:
         if self._access:
             return Bucket(self._name, self._access, self._deadline)
-        from pneumonia import store  # noqa: PLC0415  # imports boto3: Lambda never comes here
-
+        try:
+            from pneumonia import store  # noqa: PLC0415  # imports boto3, which the image does without
+        except ImportError as error:
+            raise WeightsUnavailableError(
+                "Reading from S3 takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as "
+                "Lambda sets them; with anything else it takes boto3: pip install boto3."
+            ) from error
         return store.Boto3Bucket(self._name)
 
 

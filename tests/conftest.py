@@ -1,5 +1,6 @@
 """What many tests need: moto's server as S3, SageMaker and CloudWatch Logs, and a weights file."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -60,9 +61,10 @@ class Moto:
         return re.findall(r'"([A-Z]+ \S+) HTTP/1\.[01]"', self._log.read_text())
 
 
-@pytest.fixture(scope="session")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
-    log = tmp_path_factory.mktemp("moto") / "log"
+@contextlib.contextmanager
+def running_moto(folder: Path) -> Iterator[Moto]:
+    """Run moto's server, with its log in a folder."""
+    log = folder / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("moto_server"), "--host", "127.0.0.1", "--port", "0"],
@@ -75,6 +77,12 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    with running_moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
 
 
 @pytest.fixture

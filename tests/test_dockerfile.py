@@ -28,6 +28,14 @@ from tests.test_architecture import closure_of, file_of
 
 ROOT = Path(__file__).parent.parent
 BASE = "localhost/lambda-python:base"
+BASE_PACKAGES = {
+    "awslambdaric",
+    "pip",
+    "setuptools",
+    "simplejson",
+    "snapshot-restore-py",
+    "wheel",
+}  # not the Dockerfile's
 MACHINE_SETTINGS = ("/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")  # a mirror, a proxy's certificate
 
 # Lambda's surroundings: a user without rights, nothing to write to but /tmp. buildah's chroot isolation cannot make the
@@ -294,3 +302,24 @@ def test_its_handler_answers_as_the_checkout_does(image: Image, tmp: Path, radio
     assert response["headers"]["content-type"] == "application/json"
     assert (answer["prediction"], answer["model_version"]) == (expected.prediction, expected.model_version)
     assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+@pytest.mark.image
+def test_every_package_in_it_is_imported_by_a_prediction(
+    image: Image, tmp: Path, radiograph: bytes, weights: Path
+) -> None:
+    shutil.copyfile(weights, tmp / "model.pth")
+    script = (ROOT / "benchmarks/packages.py").read_text()
+    done = subprocess.run(
+        image.command(tmp, {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "2048"}, ["python", "-c", script]),
+        input=json.dumps(upload(radiograph)),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    print(done.stdout)
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
+    unused = {name for name, _, is_imported in rows if is_imported == "no"}
+
+    assert {"torch", "fastapi", "pillow"} <= {name for name, _, is_imported in rows if is_imported == "yes"}
+    assert unused <= BASE_PACKAGES

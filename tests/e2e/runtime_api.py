@@ -37,9 +37,14 @@ class RuntimeApi:
     """Hands events to one runtime process after the other, and its answers back.
 
     Use as a context manager, start the process with `AWS_LAMBDA_RUNTIME_API` set to `address`, and call `invoke`.
+
+    Attributes:
+        address: host and port.
+        request_ids: of what was invoked so far, oldest first.
     """
 
     def __init__(self) -> None:
+        self.request_ids: list[str] = []
         self._changed = threading.Condition()
         self._events: deque[tuple[str, bytes, float]] = deque()  # request id, event, deadline
         self._answers: dict[str, dict[str, Any] | InvocationError] = {}
@@ -78,6 +83,7 @@ class RuntimeApi:
             InvocationError: the handler or the initialisation failed, the process ended, or the time is up.
         """
         request_id, deadline = str(uuid.uuid4()), time.time() + timeout
+        self.request_ids.append(request_id)
         with self._changed:
             self._events.append((request_id, json.dumps(event).encode(), deadline))
             self._changed.notify_all()

@@ -1,0 +1,26 @@
+"""Decoding and the network with nothing around them: what an invocation of ours cannot be faster than.
+
+A Lambda handler for benchmarks/serving.py, so that it takes turns with the others under the same conditions.
+"""
+
+import base64
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pneumonia.image import decode, preprocess
+from pneumonia.predictor import load_model
+
+model = load_model(Path(os.environ["MODEL_PATH"]))
+
+
+def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
+    """Answer the event's `image`, base64; `seconds` is what decoding and the network took."""
+    data = base64.b64decode(event["image"])
+    started = time.perf_counter()
+    with torch.inference_mode():
+        model.network(preprocess(decode(data)))
+    return {"statusCode": 200, "seconds": time.perf_counter() - started}

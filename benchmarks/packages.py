@@ -1,0 +1,50 @@
+"""What is installed, how large it is, and whether a serving process imports it.
+
+`python benchmarks/packages.py < EVENT.json` has app.py's handler answer the event, one of a Function URL, and prints a
+Markdown table of the installed distributions. It needs nothing but what serving needs, so it runs in the image too:
+`docker run --rm -i --entrypoint python IMAGE -c "$(cat benchmarks/packages.py)" < EVENT.json`.
+"""
+
+import json
+import sys
+from importlib.metadata import distributions, packages_distributions
+from types import SimpleNamespace
+
+sys.path.insert(0, ".")
+import app
+
+
+def answer(event: dict[str, object]) -> None:
+    """Have the handler answer an event.
+
+    Raises:
+        RuntimeError: it answers that something is wrong.
+    """
+    context = SimpleNamespace(aws_request_id="none", get_remaining_time_in_millis=lambda: 60_000)
+    response = app.handler(event, context)
+    if response["statusCode"] != 200:
+        raise RuntimeError(f"answered {response}")
+
+
+def imported() -> set[str]:
+    """Return the names of the distributions that this process has imported anything of."""
+    owners = packages_distributions()
+    # The .pth file of setuptools imports its `_distutils_hack` in every process: that alone is no use of it.
+    modules = {name.partition(".")[0] for name, module in sys.modules.items() if module} - {"_distutils_hack"}
+    return {owner for module in modules for owner in owners.get(module, [])}
+
+
+def main() -> None:
+    """Print the table."""
+    if text := sys.stdin.read():
+        answer(json.loads(text))
+    used = imported()
+    print("| package | MB | imported |", "|---|---|---|", sep="\n")
+    for distribution in sorted(distributions(), key=lambda one: one.name.lower()):
+        files = [file.locate() for file in distribution.files or []]
+        size = sum(file.stat().st_size for file in files if file.is_file())  # type: ignore[attr-defined]
+        print(f"| {distribution.name} | {size / 1e6:.2f} | {'yes' if distribution.name in used else 'no'} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,463 @@
+"""The function as Lambda runs it: every kind of event, and what may go wrong around it."""
+
+import base64
+import contextlib
+import functools
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urljoin
+
+import pytest
+from PIL import ExifTags, Image
+
+from pneumonia import WEIGHTS_NAME
+from tests.conftest import REGION, Moto
+from tests.e2e.events import (
+    function_url_event,
+    http_api_1_event,
+    http_api_event,
+    load_balancer_event,
+    multipart,
+    rest_api_event,
+)
+from tests.e2e.runtime_api import InvocationError, RuntimeApi
+from tests.synthetic import draw_radiograph
+from tests.test_manifest import manifest_for
+
+PROJECT = Path(__file__).parent.parent.parent
+BUCKET = "weights"
+VERSION = "20260102-030405-0a1b2c3d"
+MAX_EVENT = 6 * 1024 * 1024  # bytes, of a synchronous invocation
+SPARE = [megabytes * 1024 * 1024 for megabytes in (48, 96, 192, 288)]  # a large image takes 200 and more
+Response = dict[str, Any]
+
+
+def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:  # noqa: ANN401  # Pillow's own
+    file = io.BytesIO()
+    image.save(file, kind, **settings)
+    return file.getvalue()
+
+
+XRAY = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "JPEG")
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What stands before the function.
+
+    Attributes:
+        event: makes the event of a request.
+        prefix: what the addresses that clients use have before the path.
+    """
+
+    event: Callable[..., dict[str, Any]]
+    prefix: str = ""
+
+
+GATEWAYS = {
+    "function url": Gateway(function_url_event),
+    "http api": Gateway(http_api_event),
+    "http api, stage": Gateway(functools.partial(http_api_event, stage="prod"), "/prod"),
+    "http api, payload 1.0": Gateway(http_api_1_event),
+    "http api, payload 1.0, stage": Gateway(functools.partial(http_api_1_event, stage="prod"), "/prod"),
+    "rest api": Gateway(rest_api_event, "/prod"),
+    # The stage is called as a path is.
+    "rest api, stage health": Gateway(functools.partial(rest_api_event, stage="health"), "/health"),
+    "load balancer": Gateway(load_balancer_event),
+    "load balancer, multi-value": Gateway(functools.partial(load_balancer_event, multi_value=True)),
+}
+
+
+def upload(data: bytes, gateway: Gateway = GATEWAYS["function url"]) -> dict[str, Any]:
+    """Return the event of a client that sends an image in a form."""
+    body, content_type = multipart("file", "xray", data, "application/octet-stream")
+    event = gateway.event("POST", "/predict", body, {"Content-Type": content_type})
+    assert event["isBase64Encoded"]
+    return event
+
+
+class Function:
+    """One instance of the function: the real runtime client, with a folder of its own, and the API that feeds it.
+
+    Args:
+        folder: an empty folder for all that the instance has.
+        environment: variables on top of those that Lambda sets: where S3 is.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.tmp = folder / "tmp"
+        self.tmp.mkdir()
+        self.task_root = make_task_root(folder / "task")
+        self._log = folder / "log"
+        self.api = RuntimeApi()
+        variables = {
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "2048",
+            "AWS_LAMBDA_FUNCTION_NAME": "pneumonia",
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_RUNTIME_API": self.api.address,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_SESSION_TOKEN": "testing",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "LAMBDA_TASK_ROOT": str(self.task_root),
+            "LANG": "en_US.UTF-8",
+            "TZ": ":UTC",
+            "PATH": os.defpath,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "MODEL_BUCKET": BUCKET,
+            "MODEL_PATH": str(self.tmp / "model.pth"),
+        }
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "awslambdaric", "app.handler"],
+                env=variables | environment,  # and none of ours: Lambda sets no HOME either
+                cwd=self.task_root,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self) -> Self:
+        self.api.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.api.__exit__(kind, error, traceback)
+        print(self._log.read_text())  # pytest shows it where a test fails
+
+    def invoke(self, event: dict[str, Any], timeout: float = 60) -> Response:
+        """Return the response to an event; not answered in time, it is no response, as on Lambda."""
+        return self.api.invoke(event, timeout, self.process)
+
+    def log_of(self, request_id: str) -> str:
+        """Return the lines of the log that name a request."""
+        return "\n".join(line for line in self._log.read_text().splitlines() if request_id in line)
+
+    @contextlib.contextmanager
+    def limited(self, kind: int, limit: int) -> Iterator[None]:
+        """Have the kernel hold the process to a limit."""
+        soft, hard = resource.prlimit(self.process.pid, kind)
+        resource.prlimit(self.process.pid, kind, (limit, hard))
+        try:
+            yield
+        finally:
+            resource.prlimit(self.process.pid, kind, (soft, hard))
+
+    def address_space(self) -> int:
+        """Return how many bytes of address space the process has taken."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[0]
+        return int(pages) * resource.getpagesize()
+
+
+def make_task_root(folder: Path) -> Path:
+    """Copy the code to where nothing can be written."""
+    package = folder / "pneumonia"
+    package.mkdir(parents=True)
+    shutil.copy(PROJECT / "app.py", folder)
+    for path in (PROJECT / "pneumonia").glob("*.py"):
+        shutil.copy(path, package)
+    for path in (package, folder):
+        path.chmod(0o555)
+    return folder
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+class Store(ThreadingHTTPServer):
+    """Stands for S3 where S3 fails: refuses connections until `server_activate`, and says nothing while `silent`.
+
+    Args:
+        weights: the bucket's one object, under the plain key.
+    """
+
+    daemon_threads = False  # server_close waits for them: none is left with an open socket
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _StoreHandler, bind_and_activate=False)
+        self.server_bind()
+        self.objects = {f"/{BUCKET}/{WEIGHTS_NAME}": weights.read_bytes()}
+        self.silent = False
+        self.asked = threading.Event()
+        self.closing = threading.Event()
+        self.environment = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.server_port}"}
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Listen and answer."""
+        self.server_activate()
+        thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield
+        finally:
+            self.closing.set()
+            self.shutdown()
+            thread.join()
+
+
+class _StoreHandler(BaseHTTPRequestHandler):
+    server: Store
+
+    def do_GET(self) -> None:  # http.server's name
+        self.server.asked.set()
+        if self.server.silent:
+            self.server.closing.wait()
+            return
+        missing = b"<Error><Code>NoSuchKey</Code></Error>"
+        data = self.server.objects.get(self.path, missing)
+        with contextlib.suppress(ConnectionError):  # whose time is up goes away
+            self.send_response(404 if data is missing else 200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's name
+        """Say nothing: a failed request shows in the function's answer."""
+
+
+@pytest.fixture
+def store(weights: Path) -> Iterator[Store]:
+    with Store(weights) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def function(moto: Moto, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    """An instance whose S3 works, for many invocations."""
+    moto.make_bucket(BUCKET)
+    objects = {
+        "current.json": json.dumps({"version": VERSION}).encode(),
+        f"releases/{VERSION}/manifest.json": manifest_for(weights, VERSION).to_json().encode(),
+        f"releases/{VERSION}/{WEIGHTS_NAME}": weights.read_bytes(),
+    }
+    for key, data in objects.items():
+        moto.s3().put_object(Bucket=BUCKET, Key=key, Body=data)
+    with Function(tmp_path_factory.mktemp("function"), {"AWS_ENDPOINT_URL": moto.endpoint}) as function:
+        yield function
+
+
+@pytest.fixture(params=list(GATEWAYS.values()), ids=list(GATEWAYS))
+def gateway(request: pytest.FixtureRequest) -> Gateway:
+    gateway: Gateway = request.param
+    return gateway
+
+
+def answer_of(response: Response) -> Any:  # noqa: ANN401  # JSON
+    """Return the JSON in a response."""
+    assert header(response, "content-type") == "application/json"
+    assert header(response, "cache-control") == "no-store"
+    return json.loads(content_of(response))
+
+
+def content_of(response: Response) -> bytes:
+    """Return a response's body as AWS sends it to the client."""
+    body: str = response["body"]
+    return base64.b64decode(body, validate=True) if response["isBase64Encoded"] else body.encode()
+
+
+def header(response: Response, name: str) -> str:
+    """Return a header that a response has once, where AWS takes it from."""
+    values = response.get("multiValueHeaders", {}).get(name) or [response["headers"][name]]
+    assert len(values) == 1
+    return str(values[0])
+
+
+def detail_of(response: Response) -> str:
+    """Return the one sentence of an answer that says what is wrong."""
+    answer = answer_of(response)
+    assert list(answer) == ["detail"]
+    detail: str = answer["detail"]
+    return detail
+
+
+def test_upload_is_answered(function: Function, gateway: Gateway) -> None:
+    response = function.invoke(upload(XRAY, gateway))
+    assert response["statusCode"] == 200
+    answer = answer_of(response)
+    assert answer["prediction"] in {"NORMAL", "PNEUMONIA"}
+    assert answer["model_version"] == VERSION
+
+
+def test_health_and_readiness_are_answered(function: Function, gateway: Gateway) -> None:
+    loaded = function.invoke(gateway.event("GET", "/ready?load=1"))
+    assert (loaded["statusCode"], answer_of(loaded)) == (200, {"ready": True, "model_version": VERSION})
+    ready = function.invoke(gateway.event("GET", "/ready"))
+    assert (ready["statusCode"], answer_of(ready)) == (200, {"ready": True, "model_version": VERSION})
+    health = function.invoke(gateway.event("GET", "/health"))
+    assert (health["statusCode"], answer_of(health)) == (200, {"status": "ok", "model_version": VERSION})
+
+
+def test_text_is_answered_with_what_to_send(function: Function, gateway: Gateway) -> None:
+    event = gateway.event("POST", "/predict", "Röntgenbild".encode(), {"Content-Type": "text/plain; charset=utf-8"})
+    assert (event["body"], event["isBase64Encoded"]) == ("Röntgenbild", False)
+    response = function.invoke(event)
+    assert response["statusCode"] == 422
+    assert detail_of(response).startswith("There is no file in the form: send multipart/form-data")
+
+
+def test_query_that_cannot_be_read_is_told(function: Function, gateway: Gateway) -> None:
+    response = function.invoke(gateway.event("GET", "/ready?load=nonsense"))
+    assert response["statusCode"] == 422
+    assert detail_of(response) == "'load' is not what it can be: see /docs."
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "detail"),
+    [("GET", "/nothing", 404, "Not Found"), ("GET", "/predict", 405, "Method Not Allowed")],
+    ids=["path", "method"],
+)
+def test_unknown_paths_and_methods_are_refused(
+    function: Function, gateway: Gateway, method: str, path: str, status: int, detail: str
+) -> None:
+    response = function.invoke(gateway.event(method, path))
+    assert (response["statusCode"], detail_of(response)) == (status, detail)
+
+
+class _Links(HTMLParser):
+    """Collects what a page has a browser fetch."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = re.findall(r"url: '([^']+)'", page)
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if value and (tag, name) in {("link", "href"), ("script", "src")}]
+
+
+def test_docs_find_all_that_they_need(function: Function, gateway: Gateway) -> None:
+    root = function.invoke(gateway.event("GET", "/"))
+    assert root["statusCode"] in {302, 307}
+    docs = urljoin(f"{gateway.prefix}/", header(root, "location"))
+    assert docs == f"{gateway.prefix}/docs"
+
+    def get(address: str) -> Response:
+        assert address.startswith(f"{gateway.prefix}/")  # else AWS does not lead it here
+        response = function.invoke(gateway.event("GET", address.removeprefix(gateway.prefix)))
+        assert response["statusCode"] == 200
+        return response
+
+    page = get(docs)
+    assert header(page, "content-type").startswith("text/html")
+    links = [urljoin(docs, link) for link in _Links(content_of(page).decode()).found]
+    assert sorted(Path(link).name for link in links) == [
+        "favicon.png",
+        "openapi.json",
+        "swagger-ui-bundle.js",
+        "swagger-ui.css",
+    ]
+    contents = {Path(link).name: get(link) for link in links}
+    schema = answer_of(contents["openapi.json"])
+    assert schema.get("servers", [{"url": ""}]) == [{"url": gateway.prefix}]
+    assert contents["favicon.png"]["isBase64Encoded"]
+    Image.open(io.BytesIO(content_of(contents["favicon.png"]))).verify()
+    assert b"SwaggerUIBundle" in content_of(contents["swagger-ui-bundle.js"])
+
+
+def test_largest_event_is_answered(function: Function) -> None:
+    image = Image.frombytes("L", (2172, 2168), Random(0).randbytes(2172 * 2168))
+    event = upload(encoded(image, "BMP"))  # a byte a pixel
+    assert 0 < MAX_EVENT - len(json.dumps(event)) < 32 * 1024
+    response = function.invoke(event)
+    assert (response["statusCode"], answer_of(response)["model_version"]) == (200, VERSION)
+
+
+def test_nothing_is_written_but_the_weights_and_their_manifest(function: Function) -> None:
+    image = encoded(Image.effect_noise((2000, 2000), 60), "BMP")
+    for _ in range(3):
+        assert function.invoke(upload(image))["statusCode"] == 200
+    assert files_in(function.tmp) == ["manifest.json", "model.pth"]
+    sources = [f"pneumonia/{path.name}" for path in (PROJECT / "pneumonia").glob("*.py")]
+    assert files_in(function.task_root) == sorted(["app.py", "pneumonia", *sources])
+
+    with function.limited(resource.RLIMIT_FSIZE, 0):  # from here on no file can be written, wherever it may be
+        assert function.invoke(upload(image))["statusCode"] == 200
+
+
+def test_full_memory_is_a_fault_that_the_next_request_does_not_see(function: Function) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # turning it takes memory of its own
+    large = upload(encoded(Image.linear_gradient("L").resize((7000, 7000)).convert("RGB"), "PNG", exif=exif))
+    right, small = function.invoke(large), function.invoke(upload(XRAY))
+    assert (right["statusCode"], small["statusCode"]) == (200, 200)
+
+    statuses = []
+    for spare in SPARE:  # the more there is, the later it is full
+        with function.limited(resource.RLIMIT_AS, function.address_space() + spare):
+            response = function.invoke(large)
+            statuses.append(response["statusCode"])
+            if response["statusCode"] == 500:
+                assert detail_of(response).startswith("The server failed at this request")
+                assert "was answered with 500." in function.log_of(function.api.request_ids[-1])
+            else:
+                assert answer_of(response) == answer_of(right)
+            assert answer_of(function.invoke(upload(XRAY))) == answer_of(small)
+    assert 500 in statuses
+
+
+def test_log_names_the_request_that_runs_out_of_time(function: Function) -> None:
+    # Of all that is accepted, this is what takes longest to decode.
+    image = Image.effect_noise((7000, 1), 60).resize((7000, 7000)).convert("CMYK")
+    event = upload(encoded(image, "JPEG", quality=1, progressive=True))
+    with contextlib.suppress(InvocationError):  # a fast machine may have an answer between the warning and the end
+        function.invoke(event, timeout=0.8)
+    request_id = function.api.request_ids[-1]
+    # Lambda would have ended the process; here it comes to the end of what it does.
+    assert function.invoke(function_url_event("GET", "/health"))["statusCode"] == 200
+    log = function.log_of(request_id)
+    assert f"Request {request_id} is about to time out." in log
+
+
+def test_silent_s3_is_told_before_the_time_is_up_and_forgotten(store: Store, tmp_path: Path) -> None:
+    store.silent = True
+    with store.serving(), Function(tmp_path, store.environment) as function:
+        assert function.invoke(function_url_event("GET", "/health"))["statusCode"] == 200
+        assert store.asked.is_set()  # fetching begins before anyone asks for a prediction
+        response = function.invoke(upload(XRAY), timeout=4)  # fails when there is no answer by then
+        assert response["statusCode"] == 503
+        assert re.fullmatch(
+            r"The weights are still on their way from s3://weights after [23] s: try again\.", detail_of(response)
+        )
+        assert "was answered with 503." in function.log_of(function.api.request_ids[-1])
+        assert "about to time out" not in function.log_of(function.api.request_ids[-1])
+
+        store.silent = False  # the connection that got no answer stays as it is
+        response = function.invoke(upload(XRAY))
+        assert response["statusCode"] == 200
+        assert answer_of(response)["model_version"].startswith("sha256-")
+
+
+def test_s3_may_come_up_after_the_function(store: Store, tmp_path: Path) -> None:
+    with Function(tmp_path, store.environment) as function:
+        health = function.invoke(function_url_event("GET", "/health"))
+        assert (health["statusCode"], answer_of(health)) == (200, {"status": "ok", "model_version": None})
+        response = function.invoke(upload(XRAY))
+        assert response["statusCode"] == 503
+        assert detail_of(response).endswith("cannot be read from s3://weights/current.json: Connection refused.")
+        assert files_in(function.tmp) == []
+
+        with store.serving():
+            assert function.invoke(upload(XRAY))["statusCode"] == 200
+        assert files_in(function.tmp) == ["model.pth"]  # such a bucket has no manifest
+        assert function.invoke(upload(XRAY))["statusCode"] == 200  # needs no S3 any more
