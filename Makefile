@@ -4,6 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 MODEL_PATH ?= weights/pneumonia_classifier.pth
 DATA ?= chest_xray
+XRAY ?= xray.jpg
 BIN := .venv/bin
 # PyTorch's CPU wheels: TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu. Unset, the ordinary index serves.
 TORCH_INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL) --index-strategy unsafe-best-match)
@@ -37,8 +38,9 @@ format: .venv/development
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/development  ## the figures in the README
+bench: .venv/development  ## the figures of serving in docs/performance.md; XRAY is a full-size JPEG
 	$(BIN)/python benchmarks/imports.py
+	$(BIN)/python benchmarks/serving.py $(XRAY)
 
 lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --custom-compile-command "make lock" \

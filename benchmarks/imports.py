@@ -1,7 +1,7 @@
-"""What importing torchvision would add to a cold start.
+"""What a cold start imports, and what it would cost to import more.
 
-`python benchmarks/imports.py` starts both ways in turn, each in a new process, and prints a Markdown table of medians
-of CPU seconds (user and system, of the process alone), which other work on the machine changes less than wall time.
+`python benchmarks/imports.py` starts each way in turn, in a new process, and prints a Markdown table of medians of CPU
+seconds (user and system, of the process alone), which other work on the machine changes less than wall time.
 """
 
 import os
@@ -16,9 +16,14 @@ from pathlib import Path
 PROJECT = Path(__file__).parent.parent
 RUNS = 7
 WAYS = {
-    "torch alone": "import torch",
+    "torch": "import torch",
+    "torch, leaner": "from pneumonia.coldstart import lean_imports\nwith lean_imports(): import torch",
+    "FastAPI": "import fastapi",
     "the app, as it is": "import app",
-    "the app and torchvision": "import torchvision, app",
+    "the app, not leaner": "from pneumonia import coldstart\ncoldstart.UNUSED.clear()\nimport app",
+    "the app and botocore's signing": "import app, botocore.auth, botocore.awsrequest, botocore.credentials",
+    "the app and boto3's S3 client": "import app, boto3\nboto3.client('s3', region_name='eu-west-1')",
+    "the app and torchvision": "import app, torchvision",
 }
 
 

@@ -46,7 +46,8 @@ def remove_abandoned(path: Path) -> None:
         OSError: the folder cannot be read or written.
     """
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with contextlib.suppress(FileNotFoundError):  # another process may do the same
+        # Another process may do the same, and in /tmp nobody may remove another user's.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
                 part.unlink()
 

@@ -1,9 +1,11 @@
 import hashlib
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from pneumonia.files import replacing, sha256
+from pneumonia.files import remove_abandoned, replacing, sha256
 from tests.disk import full_after
 
 
@@ -80,6 +82,22 @@ def test_a_full_disk_keeps_the_old_file_and_names_it(tmp_path: Path) -> None:
     assert caught.value.filename == str(path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"old"
+
+
+def test_an_error_that_is_not_the_disks_keeps_its_text(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match=r"^the connection broke off$"), replacing(tmp_path / "file"):
+        raise ConnectionError("the connection broke off")
+
+
+@pytest.mark.parametrize("name", ["file", "file [v1]?*.pth"])
+def test_only_old_temporary_files_of_that_file_are_abandoned(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with replacing(path) as old, replacing(path) as young, replacing(tmp_path / "another") as others:
+        for temporary, minutes in ((old, 16), (young, 14), (others, 16)):
+            os.utime(temporary, (time.time() - 60 * minutes,) * 2)
+        remove_abandoned(path)
+        assert sorted(tmp_path.iterdir()) == sorted([young, others])
+        old.touch()  # to be renamed at the end
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", bytes(3_000_000)])

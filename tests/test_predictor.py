@@ -3,6 +3,7 @@ import io
 import math
 import shutil
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,10 @@ from pneumonia.model import CLASSES, ResNet18, load_weights, save_weights
 from pneumonia.predictor import Predictor
 from pneumonia.weights import RELEASED_WEIGHTS, Weights
 from tests.conftest import Moto
+from tests.faulty_s3 import held, refusal, whole
 from tests.test_manifest import manifest_for
+from tests.test_model import Payload
+from tests.test_weights import PLAIN, standing_for_s3, wait_for_requests
 
 
 @pytest.fixture
@@ -174,6 +178,149 @@ def test_broken_weights_are_told(copy: Path, image: bytes) -> None:
     copy.write_bytes(copy.read_bytes()[:1000])
     with pytest.raises(WeightsError, match=r"model\.pth is not a weights file"):
         Predictor(Weights(copy)).predict(image)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda _: torch.zeros(3), r"holds no plain state dict: save model\.state_dict\(\), not the model itself"),
+        (lambda state: state | {"fc.bias": torch.zeros(1000)}, r"fc\.bias of shape \(1000,\) where this network has"),
+        (lambda state: state | {"payload": Payload(Path("ran"))}, "is not a weights file"),
+    ],
+    ids=["no state dict", "another shape", "code"],
+)
+def test_weights_that_are_none_of_ours_are_told(
+    change: Callable[[dict[str, object]], object],
+    message: str,
+    tmp_path: Path,
+    image: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(change(dict(ResNet18().state_dict())), "model.pth")
+    predictor = Predictor(Weights(Path("model.pth")))
+    for _ in range(2):
+        with pytest.raises(WeightsError, match=message):
+            predictor.predict(image)
+    assert predictor.model_version is None
+    assert list(Path().iterdir()) == [Path("model.pth")]  # code would have made a folder
+
+
+def test_half_a_file_is_fetched_anew_where_there_is_a_bucket(
+    moto: Moto, bucket: str, weights: Path, copy: Path, image: bytes
+) -> None:
+    store.publish(weights, manifest_for(weights), bucket)
+    copy.write_bytes(weights.read_bytes()[:1_000_000])
+    answer = Predictor(Weights(copy, bucket)).predict(image)
+    assert answer.model_version == "20260102-030405-0a1b2c3d"
+    assert copy.read_bytes() == weights.read_bytes()
+    assert downloads(moto, bucket) == 1
+
+
+def test_half_a_file_is_told_where_there_is_no_other(bucket: str, weights: Path, copy: Path, image: bytes) -> None:
+    half = weights.read_bytes()[:1_000_000]
+    copy.write_bytes(half)
+    with pytest.raises(WeightsError, match=r"model\.pth is not a weights file that torch\.save wrote whole"):
+        Predictor(Weights(copy)).predict(image)
+    with pytest.raises(
+        WeightsUnavailableError, match=rf"cannot be had from s3://{bucket}/{WEIGHTS_NAME}, S3 answers NoS"
+    ):
+        Predictor(Weights(copy, bucket)).predict(image)
+    assert copy.read_bytes() == half
+
+
+def test_empty_object_in_the_bucket_is_told(moto: Moto, bucket: str, tmp_path: Path, image: bytes) -> None:
+    moto.s3().put_object(Bucket=bucket, Key=WEIGHTS_NAME, Body=b"")
+    with pytest.raises(WeightsError, match=r"model\.pth is not a weights file"):
+        Predictor(Weights(tmp_path / "model.pth", bucket)).predict(image)
+
+
+def test_fifty_requests_to_a_cold_process_load_once_and_are_answered_right(
+    moto: Moto, bucket: str, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = dataclasses.replace(manifest_for(weights), calibration=Calibration())
+    store.publish(weights, manifest, bucket)
+    path = tmp_path / "model.pth"
+    pictures = [Image.effect_noise((64, 64), 20 * number) for number in range(1, 6)]
+    images = []
+    for picture in pictures:
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        images.append(file.getvalue())
+    predictor = Predictor(Weights(path, bucket))
+    together = threading.Barrier(50)
+
+    def ask(number: int) -> dict[str, float]:
+        together.wait()
+        return predictor.predict(images[number % 5], 120).probabilities
+
+    with caplog.at_level("INFO", "pneumonia"), ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, range(50)))
+    expected = [softmax(weights, image).tolist() for image in images]
+    for number, answer in enumerate(answers):
+        assert list(answer.values()) == pytest.approx(expected[number % 5], abs=1e-5)
+    assert downloads(moto, bucket) == 1
+    assert len([line for line in caplog.messages if line.startswith("loaded ")]) == 1
+
+
+def test_who_has_less_time_than_a_load_takes_is_told(
+    weights: Path, tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    predictor = Predictor(Weights(tmp_path / "model.pth", "models"))
+    answers = {PLAIN: [held(gate, whole(weights.read_bytes()))]}
+    with standing_for_s3(monkeypatch, answers) as server, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(predictor.predict, image)
+        wait_for_requests(server, 1)
+        for seconds, shown in ((0.6, 1), (-5.0, 0)):
+            with pytest.raises(WeightsUnavailableError) as caught:
+                predictor.predict(image, seconds)
+            assert str(caught.value) == f"The model is still being loaded after {shown} s: try again."
+        gate.set()
+        assert first.result().model_version.startswith("sha256-")
+        assert predictor.predict(image, 0) == first.result()
+    assert server.count(PLAIN) == 1
+
+
+def test_load_that_would_take_too_long_is_given_up_and_tried_again(
+    weights: Path, tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    predictor = Predictor(Weights(tmp_path / "model.pth", "models"))
+    content = whole(weights.read_bytes())
+    with standing_for_s3(monkeypatch, {PLAIN: [held(gate, content), content]}):
+        with pytest.raises(WeightsUnavailableError, match="the time for it is over"):
+            predictor.predict(image, 0.5)
+        assert predictor.predict(image).model_version.startswith("sha256-")
+        gate.set()
+
+
+def test_fetch_in_the_background_is_the_only_one(
+    moto: Moto, bucket: str, weights: Path, tmp_path: Path, image: bytes
+) -> None:
+    store.publish(weights, manifest_for(weights), bucket)
+    source = Weights(tmp_path / "model.pth", bucket)
+    source.fetch_in_background(60)
+    assert Predictor(source).predict(image).model_version == "20260102-030405-0a1b2c3d"
+    assert downloads(moto, bucket) == 1
+
+
+def test_failed_fetch_in_the_background_does_no_harm(
+    weights: Path, tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Weights(tmp_path / "model.pth", "models")
+    answers = {PLAIN: [refusal(403, "ExpiredToken"), whole(weights.read_bytes())]}
+    with standing_for_s3(monkeypatch, answers) as server:
+        source.fetch_in_background(60)
+        wait_for_requests(server, 1)
+        assert Predictor(source).predict(image).model_version.startswith("sha256-")
+    assert server.count(PLAIN) == 2
+
+
+def downloads(moto: Moto, bucket: str) -> int:
+    """Return how often a release's weights were asked for."""
+    asked = [request for request in moto.requests() if request.startswith(f"GET /{bucket}/releases/")]
+    return len([request for request in asked if request.endswith(WEIGHTS_NAME)])
 
 
 def test_folder_in_place_of_the_weights_is_told(tmp_path: Path, image: bytes) -> None:
