@@ -67,6 +67,8 @@ EXAMPLE = {
 NO_FORM = "There is no file in the form: send multipart/form-data with the X-ray as field 'file'."
 # What FastAPI and Starlette find wrong before a route is asked, in our words.
 SENTENCES = {
+    404: "There is nothing at this address: /docs lists what there is.",
+    405: "This address does not take that method: /docs lists what it takes.",
     400: "The body is no form that can be read: send multipart/form-data with the X-ray as field 'file'.",
     413: f"The upload has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image.",
 }
@@ -138,7 +140,7 @@ def create_app(predictor: Predictor) -> FastAPI:
     @app.get(
         "/ready",
         operation_id="ready",
-        responses={503: UNAVAILABLE},
+        responses={422: {"model": Problem, "description": "Another value than `load` can be"}, 503: UNAVAILABLE},
         summary="Tell whether the model is loaded, or load it",
     )
     def ready(

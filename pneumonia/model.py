@@ -1,7 +1,7 @@
 """The network, its classes, and its weights on disk.
 
 `ResNet18` takes the state dict of torchvision's `resnet18` with two outputs and gives the same outputs, without the
-import of torchvision (its cost: benchmarks/imports.py). Training uses torchvision's own.
+import of torchvision (its cost: docs/performance.md). Training uses torchvision's own.
 """
 
 import io

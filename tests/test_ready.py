@@ -61,7 +61,7 @@ def test_another_value_is_answered_with_one_sentence(client: TestClient, value: 
 def test_other_methods_are_refused(client: TestClient) -> None:
     response = client.post("/ready?load=1")
     assert response.status_code == 405
-    assert response.json() == {"detail": "Method Not Allowed"}
+    assert response.json() == {"detail": "This address does not take that method: /docs lists what it takes."}
 
 
 def test_it_is_documented(client: TestClient) -> None:

@@ -324,7 +324,10 @@ def test_query_that_cannot_be_read_is_told(function: Function, gateway: Gateway)
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "detail"),
-    [("GET", "/nothing", 404, "Not Found"), ("GET", "/predict", 405, "Method Not Allowed")],
+    [
+        ("GET", "/nothing", 404, "There is nothing at this address: /docs lists what there is."),
+        ("GET", "/predict", 405, "This address does not take that method: /docs lists what it takes."),
+    ],
     ids=["path", "method"],
 )
 def test_unknown_paths_and_methods_are_refused(
