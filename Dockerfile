@@ -26,9 +26,9 @@ COPY pneumonia/__init__.py pneumonia/calibration.py pneumonia/coldstart.py pneum
      pneumonia/s3.py pneumonia/store.py pneumonia/weights.py ./pneumonia/
 
 # Lambda runs as a user without rights, whatever the modes in the checkout were, on a read-only file system, where Python
-# could not keep byte code. The import is the proof that nothing is missing; only a download imports the store.
+# could not keep byte code. The import is the proof that nothing is missing.
 RUN chmod -R a+rX . \
  && python -m compileall -q . \
- && python -c "import app, pneumonia.store; app.handler"
+ && python -c "import app; app.handler"
 
 CMD ["app.handler"]

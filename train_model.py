@@ -549,7 +549,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint-dir", type=Path, default=checkpoint_dir, metavar="DIR", help="to resume from (%(default)s)"
     )
     workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    parser.add_argument("--epochs", type=int, default=12, metavar="N", help="(%(default)s)")
+    parser.add_argument("--epochs", type=int, default=15, metavar="N", help="(%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="(%(default)s)")
     parser.add_argument("--learning-rate", type=float, default=5e-4, metavar="X", help="at its peak (%(default)s)")
     parser.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(%(default)s)")

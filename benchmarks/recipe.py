@@ -116,7 +116,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each variant (%(default)s)")
     parser.add_argument("--folds", type=int, default=5, metavar="N", help="3 or more (%(default)s)")
     parser.add_argument("--hold-out", default="", metavar="PATTERN", help="file names that are only tested on")
-    parser.add_argument("--epochs", type=int, default=12, metavar="N", help="(%(default)s)")
+    parser.add_argument("--epochs", type=int, default=15, metavar="N", help="(%(default)s)")
     return parser.parse_args(argv)
 
 

@@ -190,8 +190,10 @@ def make_base(buildah: Buildah, suite: str, mirror: str) -> None:
     entrypoint.write_text('#!/bin/sh\nexec python -m awslambdaric "$1"\n')
     entrypoint.chmod(0o755)
     (root / "usr/bin/python").symlink_to("python3")
-    for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):  # Debian's word against pip; AWS's base has none
-        marker.unlink()
+    # Debian's word against pip, and its start-up code of setuptools: AWS's base has neither.
+    for pattern in ("usr/lib/python3*/EXTERNALLY-MANAGED", "usr/lib/python3/dist-packages/distutils-precedence.pth"):
+        for path in root.glob(pattern):
+            path.unlink()
     if index := os.environ.get("PIP_INDEX_URL"):
         buildah("config", f"--env=PIP_INDEX_URL={index}", container)
     pins = (ROOT / "requirements-dev.txt").read_text()
