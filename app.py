@@ -3,6 +3,7 @@
 The order of imports is what makes a cold start short: docs/performance.md has what each part saves.
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -16,10 +17,11 @@ from pneumonia.weights import Weights
 logging.basicConfig()
 logging.getLogger("pneumonia").setLevel(logging.INFO)
 weights = Weights.from_environment()
-if "AWS_LAMBDA_RUNTIME_API" in os.environ:  # there is a process because a request waits for it
+on_lambda = "AWS_LAMBDA_RUNTIME_API" in os.environ
+if on_lambda:  # there is a process because a request waits for it
     weights.fetch_in_background(seconds=60)
 
-with lean_imports():
+with lean_imports() if on_lambda else contextlib.nullcontext():
     import torch
     from fastapi import Depends, FastAPI, Query, Request, UploadFile
     from fastapi.exceptions import HTTPException, RequestValidationError

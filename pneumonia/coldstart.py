@@ -19,7 +19,8 @@ UNUSED: dict[str, ModuleType | None] = {
 def lean_imports() -> Iterator[None]:
     """Import without the modules in UNUSED, and without garbage collection, which finds none in modules.
 
-    Afterwards those modules can be imported as ever. Changes nothing for modules that were imported before.
+    For processes that do nothing but serve: torchvision and torch.compile would miss torch._meta_registrations, unless
+    it is imported afterwards and before them. Changes nothing for modules that were imported before.
     """
     absent = {name: stand_in for name, stand_in in UNUSED.items() if name not in sys.modules}
     sys.modules.update(absent)  # type: ignore[arg-type]  # None, in there, makes an import fail
