@@ -34,7 +34,7 @@ check: .venv/development  ## lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/development
+format: .venv/development  ## mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -48,7 +48,7 @@ lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --custom-compile-command "make lock" \
 		pyproject.toml --extra train --group dev --constraint requirements.txt --output-file requirements-dev.txt
 
-clean:
+clean:  ## remove .venv
 	rm -rf .venv
 
 .venv/bin/uv:

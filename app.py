@@ -29,6 +29,7 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
     from fastapi_offline import FastAPIOffline
     from mangum import Mangum
     from pydantic import BaseModel
+    from starlette.concurrency import run_in_threadpool
     from starlette.datastructures import Headers, MutableHeaders
     from starlette.exceptions import HTTPException as StarletteHTTPException
     from starlette.formparsers import MultiPartParser
@@ -50,7 +51,7 @@ ANSWER_SECONDS = 1.0  # what an invocation keeps of its time for everything but 
 
 DESCRIPTION = """Tells PNEUMONIA from NORMAL on a frontal chest X-ray of a child.
 
-**Not medical advice.** A demonstration of training and serving, no medical device: do not diagnose with it."""
+**Not medical advice.** A demonstration of training and serving, not a medical device: do not diagnose with it."""
 
 STATUS: dict[type[Exception], int] = {
     ImageError: 400,
@@ -71,7 +72,7 @@ NO_FORM = "There is no file in the form: send multipart/form-data with the X-ray
 SENTENCES = {
     404: "There is nothing at this address: /docs lists what there is.",
     405: "This address does not take that method: /docs lists what it takes.",
-    400: "The body is no form that can be read: send multipart/form-data with the X-ray as field 'file'.",
+    400: "The body is not a form that can be read: send multipart/form-data with the X-ray as field 'file'.",
     413: f"The upload has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image.",
 }
 
@@ -100,7 +101,7 @@ UNAVAILABLE = {"model": Problem, "description": "The model's weights are not to 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The class that the operating point gives, calibrated probabilities, and reasons to doubt: with "
-        "the warning `uncertain`, have someone look who can tell",
+        "the warning `uncertain`, have an expert look",
         "content": {"application/json": {"example": EXAMPLE}},
     },
     400: {"model": Problem, "description": "Not an image, or a broken one"},
@@ -142,16 +143,16 @@ def create_app(predictor: Predictor) -> FastAPI:
     @app.get(
         "/ready",
         operation_id="ready",
-        responses={422: {"model": Problem, "description": "Another value than `load` can be"}, 503: UNAVAILABLE},
+        responses={422: {"model": Problem, "description": "Invalid value of `load`"}, 503: UNAVAILABLE},
         summary="Tell whether the model is loaded, or load it",
     )
-    def ready(
+    async def ready(  # async: answers even while every thread waits
         request: Request,
         load: Annotated[bool, Query(description="Load the model first, if need be")] = False,  # noqa: FBT002
     ) -> Readiness:
         """Ask with `?load=1` to warm an instance up, or as a readiness probe; without, nothing is loaded."""
         if load:
-            predictor.load(seconds_to_load(request))
+            await run_in_threadpool(predictor.load, seconds_to_load(request))
         return Readiness(ready=predictor.model_version is not None, model_version=predictor.model_version)
 
     @app.get("/", include_in_schema=False)
@@ -184,14 +185,17 @@ def seconds_to_load(request: Request) -> float:
 
 
 def answer_problem(_: Request, error: Exception) -> JSONResponse:
-    """Answer an error of ours with its sentence."""
-    return JSONResponse({"detail": str(error)}, STATUS[type(error)])
+    """Answer an error of ours with its sentence; the log gets those that the client cannot help."""
+    status = STATUS[type(error)]
+    if status >= 500:
+        logger.error("%s", error)
+    return JSONResponse({"detail": str(error)}, status)
 
 
 def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     """Answer a request without an upload, or with another value than `load` takes."""
     place = error.errors()[0]["loc"]
-    detail = NO_FORM if place[0] == "body" else f"'{place[-1]}' is not what it can be: see /docs."
+    detail = NO_FORM if place[0] == "body" else f"'{place[-1]}' has a value that it cannot have: see /docs."
     return JSONResponse({"detail": detail}, 422)
 
 
@@ -203,7 +207,7 @@ def answer_refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
 
 def answer_fault(_: Request, _error: Exception) -> JSONResponse:
     """Answer a fault of ours; the log gets its traceback, and the client none."""
-    detail = "The server failed at this request, which its log tells more of: try again."
+    detail = "The server failed at this request, and its log has the details: try again."
     return JSONResponse({"detail": detail}, 500, {"Cache-Control": "no-store"})  # it is made outside of NoStore
 
 
@@ -226,7 +230,7 @@ class BodyLimit:
             return message
 
         declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        if declared.isdecimal() and int(declared) > left:
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > left):  # Python reads no endless number
             await JSONResponse({"detail": SENTENCES[413]}, 413)(scope, receive, send)
         else:
             await self._app(scope, receive_some, send)
@@ -257,11 +261,12 @@ class Stage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, with the stage as the root that paths lie below, where the client has it in its address."""
-        context = scope["aws.event"].get("requestContext", {})
+        context = scope["aws.event"].get("requestContext") or {}
         # The path that the client asked for. A REST API takes the stage off another one, an HTTP API leaves it on.
-        path = unquote(context.get("path", "")) or scope["path"]
-        root = f"/{context.get('stage', '$default')}"
-        if f"{path}/".startswith(f"{root}/"):
+        path = unquote(context.get("path") or "") or scope["path"]
+        stage = context.get("stage") or "$default"  # which is in nobody's address
+        root = f"/{stage}"
+        if stage != "$default" and f"{path}/".startswith(f"{root}/"):
             scope = {**scope, "path": path, "root_path": root}
         await self._app(scope, receive, send)
 

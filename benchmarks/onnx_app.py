@@ -1,7 +1,8 @@
 """The same network served by ONNX Runtime instead of torch: what a user would pick who wants the least.
 
-As lean as ours where the engine lets it be: Pillow and NumPy for preprocessing, boto3 for the download, imported when
-it is needed. benchmarks/serving.py exports the network, in float32, and puts it into the bucket.
+Pillow and NumPy for preprocessing, boto3 for the download, imported when it is needed. It could be leaner by what ours
+does: signed GETs, a download in the background, leaner imports, half precision at rest. benchmarks/serving.py exports
+the network, in float32, and puts it into the bucket.
 """
 
 import io

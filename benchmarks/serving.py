@@ -7,7 +7,7 @@ local S3 server (moto's), taking turns within a round.
 ours             app.py
 straightforward  benchmarks/straightforward_app.py, what tutorials show; float32 weights
 onnx             benchmarks/onnx_app.py, the network by ONNX Runtime; float32 weights
-import torch     `python -c "import torch"`, the floor of everything that imports torch
+import torch     `python -c "import torch"`, all of it; ours leaves a part out
 bare             benchmarks/bare.py, decoding and the network alone
 
 cold       from starting the process to the first answer, wall time; and the bytes fetched
@@ -79,10 +79,9 @@ class Bench:
     def environment(self, name: str, threads: int | None = None) -> dict[str, str]:
         """Return the variables that an app runs with; its temporary folder is empty."""
         temporary = tempfile.mkdtemp(dir=self.folder)
-        # Torch's own default, all cores, unless a number is asked for; and what the image sets.
+        # Torch's own default, all cores, unless a number is asked for; and, for all apps alike, what the image sets.
         chosen = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        if name == "ours":
-            chosen |= dict(re.findall(r"^ENV (\w+)=(\S+)$", (PROJECT / "Dockerfile").read_text(), re.MULTILINE))
+        chosen |= dict(re.findall(r"^ENV (\w+)=(\S+)$", (PROJECT / "Dockerfile").read_text(), re.MULTILINE))
         return (
             {key: value for key, value in os.environ.items() if not key.endswith("_PROXY")}
             | self.moto.environment

@@ -8,7 +8,7 @@ from types import ModuleType
 
 # What torch and FastAPI import in every process, and serving never uses.
 UNUSED: dict[str, ModuleType | None] = {
-    # Shapes without values, for torch.compile and torch.export: a quarter of torch's import.
+    # Shapes without values, for torch.compile and torch.export: a quarter of torch's import or more.
     "torch._meta_registrations": ModuleType("torch._meta_registrations"),
     # FastAPI asks of every annotation whether it is a model of Pydantic 1, and takes an ImportError for a no.
     "pydantic.v1": None,

@@ -18,6 +18,8 @@ MEAN = (0.485, 0.456, 0.406)  # ImageNet's, per RGB channel of values in [0, 1],
 STD = (0.229, 0.224, 0.225)
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_BYTES = 20 * 1024 * 1024
+MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; a file of thousands would be decoded for minutes
+RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
 MAX_PIXELS = 50_000_000  # the largest radiographs have about 20 million
 
 PREPROCESSING = {
@@ -64,6 +66,10 @@ def decode(data: bytes) -> Image.Image:
         )
     if not data:
         raise ImageError("The file is empty: send a chest X-ray as JPEG, PNG, BMP, TIFF or WebP.")
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ImageTooLargeError(f"The JPEG has more than {MAX_SCANS} scans, of which each costs time: save it anew.")
+    if data.startswith(b"BM") and data[30:34] in RUN_LENGTH_CODED:
+        raise UnsupportedImageError("Run-length encoded BMP files are not read: save the X-ray as JPEG or PNG.")
     try:
         # Pillow's own guard only warns below twice its limit; ours comes before any pixel is decoded.
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:

@@ -64,9 +64,11 @@ def parse(text: str | bytes, source: str) -> Manifest:
     """
     try:
         content = json.loads(text)
+        if not isinstance(content["version"], str):
+            raise TypeError(f"its version is {content['version']!r:.200}")
         content["calibration"] = calibration_in(content)
         return Manifest(**{field.name: content[field.name] for field in dataclasses.fields(Manifest)})
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise WeightsError(f"{source} is no manifest that can be read ({error!r}): promote the model again.") from error
 
 

@@ -5,6 +5,7 @@ import of torchvision (its cost: docs/performance.md). Training uses torchvision
 """
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,7 +111,9 @@ def load_weights(path: Path) -> ResNet18:
     with torch.device("meta"):  # no memory and no random numbers for values that loading replaces
         network = ResNet18()
     _check_shapes(state, network.state_dict(), path)
-    network.load_state_dict({name: _in_use(tensor) for name, tensor in state.items()}, assign=True)
+    values = {name: _in_use(tensor) for name, tensor in state.items()}
+    _check_values(values, path)
+    network.load_state_dict(values, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
 
@@ -181,6 +184,14 @@ def _check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
             raise WeightsError(f"{path} has {name} of type {state[name].dtype}, but {tensor.dtype} is expected.")
         if state[name].is_meta or state[name].layout is not torch.strided:
             raise WeightsError(f"{path} has {name} without values of its own: save plain, dense tensors.")
+
+
+def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
+    # ReLU may turn what is not a number into 0, and the answer would look like any other. One sum finds it soonest.
+    broken = [name for name, tensor in state.items() if not math.isfinite(tensor.sum())]
+    broken += [name for name, tensor in state.items() if name.endswith("running_var") and tensor.min() < 0]
+    if broken:
+        raise WeightsError(f"{path} has values that no training leaves in {_some(broken)}: promote another model.")
 
 
 def _some(names: list[str]) -> str:

@@ -49,7 +49,7 @@ class Prediction:
     warnings: list[str] = field(
         metadata={
             "description": "Reasons to doubt the answer. `uncertain`: P(PNEUMONIA) is so near to the operating point "
-            "that a little more or less would have turned the answer, as for a tenth of the validation images."
+            "that a little more or less would have changed the answer, as for a tenth of the validation images."
         }
     )
 
@@ -95,9 +95,9 @@ class Predictor:
         self._model: Model | None = None
         self._failure: PneumoniaError | None = None
         self._failures = 0
-        # However many ask at once, as many images are decoded as there are cores, and one network runs, on all cores:
-        # more would take more memory and more time. One thread runs it: torch gives each caller a set of threads.
-        self._decoding = threading.Semaphore(os.cpu_count() or 1)
+        # However many ask at once, two images at most are decoded, and one network runs, on all cores: more would take
+        # more memory, up to 1 GB an image, and more time. One thread runs it: torch gives each caller a set of threads.
+        self._decoding = threading.Semaphore(min(2, os.cpu_count() or 1))
         self._inference = ThreadPoolExecutor(1, "inference")
 
     @property

@@ -69,14 +69,15 @@ class Access:
     def from_environment(cls) -> "Access | None":
         """Return what the environment says, as Lambda's always does; None where finding it takes boto3."""
         given = os.environ
-        key_id, secret = given.get("AWS_ACCESS_KEY_ID"), given.get("AWS_SECRET_ACCESS_KEY")
-        region = given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION")
+        # A line break at the end, as files of secrets have one, would break the request's headers.
+        key_id, secret = (given.get(name, "").strip() for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+        region = (given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION") or "").strip()
         if not (key_id and secret and region) or any(map(given.get, BOTO3_SETTINGS)):
             return None
         endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL") or None
         if endpoint and not re.match("https?://", endpoint):
             return None  # boto3 says what is wrong with it
-        access = cls(key_id, secret, given.get("AWS_SESSION_TOKEN") or None, region, endpoint)
+        access = cls(key_id, secret, given.get("AWS_SESSION_TOKEN", "").strip() or None, region, endpoint)
         scheme, host, _ = access.address("bucket", "")
         is_proxied = scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
         return None if is_proxied or re.search("iso|eusc", region) else access  # two partitions with names of their own

@@ -235,7 +235,7 @@ def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
             return None
         try:
             version = str(json.loads(current)["version"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise WeightsError(f"s3://{bucket}/{CURRENT_NAME} names no version: promote the model again.") from error
         key = f"releases/{version}/{MANIFEST_NAME}"
         return parse(source.read(key), f"s3://{bucket}/{key}")

@@ -313,3 +313,23 @@ def test_one_channel_is_normalised_as_three_alike_bit_for_bit() -> None:
 def test_float_pixels_are_normalised_as_integers_are() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     assert torch.equal(normalize(pixels), normalize(pixels.float()))
+
+
+def test_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
+    file = io.BytesIO()
+    Image.linear_gradient("L").save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    assert decode(data).size == (256, 256)
+    start = data.rindex(b"\xff\xda")
+    scan = data[start : data.rindex(b"\xff\xd9")]
+    with pytest.raises(ImageTooLargeError, match="more than 100 scans"):
+        decode(data[:start] + scan * 100 + b"\xff\xd9")
+
+
+def test_run_length_encoded_bmp_is_not_read() -> None:
+    file = io.BytesIO()
+    Image.linear_gradient("L").save(file, "BMP")
+    data = file.getvalue()
+    assert decode(data).size == (256, 256)
+    with pytest.raises(UnsupportedImageError, match="Run-length encoded BMP files are not read"):
+        decode(data[:30] + b"\1\0\0\0" + data[34:])

@@ -101,3 +101,15 @@ def test_no_manifest_beside_the_weights(file: Path, content: str | None) -> None
     if content is not None:
         file.with_name(MANIFEST_NAME).write_text(content)
     assert manifest_of(file) is None
+
+
+@pytest.mark.parametrize("version", [5, None, ["1"]])
+def test_version_that_is_no_name_is_refused(weights: Path, version: object) -> None:
+    content = json.loads(manifest_for(weights).to_json()) | {"version": version}
+    with pytest.raises(WeightsError, match="is no manifest that can be read"):
+        parse(json.dumps(content), "manifest.json")
+
+
+def test_endless_nesting_is_refused() -> None:
+    with pytest.raises(WeightsError, match="is no manifest that can be read"):
+        parse("[" * 200_000, "manifest.json")

@@ -220,3 +220,20 @@ def test_weights_of_another_network_are_refused(
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_weights(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("conv1.weight", float("nan")),
+        ("layer4.1.conv2.weight", float("inf")),
+        ("layer2.0.bn1.running_var", -5.0),
+        ("fc.bias", float("-inf")),
+    ],
+)
+def test_values_that_no_training_leaves_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    state = ResNet18().state_dict()
+    state[name].view(-1)[0] = value
+    save_weights(state, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=rf"values that no training leaves in {name}: promote another model"):
+        load_weights(tmp_path / "weights.pth")

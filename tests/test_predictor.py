@@ -168,10 +168,10 @@ def test_who_waited_while_a_load_failed_shares_its_failure(
 
 def test_network_without_finite_probabilities_gives_no_answer(tmp_path: Path, image: bytes) -> None:
     state = ResNet18().state_dict()
-    state["fc.bias"][0] = float("nan")
+    state["fc.bias"][0] = 3e38  # finite, but not when divided by the temperature
     save_weights(state, tmp_path / "model.pth")
     with pytest.raises(WeightsError, match=r"gives no finite probabilities: promote another model"):
-        Predictor(Weights(tmp_path / "model.pth")).predict(image)
+        calibrated(tmp_path / "model.pth", Calibration(temperature=0.1)).predict(image)
 
 
 def test_broken_weights_are_told(copy: Path, image: bytes) -> None:

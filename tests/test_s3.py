@@ -385,3 +385,13 @@ def test_what_fails_becomes_a_sentence(error: Exception, sentence: str) -> None:
     with pytest.raises(WeightsUnavailableError) as caught, saying("It fails"):
         raise error
     assert str(caught.value) == sentence
+
+
+def test_line_breaks_around_credentials_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key\n")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret\n")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token\n")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1\n")
+    access = Access.from_environment()
+    assert access
+    assert (access.key_id, access.secret, access.token, access.region) == ("key", "secret", "token", "eu-west-1")
