@@ -212,7 +212,8 @@ def test_network_without_finite_probabilities_is_told(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = ResNet18().state_dict()
-    state["fc.bias"][0] = float("nan")
+    state["layer4.1.bn2.weight"].fill_(3e35)  # every value is finite, but not what they give
+    state["fc.weight"].fill_(1e4)
     save_weights(state, tmp_path / "model.pth")
     sentence = failure([str(tmp_path / "model.pth"), str(drawn), "--output", str(tmp_path / "report")], capsys)
     assert "gives no finite probabilities: evaluate another one." in sentence

@@ -255,7 +255,8 @@ def archive_of(state: dict[str, torch.Tensor], report: object, tmp_path: Path) -
 
 def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None:
     state = ResNet18().state_dict()
-    state["fc.bias"][0] = float("nan")
+    state["layer4.1.bn2.weight"].fill_(3e35)  # every value is finite, but not what they give
+    state["fc.weight"].fill_(1e4)
     path = archive_of(state, REPORT, tmp_path)
     with pytest.raises(WeightsError, match=r"outputs of the network in .* are not finite: training diverged"):
         promote_model.promote(str(path), None, tmp_path / "released")
