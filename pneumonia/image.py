@@ -6,6 +6,7 @@ bit; a test holds that.
 """
 
 import io
+import struct
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,6 +20,7 @@ STD = (0.229, 0.224, 0.225)
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_BYTES = 20 * 1024 * 1024
 MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; a file of thousands would be decoded for minutes
+MAX_PIECES = 65_536  # strips or tiles of a TIFF, usually some hundreds; Pillow makes an object of each as it opens it
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
 MAX_PIXELS = 50_000_000  # the largest radiographs have about 20 million
 
@@ -66,10 +68,7 @@ def decode(data: bytes) -> Image.Image:
         )
     if not data:
         raise ImageError("The file is empty: send a chest X-ray as JPEG, PNG, BMP, TIFF or WebP.")
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
-        raise ImageTooLargeError(f"The JPEG has more than {MAX_SCANS} scans, of which each costs time: save it anew.")
-    if data.startswith(b"BM") and data[30:34] in RUN_LENGTH_CODED:
-        raise UnsupportedImageError("Run-length encoded BMP files are not read: save the X-ray as JPEG or PNG.")
+    _refuse_what_takes_endless(data)
     try:
         # Pillow's own guard only warns below twice its limit; ours comes before any pixel is decoded.
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -89,6 +88,30 @@ def decode(data: bytes) -> Image.Image:
         raise ImageTooLargeError(f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one.") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken data
         raise ImageError("The image is broken: it begins well but cannot be decoded to its end.") from error
+
+
+def _refuse_what_takes_endless(data: bytes) -> None:
+    """Refuse small files that would be decoded for minutes, before Pillow begins."""
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ImageTooLargeError(f"The JPEG has more than {MAX_SCANS} scans, of which each costs time: save it anew.")
+    if data.startswith(b"BM") and data[30:34] in RUN_LENGTH_CODED:
+        raise UnsupportedImageError("Run-length encoded BMP files are not read: save the X-ray as JPEG or PNG.")
+    if _tiff_pieces(data) > MAX_PIECES:
+        raise ImageTooLargeError(f"The TIFF is in more than {MAX_PIECES:,} pieces: save it in fewer strips.")
+
+
+def _tiff_pieces(data: bytes) -> int:
+    """Return the number of strips or tiles that a TIFF's first image says it has, 0 for anything else (TIFF 6.0)."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    try:
+        if not order:
+            return 0
+        (offset,) = struct.unpack_from(f"{order}I", data, 4)
+        (entries,) = struct.unpack_from(f"{order}H", data, offset)
+        fields = [struct.unpack_from(f"{order}HHI", data, offset + 2 + 12 * number) for number in range(entries)]
+    except struct.error:  # cut off: decoding says so
+        return 0
+    return max((count for tag, _, count in fields if tag in {273, 324}), default=0)
 
 
 def resize(image: Image.Image) -> torch.Tensor:

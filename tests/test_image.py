@@ -333,3 +333,12 @@ def test_run_length_encoded_bmp_is_not_read() -> None:
     assert decode(data).size == (256, 256)
     with pytest.raises(UnsupportedImageError, match="Run-length encoded BMP files are not read"):
         decode(data[:30] + b"\1\0\0\0" + data[34:])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tag", [273, 324])
+def test_tiff_of_endless_pieces_is_refused_before_it_is_opened(order: str, tag: int) -> None:
+    magic = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    field = struct.pack(f"{order}HHII", tag, 4, 65_537, 26)
+    with pytest.raises(ImageTooLargeError, match="in more than 65,536 pieces"):
+        decode(magic + struct.pack(f"{order}IH", 8, 1) + field)
