@@ -4,6 +4,7 @@ Both classes share the anatomy; PNEUMONIA alone has fuzzy bright opacities withi
 from image to image, so that the mean brightness tells little.
 """
 
+import io
 from pathlib import Path
 from random import Random
 
@@ -101,3 +102,10 @@ def _soft_mask(size: int, ellipses: list[Box], blur: float) -> Image.Image:
 def _expose(random: Random, image: Image.Image) -> Image.Image:
     contrast, brightness = random.uniform(0.7, 1.1), random.uniform(-35, 35)
     return image.point(lambda value: (value - 128) * contrast + 128 + brightness)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """Return the bytes of an image file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()

@@ -1,4 +1,3 @@
-import io
 import os
 import subprocess
 import sys
@@ -12,13 +11,7 @@ from PIL import Image
 from app import EXAMPLE, create_app
 from pneumonia.predictor import Predictor
 from pneumonia.weights import Weights
-
-
-def encoded(image: Image.Image, kind: str) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
-
+from tests.synthetic import encoded
 
 PROJECT = Path(__file__).parent.parent
 XRAY = encoded(Image.linear_gradient("L"), "JPEG")

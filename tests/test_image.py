@@ -1,4 +1,3 @@
-import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -12,15 +11,9 @@ from torchvision import transforms
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.image import MAX_BYTES, MEAN, SIZE, STD, decode, normalize, preprocess, resize
-from tests.synthetic import draw_radiograph
+from tests.synthetic import draw_radiograph, encoded
 
 Transpose = Image.Transpose
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def picture(mode: str, width: int = 60, height: int = 40) -> Image.Image:
@@ -316,9 +309,7 @@ def test_float_pixels_are_normalised_as_integers_are() -> None:
 
 
 def test_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
-    file = io.BytesIO()
-    Image.linear_gradient("L").save(file, "JPEG", progressive=True)
-    data = file.getvalue()
+    data = encoded(Image.linear_gradient("L"), "JPEG", progressive=True)
     assert decode(data).size == (256, 256)
     start = data.rindex(b"\xff\xda")
     scan = data[start : data.rindex(b"\xff\xd9")]
@@ -327,9 +318,7 @@ def test_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
 
 
 def test_run_length_encoded_bmp_is_not_read() -> None:
-    file = io.BytesIO()
-    Image.linear_gradient("L").save(file, "BMP")
-    data = file.getvalue()
+    data = encoded(Image.linear_gradient("L"), "BMP")
     assert decode(data).size == (256, 256)
     with pytest.raises(UnsupportedImageError, match="Run-length encoded BMP files are not read"):
         decode(data[:30] + b"\1\0\0\0" + data[34:])

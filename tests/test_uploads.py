@@ -1,7 +1,6 @@
 """POST /predict against whatever the internet sends: an answer by the table, and the next X-ray is answered right."""
 
 import contextlib
-import io
 import os
 import re
 import socket
@@ -30,7 +29,7 @@ from pneumonia.image import MAX_BYTES, decode
 from pneumonia.predictor import LOAD_SECONDS, Prediction, Predictor
 from pneumonia.weights import RELEASED_WEIGHTS, Weights
 from tests.disk import full_after
-from tests.synthetic import draw_radiograph
+from tests.synthetic import draw_radiograph, encoded
 
 PROJECT = Path(__file__).parent.parent
 LIMIT: Final = MAX_BYTES + FORM_BYTES  # bytes of a body
@@ -46,12 +45,6 @@ pytestmark = [
     # what follows.
     pytest.mark.filterwarnings("ignore:::PIL"),
 ]
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def part(content: bytes, disposition: str = FILE, kind: str = "image/jpeg") -> bytes:

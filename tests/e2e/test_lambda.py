@@ -36,7 +36,7 @@ from tests.e2e.events import (
     rest_api_event,
 )
 from tests.e2e.runtime_api import InvocationError, RuntimeApi
-from tests.synthetic import draw_radiograph
+from tests.synthetic import draw_radiograph, encoded
 from tests.test_manifest import manifest_for
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -45,12 +45,6 @@ VERSION = "20260102-030405-0a1b2c3d"
 MAX_EVENT = 6 * 1024 * 1024  # bytes, of a synchronous invocation
 SPARE = [megabytes * 1024 * 1024 for megabytes in (48, 96, 192, 288)]  # a large image takes 200 and more
 Response = dict[str, Any]
-
-
-def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:  # noqa: ANN401  # Pillow's own
-    file = io.BytesIO()
-    image.save(file, kind, **settings)
-    return file.getvalue()
 
 
 XRAY = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "JPEG")
