@@ -31,7 +31,7 @@ from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, Trai
 from pneumonia.files import replacing, sha256, write_json
 from pneumonia.fitting import fit
 from pneumonia.image import PREPROCESSING, SIZE, normalize
-from pneumonia.model import CLASSES, logits_of, save_weights, save_whole
+from pneumonia.model import CLASSES, fits_at_rest, logits_of, save_weights, save_whole
 from pneumonia.pretrained import build_network
 from pneumonia.processes import Processes, joined
 
@@ -126,11 +126,12 @@ def train(args: argparse.Namespace, processes: Processes) -> None:
 
         logits = all_logits(run.averaged.module, splits["val"], args.batch_size, processes)
         validation = Evaluation.of(logits, splits["val"].labels)
-        if not (math.isfinite(train_loss) and math.isfinite(validation.loss)):
+        finite = math.isfinite(train_loss) and math.isfinite(validation.loss)
+        if not (finite and fits_at_rest(run.averaged.module.state_dict())):
             raise TrainingError(
-                f"The loss is no longer a number after epoch {epoch} (train {train_loss}, validation "
-                f"{validation.loss}): lower --learning-rate, now {args.learning_rate:g}. The best checkpoint before "
-                "it, if any, is kept."
+                f"Training diverged in epoch {epoch}: its loss ({train_loss:g}), that of validation "
+                f"({validation.loss:g}) or a weight is not finite, or a weight too large to be saved. Lower "
+                f"--learning-rate, now {args.learning_rate:g}. The best checkpoint before it, if any, is kept."
             )
         best = is_better(validation, run.best)
         if best:

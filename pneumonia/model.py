@@ -72,13 +72,18 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
     the bytes, and a running variance may leave half precision's range.
 
     Args:
-        state: torchvision's key names to tensors, on any device.
+        state: torchvision's key names to tensors, on any device, which `fits_at_rest`.
         path: file to write.
 
     Raises:
         OSError: the file cannot be written.
     """
     save_whole({name: _at_rest(tensor) for name, tensor in state.items()}, path)
+
+
+def fits_at_rest(state: Mapping[str, Tensor]) -> bool:
+    """Tell whether `save_weights` can write these values: finite, and of kernels and matrices none beyond 65,504."""
+    return all(bool(_at_rest(tensor).isfinite().all()) for tensor in state.values())
 
 
 def save_whole(content: object, path: Path) -> None:

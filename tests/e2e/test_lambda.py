@@ -40,7 +40,7 @@ from tests.synthetic import draw_radiograph, encoded
 from tests.test_manifest import manifest_for
 
 PROJECT = Path(__file__).parent.parent.parent
-BUCKET = "weights"
+BUCKET = "weights-of-the-function"
 VERSION = "20260102-030405-0a1b2c3d"
 MAX_EVENT = 6 * 1024 * 1024  # bytes, of a synchronous invocation
 SPARE = [megabytes * 1024 * 1024 for megabytes in (48, 96, 192, 288)]  # a large image takes 200 and more
