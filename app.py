@@ -46,6 +46,7 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
     from pneumonia.predictor import LOAD_SECONDS, Prediction, Predictor
 
 FORM_BYTES = 64 * 1024  # what a form may have around the image
+UPLOADS_BYTES = 10 * (MAX_BYTES + FORM_BYTES)  # of all the bodies in memory at once; on Lambda there is one
 MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 ANSWER_SECONDS = 1.0  # what an invocation keeps of its time for everything but loading the model
 
@@ -73,6 +74,7 @@ SENTENCES = {
     404: "There is nothing at this address: /docs lists what there is.",
     405: "This address does not take that method: /docs lists what it takes.",
     400: "The body is not a form that can be read: send multipart/form-data with the X-ray as field 'file'.",
+    503: "The server holds as many uploads as it has memory for: try again in a moment.",
     413: f"The upload has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image.",
 }
 
@@ -212,28 +214,44 @@ def answer_fault(_: Request, _error: Exception) -> JSONResponse:
 
 
 class BodyLimit:
-    """Reads no more of a body than a form with the largest image has; FastAPI's own limit answers in plain text."""
+    """Reads no more of a body than a form with the largest image has, and of all bodies at once no more than ten such.
+
+    FastAPI's own limit answers in plain text.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._held = 0  # bytes of the bodies whose requests have no answer yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is not declared to be larger, and fail where it becomes larger nevertheless."""
-        left = MAX_BYTES + FORM_BYTES
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        # A form that can hold no file is not worth the seconds that parsing its parameters takes.
+        has_file = not headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+        limit = MAX_BYTES + FORM_BYTES if has_file else FORM_BYTES
+        refusal = (413, SENTENCES[413]) if has_file else (422, NO_FORM)
+        held = 0
 
         async def receive_some() -> Message:
-            nonlocal left
+            nonlocal held
             message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise HTTPException(413)
+            size = len(message.get("body", b""))
+            held += size
+            self._held += size
+            if held > limit:
+                raise HTTPException(*refusal)
+            if self._held > UPLOADS_BYTES:
+                raise HTTPException(503, headers={"Retry-After": "1"})
             return message
 
-        declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        if declared.isdecimal() and (len(declared) > 18 or int(declared) > left):  # Python reads no endless number
-            await JSONResponse({"detail": SENTENCES[413]}, 413)(scope, receive, send)
-        else:
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):  # Python reads no endless number
+            await JSONResponse({"detail": refusal[1]}, refusal[0])(scope, receive, send)
+            return
+        try:
             await self._app(scope, receive_some, send)
+        finally:
+            self._held -= held
 
 
 class NoStore:

@@ -22,6 +22,7 @@ from pneumonia.calibration import Calibration
 from pneumonia.data import Channel, Images, fingerprint, load_channel, scan_channels
 from pneumonia.errors import ConfigurationError, DataError, WeightsError, exit_status
 from pneumonia.files import replacing, sha256, write_json
+from pneumonia.image import PREPROCESSING
 from pneumonia.manifest import release_of
 from pneumonia.model import CLASSES, ResNet18, load_weights, logits_of
 
@@ -84,7 +85,7 @@ def load_model(weights: Path) -> Model:
         WeightsError: not weights of this network.
         OSError: the file cannot be read.
     """
-    version, calibration = release_of(weights)
+    version, calibration = release_of(weights, CLASSES, PREPROCESSING)
     return Model(load_weights(weights), calibration, version, sha256(weights))
 
 

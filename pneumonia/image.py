@@ -22,7 +22,7 @@ MAX_BYTES = 20 * 1024 * 1024
 MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; a file of thousands would be decoded for minutes
 MAX_PIECES = 65_536  # strips or tiles of a TIFF, usually some hundreds; Pillow makes an object of each as it opens it
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
-MAX_PIXELS = 50_000_000  # the largest radiographs have about 20 million
+MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB
 
 PREPROCESSING = {
     "color": "RGB",

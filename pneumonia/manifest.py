@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,15 +90,26 @@ def calibration_in(content: dict[str, Any]) -> Calibration:
     return Calibration(*(float(given[name]) for name in names))
 
 
-def release_of(weights: Path) -> tuple[str, Calibration]:
+def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str, Any]) -> tuple[str, Calibration]:
     """Return the version and the calibration that a weights file serves with.
 
     Without a manifest of its own the file's digest names it, and the default calibration changes nothing.
 
+    Args:
+        weights: the file.
+        classes: those of this code, in the order of the network's outputs.
+        preprocessing: that of this code.
+
     Raises:
+        WeightsError: the release was made for other classes or preprocessing: its answers would be wrong, silently.
         OSError: the file cannot be read.
     """
     if manifest := manifest_of(weights):
+        if (manifest.classes, manifest.preprocessing) != (list(classes), preprocessing):
+            raise WeightsError(
+                f"Release {manifest.version} was made for other classes or another preprocessing than this code has: "
+                "deploy the code that it was trained with, or promote another model."
+            )
         return manifest.version, manifest.calibration
     return f"sha256-{sha256(weights)[:12]}", Calibration()
 

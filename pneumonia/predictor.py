@@ -15,7 +15,7 @@ from torch import Tensor
 from pneumonia.calibration import Calibration
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.fused import Network, fuse
-from pneumonia.image import decode, preprocess
+from pneumonia.image import PREPROCESSING, decode, preprocess
 from pneumonia.manifest import release_of
 from pneumonia.model import CLASSES, load_weights
 from pneumonia.weights import Weights
@@ -169,12 +169,12 @@ def load_model(path: Path) -> Model:
     """Load a weights file, and what the manifest beside it says.
 
     Raises:
-        WeightsError: not a state dict of this network.
+        WeightsError: not a state dict of this network, or made for other classes or another preprocessing.
         WeightsUnavailableError: the file cannot be read.
     """
     try:
         network = fuse(load_weights(path))
-        version, calibration = release_of(path)
+        version, calibration = release_of(path, CLASSES, PREPROCESSING)
     except OSError as error:
         raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
     logger.info("loaded %s, model version %s", path, version)

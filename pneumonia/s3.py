@@ -75,7 +75,7 @@ class Access:
         if not (key_id and secret and region) or any(map(given.get, BOTO3_SETTINGS)):
             return None
         endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL") or None
-        if endpoint and not re.match("https?://", endpoint):
+        if endpoint and not _is_url(endpoint):
             return None  # boto3 says what is wrong with it
         access = cls(key_id, secret, given.get("AWS_SESSION_TOKEN", "").strip() or None, region, endpoint)
         scheme, host, _ = access.address("bucket", "")
@@ -214,6 +214,12 @@ def _connection(scheme: str, host: str, timeout: float) -> http.client.HTTPConne
         return http.client.HTTPConnection(host, timeout=timeout)
     context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
     return http.client.HTTPSConnection(host, timeout=timeout, context=context)
+
+
+def _is_url(text: str) -> bool:
+    with contextlib.suppress(ValueError):  # of half an IPv6 address
+        return urlsplit(text).scheme in {"http", "https"}
+    return False
 
 
 @contextlib.contextmanager

@@ -238,4 +238,7 @@ def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise WeightsError(f"s3://{bucket}/{CURRENT_NAME} names no version: promote the model again.") from error
         key = f"releases/{version}/{MANIFEST_NAME}"
-        return parse(source.read(key), f"s3://{bucket}/{key}")
+        manifest = parse(source.read(key), f"s3://{bucket}/{key}")
+        if manifest.version != version:
+            raise WeightsError(f"s3://{bucket}/{key} is of version {manifest.version}: promote the model again.")
+        return manifest

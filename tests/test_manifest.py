@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from pneumonia.calibration import Calibration
 from pneumonia.errors import WeightsError
 from pneumonia.files import sha256
 from pneumonia.image import PREPROCESSING
-from pneumonia.manifest import MANIFEST_NAME, Manifest, manifest_of, parse
+from pneumonia.manifest import MANIFEST_NAME, Manifest, manifest_of, parse, release_of
 from pneumonia.model import CLASSES
 
 CALIBRATION = Calibration(temperature=1.37, threshold=0.61, uncertain_low=0.4, uncertain_high=0.8)
@@ -101,6 +102,21 @@ def test_no_manifest_beside_the_weights(file: Path, content: str | None) -> None
     if content is not None:
         file.with_name(MANIFEST_NAME).write_text(content)
     assert manifest_of(file) is None
+
+
+def test_release_of_its_manifest_or_of_the_files_digest(file: Path) -> None:
+    assert release_of(file, CLASSES, PREPROCESSING) == (f"sha256-{sha256(file)[:12]}", Calibration())
+    manifest_for(file).write_beside(file)
+    assert release_of(file, CLASSES, PREPROCESSING) == ("20260102-030405-0a1b2c3d", CALIBRATION)
+
+
+@pytest.mark.parametrize(
+    "other", [{"classes": ["PNEUMONIA", "NORMAL"]}, {"preprocessing": PREPROCESSING | {"resize": [256, 256]}}]
+)
+def test_release_for_another_code_is_refused(file: Path, other: dict[str, Any]) -> None:
+    dataclasses.replace(manifest_for(file), **other).write_beside(file)
+    with pytest.raises(WeightsError, match=r"^Release 20260102-030405-0a1b2c3d was made for other classes or another"):
+        release_of(file, CLASSES, PREPROCESSING)
 
 
 @pytest.mark.parametrize("version", [5, None, ["1"]])

@@ -7,7 +7,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app import create_app
+from pneumonia.image import PREPROCESSING
 from pneumonia.manifest import release_of
+from pneumonia.model import CLASSES
 from pneumonia.predictor import Predictor
 from pneumonia.weights import Weights
 
@@ -33,7 +35,7 @@ def test_probe_loads_nothing(client_without_weights: TestClient) -> None:
 
 @pytest.mark.parametrize("value", ["1", "true"])
 def test_load_loads_and_is_seen_afterwards(client: TestClient, weights: Path, value: str) -> None:
-    loaded = {"ready": True, "model_version": release_of(weights)[0]}
+    loaded = {"ready": True, "model_version": release_of(weights, CLASSES, PREPROCESSING)[0]}
     assert client.get("/ready").json()["ready"] is False
 
     response = client.get(f"/ready?load={value}")

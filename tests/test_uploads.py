@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import select
 import socket
 import struct
 import subprocess
@@ -186,7 +187,7 @@ def test_a_truncated_image_is_refused(service: Service, data: bytes, percent: in
 )
 def test_a_decompression_bomb_is_refused(service: Service, data: bytes) -> None:
     assert len(data) < 20_000
-    assert "50,000,000" in service.refuse(413, form(part(data)))
+    assert "25,000,000" in service.refuse(413, form(part(data)))
 
 
 @pytest.mark.parametrize(
@@ -281,6 +282,7 @@ def test_other_fields_do_not_matter(service: Service) -> None:
         pytest.param(422, b'{"file": "xray.jpg"}', "application/json", id="JSON"),
         pytest.param(422, b"{", "application/json", id="broken JSON"),
         pytest.param(422, b"file=xray.jpg", "application/x-www-form-urlencoded", id="URL-encoded"),
+        pytest.param(422, b"&" * MAX_BYTES, "application/x-www-form-urlencoded", id="20 million parameters"),
         pytest.param(422, b"%ff%&&=;=%", "application/x-www-form-urlencoded", id="broken URL-encoded"),
         pytest.param(422, GOOD, "multipart/mixed; boundary=" + BOUNDARY, id="another multipart"),
         pytest.param(422, GOOD, "", id="no type"),
@@ -433,6 +435,27 @@ def test_a_body_of_unknown_length_is_cut_off_at_the_limit(server: Server) -> Non
         connection.sendall(chunk(bytes(LIMIT - len(start))))
         connection.sendall(chunk(b"\0"))  # all that is ever sent: the answer is due although more may come
         check_413(answer(connection))
+    server.is_well()
+
+
+def test_uploads_at_once_take_no_more_memory_than_ten_largest(server: Server) -> None:
+    most = form(part(bytes(MAX_BYTES)))[:MAX_BYTES]  # never whole: the server has to keep what it has
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(server.connection()) for _ in range(12)]
+        for connection in connections:
+            connection.settimeout(0)
+        waiting = {connection: head(f"Content-Length: {LIMIT}") + most for connection in connections}
+        refused: list[socket.socket] = []
+        while not refused:
+            refused, writable, _ = select.select(connections, [one for one in waiting if waiting[one]], [], 60)
+            assert refused or writable
+            for connection in writable:
+                waiting[connection] = waiting[connection][connection.send(waiting[connection][:1_000_000]) :]
+        text = refused[0].recv(65536).decode()
+        assert text.startswith("HTTP/1.1 503 ")
+        assert "retry-after: 1" in text
+        assert "as many uploads as it has memory for: try again in a moment." in text
+        assert sum(len(left) == 0 for left in waiting.values()) >= 9
     server.is_well()
 
 

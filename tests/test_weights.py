@@ -179,6 +179,17 @@ def test_broken_pointer_is_refused(moto: Moto, bucket: str, destination: Path, p
         fetch(bucket, WEIGHTS_NAME, destination, soon())
 
 
+def test_manifest_of_another_version_than_its_folder_is_refused(
+    moto: Moto, bucket: str, weights: Path, destination: Path
+) -> None:
+    store.publish(weights, manifest_for(weights, "1"), bucket)
+    manifest = manifest_for(weights, "2").to_json().encode()
+    moto.s3().put_object(Bucket=bucket, Key="releases/1/manifest.json", Body=manifest)
+    with pytest.raises(WeightsError, match=r"releases/1/manifest\.json is of version 2: promote the model again"):
+        fetch(bucket, WEIGHTS_NAME, destination, soon())
+    assert nothing_in(destination.parent)
+
+
 def test_pointer_to_a_missing_release_is_told(moto: Moto, bucket: str, destination: Path) -> None:
     moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b'{"version": "1"}')
     with pytest.raises(WeightsUnavailableError, match=r"current\.json, S3 answers NoSuchKey"):
@@ -458,9 +469,19 @@ def test_without_a_bucket_there_is_nothing_to_replace_from(destination: Path) ->
         Weights(destination).replace(60)
 
 
-def test_endpoint_that_is_no_address_is_told(bucket: str, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
-    with pytest.raises(WeightsUnavailableError, match=r"^S3 cannot be used: Invalid endpoint: localhost:9000\.$"):
+@pytest.mark.parametrize(
+    ("endpoint", "sentence"),
+    [
+        ("localhost:9000", r"^S3 cannot be used: Invalid endpoint: localhost:9000\.$"),
+        ("http://[::1", r"^S3 cannot be used: Invalid IPv6 URL\.$"),
+        ("ftp://localhost:9000", r"current\.json: Custom endpoint `ftp://localhost:9000` was not a valid URI\.$"),
+    ],
+)
+def test_endpoint_that_is_no_address_is_told(
+    bucket: str, destination: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str, sentence: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(WeightsUnavailableError, match=sentence):
         fetch(bucket, WEIGHTS_NAME, destination, soon())
 
 

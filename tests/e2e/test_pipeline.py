@@ -54,7 +54,7 @@ def job(moto: Moto, data_bucket: str, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def weights_bucket(moto: Moto, job: FinishedJob) -> str:
     """A bucket with the job's model as the served release."""
-    bucket = moto.make_bucket("weights")
+    bucket = moto.make_bucket("promoted-weights")
     command("promote_model.py", job.archive, "--bucket", bucket, environment=moto.environment)
     return bucket
 
