@@ -7,6 +7,8 @@ import contextlib
 import logging
 import os
 import threading
+import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -36,6 +38,7 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from pneumonia.errors import (
+        ConfigurationError,
         ImageError,
         ImageTooLargeError,
         UnsupportedImageError,
@@ -43,7 +46,8 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
         WeightsUnavailableError,
     )
     from pneumonia.image import MAX_BYTES
-    from pneumonia.predictor import LOAD_SECONDS, Prediction, Predictor
+    from pneumonia.predictor import LOAD_SECONDS, REFRESH_MINUTES, Prediction, Predictor
+    from pneumonia.telemetry import Record, emit
 
 FORM_BYTES = 64 * 1024  # what a form may have around the image
 UPLOADS_BYTES = 10 * (MAX_BYTES + FORM_BYTES)  # of all the bodies in memory at once; on Lambda there is one
@@ -125,7 +129,8 @@ def create_app(predictor: Predictor) -> FastAPI:
         redoc_url=None,
     )
     app.add_middleware(BodyLimit)
-    app.add_middleware(NoStore)  # added last, it is the outermost
+    app.add_middleware(NoStore)
+    app.add_middleware(Telemetry)  # added last, it is the outermost
 
     @app.post(
         "/predict",
@@ -136,7 +141,8 @@ def create_app(predictor: Predictor) -> FastAPI:
     )
     def predict(request: Request, file: UploadFile) -> Prediction:  # not async: it runs on a thread of its own
         """Send a JPEG, PNG, BMP, TIFF or WebP file as the multipart field `file`."""
-        return predictor.predict(file.file.read(MAX_BYTES + 1), seconds_to_load(request))
+        data = file.file.read(MAX_BYTES + 1)
+        return predictor.predict(data, seconds_to_load(request), request.state.record)
 
     @app.get("/health", operation_id="health", summary="Tell whether the process answers, without loading the model")
     async def health() -> Health:  # async: answers even while every thread waits for a load
@@ -271,6 +277,52 @@ class NoStore:
         await self._app(scope, receive, send_uncached)
 
 
+class Telemetry:
+    """Writes a line about each request, with metrics of those that ask for a prediction."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, with a record for whoever does a part of the work."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        record = Record()
+        scope.setdefault("state", {})["record"] = record
+        status = 500  # unless an answer begins
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        finally:
+            record.add("Total", time.perf_counter() - started)
+            self._emit(scope, record, status)
+
+    def _emit(self, scope: Scope, record: Record, status: int) -> None:
+        context = scope.get("aws.context")
+        properties: dict[str, Any] = {
+            "request_id": context.aws_request_id if context else None,
+            "method": scope["method"],
+            "path": scope["path"][:100],
+            "status": status,
+            "milliseconds": round(record.milliseconds["Total"], 1),
+        }
+        metrics: dict[str, Sequence[float]] = {}
+        if scope["path"].endswith(("/predict", "/predict/batch")):
+            metrics = {"Requests": [1], "ClientErrors": [400 <= status < 500], "ServerErrors": [status >= 500]}
+            metrics |= record.metrics()
+            properties["predictions"] = [answer.prediction for answer in record.predictions]
+            properties["model_version"] = next((answer.model_version for answer in record.predictions), None)
+        emit(metrics, properties)
+
+
 class Stage:
     """Tells the app what an API Gateway's stage adds to its address, as in /prod/predict: Mangum does not look."""
 
@@ -289,6 +341,19 @@ class Stage:
         await self._app(scope, receive, send)
 
 
+def refresh_minutes() -> float:
+    """Return how often the bucket is looked at for another release.
+
+    Raises:
+        ConfigurationError: MODEL_REFRESH_MINUTES is no number.
+    """
+    text = os.environ.get("MODEL_REFRESH_MINUTES") or str(REFRESH_MINUTES)
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigurationError(f"MODEL_REFRESH_MINUTES is {text!r}: set it to a number of minutes.") from None
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it
     """Answer a Lambda event: of a Function URL, an API Gateway, or a load balancer.
 
@@ -301,6 +366,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
     alarm.start()
     try:
         response: dict[str, Any] = adapter(event, context)
+        predictor.finish_refresh()
     finally:
         alarm.cancel()
     if response["statusCode"] >= 500:
@@ -314,5 +380,6 @@ if memory := os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"):
     torch.set_num_threads(max(1, round(int(memory) / MEGABYTES_OF_A_CORE)))
 
 MultiPartParser.spool_max_size = MAX_BYTES + FORM_BYTES  # uploads stay in memory: no image is ever written to disk
-app = create_app(Predictor(weights))
+predictor = Predictor(weights, refresh_minutes())
+app = create_app(predictor)
 adapter = Mangum(Stage(app), lifespan="off")

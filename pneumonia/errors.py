@@ -24,6 +24,14 @@ class WeightsError(PneumoniaError):
     """A weights file or an archive of one is not what it should be."""
 
 
+class ReleaseRefusedError(PneumoniaError):
+    """A release is too bad to be served."""
+
+
+class ReleaseConflictError(PneumoniaError):
+    """Another promotion came first."""
+
+
 class WeightsUnavailableError(PneumoniaError):
     """The weights cannot be had now; a later try may succeed."""
 

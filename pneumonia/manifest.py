@@ -13,6 +13,7 @@ from pneumonia.files import replacing, sha256
 
 MANIFEST_NAME = "manifest.json"
 CURRENT_NAME = "current.json"  # in a bucket: names the release that is served
+MAX_PREVIOUS = 100  # releases that `current.json` remembers
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Manifest:
         dataset_fingerprint: SHA-256 over which image was in which split and class, None where it is not known.
         created: when the release was made, ISO 8601, UTC.
         calibration: from the network's outputs to an answer; releases from before there was one have the default.
+        forced: what spoke against this release, where someone promoted it nevertheless.
     """
 
     version: str
@@ -42,6 +44,7 @@ class Manifest:
     dataset_fingerprint: str | None
     created: str
     calibration: Calibration = dataclasses.field(default_factory=Calibration)
+    forced: str | None = None
 
     def to_json(self) -> str:
         """Return indented JSON."""
@@ -51,6 +54,48 @@ class Manifest:
         """Write `manifest.json` into the folder of a weights file, whole or not at all."""
         with replacing(weights.with_name(MANIFEST_NAME)) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The content of `current.json`.
+
+    Attributes:
+        version: the release that is served.
+        previous: those that were served before it, the last one first; what was rolled back is not among them.
+    """
+
+    version: str
+    previous: tuple[str, ...] = ()
+
+    def moved_to(self, version: str) -> "Pointer":
+        """Return the pointer to another release: forwards, or back to one that was served before."""
+        if version == self.version:
+            return self
+        if version in self.previous:
+            return Pointer(version, self.previous[self.previous.index(version) + 1 :])
+        return Pointer(version, (self.version, *self.previous)[:MAX_PREVIOUS])
+
+    def to_json(self) -> str:
+        """Return JSON of one line."""
+        return json.dumps(dataclasses.asdict(self)) + "\n"
+
+
+def parse_pointer(text: str | bytes, source: str) -> Pointer:
+    """Read `current.json`.
+
+    Args:
+        text: JSON; without `previous`, nothing was served before.
+        source: where the text is from, for the error's sentence.
+
+    Raises:
+        WeightsError: it names no release.
+    """
+    try:
+        content = json.loads(text)
+        return Pointer(str(content["version"]), tuple(map(str, content.get("previous", ()))))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{source} names no version: promote the model again.") from error
 
 
 def parse(text: str | bytes, source: str) -> Manifest:
@@ -68,6 +113,7 @@ def parse(text: str | bytes, source: str) -> Manifest:
         if not isinstance(content["version"], str):
             raise TypeError(f"its version is {content['version']!r:.200}")
         content["calibration"] = calibration_in(content)
+        content.setdefault("forced", None)
         return Manifest(**{field.name: content[field.name] for field in dataclasses.fields(Manifest)})
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise WeightsError(f"{source} is no manifest that can be read ({error!r}): promote the model again.") from error

@@ -7,7 +7,7 @@ import of torchvision (its cost: docs/performance.md). Training uses torchvision
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeGuard
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pneumonia.errors import WeightsError, first_line
 from pneumonia.files import replacing
-from pneumonia.image import normalize
+from pneumonia.image import SIZE, normalize
 
 CLASSES = ("NORMAL", "PNEUMONIA")  # in the order of the network's outputs
 
@@ -138,6 +138,25 @@ def logits_of(network: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
     parts = (pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size))
     batches = (normalize(part.to(device)).contiguous(memory_format=torch.channels_last) for part in parts)
     return torch.cat([network(batch) for batch in batches])
+
+
+def check_outputs(network: Callable[[Tensor], Tensor], name: str) -> None:
+    """See that a network answers with numbers: to noise, to black and to white.
+
+    Args:
+        network: images (N, 3, SIZE, SIZE) to logits (N, 2).
+        name: where it is from, for the error's sentence.
+
+    Raises:
+        WeightsError: an output is not finite.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+    black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        outputs = network(normalize(torch.cat([noise, black_and_white])))
+    if not outputs.isfinite().all():
+        raise WeightsError(f"The outputs of the network in {name} are not finite: training diverged, train again.")
 
 
 def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:

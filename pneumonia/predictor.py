@@ -12,15 +12,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pneumonia import telemetry
 from pneumonia.calibration import Calibration
-from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
+from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError, first_line
 from pneumonia.fused import Network, fuse
 from pneumonia.image import PREPROCESSING, decode, preprocess
 from pneumonia.manifest import release_of
-from pneumonia.model import CLASSES, load_weights
+from pneumonia.model import CLASSES, check_outputs, load_weights
+from pneumonia.telemetry import Record
 from pneumonia.weights import Weights
 
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
+REFRESH_MINUTES = 5.0  # between two looks for a new release
 logger = logging.getLogger(__name__)
 
 
@@ -87,10 +90,15 @@ class Predictor:
 
     Args:
         weights: where the model's weights are.
+        refresh_minutes: after so long without a look, a prediction has the bucket looked at for another release.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, refresh_minutes: float = REFRESH_MINUTES) -> None:
         self._weights = weights
+        self._refresh_seconds = refresh_minutes * 60
+        self._refreshed = -math.inf  # on time.monotonic's clock
+        self._refreshing = threading.Thread()  # never started: nothing to wait for
+        self._starting_refresh = threading.Lock()
         self._loading = threading.Lock()
         self._model: Model | None = None
         self._failure: PneumoniaError | None = None
@@ -105,34 +113,50 @@ class Predictor:
         """The release that is loaded, None before the first need of one."""
         return self._model.version if self._model else None
 
-    def predict(self, data: bytes, load_seconds: float = LOAD_SECONDS) -> Prediction:
+    def predict(self, data: bytes, load_seconds: float = LOAD_SECONDS, record: Record | None = None) -> Prediction:
         """Answer for one image.
 
         Args:
             data: the bytes of a JPEG, PNG, BMP, TIFF or WebP file.
             load_seconds: how long fetching and loading the model may take, where it is not loaded yet.
+            record: gets what each phase took.
 
         Raises:
             ImageError: the image cannot be used.
             WeightsError: the weights are not what they should be.
             WeightsUnavailableError: there are no weights, or S3 does not give them in time.
         """
-        with self._decoding:
-            pixels = preprocess(decode(data))
-        model = self.load(load_seconds)
-        return self._inference.submit(model.answer, pixels).result()
+        record = record or Record()
+        record.image_bytes.append(len(data))
+        with self._decoding, record.timed("Decode"):
+            image = decode(data)
+            record.image_pixels.append(image.width * image.height)
+            pixels = preprocess(image)
+        model = self.load(load_seconds, record)
+        self._refresh_if_due(load_seconds)
 
-    def load(self, seconds: float = LOAD_SECONDS) -> Model:
+        def answer() -> Prediction:
+            with record.timed("Inference"):
+                return model.answer(pixels)
+
+        prediction = self._inference.submit(answer).result()
+        record.predictions.append(prediction)
+        return prediction
+
+    def load(self, seconds: float = LOAD_SECONDS, record: Record | None = None) -> Model:
         """Return the model, loaded if need be.
 
         Args:
             seconds: how long that may take.
+            record: gets what it took.
 
         Raises:
             WeightsError, WeightsUnavailableError: as `predict`.
         """
         if self._model:
             return self._model
+        record = record or Record()
+        record.is_cold = True
         seconds = max(0.0, seconds)
         deadline = time.monotonic() + seconds
         failures = self._failures
@@ -145,7 +169,8 @@ class Predictor:
                 raise self._failure.with_traceback(None)
             if self._model is None:
                 try:
-                    self._model = self._load(deadline)
+                    self._model = self._load(deadline, record)
+                    self._refreshed = time.monotonic()
                 except PneumoniaError as error:
                     self._failure, self._failures = error, self._failures + 1
                     raise
@@ -153,16 +178,50 @@ class Predictor:
         finally:
             self._loading.release()
 
-    def _load(self, deadline: float) -> Model:
+    def _load(self, deadline: float, record: Record) -> Model:
         path = self._weights.find(deadline - time.monotonic())
         try:
-            return load_model(path)
+            with record.timed("Load"):
+                return load_model(path)
         except WeightsError as error:
             if not self._weights.bucket:
                 raise
             # What a killed process, or another program, left there. Without this the instance could never serve again.
             logger.warning("%s It is fetched anew.", error)
-        return load_model(self._weights.replace(deadline - time.monotonic()))
+            path = self._weights.replace(deadline - time.monotonic())
+            with record.timed("Load"):
+                return load_model(path)
+        finally:
+            if self._weights.download_seconds is not None:
+                record.add("Download", self._weights.download_seconds)
+
+    def finish_refresh(self) -> None:
+        """Wait for a look at the bucket that a prediction began: Lambda freezes a process once it has answered."""
+        if self._refreshing.ident:
+            self._refreshing.join()
+
+    def _refresh_if_due(self, seconds: float) -> None:
+        with self._starting_refresh:
+            now = time.monotonic()
+            if not self._weights.bucket or now - self._refreshed < self._refresh_seconds or self._refreshing.is_alive():
+                return
+            self._refreshed = now
+            self._refreshing = threading.Thread(target=self._refresh, args=[now + seconds], name="refresh", daemon=True)
+            self._refreshing.start()
+
+    def _refresh(self, deadline: float) -> None:
+        """Take over the release that the bucket serves, if it is another; whatever goes wrong, the old one stays."""
+        try:
+            version = self._weights.served_version(deadline - time.monotonic())
+            if version is None or version == self.model_version:
+                return
+            with self._weights.fetched_aside(deadline - time.monotonic()) as path:
+                model = load_model(path)
+            check_outputs(model.network, f"release {model.version}")
+            self._model = model
+        except Exception as error:
+            logger.exception("Model %s serves on, as the bucket's release cannot be taken over.", self.model_version)
+            telemetry.emit({"RefreshFailures": [1]}, {"model_version": self.model_version, "reason": first_line(error)})
 
 
 def load_model(path: Path) -> Model:

@@ -7,9 +7,9 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import json
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -19,7 +19,7 @@ from typing import BinaryIO, Protocol
 from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.files import remove_abandoned, replacing
-from pneumonia.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest, parse
+from pneumonia.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest, parse, parse_pointer
 from pneumonia.s3 import Access, Bucket, S3Error, saying
 
 RELEASED_WEIGHTS = Path(__file__).parent.parent / "weights" / WEIGHTS_NAME
@@ -51,6 +51,7 @@ class Weights:
         self.path = path
         self.bucket = bucket
         self.key = key
+        self.download_seconds: float | None = None  # of the last download that this process made
         self._fetching = threading.Lock()
 
     @classmethod
@@ -88,7 +89,7 @@ class Weights:
         if self.bucket:
             with self._turn(seconds):
                 if not self.path.exists():
-                    fetch(self.bucket, self.key, self.path, deadline)
+                    self._fetch(self.bucket, self.path, deadline)
             return self.path
         if RELEASED_WEIGHTS.exists():
             return RELEASED_WEIGHTS
@@ -107,8 +108,42 @@ class Weights:
             raise ValueError("there is no bucket to fetch from")
         deadline = time.monotonic() + seconds
         with self._turn(seconds):
-            fetch(self.bucket, self.key, self.path, deadline)
+            self._fetch(self.bucket, self.path, deadline)
         return self.path
+
+    def served_version(self, seconds: float) -> str | None:
+        """Return the release that the bucket's `current.json` names now; None without one, or without a bucket.
+
+        Raises:
+            WeightsUnavailableError: S3 does not tell in time.
+            WeightsError: it names none.
+        """
+        if not self.bucket:
+            return None
+        with contextlib.closing(_Source(self.bucket, time.monotonic() + seconds)) as source:
+            return _current_version(source, self.bucket)
+
+    @contextlib.contextmanager
+    def fetched_aside(self, seconds: float) -> Iterator[Path]:
+        """Yield the served weights and their manifest in a folder of their own, which is gone after the block.
+
+        What is at `path` stays as it is.
+
+        Raises:
+            WeightsUnavailableError, WeightsError: as `find`.
+        """
+        if not self.bucket:
+            raise ValueError("there is no bucket to fetch from")
+        deadline = time.monotonic() + seconds
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.") as folder:
+            aside = Path(folder) / self.path.name
+            self._fetch(self.bucket, aside, deadline)
+            yield aside
+
+    def _fetch(self, bucket: str, destination: Path, deadline: float) -> None:
+        started = time.monotonic()
+        fetch(bucket, self.key, destination, deadline)
+        self.download_seconds = time.monotonic() - started
 
     @contextlib.contextmanager
     def _turn(self, seconds: float) -> Iterator[None]:
@@ -224,6 +259,18 @@ class _Source:
 
 def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
     """Return the manifest of the release that `current.json` names, None for a bucket without `current.json`."""
+    if (version := _current_version(source, bucket)) is None:
+        return None
+    key = f"releases/{version}/{MANIFEST_NAME}"
+    with saying(f"The served release cannot be read from s3://{bucket}/{key}"):
+        manifest = parse(source.read(key), f"s3://{bucket}/{key}")
+    if manifest.version != version:
+        raise WeightsError(f"s3://{bucket}/{key} is of version {manifest.version}: promote the model again.")
+    return manifest
+
+
+def _current_version(source: _Source, bucket: str) -> str | None:
+    """Return the release that `current.json` names, None for a bucket without `current.json`."""
     with saying(f"The served release cannot be read from s3://{bucket}/{CURRENT_NAME}"):
         try:
             current = source.read(CURRENT_NAME)
@@ -233,12 +280,4 @@ def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
                 raise
             logger.info("s3://%s has no %s that can be read: the plain key serves", bucket, CURRENT_NAME)
             return None
-        try:
-            version = str(json.loads(current)["version"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise WeightsError(f"s3://{bucket}/{CURRENT_NAME} names no version: promote the model again.") from error
-        key = f"releases/{version}/{MANIFEST_NAME}"
-        manifest = parse(source.read(key), f"s3://{bucket}/{key}")
-        if manifest.version != version:
-            raise WeightsError(f"s3://{bucket}/{key} is of version {manifest.version}: promote the model again.")
-        return manifest
+    return parse_pointer(current, f"s3://{bucket}/{CURRENT_NAME}").version

@@ -28,6 +28,7 @@ from app import FORM_BYTES, create_app
 from pneumonia.errors import ImageError
 from pneumonia.image import MAX_BYTES, decode
 from pneumonia.predictor import LOAD_SECONDS, Prediction, Predictor
+from pneumonia.telemetry import Record
 from pneumonia.weights import RELEASED_WEIGHTS, Weights
 from tests.disk import full_after
 from tests.synthetic import draw_radiograph, encoded
@@ -336,8 +337,8 @@ def test_nobody_keeps_an_answer(service: Service, method: str, path: str, status
 class Faulty(Predictor):
     """A predictor with a fault that nobody thought of."""
 
-    def predict(self, data: bytes, load_seconds: float = LOAD_SECONDS) -> Prediction:
-        raise RuntimeError(f"secret {len(data)} {load_seconds}")
+    def predict(self, data: bytes, load_seconds: float = LOAD_SECONDS, record: Record | None = None) -> Prediction:
+        raise RuntimeError(f"secret {len(data)} {load_seconds} {record}")
 
 
 def test_a_fault_is_answered_without_its_traceback(weights: Path) -> None:

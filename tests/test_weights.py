@@ -192,7 +192,7 @@ def test_manifest_of_another_version_than_its_folder_is_refused(
 
 def test_pointer_to_a_missing_release_is_told(moto: Moto, bucket: str, destination: Path) -> None:
     moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b'{"version": "1"}')
-    with pytest.raises(WeightsUnavailableError, match=r"current\.json, S3 answers NoSuchKey"):
+    with pytest.raises(WeightsUnavailableError, match=r"releases/1/manifest\.json, S3 answers NoSuchKey"):
         fetch(bucket, WEIGHTS_NAME, destination, soon())
 
 

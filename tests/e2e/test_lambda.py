@@ -117,16 +117,24 @@ class Function:
             "MODEL_BUCKET": BUCKET,
             "MODEL_PATH": str(self.tmp / "model.pth"),
         }
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "awslambdaric", "app.handler"],
-                env=variables | environment,  # and none of ours: Lambda sets no HOME either
-                cwd=self.task_root,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "awslambdaric", "app.handler"],
+            env=variables | environment,  # and none of ours: Lambda sets no HOME either
+            cwd=self.task_root,
+            stdout=subprocess.PIPE,  # not the file itself, as that counts among those which a limit keeps from growing
+            stderr=subprocess.STDOUT,
+        )
+        self._log.touch()
+        self._logging = threading.Thread(target=self._keep_log)
+
+    def _keep_log(self) -> None:
+        assert self.process.stdout
+        with self.process.stdout as lines, self._log.open("ab", buffering=0) as log:
+            for line in lines:
+                log.write(line)
 
     def __enter__(self) -> Self:
+        self._logging.start()
         self.api.__enter__()
         return self
 
@@ -135,6 +143,7 @@ class Function:
     ) -> None:
         self.process.kill()
         self.process.wait()
+        self._logging.join()
         self.api.__exit__(kind, error, traceback)
         print(self._log.read_text())  # pytest shows it where a test fails
 
