@@ -10,25 +10,25 @@ ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 
 # Before the code, so that a change of code installs nothing again.
 COPY requirements.txt ./
-# What is taken away again serves a laptop (uvicorn, boto3), or torch where it compiles: `benchmarks/packages.py` lists
-# what a serving process imports, and tests/test_dockerfile.py holds that nothing else is left.
+# What is taken away again serves a laptop (uvicorn), or torch where it compiles: `benchmarks/packages.py` lists what the
+# functions import, and tests/test_dockerfile.py holds that nothing else is left.
 RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --requirement requirements.txt \
- && pip uninstall --yes boto3 botocore s3transfer jmespath python-dateutil six urllib3 uvicorn click h11 idna \
-    filelock fsspec jinja2 markupsafe mpmath networkx setuptools sympy
+ && pip uninstall --yes uvicorn click h11 idna filelock fsspec jinja2 markupsafe mpmath networkx setuptools sympy
 
 # The threads of a process share one heap: 10 MB less, and no slower, where one network runs at a time.
 ENV MALLOC_ARENA_MAX=1
 
-# Exactly what app.py imports; tests/test_dockerfile.py holds this.
-COPY app.py ./
+# Exactly what the functions import, of which each has a handler here: app.py predicts, promote_model.py promotes.
+# tests/test_dockerfile.py holds this.
+COPY app.py promote_model.py ./
 COPY pneumonia/__init__.py pneumonia/calibration.py pneumonia/coldstart.py pneumonia/errors.py pneumonia/files.py \
      pneumonia/fused.py pneumonia/image.py pneumonia/manifest.py pneumonia/model.py pneumonia/predictor.py \
-     pneumonia/s3.py pneumonia/store.py pneumonia/weights.py ./pneumonia/
+     pneumonia/s3.py pneumonia/store.py pneumonia/telemetry.py pneumonia/weights.py ./pneumonia/
 
 # Lambda runs as a user without rights, whatever the modes in the checkout were, on a read-only file system, where Python
 # could not keep byte code. The import is the proof that nothing is missing.
 RUN chmod -R a+rX . \
  && python -m compileall -q . \
- && python -c "import app; app.handler"
+ && python -c "import app, promote_model; app.handler, promote_model.handler"
 
 CMD ["app.handler"]

@@ -1,7 +1,8 @@
-"""What is installed, how large it is, and whether a serving process imports it.
+"""What is installed, how large it is, and which of the image's functions imports it.
 
 `python benchmarks/packages.py < EVENT.json` has app.py's handler answer the event, one of a Function URL, and prints a
-Markdown table of the installed distributions. It needs nothing but what serving needs, so it runs in the image too:
+Markdown table of the installed distributions. What promotion and S3 Batch Operations need on top, they have a client of
+S3 imported for. It needs nothing but what serving needs, so it runs in the image too:
 `docker run --rm -i --entrypoint python IMAGE -c "$(cat benchmarks/packages.py)" < EVENT.json`.
 """
 
@@ -38,12 +39,20 @@ def main() -> None:
     """Print the table."""
     if text := sys.stdin.read():
         answer(json.loads(text))
-    used = imported()
-    print("| package | MB | imported |", "|---|---|---|", sep="\n")
+    by_prediction = imported()
+    import boto3  # noqa: PLC0415  # not before this: a prediction does without
+
+    import promote_model  # noqa: F401, PLC0415
+
+    boto3.client("s3", region_name="eu-central-1")
+    by_others = imported()
+    print("| package | MB | imported by |", "|---|---|---|", sep="\n")
     for distribution in sorted(distributions(), key=lambda one: one.name.lower()):
         files = [file.locate() for file in distribution.files or []]
         size = sum(file.stat().st_size for file in files if file.is_file())  # type: ignore[attr-defined]
-        print(f"| {distribution.name} | {size / 1e6:.2f} | {'yes' if distribution.name in used else 'no'} |")
+        user = "others" if distribution.name in by_others else "none"
+        user = "prediction" if distribution.name in by_prediction else user
+        print(f"| {distribution.name} | {size / 1e6:.2f} | {user} |")
 
 
 if __name__ == "__main__":

@@ -1,46 +1,177 @@
 """Releases in the weights bucket on S3.
 
 releases/<version>/pneumonia_classifier.pth
-releases/<version>/manifest.json
-current.json                                  {"version": "<version>"}: the release that is served
+releases/<version>/manifest.json              there once the release is complete
+current.json                                  {"version": "<version>", "previous": [...]}: the release that is served
 pneumonia_classifier.pth                      the same weights, for whoever has nothing but this key
+
+Whatever stops a promotion half-way, `current.json` leads to a whole release. Of two promotions at once one moves the
+pointer, and the other is told: S3 writes on the condition that an object is as it was read.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 """
 
+import base64
 import contextlib
-import json
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pneumonia import WEIGHTS_NAME
-from pneumonia.errors import first_line
-from pneumonia.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest
+from pneumonia.errors import ReleaseConflictError, WeightsError, first_line
+from pneumonia.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest, Pointer, parse, parse_pointer
 from pneumonia.s3 import CHUNK, S3Error, saying
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-def publish(weights: Path, manifest: Manifest, bucket: str) -> None:
-    """Put a release into the bucket and serve it.
+class WeightsBucket:
+    """The releases of one bucket.
 
-    `current.json` comes after the release is complete, so that whatever stops this half-way, the pointer leads to a
-    whole release. The plain key comes last: nobody who can read `current.json` looks there.
+    Every method raises WeightsUnavailableError where S3 refuses or cannot be reached.
+
+    Args:
+        name: the bucket's.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._s3 = _client()
+
+    def pointer(self) -> tuple[Pointer | None, str | None]:
+        """Return what `current.json` says, and the mark of its content that `serve` asks for; None before the first.
+
+        Raises:
+            WeightsError: it names no release.
+        """
+        with _saying(f"The served release cannot be read from s3://{self._name}/{CURRENT_NAME}"):
+            try:
+                answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_NAME)
+            except self._s3.exceptions.NoSuchKey:
+                return None, None
+            return parse_pointer(answer["Body"].read(), f"s3://{self._name}/{CURRENT_NAME}"), answer["ETag"]
+
+    def manifest(self, version: str) -> Manifest:
+        """Return a complete release's manifest.
+
+        Raises:
+            WeightsError: there is no such release.
+        """
+        key = f"releases/{version}/{MANIFEST_NAME}"
+        with _saying(f"The release cannot be read from s3://{self._name}/{key}"):
+            try:
+                text = self._s3.get_object(Bucket=self._name, Key=key)["Body"].read()
+            except self._s3.exceptions.NoSuchKey:
+                raise WeightsError(
+                    f"s3://{self._name} has no release {version!r}: `list` shows those it has."
+                ) from None
+        return parse(text, f"s3://{self._name}/{key}")
+
+    def versions(self) -> list[str]:
+        """Return the complete releases, in the order of their names, which is that of time."""
+        with _saying(f"The releases of s3://{self._name} cannot be listed"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix="releases/")
+            keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return sorted(key.split("/")[1] for key in keys if key.count("/") == 2 and key.endswith(f"/{MANIFEST_NAME}"))
+
+    def add(self, weights: Path, manifest: Manifest) -> None:
+        """Store a release, complete, without serving it; one that is there already stays as it is.
+
+        Raises:
+            WeightsError: other weights are there under the same version.
+        """
+        release = f"s3://{self._name}/releases/{manifest.version}"
+        with _saying(f"The release cannot be stored as {release}"):
+            with weights.open("rb") as file:
+                is_new = self._put_new(f"releases/{manifest.version}/{WEIGHTS_NAME}", file, manifest.sha256)
+            if not is_new:
+                self._compare(f"releases/{manifest.version}/{WEIGHTS_NAME}", manifest)
+            self._put_new(f"releases/{manifest.version}/{MANIFEST_NAME}", manifest.to_json().encode())
+
+    def serve(self, version: str, served: Pointer | None, mark: str | None) -> None:
+        """Have inference serve a complete release.
+
+        The plain key follows `current.json`: nobody who can read that looks there.
+
+        Args:
+            version: the release.
+            served: what `pointer` returned when this was decided.
+            mark: likewise.
+
+        Raises:
+            ReleaseConflictError: the served release is another one by now, and stays.
+        """
+        pointer = served.moved_to(version) if served else Pointer(version)
+        condition: Any = {"IfMatch": mark} if mark else {"IfNoneMatch": "*"}
+        with _saying(f"The release {version} cannot be served from s3://{self._name}"):
+            try:
+                self._s3.put_object(
+                    Bucket=self._name,
+                    Key=CURRENT_NAME,
+                    Body=pointer.to_json().encode(),
+                    ContentType="application/json",
+                    **condition,
+                )
+            except ClientError as error:
+                if not _is_conflict(error):
+                    raise
+                now, _ = self.pointer()
+                if now is None or now.version != version:  # else the same promotion ran twice
+                    raise ReleaseConflictError(
+                        f"Another promotion came first: s3://{self._name} serves {now.version if now else 'none'} now, "
+                        f"and {version} is stored but not served. Promote it again if it is still wanted."
+                    ) from error
+            self._fill_plain_key(version)
+
+    def _fill_plain_key(self, version: str) -> None:
+        """Copy a release to the plain key, and again until it is the one that is served: another may have moved on."""
+        while True:
+            source = {"Bucket": self._name, "Key": f"releases/{version}/{WEIGHTS_NAME}"}
+            self._s3.copy_object(Bucket=self._name, Key=WEIGHTS_NAME, CopySource=source)  # type: ignore[arg-type]
+            now, _ = self.pointer()
+            if now is None or now.version == version:
+                return
+            version = now.version
+
+    def _put_new(self, key: str, body: bytes | BinaryIO, digest: str | None = None) -> bool:
+        """Write an object where there is none; return whether there was none."""
+        checksum: Any = {}
+        if digest:
+            checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(digest)}
+        kind = "application/octet-stream" if digest else "application/json"
+        try:
+            self._s3.put_object(Bucket=self._name, Key=key, Body=body, ContentType=kind, IfNoneMatch="*", **checksum)
+        except ClientError as error:
+            if not _is_conflict(error):
+                raise
+            return False
+        return True
+
+    def _compare(self, key: str, manifest: Manifest) -> None:
+        found = self._s3.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
+        expected = _base64(manifest.sha256)
+        if found["ContentLength"] != manifest.size or found.get("ChecksumSHA256", expected) != expected:
+            raise WeightsError(
+                f"s3://{self._name}/{key} holds other weights than {manifest.version}'s: remove that release first."
+            )
+
+
+def publish(weights: Path, manifest: Manifest, bucket: str) -> None:
+    """Store a release and serve it.
 
     Raises:
-        WeightsUnavailableError: S3 refused or cannot be reached.
+        WeightsUnavailableError: S3 refuses or cannot be reached.
+        WeightsError: other weights are there under the same version.
+        ReleaseConflictError: another promotion came first.
     """
-    s3 = _client()
-    release = f"releases/{manifest.version}"
-    with _saying(f"The release {manifest.version} cannot be published to s3://{bucket}"):
-        _put_weights(s3, bucket, f"{release}/{WEIGHTS_NAME}", weights)
-        _put_json(s3, bucket, f"{release}/{MANIFEST_NAME}", manifest.to_json())
-        _put_json(s3, bucket, CURRENT_NAME, json.dumps({"version": manifest.version}) + "\n")
-        _put_weights(s3, bucket, WEIGHTS_NAME, weights)
+    releases = WeightsBucket(bucket)
+    served, mark = releases.pointer()
+    releases.add(weights, manifest)
+    releases.serve(manifest.version, served, mark)
 
 
 def download(uri: str, destination: Path) -> None:
@@ -91,13 +222,13 @@ def _client() -> "S3Client":
             raise ConnectionError(first_line(error)) from error
 
 
-def _put_weights(s3: "S3Client", bucket: str, key: str, weights: Path) -> None:
-    with weights.open("rb") as file:
-        s3.put_object(Bucket=bucket, Key=key, Body=file, ContentType="application/octet-stream")
+def _base64(digest: str) -> str:
+    return base64.b64encode(bytes.fromhex(digest)).decode()
 
 
-def _put_json(s3: "S3Client", bucket: str, key: str, text: str) -> None:
-    s3.put_object(Bucket=bucket, Key=key, Body=text.encode(), ContentType="application/json")
+def _is_conflict(error: ClientError) -> bool:
+    """Tell whether S3 did not write because an object is not as it should be, or is being written by another."""
+    return error.response["ResponseMetadata"]["HTTPStatusCode"] in {409, 412}
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from tests.synthetic import draw_radiograph
 from tests.test_architecture import closure_of, file_of
 
 ROOT = Path(__file__).parent.parent
+HANDLERS = ("app", "promote_model")
 BASE = "localhost/lambda-python:base"
 BASE_PACKAGES = {
     "awslambdaric",
@@ -66,8 +67,8 @@ def copied() -> list[str]:
     return [source for keyword, *words in instructions() if keyword == "COPY" for source in words[:-1]]
 
 
-def test_it_copies_exactly_what_app_imports() -> None:
-    files = {file for module in closure_of("app") if (file := file_of(module))}
+def test_it_copies_exactly_what_the_handlers_import() -> None:
+    files = {file for handler in HANDLERS for module in closure_of(handler) if (file := file_of(module))}
     assert sorted(copied()) == sorted(["requirements.txt", *(str(file.relative_to(ROOT)) for file in files)])
 
 
@@ -308,7 +309,7 @@ def test_its_handler_answers_as_the_checkout_does(image: Image, tmp: Path, radio
 
 
 @pytest.mark.image
-def test_every_package_in_it_is_imported_by_a_prediction(
+def test_every_package_in_it_is_imported_by_a_function(
     image: Image, tmp: Path, radiograph: bytes, weights: Path
 ) -> None:
     shutil.copyfile(weights, tmp / "model.pth")
@@ -322,9 +323,9 @@ def test_every_package_in_it_is_imported_by_a_prediction(
     )
     print(done.stdout)
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
-    unused = {name for name, _, is_imported in rows if is_imported == "no"}
+    unused = {name for name, _, user in rows if user == "none"}
 
-    assert {"torch", "fastapi", "pillow"} <= {name for name, _, is_imported in rows if is_imported == "yes"}
+    assert {"torch", "fastapi", "pillow"} <= {name for name, _, user in rows if user == "prediction"}
     # The CPU wheels of torch, which the image is made of where PyTorch's index can be reached, bring no CUDA.
     cuda = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["pip"]["no-emit-package"]
     assert unused <= BASE_PACKAGES | set(cuda)

@@ -1,12 +1,15 @@
+import dataclasses
+import hashlib
 import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +25,16 @@ from pneumonia.manifest import manifest_of
 from pneumonia.model import CLASSES, ResNet18, save_weights
 from promote_model import MAX_MEMBERS, MAX_UNPACKED, extract
 from tests.conftest import Moto
+from tests.e2e.runtime_api import InvocationError, RuntimeApi
 
 PROJECT = Path(__file__).parent.parent
 CALIBRATION = {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4, "uncertain_high": 0.8}
-REPORT = {
+REPORT: dict[str, Any] = {
     "training_job": "pneumonia-training-1",
     "finished": "2026-01-02T03:04:05+00:00",
     "classes": list(CLASSES),
     "preprocessing": PREPROCESSING,
-    "metrics": {"val_accuracy": 0.97, "test_accuracy": 0.95},
+    "metrics": {"val_accuracy": 0.97, "test_accuracy": 0.95, "test_auroc": 0.98},
     "dataset": {"fingerprint": "f" * 64},
     "calibration": CALIBRATION,
 }
@@ -100,13 +104,13 @@ def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Pa
 
 
 def test_same_archive_gives_the_same_version(archive: Path, tmp_path: Path) -> None:
-    first, second = (promote_model.promote(str(archive), None, tmp_path / name) for name in ("a", "b"))
+    first, second = (promote_model.promote_to_folder(str(archive), tmp_path / name) for name in ("a", "b"))
     assert first.version == second.version
 
 
 def test_archive_without_a_report_is_promoted(tmp_path: Path, weights: Path) -> None:
     path = make_archive(tmp_path / "m.tar.gz", [(member(f"./{WEIGHTS_NAME}"), weights.read_bytes())])
-    manifest = promote_model.promote(str(path), None, tmp_path / "released")
+    manifest = promote_model.promote_to_folder(str(path), tmp_path / "released")
     assert (manifest.metrics, manifest.training_job, manifest.dataset_fingerprint) == ({}, None, None)
     assert manifest.calibration == Calibration()
 
@@ -148,7 +152,7 @@ def test_suspicious_archive_is_refused_as_a_whole(
     good = (member(WEIGHTS_NAME), b"weights")
     path = make_archive(tmp_path / "model.tar.gz", [(bad, b""), good] if place == "first" else [good, (bad, b"")])
     with pytest.raises(WeightsError, match=sentence):
-        promote_model.promote(str(path), None, tmp_path / "released")
+        promote_model.promote_to_folder(str(path), tmp_path / "released")
     assert not (tmp_path / "released").exists()
 
 
@@ -208,7 +212,7 @@ def test_archive_without_weights_says_what_it_holds(tmp_path: Path) -> None:
 def test_damaged_archive_is_refused(archive: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(WeightsError, match=r"is no whole tar\.gz|holds no pneumonia_classifier"):
-        promote_model.promote(str(archive), None, tmp_path / "released")
+        promote_model.promote_to_folder(str(archive), tmp_path / "released")
     assert not (tmp_path / "released").exists()
 
 
@@ -226,7 +230,7 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     path = make_archive(tmp_path / "model.tar.gz", [(member(WEIGHTS_NAME), pickle.dumps(RunsCode(proof)))])
     with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is not a weights file"):
-        promote_model.promote(str(path), None, tmp_path / "released")
+        promote_model.promote_to_folder(str(path), tmp_path / "released")
     assert not proof.exists()
 
 
@@ -236,7 +240,7 @@ def test_weights_that_unpack_to_more_are_refused(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", bytes(10_000_000))
     path = make_archive(tmp_path / "model.tar.gz", [(member(WEIGHTS_NAME), compressed.getvalue())])
     with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is compressed, as torch\.save never does"):
-        promote_model.promote(str(path), None, tmp_path / "released")
+        promote_model.promote_to_folder(str(path), tmp_path / "released")
 
 
 def test_malformed_header_is_refused(tmp_path: Path) -> None:
@@ -259,7 +263,7 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
     state["fc.weight"].fill_(1e4)
     path = archive_of(state, REPORT, tmp_path)
     with pytest.raises(WeightsError, match=r"outputs of the network in .* are not finite: training diverged"):
-        promote_model.promote(str(path), None, tmp_path / "released")
+        promote_model.promote_to_folder(str(path), tmp_path / "released")
 
 
 @pytest.mark.parametrize(
@@ -288,13 +292,13 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
 def test_report_of_another_kind_of_model_is_refused(tmp_path: Path, report: object, sentence: str) -> None:
     path = archive_of(ResNet18().state_dict(), report, tmp_path)
     with pytest.raises(WeightsError, match=sentence):
-        promote_model.promote(str(path), None, tmp_path / "released")
+        promote_model.promote_to_folder(str(path), tmp_path / "released")
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["model.tar.gz"], "The destination is missing: pass --bucket, set MODEL_BUCKET, or pass --directory."),
+        (["model.tar.gz"], "The bucket is missing: pass --bucket, or set MODEL_BUCKET, or pass --directory."),
         (
             ["nowhere.tar.gz", "--directory", "d"],
             "nowhere.tar.gz cannot be read or written: No such file or directory.",
@@ -311,3 +315,216 @@ def test_missing_archive_on_s3_is_told(moto: Moto, bucket: str) -> None:
     assert process.returncode == 1
     assert process.stderr.startswith(f"s3://{bucket}/model.tar.gz cannot be downloaded, S3 answers NoSuchKey: ")
     assert process.stderr.count("\n") == 1
+
+
+def archive_with(folder: Path, number: int, **metrics: float) -> Path:
+    """Write an archive of weights of their own, whose training reported these figures."""
+    folder.mkdir(exist_ok=True)
+    state = ResNet18().state_dict()
+    state["fc.bias"] = torch.full((2,), float(number))
+    report = REPORT | {"finished": f"2026-01-0{number}T03:04:05+00:00", "training_job": f"job-{number}"}
+    path = archive_of(state, report | {"metrics": REPORT["metrics"] | metrics}, folder)
+    return path.rename(folder / f"{number}.tar.gz")
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three good models, of ever later trainings."""
+    folder = tmp_path_factory.mktemp("archives")
+    return [archive_with(folder, number) for number in (1, 2, 3)]
+
+
+class Command:
+    """The command, in this process, with the bucket in its environment."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> str:
+        """Run what is to succeed; return what it prints."""
+        assert promote_model.main([*map(str, arguments)]) == 0
+        return self._capsys.readouterr().out
+
+    def fails(self, *arguments: str | Path) -> str:
+        """Run what is to fail; return its one sentence."""
+        assert promote_model.main([*map(str, arguments)]) == 1
+        captured = self._capsys.readouterr()
+        assert (captured.out, captured.err.count("\n")) == ("", 1)
+        return captured.err.rstrip("\n")
+
+
+@pytest.fixture
+def command(moto: Moto, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    for name, value in {**moto.environment, "MODEL_BUCKET": bucket}.items():
+        monkeypatch.setenv(name, value)
+    return Command(capsys)
+
+
+def pointer(moto: Moto, bucket: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(moto.s3().get_object(Bucket=bucket, Key="current.json")["Body"].read())
+    return content
+
+
+def test_releases_are_listed_shown_and_rolled_back(
+    moto: Moto, bucket: str, archives: list[Path], command: Command
+) -> None:
+    versions = [command(archive).split()[1] for archive in archives]
+    assert command("list").splitlines() == [
+        "  version                   accuracy  AUROC   training job",
+        f"* {versions[2]}  0.9500    0.9800  job-3",
+        f"  {versions[1]}  0.9500    0.9800  job-2",
+        f"  {versions[0]}  0.9500    0.9800  job-1",
+    ]
+    assert json.loads(command("show", versions[0]))["training_job"] == "job-1"
+
+    told = command("rollback")
+    assert told == f"s3://{bucket} serves {versions[1]} now, and served {versions[2]} before.\n"
+    assert pointer(moto, bucket) == {"version": versions[1], "previous": [versions[0]]}
+    command("rollback", versions[2])
+    assert pointer(moto, bucket) == {"version": versions[2], "previous": [versions[1], versions[0]]}
+    command("rollback", versions[0])
+    manifest = json.loads(command("show", versions[0]))
+    plain = moto.s3().get_object(Bucket=bucket, Key=WEIGHTS_NAME)["Body"].read()
+    assert hashlib.sha256(plain).hexdigest() == manifest["sha256"]
+
+    assert command.fails("rollback") == (
+        f"s3://{bucket} has served none before {versions[0]}: name a release, `list` shows them."
+    )
+
+
+def test_commands_on_an_empty_bucket(bucket: str, command: Command) -> None:
+    assert command("list") == "  version                   accuracy  AUROC   training job\n"
+    assert command.fails("rollback") == f"s3://{bucket} serves no release yet: promote a model first."
+    assert command.fails("rollback", "7") == f"s3://{bucket} serves no release yet: promote a model first."
+    assert command.fails("show", "7") == f"s3://{bucket} has no release '7': `list` shows those it has."
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "1"], ["rollback"]])
+def test_commands_without_a_bucket(command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.delenv("MODEL_BUCKET")
+    assert command.fails(*arguments) == "The bucket is missing: pass --bucket, or set MODEL_BUCKET."
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        ({"test_accuracy": 0.79}, r"its test_accuracy of 0\.7900 is below 0\.80"),
+        ({"test_auroc": 0.89}, r"its test_auroc of 0\.8900 is below 0\.90"),
+        ({"test_accuracy": 0.91}, r"its test_accuracy of 0\.9100 is more than 0\.03 below the 0\.9500 of 20260101-03"),
+        ({"test_auroc": 0.94}, r"its test_auroc of 0\.9400 is more than 0\.03 below the 0\.9800 of 20260101-03"),
+        ({"test_accuracy": 0.5, "test_auroc": 0.5}, r"test_accuracy .* and its test_auroc of 0\.5000 is below 0\.90"),
+    ],
+)
+def test_gate_refuses_unless_forced_and_the_manifest_tells(
+    moto: Moto,
+    bucket: str,
+    archives: list[Path],
+    tmp_path: Path,
+    command: Command,
+    metrics: dict[str, float],
+    sentence: str,
+) -> None:
+    command(archives[0])
+    served, before = pointer(moto, bucket), moto.keys(bucket)
+    archive = archive_with(tmp_path, 2, **metrics)
+    assert re.search(rf"{sentence}.*: train again, or pass --force", command.fails(archive))
+    assert (pointer(moto, bucket), moto.keys(bucket)) == (served, before)
+
+    command(archive, "--force")
+    version = pointer(moto, bucket)["version"]
+    assert pointer(moto, bucket) == {"version": version, "previous": [served["version"]]}
+    assert re.search(sentence, json.loads(command("show", version))["forced"])
+    assert re.search(sentence, command("list"))
+
+
+def test_a_little_below_the_served_release_is_no_objection(archives: list[Path], tmp_path: Path) -> None:
+    served = promote_model.take_release(str(archives[0]), tmp_path / "served.pth")
+    assert served.forced is None
+    for name, figure in (("test_accuracy", 0.93), ("test_auroc", 0.96), ("test_accuracy", 1.0)):
+        manifest = dataclasses.replace(served, metrics={**served.metrics, name: figure})
+        assert promote_model.objections(manifest, served) == []
+
+
+def test_gate_refuses_a_model_without_figures(
+    moto: Moto, bucket: str, tmp_path: Path, weights: Path, command: Command
+) -> None:
+    path = make_archive(tmp_path / "m.tar.gz", [(member(WEIGHTS_NAME), weights.read_bytes())])
+    sentence = "because its training reported no test_accuracy and its training reported no test_auroc"
+    assert sentence in command.fails(path)
+    assert moto.keys(bucket) == []
+    command(path, "--force")
+    assert pointer(moto, bucket)["previous"] == []
+
+
+EVENT: dict[str, Any] = {
+    "version": "0",
+    "id": "844e2571-85d4-695f-b930-0153b71dcb42",
+    "detail-type": "SageMaker Training Job State Change",
+    "source": "aws.sagemaker",
+    "account": "123456789012",
+    "time": "2026-01-02T03:10:00Z",
+    "region": "eu-central-1",
+    "resources": ["arn:aws:sagemaker:eu-central-1:123456789012:training-job/job-1"],
+    "detail": {
+        "TrainingJobName": "job-1",
+        "TrainingJobArn": "arn:aws:sagemaker:eu-central-1:123456789012:training-job/job-1",
+        "ModelArtifacts": {"S3ModelArtifacts": "s3://bucket/job-1/output/model.tar.gz"},
+        "TrainingJobStatus": "Completed",
+        "SecondaryStatus": "Completed",
+    },
+}
+
+
+@pytest.fixture
+def function(moto: Moto, bucket: str, tmp_path: Path) -> Iterator[RuntimeApi]:
+    """The promotion function: the real runtime client, and the API that feeds it; it writes to `tmp_path / "log"`."""
+    with RuntimeApi() as api, (tmp_path / "log").open("w") as log:
+        variables = {"MODEL_BUCKET": bucket, "POWERTOOLS_SERVICE_NAME": "promotion"}
+        variables["AWS_LAMBDA_RUNTIME_API"] = api.address
+        process = subprocess.Popen(
+            [sys.executable, "-m", "awslambdaric", "promote_model.handler"],
+            env=os.environ | moto.environment | variables,
+            cwd=PROJECT,
+            stdout=log,
+        )
+        try:
+            yield api
+        finally:
+            process.kill()
+            process.wait()
+
+
+def event_of(moto: Moto, bucket: str, archive: Path) -> dict[str, Any]:
+    """Put an archive where SageMaker leaves it, and return the event that follows."""
+    key = f"{archive.stem}/output/model.tar.gz"
+    moto.s3().upload_file(str(archive), bucket, key)
+    return EVENT | {"detail": {**EVENT["detail"], "ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/{key}"}}}
+
+
+def test_completed_training_jobs_are_promoted_once_each(
+    moto: Moto,
+    bucket: str,
+    archives: list[Path],
+    tmp_path: Path,
+    function: RuntimeApi,
+) -> None:
+    first = event_of(moto, bucket, archives[0])
+    version = function.invoke(first)["version"]
+    assert function.invoke(first) == {"version": version}
+    assert pointer(moto, bucket) == {"version": version, "previous": []}
+    second = function.invoke(event_of(moto, bucket, archives[1]))["version"]
+    assert pointer(moto, bucket) == {"version": second, "previous": [version]}
+
+    refused = function.invoke(event_of(moto, bucket, archive_with(tmp_path, 3, test_auroc=0.6)))
+    assert "its test_auroc of 0.6000 is below 0.90" in refused["refused"]
+    assert pointer(moto, bucket)["version"] == second
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line.get("Promotions", line.get("PromotionsRefused")) for line in lines] == [[1.0]] * 4
+    assert [line.get("model_version") for line in lines] == [version, version, second, None]
+    assert {line["service"] for line in lines} == {"promotion"}
+
+
+def test_event_of_another_kind_is_an_error(function: RuntimeApi) -> None:
+    failed = EVENT | {"detail": {"TrainingJobStatus": "Failed", "TrainingJobName": "job-1"}}
+    with pytest.raises(InvocationError, match=r"is no completed training job but .* with the status 'Failed'"):
+        function.invoke(failed)
