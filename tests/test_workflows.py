@@ -122,6 +122,16 @@ def test_the_scripts_and_make_targets_they_run_are_there() -> None:
     assert {target for command in words if command[0] == "make" for target in command[1:]} <= targets
 
 
+def test_what_they_need_from_the_repository_is_documented() -> None:
+    text = "".join(file.read_text() for file in WORKFLOWS)
+    environments = {job["environment"] for file in WORKFLOWS for job in jobs(file).values() if "environment" in job}
+    guide = (ROOT / "docs/delivery.md").read_text()
+
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", guide, re.MULTILINE)) == set(re.findall(r"\bvars\.(\w+)", text))
+    assert set(re.findall(r"\$\(trust (\w+)\)", guide)) == environments
+    assert set(re.findall(r"for environment in (.+); do", guide)[0].split()) == environments
+
+
 def promote(moto: Moto, bucket: str, **inputs: str) -> "subprocess.CompletedProcess[str]":
     """Run what the manual workflow runs, with what would be typed into its form."""
     typed = {"ACTION": "list", "SOURCE": "", "VERSION": "", "FORCE": "false"} | inputs
