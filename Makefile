@@ -29,10 +29,11 @@ test: .venv/development  ## all tests but the image build
 image-test: .venv/development  ## build the Dockerfile with buildah and invoke its handler
 	$(BIN)/python -m pytest -m image
 
-check: .venv/development  ## lint, formatting and types
+check: .venv/development  ## lint, formatting, types and what is unsafe in workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/zizmor --offline --no-progress --quiet .github
 
 format: .venv/development  ## mend what ruff can
 	$(BIN)/ruff check --fix .
