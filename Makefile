@@ -111,7 +111,7 @@ destroy:  ## take the stack down, and say what is left
 	$(call require,aws sam)
 	@set -eu; \
 	buckets=$$(aws cloudformation describe-stack-resources --stack-name $(STACK) \
-		--query "StackResources[?ResourceType=='AWS::S3::Bucket'].PhysicalResourceId" --output text); \
+		--query "StackResources[?ResourceType=='AWS::S3::Bucket' && ResourceStatus!='DELETE_COMPLETE'].PhysicalResourceId" --output text); \
 	sam delete --stack-name $(STACK) --no-prompts; \
 	echo "Left, with what is in them (docs/deployment.md tells how to delete them):"; \
 	for bucket in $$buckets; do echo "  the bucket $$bucket"; done; \

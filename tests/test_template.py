@@ -393,10 +393,11 @@ def test_a_bucket_refuses_what_is_not_tls(stack: Stack, bucket_resource: tuple[s
 
 
 def test_buckets_outlive_the_stack_and_nothing_else_does() -> None:
-    resources = transformed()["Resources"]
-    kept = {name for name, resource in resources.items() if resource.get("DeletionPolicy") == "Retain"}
-    assert {name for name in kept if "Version" not in name} == {DATA, f"{DATA}Policy", WEIGHTS, f"{WEIGHTS}Policy"}
-    assert all(resources[name]["UpdateReplacePolicy"] == "Retain" for name in kept if "Version" not in name)
+    resources = source()["Resources"]
+    kept = {name for name, one in resources.items() if one.get("DeletionPolicy", "Delete") != "Delete"}
+    assert kept == {DATA, f"{DATA}Policy", WEIGHTS, f"{WEIGHTS}Policy"}
+    assert {resources[name]["DeletionPolicy"] for name in kept} == {"RetainExceptOnCreate"}
+    assert {resources[name]["UpdateReplacePolicy"] for name in kept} == {"Retain"}
 
 
 # Functions
