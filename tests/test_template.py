@@ -220,7 +220,7 @@ def public_stack(moto: Moto) -> Stack:
 
 
 def test_it_is_deployed_without_a_bucket_of_its_own() -> None:
-    assert (ROOT / "template.yaml").stat().st_size < MAX_BYTES
+    assert (ROOT / "template.yaml").stat().st_size * 1.2 < MAX_BYTES  # the SAM CLI sends it written out longer
 
 
 def test_moto_makes_all_but_what_is_listed(stack: Stack) -> None:
