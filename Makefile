@@ -5,13 +5,17 @@ PORT ?= 8000
 MODEL_PATH ?= weights/pneumonia_classifier.pth
 DATA ?= chest_xray
 XRAY ?= xray.jpg
+STACK ?= pneumonia
+TAG ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+ROLLOUT ?= Canary10Percent5Minutes
+PARAMETERS ?=
 BIN := .venv/bin
 # PyTorch's CPU wheels: TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu. Unset, the ordinary index serves.
 TORCH_INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL) --index-strategy unsafe-best-match)
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_INDEX)
 
 .DEFAULT_GOAL := help
-.PHONY: help run train test image-test check format bench lock clean
+.PHONY: help run train test image-test check lint-template format bench lock deploy destroy clean
 
 help:  ## list the commands
 	@sed -n "s/^\([a-z-]*\):.*## /\1\t/p" $(MAKEFILE_LIST) | expand -t 14
@@ -29,11 +33,15 @@ test: .venv/development  ## all tests but the image build
 image-test: .venv/development  ## build the Dockerfile with buildah and invoke its handler
 	$(BIN)/python -m pytest -m image
 
-check: .venv/development  ## lint, formatting, types and what is unsafe in workflows
+check: .venv/development  ## lint, formatting, types, the template of the AWS stack, and what is unsafe in workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/cfn-lint template.yaml
 	$(BIN)/zizmor --offline --no-progress --quiet .github
+
+lint-template: .venv/sam/installed  ## what SAM's own validation finds in the template
+	AWS_DEFAULT_REGION=eu-central-1 SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam validate --lint --template template.yaml
 
 format: .venv/development  ## mend what ruff can
 	$(BIN)/ruff check --fix .
@@ -49,6 +57,68 @@ lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --custom-compile-command "make lock" \
 		pyproject.toml --extra train --group dev --constraint requirements.txt --output-file requirements-dev.txt
 
+# What talks to AWS. STACK names the stack, the image repository and the functions.
+
+deploy destroy: export AWS_PAGER :=
+deploy destroy: export SAM_CLI_TELEMETRY := 0
+ifdef AWS_REGION
+deploy destroy: export AWS_DEFAULT_REGION := $(AWS_REGION)  # the name that the SAM CLI reads
+endif
+
+# One sentence for what is missing, before anything is done.
+define require
+@for tool in $(1); do \
+	command -v "$$tool" > /dev/null || { echo "$$tool is missing: docs/deployment.md says what to install." >&2; exit 1; }; \
+done
+@aws sts get-caller-identity > /dev/null 2>&1 || { \
+	echo "AWS accepts no credentials from here: run 'aws configure' or 'aws sso login', or set AWS_PROFILE." >&2; exit 1; }
+@[ -n "$${AWS_DEFAULT_REGION:-$$(aws configure get region)}" ] || { \
+	echo "The region is missing: set AWS_REGION, eu-central-1 say." >&2; exit 1; }
+endef
+
+# Images to go back to; older ones expire.
+KEEP := {"rules": [{"rulePriority": 1, "description": "the newest 20", "action": {"type": "expire"}, \
+	"selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 20}}]}
+
+# The image is named by its commit, and no tag ever moves: another commit is another image, and each is pushed once. The
+# repository is not part of the stack, as the stack's functions need an image from the start.
+deploy:  ## build, push, and deploy template.yaml behind a canary; PARAMETERS="UrlAuthorization=NONE"
+	$(call require,git docker aws sam)
+	$(if $(TAG),,@echo "The image is named by its commit, and this is no git checkout: clone the repository." >&2; exit 1)
+	@aws ecr describe-repositories --repository-names $(STACK) > /dev/null 2>&1 || \
+		aws ecr create-repository --repository-name $(STACK) --image-tag-mutability IMMUTABLE \
+			--image-scanning-configuration scanOnPush=true > /dev/null
+	@aws ecr put-lifecycle-policy --repository-name $(STACK) --lifecycle-policy-text '$(KEEP)' > /dev/null
+	@set -eu; \
+	repository=$$(aws ecr describe-repositories --repository-names $(STACK) \
+		--query "repositories[0].repositoryUri" --output text); \
+	image=$$repository:$(TAG); \
+	if aws ecr describe-images --repository-name $(STACK) --image-ids imageTag=$(TAG) > /dev/null 2>&1; then \
+		echo "The image $$image is there."; \
+	elif [ "$(TAG)" != "$$(git rev-parse --short=12 HEAD)" ]; then \
+		echo "There is no image $$image: check out that commit and run 'make deploy' there." >&2; exit 1; \
+	elif ! git diff --quiet HEAD; then \
+		echo "There are changes that are not committed: commit them, as the image is named by its commit." >&2; exit 1; \
+	else \
+		aws ecr get-login-password | docker login --username AWS --password-stdin "$${repository%%/*}"; \
+		docker build --platform linux/amd64 --provenance=false --tag "$$image" .; \
+		docker push "$$image"; \
+	fi; \
+	sam deploy --template-file template.yaml --stack-name $(STACK) --capabilities CAPABILITY_IAM \
+		--image-repository "$$repository" --no-confirm-changeset --no-fail-on-empty-changeset --parameter-overrides \
+		ImageUri="$$image" Revision="$$(date -u +%y%m%d%H%M)" Rollout=$(ROLLOUT) $(PARAMETERS)
+
+destroy:  ## take the stack down, and say what is left
+	$(call require,aws sam)
+	@set -eu; \
+	buckets=$$(aws cloudformation describe-stack-resources --stack-name $(STACK) \
+		--query "StackResources[?ResourceType=='AWS::S3::Bucket' && ResourceStatus!='DELETE_COMPLETE'].PhysicalResourceId" --output text); \
+	sam delete --stack-name $(STACK) --no-prompts; \
+	echo "Left, with what is in them (docs/deployment.md tells how to delete them):"; \
+	for bucket in $$buckets; do echo "  the bucket $$bucket"; done; \
+	echo "  the image repository $(STACK)"; \
+	echo "  the log group /aws/sagemaker/TrainingJobs, which all training jobs of the account share"
+
 clean:  ## remove .venv
 	rm -rf .venv
 
@@ -63,4 +133,10 @@ clean:  ## remove .venv
 
 .venv/development: requirements-dev.txt .venv/bin/uv
 	$(INSTALL) --requirement requirements-dev.txt
+	@touch $@
+
+# An environment of its own: the SAM CLI pins what it needs.
+.venv/sam/installed: .venv/bin/uv Makefile
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/sam
+	$(BIN)/uv pip install --quiet --python .venv/sam/bin/python aws-sam-cli==1.170.0
 	@touch $@

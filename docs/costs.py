@@ -1,0 +1,111 @@
+"""What a thousand predictions, a training and a month of the stack cost.
+
+All prices and amounts that go in are arguments, as prices differ by region and change. The defaults are examples: US
+dollars in us-east-1, without free tiers, savings plans and taxes. Look the prices up before you rely on the sum.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import NamedTuple
+
+# Name, example, unit, AWS's page, and when the example was the price.
+PRICES = (
+    ("request", "0.20", "a million invocations", "lambda", "March 2026"),
+    ("gb-second", "0.0000166667", "a GB-second of an x86 function", "lambda", "March 2026"),
+    ("s3-get", "0.0004", "a thousand GET requests", "s3", "2025"),
+    ("log-gb", "0.50", "a GB of logs taken in", "cloudwatch", "February 2026"),
+    ("training-hour", "0.736", "an hour of a training instance, here ml.g4dn.xlarge", "sagemaker/ai", "2025"),
+    ("volume-gb-month", "0.14", "a GB-month of a training instance's volume", "sagemaker/ai", "2025"),
+    ("metric-month", "0.30", "a custom metric that is written in every hour of a month", "cloudwatch", "February 2026"),
+    ("alarm-month", "0.10", "a month of a metric that an alarm watches", "cloudwatch", "February 2026"),
+    ("dashboard-month", "3.00", "a month of a dashboard", "cloudwatch", "February 2026"),
+    ("s3-gb-month", "0.023", "a GB-month in a bucket", "s3", "2025"),
+    ("image-gb-month", "0.10", "a GB-month of container images", "ecr", "2025"),
+)
+USAGE = (  # name, example, what it is
+    ("memory", "2048", "MB of the function"),
+    ("warm-milliseconds", "150", "billed for a request to a warm instance"),
+    ("cold-milliseconds", "5000", "billed for a request to a new instance, its start included"),
+    ("cold-share", "0.05", "share of the requests that go to a new instance"),
+    ("cold-gets", "3", "GET requests to S3 of a new instance"),
+    ("log-bytes", "2000", "of logs that a request leaves"),
+    ("training-minutes", "30", "billed for a training job"),
+    ("instances", "1", "that train together"),
+    ("volume-gb", "30", "of each instance's volume"),
+    ("metrics", "17", "custom metrics"),
+    ("alarm-metrics", "12", "metrics that alarms watch"),
+    ("data-gb", "1.2", "in the data bucket"),
+    ("weights-gb", "0.1", "in the weights bucket"),
+    ("image-gb", "1", "in the image repository"),
+)
+
+
+class Line(NamedTuple):
+    """One row of the bill, in dollars."""
+
+    what: str
+    dollars: float
+
+
+def thousand_predictions(args: argparse.Namespace) -> list[Line]:
+    """Return what a thousand requests cost; the functions' metrics are read out of their logs at no further price."""
+    cold = 1000 * args.cold_share
+    seconds = (cold * args.cold_milliseconds + (1000 - cold) * args.warm_milliseconds) / 1000
+    return [
+        Line("Lambda, requests", args.price_request / 1000),
+        Line("Lambda, time", seconds * args.memory / 1024 * args.price_gb_second),
+        Line("S3, weights for new instances", cold * args.cold_gets / 1000 * args.price_s3_get),
+        Line("CloudWatch, logs", 1000 * args.log_bytes / 1e9 * args.price_log_gb),
+    ]
+
+
+def training(args: argparse.Namespace) -> list[Line]:
+    """Return what a training job costs."""
+    hours = args.training_minutes / 60 * args.instances
+    return [
+        Line("SageMaker, instances", hours * args.price_training_hour),
+        Line("SageMaker, volumes", hours / 730 * args.volume_gb * args.price_volume_gb_month),  # hours of a month
+    ]
+
+
+def month(args: argparse.Namespace) -> list[Line]:
+    """Return what a month costs that does not depend on what is asked; metrics are billed by the hour, at most this."""
+    return [
+        Line("CloudWatch, metrics", args.metrics * args.price_metric_month),
+        Line("CloudWatch, alarms", args.alarm_metrics * args.price_alarm_month),
+        Line("CloudWatch, dashboard", args.price_dashboard_month),
+        Line("S3, both buckets", (args.data_gb + args.weights_gb) * args.price_s3_gb_month),
+        Line("ECR, images", args.image_gb * args.price_image_gb_month),
+    ]
+
+
+def table(args: argparse.Namespace) -> str:
+    """Return the three bills as one Markdown table."""
+    rows = ["| what | US dollars |", "|---|---|"]
+    for title, lines in (
+        ("A thousand predictions", thousand_predictions(args)),
+        ("A training", training(args)),
+        ("A month of the stack", month(args)),
+    ):
+        rows.append(f"| **{title}** | **{sum(line.dollars for line in lines):.4f}** |")
+        rows += [f"| {line.what} | {line.dollars:.4f} |" for line in lines]
+    return "\n".join(rows)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(
+        prog="costs.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    prices = parser.add_argument_group("prices in dollars; each is published at https://aws.amazon.com/PAGE/pricing/")
+    for name, example, unit, page, date in PRICES:
+        about = f"{unit} (PAGE {page}; {example} in {date})"
+        prices.add_argument(f"--price-{name}", type=float, default=example, metavar="$", help=about)
+    usage = parser.add_argument_group("amounts")
+    for name, example, what in USAGE:
+        usage.add_argument(f"--{name}", type=float, default=example, metavar="N", help=f"{what} ({example})")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    print(table(parse_arguments(None)))
