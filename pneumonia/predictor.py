@@ -5,6 +5,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pneumonia.calibration import Calibration
-from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
+from pneumonia.errors import ImageError, PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.fused import Network, fuse
 from pneumonia.image import PREPROCESSING, decode, preprocess
 from pneumonia.manifest import release_of
@@ -21,6 +22,9 @@ from pneumonia.model import CLASSES, load_weights
 from pneumonia.weights import Weights
 
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
+BATCH_SIZE = 16  # images that the network takes at a time; more are no faster (docs/performance.md)
+DECODERS = min(2, os.cpu_count() or 1)
+MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 logger = logging.getLogger(__name__)
 
 
@@ -71,8 +75,22 @@ class Model:
         Raises:
             WeightsError: the probabilities are not finite.
         """
+        return self.answers(pixels)[0]
+
+    def answers(self, pixels: Tensor) -> list[Prediction]:
+        """Answer for a batch of images, in their order.
+
+        Args:
+            pixels: float32, shape (N, 3, SIZE, SIZE).
+
+        Raises:
+            WeightsError: the probabilities are not finite.
+        """
         with torch.inference_mode():
-            values = self.calibration.probabilities(self.network(pixels))[0].tolist()
+            rows = self.calibration.probabilities(self.network(pixels)).tolist()
+        return [self._prediction(values) for values in rows]
+
+    def _prediction(self, values: list[float]) -> Prediction:
         if not all(map(math.isfinite, values)):
             raise WeightsError(f"Model {self.version} gives no finite probabilities: promote another model.")
         probabilities = dict(zip(CLASSES, values, strict=True))
@@ -97,7 +115,7 @@ class Predictor:
         self._failures = 0
         # However many ask at once, two images at most are decoded, and one network runs, on all cores: more would take
         # more memory, up to 1 GB an image, and more time. One thread runs it: torch gives each caller a set of threads.
-        self._decoding = threading.Semaphore(min(2, os.cpu_count() or 1))
+        self._decoding = threading.Semaphore(DECODERS)
         self._inference = ThreadPoolExecutor(1, "inference")
 
     @property
@@ -121,6 +139,28 @@ class Predictor:
             pixels = preprocess(decode(data))
         model = self.load(load_seconds)
         return self._inference.submit(model.answer, pixels).result()
+
+    def predict_many(self, files: Sequence[bytes], load_seconds: float = LOAD_SECONDS) -> list[Prediction | ImageError]:
+        """Answer for several images, in their order; one that cannot be used has its error in its place.
+
+        Args:
+            files: the bytes of each, as `predict` takes them.
+            load_seconds: as `predict`.
+
+        Raises:
+            WeightsError, WeightsUnavailableError: as `predict`.
+        """
+        with ThreadPoolExecutor(DECODERS, "decoding") as pool:
+            decoded = list(pool.map(self._decode, files))
+        good = [pixels for pixels in decoded if isinstance(pixels, Tensor)]
+        answers: list[Prediction] = []
+        if good:
+            model = self.load(load_seconds)
+            for start in range(0, len(good), BATCH_SIZE):  # one by one: a single image need not wait for all of them
+                batch = torch.cat(good[start : start + BATCH_SIZE])
+                answers += self._inference.submit(model.answers, batch).result()
+        in_turn = iter(answers)
+        return [one if isinstance(one, ImageError) else next(in_turn) for one in decoded]
 
     def load(self, seconds: float = LOAD_SECONDS) -> Model:
         """Return the model, loaded if need be.
@@ -153,6 +193,13 @@ class Predictor:
         finally:
             self._loading.release()
 
+    def _decode(self, data: bytes) -> Tensor | ImageError:
+        try:
+            with self._decoding:
+                return preprocess(decode(data))
+        except ImageError as error:
+            return error
+
     def _load(self, deadline: float) -> Model:
         path = self._weights.find(deadline - time.monotonic())
         try:
@@ -179,3 +226,13 @@ def load_model(path: Path) -> Model:
         raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
     logger.info("loaded %s, model version %s", path, version)
     return Model(network, version, calibration)
+
+
+def use_paid_cores() -> None:
+    """On Lambda, have torch run as many threads as the function's memory pays for.
+
+    Two cores are to be seen, however small a share of them is given: with more threads than that, each waits for the
+    other to be let on, and an answer takes twice as long or more (docs/performance.md).
+    """
+    if memory := os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"):
+        torch.set_num_threads(max(1, round(int(memory) / MEGABYTES_OF_A_CORE)))
