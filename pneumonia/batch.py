@@ -200,6 +200,8 @@ def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | str]]:
             return str(error)
         except OSError as error:
             return f"The file cannot be read: {error.strerror or error}."
+        except ValueError as error:  # a name that none can have, as one with a zero byte
+            return f"The file cannot be read: {error}."
 
     pool = ThreadPoolExecutor(READERS, "reading")
     try:

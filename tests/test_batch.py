@@ -299,6 +299,21 @@ def test_manifests_name_objects_and_files(images: Path, weights: Path, moto: Mot
     assert second["probability_pneumonia"] == local["probability_pneumonia"]
 
 
+def test_names_that_none_can_have_are_rows_with_an_error(weights: Path, bucket: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "lines.txt"
+    lines = [b"zero\0byte.jpeg", f"s3://{bucket}/".encode() + b"bytes\xff.jpeg", f"s3://{bucket}".encode(), b"."]
+    manifest.write_bytes(b"\n".join(lines))
+    assert run(manifest, tmp_path / "answers.csv", "--weights", weights) == 3
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        errors = [row["error"] for row in csv.DictReader(file)]
+    assert errors[0] == "The file cannot be read: embedded null byte."
+    assert errors[1].startswith("The file cannot be read: 'utf-8' codec can't encode")
+    assert errors[2:] == [
+        "The object cannot be read: its address cannot be one.",
+        "This is no plain file: name an image.",
+    ]
+
+
 def test_s3_that_is_down_ends_the_run_and_no_image_is_blamed(
     weights: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
