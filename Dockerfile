@@ -18,17 +18,18 @@ RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDE
 # The threads of a process share one heap: 10 MB less, and no slower, where one network runs at a time.
 ENV MALLOC_ARENA_MAX=1
 
-# Exactly what the functions import, of which each has a handler here: app.py predicts, promote_model.py promotes.
+# Exactly what the functions import, of which each has a handler here: app.py predicts, promote_model.py promotes,
+# pneumonia/s3_batch.py answers S3 Batch Operations.
 # tests/test_dockerfile.py holds this.
 COPY app.py promote_model.py ./
 COPY pneumonia/__init__.py pneumonia/calibration.py pneumonia/coldstart.py pneumonia/errors.py pneumonia/files.py \
-     pneumonia/fused.py pneumonia/image.py pneumonia/manifest.py pneumonia/model.py pneumonia/predictor.py \
-     pneumonia/s3.py pneumonia/store.py pneumonia/telemetry.py pneumonia/weights.py ./pneumonia/
+     pneumonia/fused.py pneumonia/image.py pneumonia/manifest.py pneumonia/model.py pneumonia/objects.py pneumonia/predictor.py \
+     pneumonia/s3.py pneumonia/s3_batch.py pneumonia/store.py pneumonia/telemetry.py pneumonia/weights.py ./pneumonia/
 
 # Lambda runs as a user without rights, whatever the modes in the checkout were, on a read-only file system, where Python
 # could not keep byte code. The import is the proof that nothing is missing.
 RUN chmod -R a+rX . \
  && python -m compileall -q . \
- && python -c "import app, promote_model; app.handler, promote_model.handler"
+ && python -c "import app, promote_model, pneumonia.s3_batch as batch; app.handler, promote_model.handler, batch.handler"
 
 CMD ["app.handler"]

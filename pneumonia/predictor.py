@@ -5,6 +5,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from pneumonia import telemetry
 from pneumonia.calibration import Calibration
-from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError, first_line
+from pneumonia.errors import ImageError, PneumoniaError, WeightsError, WeightsUnavailableError, first_line
 from pneumonia.fused import Network, fuse
 from pneumonia.image import PREPROCESSING, decode, preprocess
 from pneumonia.manifest import release_of
@@ -24,6 +25,9 @@ from pneumonia.weights import Weights
 
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
 REFRESH_MINUTES = 5.0  # between two looks for a new release
+BATCH_SIZE = 16  # images that the network takes at a time; more are no faster (docs/performance.md)
+DECODERS = min(2, os.cpu_count() or 1)
+MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 logger = logging.getLogger(__name__)
 
 
@@ -74,8 +78,22 @@ class Model:
         Raises:
             WeightsError: the probabilities are not finite.
         """
+        return self.answers(pixels)[0]
+
+    def answers(self, pixels: Tensor) -> list[Prediction]:
+        """Answer for a batch of images, in their order.
+
+        Args:
+            pixels: float32, shape (N, 3, SIZE, SIZE).
+
+        Raises:
+            WeightsError: the probabilities are not finite.
+        """
         with torch.inference_mode():
-            values = self.calibration.probabilities(self.network(pixels))[0].tolist()
+            rows = self.calibration.probabilities(self.network(pixels)).tolist()
+        return [self._prediction(values) for values in rows]
+
+    def _prediction(self, values: list[float]) -> Prediction:
         if not all(map(math.isfinite, values)):
             raise WeightsError(f"Model {self.version} gives no finite probabilities: promote another model.")
         probabilities = dict(zip(CLASSES, values, strict=True))
@@ -104,8 +122,8 @@ class Predictor:
         self._failure: PneumoniaError | None = None
         self._failures = 0
         # However many ask at once, two images at most are decoded, and one network runs, on all cores: more would take
-        # more memory, up to 1 GB an image, and more time. One thread runs it: torch gives each caller a set of threads.
-        self._decoding = threading.Semaphore(min(2, os.cpu_count() or 1))
+        # more memory, up to 400 MB an image, and more time. One thread runs it: torch gives each a set of threads.
+        self._decoding = threading.Semaphore(DECODERS)
         self._inference = ThreadPoolExecutor(1, "inference")
 
     @property
@@ -127,21 +145,44 @@ class Predictor:
             WeightsUnavailableError: there are no weights, or S3 does not give them in time.
         """
         record = record or Record()
-        record.image_bytes.append(len(data))
-        with self._decoding, record.timed("Decode"):
-            image = decode(data)
-            record.image_pixels.append(image.width * image.height)
-            pixels = preprocess(image)
+        pixels = self._decode(data, record)
         model = self.load(load_seconds, record)
         self._refresh_if_due(load_seconds)
+        return self._answers(model, pixels, record)[0]
 
-        def answer() -> Prediction:
-            with record.timed("Inference"):
-                return model.answer(pixels)
+    def predict_many(
+        self, files: Sequence[bytes], load_seconds: float = LOAD_SECONDS, record: Record | None = None
+    ) -> list[Prediction | ImageError]:
+        """Answer for several images, in their order; one that cannot be used has its error in its place.
 
-        prediction = self._inference.submit(answer).result()
-        record.predictions.append(prediction)
-        return prediction
+        Args:
+            files: the bytes of each, as `predict` takes them.
+            load_seconds: as `predict`.
+            record: as `predict`; what several images took is added up.
+
+        Raises:
+            WeightsError, WeightsUnavailableError: as `predict`.
+        """
+        record = record or Record()
+
+        def decoded_or_not(data: bytes) -> Tensor | ImageError:
+            try:
+                return self._decode(data, record)
+            except ImageError as error:
+                return error
+
+        with ThreadPoolExecutor(DECODERS, "decoding") as pool:
+            decoded = list(pool.map(decoded_or_not, files))
+        good = [pixels for pixels in decoded if isinstance(pixels, Tensor)]
+        answers: list[Prediction] = []
+        if good:
+            model = self.load(load_seconds, record)
+            self._refresh_if_due(load_seconds)
+            for start in range(0, len(good), BATCH_SIZE):  # one by one: a single image need not wait for all of them
+                batch = torch.cat(good[start : start + BATCH_SIZE])
+                answers += self._answers(model, batch, record)
+        in_turn = iter(answers)
+        return [one if isinstance(one, ImageError) else next(in_turn) for one in decoded]
 
     def load(self, seconds: float = LOAD_SECONDS, record: Record | None = None) -> Model:
         """Return the model, loaded if need be.
@@ -177,6 +218,22 @@ class Predictor:
             return self._model
         finally:
             self._loading.release()
+
+    def _decode(self, data: bytes, record: Record) -> Tensor:
+        record.image_bytes.append(len(data))
+        with self._decoding, record.timed("Decode"):
+            image = decode(data)
+            record.image_pixels.append(image.width * image.height)
+            return preprocess(image)
+
+    def _answers(self, model: Model, pixels: Tensor, record: Record) -> list[Prediction]:
+        def answers() -> list[Prediction]:
+            with record.timed("Inference"):
+                return model.answers(pixels)
+
+        predictions = self._inference.submit(answers).result()
+        record.predictions += predictions
+        return predictions
 
     def _load(self, deadline: float, record: Record) -> Model:
         path = self._weights.find(deadline - time.monotonic())
@@ -238,3 +295,13 @@ def load_model(path: Path) -> Model:
         raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
     logger.info("loaded %s, model version %s", path, version)
     return Model(network, version, calibration)
+
+
+def use_paid_cores() -> None:
+    """On Lambda, have torch run as many threads as the function's memory pays for.
+
+    Two cores are to be seen, however small a share of them is given: with more threads than that, each waits for the
+    other to be let on, and an answer takes twice as long or more (docs/performance.md).
+    """
+    if memory := os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"):
+        torch.set_num_threads(max(1, round(int(memory) / MEGABYTES_OF_A_CORE)))

@@ -7,6 +7,7 @@ so nothing waits for a call to CloudWatch. A line has no image and no file name 
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Record:
     image_pixels: list[int] = field(default_factory=list)
     is_cold: bool = False
     predictions: list["Prediction"] = field(default_factory=list)
+    _adding: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextlib.contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -51,7 +53,8 @@ class Record:
 
     def add(self, phase: str, seconds: float) -> None:
         """Add seconds to a phase."""
-        self.milliseconds[phase] = self.milliseconds.get(phase, 0.0) + seconds * 1000
+        with self._adding:  # several images are decoded at once
+            self.milliseconds[phase] = self.milliseconds.get(phase, 0.0) + seconds * 1000
 
     def metrics(self) -> dict[str, Sequence[float]]:
         """Return the values of each metric."""

@@ -3,13 +3,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app import EXAMPLE, create_app
-from pneumonia.predictor import Predictor
+from app import EXAMPLE, Failure, create_app
+from pneumonia.predictor import Prediction, Predictor
 from pneumonia.weights import Weights
 from tests.synthetic import encoded
 
@@ -91,6 +92,67 @@ def test_missing_weights_are_answered_with_503(tmp_path: Path) -> None:
     assert response.json() == {"detail": f"{tmp_path} cannot be read: Is a directory."}
 
 
+def batch_of(*contents: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
+    return [("file", (f"{number}.jpg", content, "image/jpeg")) for number, content in enumerate(contents)]
+
+
+def test_batch_is_answered_in_the_order_sent_like_each_image_alone(client: TestClient) -> None:
+    images = [encoded(Image.linear_gradient("L").rotate(10 * number), "JPEG") for number in range(20)]
+    response = client.post("/predict/batch", files=batch_of(*images))
+    assert response.status_code == 200
+    assert list(response.json()) == ["results"]
+    results = response.json()["results"]
+    alone = [client.post("/predict", files={"file": image}).json() for image in images]
+    assert [list(result) for result in results] == [list(answer) for answer in alone]
+    suspicions = [answer["probabilities"]["PNEUMONIA"] for answer in alone]
+    assert [result["probabilities"]["PNEUMONIA"] for result in results] == pytest.approx(suspicions, abs=1e-5)
+    assert len(set(suspicions)) == 20
+
+
+def test_broken_image_spoils_only_its_own_row(client: TestClient) -> None:
+    gif, large = encoded(Image.new("L", (9, 9)), "GIF"), encoded(Image.new("1", (9000, 9000)), "PNG")
+    response = client.post("/predict/batch", files=batch_of(b"", XRAY, gif, large, XRAY, XRAY[:500]))
+    assert response.status_code == 200
+    results = response.json()["results"]
+    assert [result.get("status") for result in results] == [400, None, 415, 413, None, 400]
+    assert results[1] == results[4]
+    assert results[1]["prediction"] in {"NORMAL", "PNEUMONIA"}
+    for content, result in ((b"", results[0]), (gif, results[2]), (large, results[3]), (XRAY[:500], results[5])):
+        alone = client.post("/predict", files={"file": content})
+        assert result == {"status": alone.status_code, "detail": alone.json()["detail"]}
+
+
+def test_batch_of_broken_images_needs_no_model(tmp_path: Path) -> None:
+    with TestClient(create_app(Predictor(Weights(tmp_path)))) as client:
+        response = client.post("/predict/batch", files=batch_of(b"", b"text"))
+    assert response.status_code == 200
+    assert [result["status"] for result in response.json()["results"]] == [400, 400]
+
+
+def test_batch_without_weights_is_answered_with_503(tmp_path: Path) -> None:
+    with TestClient(create_app(Predictor(Weights(tmp_path)))) as client:
+        response = client.post("/predict/batch", files=batch_of(b"text", XRAY))
+    assert response.status_code == 503
+    assert response.json() == {"detail": f"{tmp_path} cannot be read: Is a directory."}
+
+
+def test_batch_may_have_64_images_and_no_more(client: TestClient) -> None:
+    small = encoded(Image.new("L", (9, 9)), "PNG")
+    response = client.post("/predict/batch", files=batch_of(*[small] * 64))
+    assert (response.status_code, len(response.json()["results"])) == (200, 64)
+    response = client.post("/predict/batch", files=batch_of(*[small] * 65))
+    assert response.status_code == 422
+    assert response.json() == {"detail": "There are 65 fields 'file' in the form: send at most 64 a request."}
+
+
+def test_batch_without_the_field_is_answered_with_what_to_send(client: TestClient) -> None:
+    other: list[dict[str, Any]] = [{}, {"files": {"image": ("xray.jpg", XRAY)}}, {"data": {"file": "text"}}]
+    for parts in other:
+        response = client.post("/predict/batch", **parts)
+        assert response.status_code == 422
+        assert response.json()["detail"].startswith("There is no file in the form: send multipart/form-data")
+
+
 def test_health_does_not_load_the_model(client: TestClient) -> None:
     assert client.get("/health").json() == {"status": "ok", "model_version": None}
     version = client.post("/predict", files={"file": XRAY}).json()["model_version"]
@@ -100,6 +162,12 @@ def test_health_does_not_load_the_model(client: TestClient) -> None:
 def test_every_answer_is_documented(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert list(schema["paths"]["/predict"]["post"]["responses"]) == ["200", "400", "413", "415", "422", "503"]
+    batch = schema["paths"]["/predict/batch"]["post"]
+    assert list(batch["responses"]) == ["200", "400", "413", "422", "503"]
+    rows = schema["components"]["schemas"]["Batch"]["properties"]["results"]["items"]["anyOf"]
+    assert [row["$ref"].rpartition("/")[2] for row in rows] == ["Prediction", "Failure"]
+    example = batch["responses"]["200"]["content"]["application/json"]["example"]
+    assert [Prediction(**example["results"][0]), Failure(**example["results"][1])]
 
 
 def test_every_field_of_the_answer_is_documented(client: TestClient) -> None:

@@ -14,6 +14,7 @@ TRAINING = {
     f"pneumonia.{name}" for name in ("augment", "data", "fitting", "metrics", "plots", "pretrained", "processes")
 }
 SERVING = {"pneumonia.store", "pneumonia.manifest", "pneumonia.predictor"}
+BATCHES = ("pneumonia.batch", "pneumonia.s3_batch")
 
 
 def file_of(module: str) -> Path | None:
@@ -61,6 +62,17 @@ def test_serving_imports_no_training_module() -> None:
     assert closure_of("app") > SERVING
     assert not closure_of("app") & TRAINING
     assert not any("torchvision" in imports_of(module) for module in closure_of("app"))
+
+
+@pytest.mark.parametrize("module", BATCHES)
+def test_batches_import_what_serves_and_no_training_module(module: str) -> None:
+    assert closure_of(module) > {"pneumonia.predictor", "pneumonia.weights"}
+    assert not closure_of(module) & TRAINING
+    assert not any("torchvision" in imports_of(name) for name in closure_of(module))
+
+
+def test_serving_imports_nothing_of_batches() -> None:
+    assert not closure_of("app") & {*BATCHES, "pneumonia.objects"}
 
 
 def test_training_imports_no_serving_module() -> None:

@@ -28,7 +28,7 @@ from tests.synthetic import draw_radiograph
 from tests.test_architecture import closure_of, file_of
 
 ROOT = Path(__file__).parent.parent
-HANDLERS = ("app", "promote_model")
+HANDLERS = ("app", "promote_model", "pneumonia.s3_batch")
 BASE = "localhost/lambda-python:base"
 BASE_PACKAGES = {
     "awslambdaric",

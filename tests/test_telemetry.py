@@ -139,3 +139,16 @@ def test_a_phase_that_fails_or_comes_twice_is_added_up() -> None:
         raise ValueError("broken")
     assert record.milliseconds["Decode"] >= 250
     assert record.metrics()["DecodeMilliseconds"] == [round(record.milliseconds["Decode"], 1)]
+
+
+def test_a_batch_is_one_line_with_the_values_of_each_image(
+    client: TestClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = client.post("/predict/batch", files=[("file", XRAY)] * 63 + [("file", b"text")])
+    assert answer.status_code == 200
+    (line,) = lines(capsys)
+    metrics = metrics_of(line)
+    assert (metrics["Requests"], metrics["ClientErrors"], line["status"]) == ([1], [0], 200)
+    assert len(metrics["Confidence"]) == len(metrics["Pneumonia"]) == len(metrics["ImagePixels"]) == 63
+    assert len(metrics["ImageBytes"]) == 64
+    assert len(line["predictions"]) == 63

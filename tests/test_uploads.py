@@ -123,8 +123,8 @@ class Service:
         self.client = client
         self._answer = self.accept(GOOD)
 
-    def post(self, body: bytes, content_type: str = FORM) -> httpx2.Response:
-        return self.client.post("/predict", content=body, headers={"Content-Type": content_type})
+    def post(self, body: bytes, content_type: str = FORM, path: str = "/predict") -> httpx2.Response:
+        return self.client.post(path, content=body, headers={"Content-Type": content_type})
 
     def accept(self, body: bytes, content_type: str = FORM) -> dict[str, object]:
         """Send what is to be answered, and return the answer."""
@@ -305,6 +305,17 @@ def test_the_largest_body_is_answered_and_one_byte_more_refused(service: Service
     body = GOOD.ljust(LIMIT, b"\0")  # what follows a form does not count
     assert service.accept(body) == service.accept(GOOD)
     assert "20,971,520 bytes" in service.refuse(413, body + b"\0")
+
+
+def test_the_limit_of_a_body_holds_for_all_files_of_a_batch_together(service: Service) -> None:
+    half = XRAY.ljust(MAX_BYTES // 2, b"\0")
+    response = service.post(form(part(half), part(half)), path="/predict/batch")
+    assert response.status_code == 200
+    assert [row["prediction"] for row in response.json()["results"]] == [service.accept(GOOD)["prediction"]] * 2
+    response = service.post(form(part(half), part(half), part(bytes(FORM_BYTES))), path="/predict/batch")
+    assert response.status_code == 413
+    assert "20,971,520 bytes" in response.json()["detail"]
+    assert response.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("kind", ["BMP", "PNG"])
@@ -636,7 +647,14 @@ NO_IMAGE: list[schemathesis.CheckFunction] = [positive_data_acceptance]  # no sc
 @API.parametrize()
 @fuzzed(40)
 def test_every_answer_is_as_documented(case: "schemathesis.Case[Any]") -> None:
-    case.call_and_validate(excluded_checks=NO_IMAGE if case.path == "/predict" else None)
+    case.call_and_validate(excluded_checks=NO_IMAGE if case.path.startswith("/predict") else None)
+
+
+def test_the_answer_to_a_batch_is_as_documented() -> None:
+    files: Any = [XRAY, b""]
+    case = API["/predict/batch"]["POST"].Case(body={"file": files}, media_type="multipart/form-data")
+    response = case.call_and_validate(excluded_checks=NO_IMAGE)
+    assert [row.get("status") for row in response.json()["results"]] == [None, 400]
 
 
 @pytest.mark.parametrize(

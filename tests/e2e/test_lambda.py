@@ -302,6 +302,19 @@ def test_upload_is_answered(function: Function, gateway: Gateway) -> None:
     assert answer["model_version"] == VERSION
 
 
+def test_batch_is_answered_with_a_result_for_each_upload(function: Function, gateway: Gateway) -> None:
+    (first, content_type), (second, _) = (multipart("file", "xray", data, "image/jpeg") for data in (XRAY, b"text"))
+    boundary = content_type.partition("boundary=")[2]
+    body = first.removesuffix(f"--{boundary}--\r\n".encode()) + re.sub(
+        rb"-+[0-9a-f]{22}", f"--{boundary}".encode(), second
+    )
+    response = function.invoke(gateway.event("POST", "/predict/batch", body, {"Content-Type": content_type}))
+    assert response["statusCode"] == 200
+    answer, failure = answer_of(response)["results"]
+    assert answer == answer_of(function.invoke(upload(XRAY, gateway)))
+    assert (failure["status"], failure["detail"].partition(":")[0]) == (400, "The file is not an image")
+
+
 def test_health_and_readiness_are_answered(function: Function, gateway: Gateway) -> None:
     loaded = function.invoke(gateway.event("GET", "/ready?load=1"))
     assert (loaded["statusCode"], answer_of(loaded)) == (200, {"ready": True, "model_version": VERSION})

@@ -1,0 +1,251 @@
+"""The function as S3 Batch Operations invokes it: real events, the real runtime client, moto's S3."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+from PIL import Image
+
+from pneumonia import WEIGHTS_NAME
+from pneumonia.image import MAX_BYTES
+from pneumonia.predictor import Predictor
+from pneumonia.weights import Weights
+from tests.conftest import REGION, Moto
+from tests.e2e.runtime_api import InvocationError, RuntimeApi
+from tests.e2e.test_lambda import make_task_root
+from tests.faulty_s3 import Answer, cut, refusal, serving, whole
+from tests.synthetic import draw_radiograph, encoded
+
+XRAYS = "xrays"
+WEIGHTS = "weights-of-batches"
+XRAY = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "JPEG")
+INVOCATION = "YXNkbGZqYWRmaiBhc2RmdW9hZHNmZGpmaGFzbGtkaGZza2RmaAo"
+
+
+def event_2(*keys: str, bucket: str = XRAYS, version: str | None = None) -> dict[str, Any]:
+    """Return an event of invocation schema 2.0; AWS puts one task into each, and its schema has room for more.
+
+    Args:
+        keys: URL-encoded, as the manifest has them; AWS sends a space as `+`.
+        bucket: of all of them.
+        version: of all of them.
+    """
+    return {
+        "invocationSchemaVersion": "2.0",
+        "invocationId": INVOCATION,
+        "job": {"id": "f3cc4f60-61f6-4a2b-8a21-d07600c373ce", "userArguments": {"k1": "v1", "k2": "v2"}},
+        "tasks": [
+            {"taskId": f"dGFza2lkZ29lc2hlcmUK{number}", "s3Key": key, "s3VersionId": version, "s3Bucket": bucket}
+            for number, key in enumerate(keys)
+        ],
+    }
+
+
+def event_1(key: str) -> dict[str, Any]:
+    """Return an event of invocation schema 1.0."""
+    event = event_2(key)
+    (task,) = event["tasks"]
+    del task["s3Bucket"], event["job"]["userArguments"]
+    return event | {"invocationSchemaVersion": "1.0", "tasks": [task | {"s3BucketArn": f"arn:aws:s3:::{XRAYS}"}]}
+
+
+class Function:
+    """One instance of the function, in the real runtime client."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.log = folder / "log"
+        self.api = RuntimeApi()
+        variables = {
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "2048",
+            "AWS_LAMBDA_RUNTIME_API": self.api.address,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_SESSION_TOKEN": "testing",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "LANG": "en_US.UTF-8",
+            "PATH": os.defpath,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "MODEL_BUCKET": WEIGHTS,
+            "MODEL_PATH": str(folder / "model.pth"),
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "awslambdaric", "pneumonia.s3_batch.handler"],
+                env=variables | environment,
+                cwd=make_task_root(folder / "task"),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self) -> Self:
+        self.api.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.api.__exit__(kind, error, traceback)
+        print(self.log.read_text())  # pytest shows it where a test fails
+
+    def invoke(self, event: dict[str, Any], timeout: float = 60) -> dict[str, Any]:
+        """Return the response to an event, which is as S3 Batch Operations takes it."""
+        response = self.api.invoke(event, timeout, self.process)
+        assert list(response) == ["invocationSchemaVersion", "treatMissingKeysAs", "invocationId", "results"]
+        assert response["invocationSchemaVersion"] == event["invocationSchemaVersion"]
+        assert response["invocationId"] == event["invocationId"]
+        assert [result["taskId"] for result in response["results"]] == [task["taskId"] for task in event["tasks"]]
+        for result in response["results"]:
+            assert list(result) == ["taskId", "resultCode", "resultString"]
+            assert result["resultCode"] in {"Succeeded", "TemporaryFailure", "PermanentFailure"}
+            assert 0 < len(result["resultString"]) <= 1024
+        return response
+
+    def result(self, event: dict[str, Any], timeout: float = 60) -> tuple[str, str]:
+        """Return code and text of the one result of an event."""
+        (result,) = self.invoke(event, timeout)["results"]
+        return result["resultCode"], result["resultString"]
+
+
+@pytest.fixture(scope="module")
+def versions(moto: Moto, weights: Path) -> list[str]:
+    """Fill the buckets; return the versions of the object `versioned.jpg`, of which the first is no image."""
+    s3 = moto.s3()
+    moto.make_bucket(WEIGHTS)
+    s3.put_object(Bucket=WEIGHTS, Key=WEIGHTS_NAME, Body=weights.read_bytes())
+    moto.make_bucket(XRAYS)
+    s3.put_bucket_versioning(Bucket=XRAYS, VersioningConfiguration={"Status": "Enabled"})
+    objects = {
+        "ward 3/röntgen+1.jpg": XRAY,
+        "text.jpg": b"Dear radiologist,\n",
+        "empty.jpg": b"",
+        "scan.gif": encoded(Image.new("L", (9, 9)), "GIF"),
+        "large.bmp": bytes(MAX_BYTES + 1),
+    }
+    for key, body in objects.items():
+        s3.put_object(Bucket=XRAYS, Key=key, Body=body)
+    return [s3.put_object(Bucket=XRAYS, Key="versioned.jpg", Body=body)["VersionId"] for body in (b"text", XRAY)]
+
+
+@pytest.fixture(scope="module")
+def function(moto: Moto, versions: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    assert versions
+    with Function(tmp_path_factory.mktemp("function"), {"AWS_ENDPOINT_URL": moto.endpoint}) as function:
+        yield function
+
+
+@pytest.mark.parametrize("event", [event_1, event_2], ids=["schema 1.0", "schema 2.0"])
+@pytest.mark.parametrize("space", ["+", "%20"])
+def test_xray_is_answered_as_by_serving(function: Function, weights: Path, event: Any, space: str) -> None:  # noqa: ANN401  # either
+    code, text = function.result(event(f"ward{space}3/r%C3%B6ntgen%2B1.jpg"))
+    assert code == "Succeeded"
+    expected = Predictor(Weights(weights)).predict(XRAY)
+    answer = json.loads(text)
+    assert list(answer) == ["prediction", "confidence", "probabilities", "model_version", "warnings"]
+    assert (answer["prediction"], answer["model_version"]) == (expected.prediction, expected.model_version)
+    assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+def test_version_that_the_manifest_names_is_read(function: Function, versions: list[str]) -> None:
+    assert function.result(event_2("versioned.jpg", version=versions[0]))[0] == "PermanentFailure"
+    assert function.result(event_2("versioned.jpg", version=versions[1]))[0] == "Succeeded"
+    assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("text.jpg", "The file is not an image: send a chest X-ray as JPEG, PNG, BMP, TIFF or WebP."),
+        ("empty.jpg", "The file is empty: send a chest X-ray as JPEG, PNG, BMP, TIFF or WebP."),
+        ("scan.gif", "GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF or WebP."),
+        ("large.bmp", "The file has 20,971,521 bytes and at most 20,971,520 are read: send a smaller or a compressed"),
+        ("none.jpg", "The object cannot be read: S3 answers NoSuchKey."),
+        ("%ff.jpg", "The object's key is no URL-encoded UTF-8, as keys of a manifest have to be."),
+    ],
+)
+def test_object_that_would_fail_again_fails_for_good(function: Function, key: str, sentence: str) -> None:
+    code, text = function.result(event_2(key))
+    assert code == "PermanentFailure"
+    assert text.startswith(sentence)
+
+
+def test_each_task_has_its_own_result(function: Function) -> None:
+    results = function.invoke(event_2("text.jpg", "versioned.jpg", "none.jpg"))["results"]
+    assert [result["resultCode"] for result in results] == ["PermanentFailure", "Succeeded", "PermanentFailure"]
+
+
+def test_bucket_that_is_not_there_fails_for_good(function: Function) -> None:
+    assert function.result(event_2("a.jpg", bucket="no-such-bucket-at-all")) == (
+        "PermanentFailure",
+        "The object cannot be read: S3 answers NoSuchBucket.",
+    )
+
+
+def test_model_is_loaded_once_and_no_key_is_logged(function: Function, moto: Moto) -> None:
+    assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
+    before = len(moto.requests())
+    for _ in range(3):
+        assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
+    asked = moto.requests()[before:]
+    assert [request.partition("?")[0] for request in asked] == [f"GET /{XRAYS}/versioned.jpg"] * 3
+    assert "versioned" not in function.log.read_text()
+
+
+def test_other_event_is_refused(function: Function) -> None:
+    with pytest.raises(InvocationError) as error:
+        function.api.invoke({"version": "2.0", "rawPath": "/predict"}, 60, function.process)
+    assert "answers S3 Batch Operations alone: for requests, deploy the image with app.handler." in str(error.value)
+    assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
+
+
+def test_weights_that_are_not_to_be_had_are_asked_for_again(moto: Moto, versions: list[str], tmp_path: Path) -> None:
+    assert versions
+    environment = {"AWS_ENDPOINT_URL": moto.endpoint, "MODEL_BUCKET": "weights-that-come-late"}
+    with Function(tmp_path, environment) as function:
+        code, text = function.result(event_2("versioned.jpg"))
+        assert code == "TemporaryFailure"
+        assert text.startswith("The served release cannot be read from s3://weights-that-come-late/current.json")
+        assert "Task dGFza2lkZ29lc2hlcmUK0: The served release cannot be read" in function.log.read_text()
+
+        moto.make_bucket("weights-that-come-late")
+        weights = moto.s3().get_object(Bucket=WEIGHTS, Key=WEIGHTS_NAME)["Body"].read()
+        moto.s3().put_object(Bucket="weights-that-come-late", Key=WEIGHTS_NAME, Body=weights)
+        assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
+
+
+def test_what_may_pass_is_a_temporary_failure_and_what_will_not_a_permanent_one(weights: Path, tmp_path: Path) -> None:
+    answers: dict[str, tuple[Answer, str, str]] = {
+        "busy.jpg": (refusal(503, "SlowDown"), "TemporaryFailure", ", S3 answers SlowDown: try again later."),
+        "error.jpg": (
+            refusal(500, "InternalError"),
+            "TemporaryFailure",
+            ", S3 answers InternalError: try again later.",
+        ),
+        "expired.jpg": (
+            refusal(400, "ExpiredToken"),
+            "TemporaryFailure",
+            ", S3 answers ExpiredToken: try again later.",
+        ),
+        "cut.jpg": (cut(XRAY, 1000), "TemporaryFailure", " (ResponseStreamingError): try again later."),
+        "denied.jpg": (refusal(403, "AccessDenied"), "PermanentFailure", ": S3 answers AccessDenied."),
+        "archived.jpg": (refusal(403, "InvalidObjectState"), "PermanentFailure", ": S3 answers InvalidObjectState."),
+        "good.jpg": (whole(XRAY), "Succeeded", ""),
+    }
+    with (
+        serving({f"/{XRAYS}/{key}": [answer] for key, (answer, *_) in answers.items()}) as s3,
+        Function(tmp_path, {"AWS_ENDPOINT_URL": s3.endpoint, "MODEL_PATH": str(weights)}) as function,
+    ):
+        for key, (_, code, reason) in answers.items():
+            found, text = function.result(event_2(key))
+            assert found == code
+            assert found == "Succeeded" or text == f"The object cannot be read{reason}"
+        assert "busy" not in function.log.read_text()
