@@ -21,7 +21,7 @@ help:  ## list the commands
 	@sed -n "s/^\([a-z-]*\):.*## /\1\t/p" $(MAKEFILE_LIST) | expand -t 14
 
 run: .venv/serving  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:8000
-	MODEL_PATH=$(MODEL_PATH) $(BIN)/uvicorn app:app --port $(PORT)
+	MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) $(BIN)/uvicorn app:app --port $(PORT)
 
 train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs 8"; goes on where it was stopped
 	$(BIN)/python train_model.py --train $(DATA)/train --val $(DATA)/val --test $(DATA)/test --model-dir runs/model \
