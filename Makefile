@@ -27,6 +27,9 @@ train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs
 	$(BIN)/python train_model.py --train $(DATA)/train --val $(DATA)/val --test $(DATA)/test --model-dir runs/model \
 		--output-data-dir runs/output --checkpoint-dir runs/checkpoints $(ARGUMENTS)
 
+# Threads that wait do not spin: where other work runs beside the tests, spinning makes training ten times slower.
+test image-test: export OMP_WAIT_POLICY := passive
+
 test: .venv/development  ## all tests but the image build
 	$(BIN)/python -m pytest -m "not image"
 

@@ -126,6 +126,7 @@ def _run_container(job: dict[str, Any], root: Path) -> "subprocess.CompletedProc
         "PET_LOCAL_ADDR": "127.0.0.1",  # where the machine's own name does not resolve, torchrun would wait
         "TRAINING_JOB_NAME": job["TrainingJobName"],
         "CURRENT_HOST": "algo-1",
+        "OMP_WAIT_POLICY": "passive",  # the Makefile says why
     }
     with _as_opt_ml(root, command) as runnable:
         return subprocess.run(
