@@ -22,7 +22,7 @@ from pneumonia.model import CLASSES, load_weights
 from pneumonia.weights import Weights
 
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
-BATCH_SIZE = 16  # images that the network takes at a time; more are no faster (docs/performance.md)
+BATCH_SIZE = 16  # images that the network takes at a time
 DECODERS = min(2, os.cpu_count() or 1)
 MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 logger = logging.getLogger(__name__)
