@@ -163,8 +163,8 @@ def lines_of(manifest: Path) -> Iterator[Source]:
 def answers(model: Model, sources: Sequence[Source]) -> Iterator[list[Row]]:
     """Yield the rows of a batch of images at a time, in the order of the images.
 
-    Decoding and the network take turns, each on all cores: at the same time they would get in each other's way
-    (docs/performance.md). Reading, which takes no core, goes on meanwhile.
+    Decoding and the network take turns, each on all cores: at the same time they are no faster (docs/performance.md).
+    Reading, which takes no core, goes on meanwhile.
 
     Raises:
         WeightsError: the network gives no finite numbers.

@@ -25,7 +25,7 @@ from pneumonia.weights import Weights
 
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
 REFRESH_MINUTES = 5.0  # between two looks for a new release
-BATCH_SIZE = 16  # images that the network takes at a time; more are no faster (docs/performance.md)
+BATCH_SIZE = 16  # images that the network takes at a time
 DECODERS = min(2, os.cpu_count() or 1)
 MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 logger = logging.getLogger(__name__)
