@@ -37,7 +37,6 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from pneumonia.errors import (
-        ConfigurationError,
         ImageError,
         ImageTooLargeError,
         UnsupportedImageError,
@@ -45,7 +44,7 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
         WeightsUnavailableError,
     )
     from pneumonia.image import MAX_BYTES
-    from pneumonia.predictor import LOAD_SECONDS, REFRESH_MINUTES, Prediction, Predictor, use_paid_cores
+    from pneumonia.predictor import LOAD_SECONDS, Prediction, Predictor, use_paid_cores
     from pneumonia.telemetry import Record, emit
 
 FORM_BYTES = 64 * 1024  # what a form may have around the image
@@ -404,19 +403,6 @@ class Stage:
         await self._app(scope, receive, send)
 
 
-def refresh_minutes() -> float:
-    """Return how often the bucket is looked at for another release.
-
-    Raises:
-        ConfigurationError: MODEL_REFRESH_MINUTES is no number.
-    """
-    text = os.environ.get("MODEL_REFRESH_MINUTES") or str(REFRESH_MINUTES)
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigurationError(f"MODEL_REFRESH_MINUTES is {text!r}: set it to a number of minutes.") from None
-
-
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it
     """Answer a Lambda event: of a Function URL, an API Gateway, or a load balancer.
 
@@ -429,7 +415,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
     alarm.start()
     try:
         response: dict[str, Any] = adapter(event, context)
-        predictor.finish_refresh()
+        predictor.finish_refresh(context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS)
     finally:
         alarm.cancel()
     if response["statusCode"] >= 500:
@@ -439,6 +425,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
 
 use_paid_cores()
 MultiPartParser.spool_max_size = MAX_BYTES + FORM_BYTES  # uploads stay in memory: no image is ever written to disk
-predictor = Predictor(weights, refresh_minutes())
+predictor = Predictor.from_environment(weights)
 app = create_app(predictor)
 adapter = Mangum(Stage(app), lifespan="off")

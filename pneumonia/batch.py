@@ -98,6 +98,10 @@ def run(source: str, output: Path, weights: Weights) -> int:
     names = [str(one) for one in sources]
     output.parent.mkdir(parents=True, exist_ok=True)
     with opened(journal, Run(model.version, len(names), digest_of(names))) as (file, done):
+        if output.exists() and done < len(names):  # it came while the run was stopped
+            raise ConfigurationError(
+                f"{output} is there already and nothing is overwritten: remove it, and start this again to go on."
+            )
         with tqdm(total=len(names), initial=done, unit="image", dynamic_ncols=True) as bar:
             for rows in answers(model, sources[done:]):
                 file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))

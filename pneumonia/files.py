@@ -5,6 +5,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -40,7 +41,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove temporary files of `replacing` beside `path` that processes left which were killed; young ones may live.
+    """Remove what killed processes left beside `path`: files of `replacing`, or folders called likewise.
+
+    Young ones may be in use.
 
     Raises:
         OSError: the folder cannot be read or written.
@@ -48,7 +51,11 @@ def remove_abandoned(path: Path) -> None:
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         # Another process may do the same, and in /tmp nobody may remove another user's.
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+            if time.time() - part.stat().st_mtime <= ABANDONED_SECONDS:
+                continue
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
                 part.unlink()
 
 

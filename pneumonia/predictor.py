@@ -15,7 +15,14 @@ from torch import Tensor
 
 from pneumonia import telemetry
 from pneumonia.calibration import Calibration
-from pneumonia.errors import ImageError, PneumoniaError, WeightsError, WeightsUnavailableError, first_line
+from pneumonia.errors import (
+    ConfigurationError,
+    ImageError,
+    PneumoniaError,
+    WeightsError,
+    WeightsUnavailableError,
+    first_line,
+)
 from pneumonia.fused import Network, fuse
 from pneumonia.image import PREPROCESSING, decode, preprocess
 from pneumonia.manifest import release_of
@@ -25,6 +32,7 @@ from pneumonia.weights import Weights
 
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
 REFRESH_MINUTES = 5.0  # between two looks for a new release
+REFRESH_SECONDS = 10.0  # that a look may take, fetching the release included
 BATCH_SIZE = 16  # images that the network takes at a time
 DECODERS = min(2, os.cpu_count() or 1)
 MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
@@ -114,7 +122,6 @@ class Predictor:
     def __init__(self, weights: Weights, refresh_minutes: float = REFRESH_MINUTES) -> None:
         self._weights = weights
         self._refresh_seconds = refresh_minutes * 60
-        self._refreshed = -math.inf  # on time.monotonic's clock
         self._refreshing = threading.Thread()  # never started: nothing to wait for
         self._starting_refresh = threading.Lock()
         self._loading = threading.Lock()
@@ -125,6 +132,19 @@ class Predictor:
         # more memory, up to 400 MB an image, and more time. One thread runs it: torch gives each a set of threads.
         self._decoding = threading.Semaphore(DECODERS)
         self._inference = ThreadPoolExecutor(1, "inference")
+
+    @classmethod
+    def from_environment(cls, weights: Weights) -> "Predictor":
+        """Return one that looks for another release as often as MODEL_REFRESH_MINUTES says.
+
+        Raises:
+            ConfigurationError: that is no number.
+        """
+        text = os.environ.get("MODEL_REFRESH_MINUTES") or str(REFRESH_MINUTES)
+        try:
+            return cls(weights, float(text))
+        except ValueError:
+            raise ConfigurationError(f"MODEL_REFRESH_MINUTES is {text!r}: set it to a number of minutes.") from None
 
     @property
     def model_version(self) -> str | None:
@@ -144,10 +164,11 @@ class Predictor:
             WeightsError: the weights are not what they should be.
             WeightsUnavailableError: there are no weights, or S3 does not give them in time.
         """
+        deadline = time.monotonic() + load_seconds
         record = record or Record()
         pixels = self._decode(data, record)
-        model = self.load(load_seconds, record)
-        self._refresh_if_due(load_seconds)
+        model = self.load(deadline - time.monotonic(), record)
+        self._refresh_if_due(deadline)
         return self._answers(model, pixels, record)[0]
 
     def predict_many(
@@ -163,6 +184,7 @@ class Predictor:
         Raises:
             WeightsError, WeightsUnavailableError: as `predict`.
         """
+        deadline = time.monotonic() + load_seconds
         record = record or Record()
 
         def decoded_or_not(data: bytes) -> Tensor | ImageError:
@@ -176,8 +198,8 @@ class Predictor:
         good = [pixels for pixels in decoded if isinstance(pixels, Tensor)]
         answers: list[Prediction] = []
         if good:
-            model = self.load(load_seconds, record)
-            self._refresh_if_due(load_seconds)
+            model = self.load(deadline - time.monotonic(), record)
+            self._refresh_if_due(deadline)
             for start in range(0, len(good), BATCH_SIZE):  # one by one: a single image need not wait for all of them
                 batch = torch.cat(good[start : start + BATCH_SIZE])
                 answers += self._answers(model, batch, record)
@@ -211,7 +233,6 @@ class Predictor:
             if self._model is None:
                 try:
                     self._model = self._load(deadline, record)
-                    self._refreshed = time.monotonic()
                 except PneumoniaError as error:
                     self._failure, self._failures = error, self._failures + 1
                     raise
@@ -252,33 +273,46 @@ class Predictor:
             if self._weights.download_seconds is not None:
                 record.add("Download", self._weights.download_seconds)
 
-    def finish_refresh(self) -> None:
-        """Wait for a look at the bucket that a prediction began: Lambda freezes a process once it has answered."""
-        if self._refreshing.ident:
-            self._refreshing.join()
+    def finish_refresh(self, seconds: float) -> None:
+        """Wait for a look at the bucket that a prediction began: Lambda freezes a process once it has answered.
 
-    def _refresh_if_due(self, seconds: float) -> None:
+        Args:
+            seconds: how long at most; what is not done by then goes on with the next request, or gives up.
+        """
+        if self._refreshing.ident:
+            self._refreshing.join(max(0.0, seconds))
+
+    def _refresh_if_due(self, deadline: float) -> None:
         with self._starting_refresh:
             now = time.monotonic()
-            if not self._weights.bucket or now - self._refreshed < self._refresh_seconds or self._refreshing.is_alive():
+            is_due = now - self._weights.asked >= self._refresh_seconds
+            if not self._weights.bucket or not is_due or self._refreshing.is_alive():
                 return
-            self._refreshed = now
-            self._refreshing = threading.Thread(target=self._refresh, args=[now + seconds], name="refresh", daemon=True)
+            self._weights.asked = now
+            deadline = min(deadline, now + REFRESH_SECONDS)
+            self._refreshing = threading.Thread(target=self._refresh, args=[deadline], name="refresh", daemon=True)
             self._refreshing.start()
 
     def _refresh(self, deadline: float) -> None:
         """Take over the release that the bucket serves, if it is another; whatever goes wrong, the old one stays."""
+        started = time.monotonic()
         try:
-            version = self._weights.served_version(deadline - time.monotonic())
+            version = self._weights.served_version(deadline - started)
             if version is None or version == self.model_version:
                 return
             with self._weights.fetched_aside(deadline - time.monotonic()) as path:
                 model = load_model(path)
             check_outputs(model.network, f"release {model.version}")
             self._model = model
+            outcome, reason = "Refreshes", None
         except Exception as error:
             logger.exception("Model %s serves on, as the bucket's release cannot be taken over.", self.model_version)
-            telemetry.emit({"RefreshFailures": [1]}, {"model_version": self.model_version, "reason": first_line(error)})
+            outcome, reason = "RefreshFailures", first_line(error)
+        milliseconds = round((time.monotonic() - started) * 1000, 1)
+        telemetry.emit(
+            {outcome: [1], "RefreshMilliseconds": [milliseconds]},
+            {"model_version": self.model_version, "reason": reason},
+        )
 
 
 def load_model(path: Path) -> Model:

@@ -47,7 +47,7 @@ PRIORITY = 10
 MANIFEST_FORMAT = "S3BatchOperations_CSV_20180820"
 REPORT_FORMAT = "Report_CSV_20180820"
 logger = logging.getLogger("pneumonia.s3_batch")
-predictor = Predictor(Weights.from_environment())
+predictor = Predictor.from_environment(Weights.from_environment())
 s3 = functools.cache(objects.client)  # made when it is first needed: the command reads in the function's region instead
 
 
@@ -67,7 +67,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
             "This function answers S3 Batch Operations alone: for requests, deploy the image with app.handler."
         )
     results = [result_of(task, context) for task in event["tasks"]]
-    predictor.finish_refresh()
+    predictor.finish_refresh(context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS)
     return {
         "invocationSchemaVersion": version,
         "treatMissingKeysAs": "TemporaryFailure",  # there are none

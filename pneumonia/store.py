@@ -12,9 +12,12 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 
 import base64
 import contextlib
+import hashlib
+import logging
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
@@ -27,6 +30,10 @@ from pneumonia.s3 import CHUNK, S3Error, saying
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+ATTEMPTS = 4  # at writing what another is writing
+PAUSE = 0.5  # seconds before the second attempt; each further one waits for so much longer
+logger = logging.getLogger(__name__)
 
 
 class WeightsBucket:
@@ -43,17 +50,21 @@ class WeightsBucket:
         self._s3 = _client()
 
     def pointer(self) -> tuple[Pointer | None, str | None]:
-        """Return what `current.json` says, and the mark of its content that `serve` asks for; None before the first.
+        """Return what `current.json` says, and the mark of its content that `serve` asks for.
 
-        Raises:
-            WeightsError: it names no release.
+        Before the first release both are None. Of a file that cannot be read the pointer is: it can be replaced.
         """
         with _saying(f"The served release cannot be read from s3://{self._name}/{CURRENT_NAME}"):
             try:
                 answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_NAME)
             except self._s3.exceptions.NoSuchKey:
                 return None, None
-            return parse_pointer(answer["Body"].read(), f"s3://{self._name}/{CURRENT_NAME}"), answer["ETag"]
+            text = answer["Body"].read()
+        try:
+            return parse_pointer(text, f"s3://{self._name}/{CURRENT_NAME}"), answer["ETag"]
+        except WeightsError as error:
+            logger.warning("%s", error)
+            return None, answer["ETag"]
 
     def manifest(self, version: str) -> Manifest:
         """Return a complete release's manifest.
@@ -78,19 +89,32 @@ class WeightsBucket:
             keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
         return sorted(key.split("/")[1] for key in keys if key.count("/") == 2 and key.endswith(f"/{MANIFEST_NAME}"))
 
+    def check(self, version: str) -> None:
+        """See that a release is complete: its manifest can be read, and its weights are those that it names.
+
+        Raises:
+            WeightsError: it is not.
+        """
+        self._compare(self.manifest(version))
+
     def add(self, weights: Path, manifest: Manifest) -> None:
-        """Store a release, complete, without serving it; one that is there already stays as it is.
+        """Store a release, complete, without serving it; what is there of it already stays.
+
+        A manifest that cannot be read, or does not say what this one was forced against, is replaced.
 
         Raises:
             WeightsError: other weights are there under the same version.
         """
-        release = f"s3://{self._name}/releases/{manifest.version}"
-        with _saying(f"The release cannot be stored as {release}"):
-            with weights.open("rb") as file:
-                is_new = self._put_new(f"releases/{manifest.version}/{WEIGHTS_NAME}", file, manifest.sha256)
-            if not is_new:
-                self._compare(f"releases/{manifest.version}/{WEIGHTS_NAME}", manifest)
-            self._put_new(f"releases/{manifest.version}/{MANIFEST_NAME}", manifest.to_json().encode())
+        release = f"releases/{manifest.version}"
+        with _saying(f"The release cannot be stored as s3://{self._name}/{release}"):
+            checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(manifest.sha256)}
+            if not self._put(f"{release}/{WEIGHTS_NAME}", weights.read_bytes(), IfNoneMatch="*", **checksum):
+                self._compare(manifest)
+            key = f"{release}/{MANIFEST_NAME}"
+            if not self._put(key, manifest.to_json().encode(), IfNoneMatch="*"):
+                answer = self._s3.get_object(Bucket=self._name, Key=key)
+                if not _says_as_much(answer["Body"].read(), manifest):
+                    self._put(key, manifest.to_json().encode(), IfMatch=answer["ETag"])
 
     def serve(self, version: str, served: Pointer | None, mark: str | None) -> None:
         """Have inference serve a complete release.
@@ -106,25 +130,16 @@ class WeightsBucket:
             ReleaseConflictError: the served release is another one by now, and stays.
         """
         pointer = served.moved_to(version) if served else Pointer(version)
-        condition: Any = {"IfMatch": mark} if mark else {"IfNoneMatch": "*"}
+        condition = {"IfMatch": mark} if mark else {"IfNoneMatch": "*"}
         with _saying(f"The release {version} cannot be served from s3://{self._name}"):
-            try:
-                self._s3.put_object(
-                    Bucket=self._name,
-                    Key=CURRENT_NAME,
-                    Body=pointer.to_json().encode(),
-                    ContentType="application/json",
-                    **condition,
-                )
-            except ClientError as error:
-                if not _is_conflict(error):
-                    raise
-                now, _ = self.pointer()
-                if now is None or now.version != version:  # else the same promotion ran twice
-                    raise ReleaseConflictError(
-                        f"Another promotion came first: s3://{self._name} serves {now.version if now else 'none'} now, "
-                        f"and {version} is stored but not served. Promote it again if it is still wanted."
-                    ) from error
+            is_moved = self._put(CURRENT_NAME, pointer.to_json().encode(), **condition)
+        now, _ = (pointer, None) if is_moved else self.pointer()
+        if now is None or now.version != version:  # else the same promotion ran twice
+            raise ReleaseConflictError(
+                f"Another promotion came first: s3://{self._name} serves {now.version if now else 'none'} now, "
+                f"and {version} is stored but not served. Promote it again if it is still wanted."
+            )
+        with _saying(f"{version} is served, but s3://{self._name}/{WEIGHTS_NAME} cannot be made to follow"):
             self._fill_plain_key(version)
 
     def _fill_plain_key(self, version: str) -> None:
@@ -137,24 +152,35 @@ class WeightsBucket:
                 return
             version = now.version
 
-    def _put_new(self, key: str, body: bytes | BinaryIO, digest: str | None = None) -> bool:
-        """Write an object where there is none; return whether there was none."""
-        checksum: Any = {}
-        if digest:
-            checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(digest)}
-        kind = "application/octet-stream" if digest else "application/json"
-        try:
-            self._s3.put_object(Bucket=self._name, Key=key, Body=body, ContentType=kind, IfNoneMatch="*", **checksum)
-        except ClientError as error:
-            if not _is_conflict(error):
-                raise
-            return False
-        return True
+    def _put(self, key: str, body: bytes, **condition: Any) -> bool:  # noqa: ANN401  # boto3's arguments
+        """Write an object if it is as the condition says; return whether it was."""
+        kind = "application/json" if key.endswith(".json") else "application/octet-stream"
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                self._s3.put_object(Bucket=self._name, Key=key, Body=body, ContentType=kind, **condition)
+            except ClientError as error:
+                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                # 404: what is to be replaced is gone. 409: another writes it right now, and S3 asks to try again.
+                if status == 412 or (status == 404 and "IfMatch" in condition):
+                    return False
+                if status != 409 or attempt == ATTEMPTS:
+                    raise
+                time.sleep(attempt * PAUSE)
+            else:
+                return True
 
-    def _compare(self, key: str, manifest: Manifest) -> None:
-        found = self._s3.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
-        expected = _base64(manifest.sha256)
-        if found["ContentLength"] != manifest.size or found.get("ChecksumSHA256", expected) != expected:
+    def _compare(self, manifest: Manifest) -> None:
+        """See that a release's weights are those of its manifest."""
+        key = f"releases/{manifest.version}/{WEIGHTS_NAME}"
+        with _saying(f"The weights cannot be read from s3://{self._name}/{key}"):
+            found = self._s3.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
+            checksum = found.get("ChecksumSHA256")
+            if not checksum or found.get("ChecksumType") == "COMPOSITE":  # brought by something else than `add`
+                body = self._s3.get_object(Bucket=self._name, Key=key)["Body"]
+                checksum = _base64(hashlib.sha256(body.read()).hexdigest())
+        if checksum != _base64(manifest.sha256):
             raise WeightsError(
                 f"s3://{self._name}/{key} holds other weights than {manifest.version}'s: remove that release first."
             )
@@ -226,9 +252,14 @@ def _base64(digest: str) -> str:
     return base64.b64encode(bytes.fromhex(digest)).decode()
 
 
-def _is_conflict(error: ClientError) -> bool:
-    """Tell whether S3 did not write because an object is not as it should be, or is being written by another."""
-    return error.response["ResponseMetadata"]["HTTPStatusCode"] in {409, 412}
+def _says_as_much(text: bytes, manifest: Manifest) -> bool:
+    """Tell whether a stored manifest is of the same weights, and has what they were forced against if this one has."""
+    try:
+        stored = parse(text, "the stored manifest")
+    except WeightsError:
+        return False
+    same = (stored.version, stored.sha256, stored.size) == (manifest.version, manifest.sha256, manifest.size)
+    return same and (stored.forced is not None or manifest.forced is None)
 
 
 @contextlib.contextmanager

@@ -88,4 +88,4 @@ def emit(metrics: Mapping[str, Sequence[float]], properties: Mapping[str, Any]) 
             provider.add_metric(name, unit, value)
     content = {**provider.serialize_metric_set(), **properties} if provider.metric_set else dict(properties)
     with contextlib.suppress(OSError):  # who reads it is gone: no reason to fail a request
-        print(json.dumps(content), flush=True)
+        print(json.dumps(content) + "\n", end="", flush=True)  # one write, so that threads do not mix their lines

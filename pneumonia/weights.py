@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import logging
+import math
 import os
 import tempfile
 import threading
@@ -52,6 +53,8 @@ class Weights:
         self.bucket = bucket
         self.key = key
         self.download_seconds: float | None = None  # of the last download that this process made
+        self.asked = -math.inf  # on time.monotonic's clock, when this process last asked the bucket what is served
+        self._has_pointer = False  # `current.json` could be read
         self._fetching = threading.Lock()
 
     @classmethod
@@ -115,13 +118,21 @@ class Weights:
         """Return the release that the bucket's `current.json` names now; None without one, or without a bucket.
 
         Raises:
-            WeightsUnavailableError: S3 does not tell in time.
+            WeightsUnavailableError: S3 does not tell in time, or not any more.
             WeightsError: it names none.
         """
         if not self.bucket:
             return None
-        with contextlib.closing(_Source(self.bucket, time.monotonic() + seconds)) as source:
-            return _current_version(source, self.bucket)
+        self.asked = time.monotonic()
+        with contextlib.closing(_Source(self.bucket, self.asked + seconds)) as source:
+            version = _current_version(source, self.bucket)
+        if version is None and self._has_pointer:
+            raise WeightsUnavailableError(
+                f"s3://{self.bucket}/{CURRENT_NAME} is gone, or may not be read any more: put it back with "
+                "promote_model.py, or grant the role s3:GetObject."
+            )
+        self._has_pointer = version is not None
+        return version
 
     @contextlib.contextmanager
     def fetched_aside(self, seconds: float) -> Iterator[Path]:
@@ -135,15 +146,16 @@ class Weights:
         if not self.bucket:
             raise ValueError("there is no bucket to fetch from")
         deadline = time.monotonic() + seconds
-        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.") as folder:
+        remove_abandoned(self.path)
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".part") as folder:
             aside = Path(folder) / self.path.name
             self._fetch(self.bucket, aside, deadline)
             yield aside
 
     def _fetch(self, bucket: str, destination: Path, deadline: float) -> None:
-        started = time.monotonic()
-        fetch(bucket, self.key, destination, deadline)
-        self.download_seconds = time.monotonic() - started
+        self.asked = time.monotonic()
+        self._has_pointer = fetch(bucket, self.key, destination, deadline) is not None
+        self.download_seconds = time.monotonic() - self.asked
 
     @contextlib.contextmanager
     def _turn(self, seconds: float) -> Iterator[None]:
@@ -158,7 +170,7 @@ class Weights:
             self._fetching.release()
 
 
-def fetch(bucket: str, key: str, destination: Path, deadline: float) -> None:
+def fetch(bucket: str, key: str, destination: Path, deadline: float) -> Manifest | None:
     """Bring the served weights to `destination`, and their manifest beside it; nothing half-written is ever there.
 
     Args:
@@ -166,6 +178,9 @@ def fetch(bucket: str, key: str, destination: Path, deadline: float) -> None:
         key: the weights' key, for a bucket without `current.json`.
         destination: file to write.
         deadline: on `time.monotonic`'s clock, when this gives up.
+
+    Returns:
+        The manifest, None for a bucket without `current.json`.
 
     Raises:
         WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached in time, or the disk is full.
@@ -190,6 +205,7 @@ def fetch(bucket: str, key: str, destination: Path, deadline: float) -> None:
                 if manifest:
                     manifest.write_beside(destination)
     logger.info("downloaded %s, %d bytes", uri, size)
+    return manifest
 
 
 class _Source:
@@ -260,6 +276,7 @@ class _Source:
 def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
     """Return the manifest of the release that `current.json` names, None for a bucket without `current.json`."""
     if (version := _current_version(source, bucket)) is None:
+        logger.info("s3://%s has no %s that can be read: the plain key serves", bucket, CURRENT_NAME)
         return None
     key = f"releases/{version}/{MANIFEST_NAME}"
     with saying(f"The served release cannot be read from s3://{bucket}/{key}"):
@@ -278,6 +295,5 @@ def _current_version(source: _Source, bucket: str) -> str | None:
             # To a role that may not list the bucket, S3 calls a missing key forbidden.
             if error.code not in {"NoSuchKey", "AccessDenied"}:
                 raise
-            logger.info("s3://%s has no %s that can be read: the plain key serves", bucket, CURRENT_NAME)
             return None
     return parse_pointer(current, f"s3://{bucket}/{CURRENT_NAME}").version

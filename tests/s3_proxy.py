@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-Step = Callable[[int, str], None]  # gets the call's number, from 1, and what it is, such as "PUT /bucket/key"
+# Gets the call's number, from 1, and what it is, such as "PUT /bucket/key"; a status is the answer.
+Step = Callable[[int, str], int | None]
 
 
 class Proxy(http.server.ThreadingHTTPServer):
@@ -40,7 +41,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_response_only(100)
             self.end_headers()
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        self.server.before(number, what)
+        if status := self.server.before(number, what):
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         with contextlib.closing(http.client.HTTPConnection(self.server.target)) as connection:
             headers = {name: value for name, value in self.headers.items() if name != "Expect"}
             connection.request(self.command, self.path, body, headers)

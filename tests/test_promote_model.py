@@ -361,7 +361,9 @@ def command(moto: Moto, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def pointer(moto: Moto, bucket: str) -> dict[str, Any]:
+    """Return what `current.json` says, without the list of withdrawn releases."""
     content: dict[str, Any] = json.loads(moto.s3().get_object(Bucket=bucket, Key="current.json")["Body"].read())
+    del content["withdrawn"]
     return content
 
 
@@ -510,7 +512,7 @@ def test_completed_training_jobs_are_promoted_once_each(
 ) -> None:
     first = event_of(moto, bucket, archives[0])
     version = function.invoke(first)["version"]
-    assert function.invoke(first) == {"version": version}
+    assert function.invoke(first) == {"version": version, "served": True}
     assert pointer(moto, bucket) == {"version": version, "previous": []}
     second = function.invoke(event_of(moto, bucket, archives[1]))["version"]
     assert pointer(moto, bucket) == {"version": second, "previous": [version]}
@@ -518,10 +520,49 @@ def test_completed_training_jobs_are_promoted_once_each(
     refused = function.invoke(event_of(moto, bucket, archive_with(tmp_path, 3, test_auroc=0.6)))
     assert "its test_auroc of 0.6000 is below 0.90" in refused["refused"]
     assert pointer(moto, bucket)["version"] == second
+    assert function.invoke(first) == {"version": version, "served": False}  # late, and not newer
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert [line.get("Promotions", line.get("PromotionsRefused")) for line in lines] == [[1.0]] * 4
-    assert [line.get("model_version") for line in lines] == [version, version, second, None]
+    assert [line.get("Promotions", line.get("PromotionsRefused")) for line in lines] == [[1.0]] * 4 + [[0.0]]
+    assert [line.get("model_version") for line in lines] == [version, version, second, None, version]
     assert {line["service"] for line in lines} == {"promotion"}
+
+
+def test_an_event_undoes_no_rollback(
+    moto: Moto, bucket: str, archives: list[Path], function: RuntimeApi, command: Command
+) -> None:
+    events = [event_of(moto, bucket, archive) for archive in archives]
+    versions = [function.invoke(event)["version"] for event in events[:2]]
+    command("rollback")
+    assert function.invoke(events[1]) == {"version": versions[1], "served": False}
+    assert pointer(moto, bucket)["version"] == versions[0]
+    assert function.invoke(events[2])["served"]  # a new one is no repetition
+    command(archives[1])  # said by a person
+    assert pointer(moto, bucket)["version"] == versions[1]
+
+
+def test_what_is_damaged_in_the_bucket_is_mended_by_a_promotion(
+    moto: Moto, bucket: str, archives: list[Path], command: Command
+) -> None:
+    versions = [command(archive).split()[1] for archive in archives[:2]]
+    moto.s3().put_object(Bucket=bucket, Key=f"releases/{versions[1]}/manifest.json", Body=b"{}")
+    assert "is no manifest that can be read" in command("list")
+    assert "is no manifest that can be read" in command.fails("rollback", versions[1])
+    command(archives[1])
+    assert json.loads(command("show", versions[1]))["version"] == versions[1]
+
+    moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b"")
+    assert "has served none that it remembers" in command.fails("rollback")
+    command("rollback", versions[0])
+    assert pointer(moto, bucket) == {"version": versions[0], "previous": []}
+
+
+def test_rollback_to_a_release_without_its_weights_changes_nothing(
+    moto: Moto, bucket: str, archives: list[Path], command: Command
+) -> None:
+    versions = [command(archive).split()[1] for archive in archives[:2]]
+    moto.s3().delete_object(Bucket=bucket, Key=f"releases/{versions[0]}/{WEIGHTS_NAME}")
+    assert "The weights cannot be read from" in command.fails("rollback")
+    assert pointer(moto, bucket)["version"] == versions[1]
 
 
 def test_event_of_another_kind_is_an_error(function: RuntimeApi) -> None:

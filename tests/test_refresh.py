@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-import app
 from pneumonia import WEIGHTS_NAME, store
 from pneumonia.errors import ConfigurationError
 from pneumonia.image import PREPROCESSING
@@ -16,6 +17,7 @@ from pneumonia.model import ResNet18, save_weights
 from pneumonia.predictor import Predictor
 from pneumonia.weights import Weights
 from tests.conftest import Moto
+from tests.s3_proxy import proxy
 from tests.test_manifest import manifest_for
 from tests.test_telemetry import XRAY
 
@@ -43,14 +45,14 @@ def predictor(bucket: str, weights: Path, folder: Path) -> Iterator[Predictor]:
     predictor = Predictor(Weights(folder / "model.pth", bucket), refresh_minutes=0)
     assert version(predictor) == "1"
     yield predictor
-    predictor.finish_refresh()
+    predictor.finish_refresh(60)
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.pth"]
 
 
 def version(predictor: Predictor) -> str:
     """Return the release that answers a request; then Lambda would wait for what the request began."""
     answer = predictor.predict(XRAY)
-    predictor.finish_refresh()
+    predictor.finish_refresh(60)
     return answer.model_version
 
 
@@ -143,11 +145,93 @@ def test_without_a_bucket_nothing_is_looked_for(weights: Path) -> None:
     assert version(predictor) == version(predictor)
 
 
-def test_minutes_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MODEL_REFRESH_MINUTES", raising=False)
-    assert app.refresh_minutes() == 5
-    monkeypatch.setenv("MODEL_REFRESH_MINUTES", "0.5")
-    assert app.refresh_minutes() == 0.5
+def test_minutes_come_from_the_environment(
+    moto: Moto, bucket: str, weights: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.publish(weights, manifest_for(weights, "1"), bucket)
+    for minutes, asked in (("", 1), ("inf", 1), ("0", 3)):
+        monkeypatch.setenv("MODEL_REFRESH_MINUTES", minutes)
+        (folder / "model.pth").unlink(missing_ok=True)
+        before = pointer_reads(moto, bucket)
+        predictor = Predictor.from_environment(Weights(folder / "model.pth", bucket))
+        for _ in range(3):
+            version(predictor)
+        assert pointer_reads(moto, bucket) - before == asked + (minutes == "0")
     monkeypatch.setenv("MODEL_REFRESH_MINUTES", "often")
     with pytest.raises(ConfigurationError, match=r"^MODEL_REFRESH_MINUTES is 'often': set it to a number of minut"):
-        app.refresh_minutes()
+        Predictor.from_environment(Weights(weights))
+
+
+def pointer_reads(moto: Moto, bucket: str) -> int:
+    return moto.requests().count(f"GET /{bucket}/current.json")
+
+
+def test_weights_that_were_on_disk_are_looked_after_at_once(
+    bucket: str, weights: Path, other: Path, folder: Path
+) -> None:
+    store.publish(weights, manifest_for(weights, "1"), bucket)
+    assert version(Predictor(Weights(folder / "model.pth", bucket))) == "1"
+    store.publish(other, manifest_for(other, "2"), bucket)
+    restarted = Predictor(Weights(folder / "model.pth", bucket))  # as after a crash on Lambda, whose /tmp stays
+    assert [version(restarted) for _ in range(2)] == ["1", "2"]
+
+
+def test_time_is_counted_from_when_the_bucket_was_asked(bucket: str, weights: Path, other: Path, folder: Path) -> None:
+    store.publish(weights, manifest_for(weights, "1"), bucket)
+    early = Weights(folder / "model.pth", bucket)
+    early.find(60)
+    early.asked -= 600  # the instance was made ready ten minutes before the first request
+    store.publish(other, manifest_for(other, "2"), bucket)
+    predictor = Predictor(early)
+    assert [version(predictor) for _ in range(2)] == ["1", "2"]
+
+
+def test_a_pointer_that_is_gone_is_a_failure(
+    moto: Moto, bucket: str, predictor: Predictor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moto.s3().delete_object(Bucket=bucket, Key="current.json")
+    assert version(predictor) == "1"
+    (reason,) = failures(capsys)
+    assert reason.endswith(
+        "current.json is gone, or may not be read any more: put it back with promote_model.py, or grant "
+        "the role s3:GetObject."
+    )
+
+
+def test_the_plain_key_has_nothing_to_follow(
+    moto: Moto, bucket: str, weights: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moto.s3().put_object(Bucket=bucket, Key=WEIGHTS_NAME, Body=weights.read_bytes())
+    predictor = Predictor(Weights(folder / "model.pth", bucket), refresh_minutes=0)
+    assert version(predictor) == version(predictor)
+    assert failures(capsys) == []
+
+
+def test_who_waits_for_a_refresh_waits_no_longer_than_it_may(
+    moto: Moto, bucket: str, predictor: Predictor, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.publish(other, manifest_for(other, "2"), bucket)
+    answered = threading.Event()
+
+    def hold(_number: int, _what: str) -> None:
+        answered.wait()
+
+    with proxy(moto.endpoint, before=hold) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        assert predictor.predict(XRAY).model_version == "1"
+        predictor.finish_refresh(0)
+        predictor.finish_refresh(-1)
+        assert predictor.model_version == "1"
+        answered.set()
+        predictor.finish_refresh(60)
+    assert predictor.model_version == "2"
+
+
+def test_folders_of_killed_refreshes_are_removed(bucket: str, predictor: Predictor, other: Path, folder: Path) -> None:
+    left = folder / ".model.pth.abc.part"
+    left.mkdir()
+    (left / "model.pth").write_bytes(b"half")
+    os.utime(left, (0, 0))
+    store.publish(other, manifest_for(other, "2"), bucket)
+    assert [version(predictor) for _ in range(2)] == ["1", "2"]
+    assert not left.exists()

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import os
@@ -54,8 +55,9 @@ def contents(moto: Moto, bucket: str, key: str) -> bytes:
 
 
 def pointer(moto: Moto, bucket: str) -> dict[str, object]:
+    """Return what `current.json` says, without the list of withdrawn releases where it is empty."""
     content: dict[str, object] = json.loads(contents(moto, bucket, "current.json"))
-    return content
+    return {name: value for name, value in content.items() if name != "withdrawn" or value}
 
 
 def test_publish_leaves_a_release_the_pointer_and_the_plain_key(moto: Moto, bucket: str, weights: Path) -> None:
@@ -65,7 +67,7 @@ def test_publish_leaves_a_release_the_pointer_and_the_plain_key(moto: Moto, buck
     assert {key: contents(moto, bucket, key) for key in moto.keys(bucket)} == {
         f"{RELEASE}/{WEIGHTS_NAME}": weights.read_bytes(),
         f"{RELEASE}/manifest.json": manifest.to_json().encode(),
-        "current.json": b'{"version": "20260102-030405-0a1b2c3d", "previous": []}\n',
+        "current.json": b'{"version": "20260102-030405-0a1b2c3d", "previous": [], "withdrawn": []}\n',
         WEIGHTS_NAME: weights.read_bytes(),
     }
 
@@ -155,13 +157,87 @@ def test_plain_key_follows_the_pointer_though_an_earlier_promotion_is_the_last_t
     assert contents(moto, bucket, WEIGHTS_NAME) == others[0].read_bytes()
 
 
-def test_pointer_remembers_what_was_served_and_forgets_what_was_rolled_back() -> None:
+def test_pointer_remembers_what_was_served_and_what_was_rolled_back() -> None:
     pointer = Pointer("1").moved_to("2").moved_to("3")
     assert pointer == Pointer("3", ("2", "1"))
     assert pointer.moved_to("3") == pointer
-    assert pointer.moved_to("2") == Pointer("2", ("1",))
-    assert pointer.moved_to("2").moved_to("4") == Pointer("4", ("2", "1"))
-    assert pointer.moved_to("1") == Pointer("1")
+    assert pointer.moved_to("2") == Pointer("2", ("1",), ("3",))
+    assert pointer.moved_to("2").moved_to("4") == Pointer("4", ("2", "1"), ("3",))
+    assert pointer.moved_to("1") == Pointer("1", (), ("3", "2"))
+    assert pointer.moved_to("1").moved_to("3") == Pointer("3", ("1",), ("2",))
+
+
+def test_a_manifest_that_cannot_be_read_is_replaced(moto: Moto, bucket: str, weights: Path) -> None:
+    for broken in (b"{}", b"", manifest_for(weights, "other").to_json().encode()):
+        moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/manifest.json", Body=broken)
+        store.publish(weights, manifest_for(weights), bucket)
+        assert WeightsBucket(bucket).manifest(VERSION) == manifest_for(weights)
+
+
+def test_what_a_release_was_forced_against_is_added_to_its_manifest(bucket: str, weights: Path) -> None:
+    forced = dataclasses.replace(manifest_for(weights), forced="its test_auroc is low")
+    for manifest in (manifest_for(weights), forced, manifest_for(weights)):
+        store.publish(weights, manifest, bucket)
+    assert WeightsBucket(bucket).manifest(VERSION) == forced
+
+
+def test_weights_without_a_checksum_are_read_to_be_compared(
+    moto: Moto, bucket: str, weights: Path, others: list[Path]
+) -> None:
+    manifest = manifest_for(weights)
+    key = f"{RELEASE}/{WEIGHTS_NAME}"
+    moto.s3().put_object(Bucket=bucket, Key=key, Body=weights.read_bytes(), ChecksumAlgorithm="CRC32")
+    store.publish(weights, manifest, bucket)
+    moto.s3().put_object(Bucket=bucket, Key=key, Body=others[0].read_bytes(), ChecksumAlgorithm="CRC32")
+    with pytest.raises(WeightsError, match=rf"holds other weights than {VERSION}'s"):
+        store.publish(weights, manifest, bucket)
+    with pytest.raises(WeightsError, match=rf"holds other weights than {VERSION}'s"):
+        WeightsBucket(bucket).check(VERSION)
+
+
+def test_release_without_its_weights_is_not_complete(moto: Moto, bucket: str, weights: Path) -> None:
+    store.publish(weights, manifest_for(weights), bucket)
+    WeightsBucket(bucket).check(VERSION)
+    moto.s3().delete_object(Bucket=bucket, Key=f"{RELEASE}/{WEIGHTS_NAME}")
+    with pytest.raises(WeightsUnavailableError, match=r"^The weights cannot be read from s3://.*, S3 answers 404"):
+        WeightsBucket(bucket).check(VERSION)
+
+
+@pytest.mark.parametrize("name", [f"{RELEASE}/{WEIGHTS_NAME}", f"{RELEASE}/manifest.json", "current.json"])
+def test_what_another_is_writing_is_written_again(
+    moto: Moto, bucket: str, weights: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    refused: list[str] = []
+
+    def refuse(_number: int, what: str) -> int | None:
+        if what != f"PUT /{bucket}/{name}" or len(refused) == 2:
+            return None
+        refused.append(what)
+        return 409
+
+    with proxy(moto.endpoint, before=refuse) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        store.publish(weights, manifest_for(weights), bucket)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto.endpoint)
+    assert len(refused) == 2
+    assert pointer(moto, bucket) == {"version": VERSION, "previous": []}
+    assert WeightsBucket(bucket).manifest(VERSION) == manifest_for(weights)
+
+
+def test_a_pointer_that_cannot_be_read_is_replaced(moto: Moto, bucket: str, weights: Path) -> None:
+    for broken in (b"", b"nonsense"):
+        moto.s3().put_object(Bucket=bucket, Key="current.json", Body=broken)
+        store.publish(weights, manifest_for(weights), bucket)
+        assert pointer(moto, bucket) == {"version": VERSION, "previous": []}
+
+
+def test_a_pointer_that_goes_meanwhile_is_a_conflict(moto: Moto, bucket: str, weights: Path) -> None:
+    store.publish(weights, manifest_for(weights), bucket)
+    releases = WeightsBucket(bucket)
+    served, mark = releases.pointer()
+    moto.s3().delete_object(Bucket=bucket, Key="current.json")
+    with pytest.raises(ReleaseConflictError, match="serves none now"):
+        releases.serve(VERSION, served, mark)
 
 
 def test_release_that_is_not_there_is_told(bucket: str) -> None:
@@ -209,7 +285,7 @@ def test_killed_at_any_call_the_served_release_is_whole(
                 break
             assert ended == -signal.SIGKILL
     assert list(dict.fromkeys(served)) == [None, "0", "1"]  # never one that is half there, and never back
-    assert len(served) == 16  # killed at each of seven calls, and not at all, for both
+    assert len(served) == 18  # killed at each of eight calls, and not at all, for both
     assert contents(moto, bucket, WEIGHTS_NAME) == others[1].read_bytes()
 
 
