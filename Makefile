@@ -15,12 +15,13 @@ TORCH_INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL) --in
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_INDEX)
 
 .DEFAULT_GOAL := help
-.PHONY: help run train test image-test check lint-template format bench lock deploy destroy clean
+.PHONY: help run train test slow-test image-test check lint-template format bench lock deploy destroy clean
 
 help:  ## list the commands
 	@sed -n "s/^\([a-z-]*\):.*## /\1\t/p" $(MAKEFILE_LIST) | expand -t 14
 
 run: .venv/serving  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:8000
+	@test -f $(MODEL_PATH) || { echo "MODEL_PATH names $(MODEL_PATH), which does not exist: promote a model there." >&2; exit 1; }
 	MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) $(BIN)/uvicorn app:app --port $(PORT)
 
 train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs 8"; goes on where it was stopped
@@ -28,15 +29,18 @@ train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs
 		--output-data-dir runs/output --checkpoint-dir runs/checkpoints $(ARGUMENTS)
 
 # Threads that wait do not spin: where other work runs beside the tests, spinning makes training ten times slower.
-test image-test: export OMP_WAIT_POLICY := passive
+test slow-test image-test: export OMP_WAIT_POLICY := passive
 
-test: .venv/development  ## all tests but the image build
-	$(BIN)/python -m pytest -m "not image"
+test: .venv/development  ## all tests but the slow ones and the image build
+	$(BIN)/python -m pytest -m "not image and not slow"
+
+slow-test: .venv/development  ## train in SageMaker's way and serve the result; kill trainings and promotions at any moment
+	$(BIN)/python -m pytest -m slow
 
 image-test: .venv/development  ## build the Dockerfile with buildah and invoke its handler
 	$(BIN)/python -m pytest -m image
 
-check: .venv/development  ## lint, formatting, types, the template of the AWS stack, and what is unsafe in workflows
+check: .venv/development  ## lint, formatting, types, the template of the AWS stack, and the security of the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -46,7 +50,7 @@ check: .venv/development  ## lint, formatting, types, the template of the AWS st
 lint-template: .venv/sam/installed  ## what SAM's own validation finds in the template
 	AWS_DEFAULT_REGION=eu-central-1 SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam validate --lint --template template.yaml
 
-format: .venv/development  ## mend what ruff can
+format: .venv/development  ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -74,9 +78,9 @@ define require
 	command -v "$$tool" > /dev/null || { echo "$$tool is missing: docs/deployment.md says what to install." >&2; exit 1; }; \
 done
 @aws sts get-caller-identity > /dev/null 2>&1 || { \
-	echo "AWS accepts no credentials from here: run 'aws configure' or 'aws sso login', or set AWS_PROFILE." >&2; exit 1; }
+	echo "No valid AWS credentials were found: run 'aws configure' or 'aws sso login', or set AWS_PROFILE." >&2; exit 1; }
 @[ -n "$${AWS_DEFAULT_REGION:-$$(aws configure get region)}" ] || { \
-	echo "The region is missing: set AWS_REGION, eu-central-1 say." >&2; exit 1; }
+	echo "The region is missing: set AWS_REGION, for example to eu-central-1." >&2; exit 1; }
 endef
 
 # Images to go back to; older ones expire.
@@ -87,7 +91,7 @@ KEEP := {"rules": [{"rulePriority": 1, "description": "the newest 20", "action":
 # repository is not part of the stack, as the stack's functions need an image from the start.
 deploy:  ## build, push, and deploy template.yaml behind a canary; PARAMETERS="UrlAuthorization=NONE"
 	$(call require,git docker aws sam)
-	$(if $(TAG),,@echo "The image is named by its commit, and this is no git checkout: clone the repository." >&2; exit 1)
+	$(if $(TAG),,@echo "The image is named by its commit, and this is not a git checkout: clone the repository." >&2; exit 1)
 	@aws ecr describe-repositories --repository-names $(STACK) > /dev/null 2>&1 || \
 		aws ecr create-repository --repository-name $(STACK) --image-tag-mutability IMMUTABLE \
 			--image-scanning-configuration scanOnPush=true > /dev/null

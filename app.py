@@ -101,7 +101,7 @@ class Readiness(BaseModel):
     model_version: str | None
 
 
-UNAVAILABLE = {"model": Problem, "description": "The model's weights are not to be had"}
+UNAVAILABLE = {"model": Problem, "description": "The model's weights are unavailable"}
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The class that the operating point gives, calibrated probabilities, and reasons to doubt: with "
@@ -265,7 +265,7 @@ def answer_problem(_: Request, error: Exception) -> JSONResponse:
 def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     """Answer a request without an upload, or with another value than `load` takes."""
     place = error.errors()[0]["loc"]
-    detail = NO_FORM if place[0] == "body" else f"'{place[-1]}' has a value that it cannot have: see /docs."
+    detail = NO_FORM if place[0] == "body" else f"'{place[-1]}' must be true or false, or 1 or 0: see /docs."
     return JSONResponse({"detail": detail}, 422)
 
 

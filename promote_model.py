@@ -149,7 +149,7 @@ def objections(manifest: Manifest, served: Manifest | None) -> list[str]:
     return doubts
 
 
-def rollback(bucket: str, version: str | None) -> tuple[str, str]:
+def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
     """Serve another release that the bucket has.
 
     Args:
@@ -157,7 +157,7 @@ def rollback(bucket: str, version: str | None) -> tuple[str, str]:
         version: the release; None for the one that was served before.
 
     Returns:
-        The release that is served now, and the one that was.
+        The release that is served now, and the one that was; None where `current.json` could not be read.
 
     Raises:
         ReleaseConflictError: a promotion came first.
@@ -170,12 +170,14 @@ def rollback(bucket: str, version: str | None) -> tuple[str, str]:
         raise WeightsError(f"s3://{bucket} serves no release yet: promote a model first.")
     if not version:
         if not pointer or not pointer.previous:
-            before = f"before {pointer.version}" if pointer else "that it remembers"
-            raise WeightsError(f"s3://{bucket} has served none {before}: name a release, `list` shows them.")
+            before = f"than {pointer.version}" if pointer else "that it remembers"
+            raise WeightsError(
+                f"s3://{bucket} has no earlier release {before} to go back to: name one, `list` shows them."
+            )
         version = pointer.previous[0]
     releases.check(version)
     releases.serve(version, pointer, mark)
-    return version, pointer.version if pointer else "none that it remembers"
+    return version, pointer.version if pointer else None
 
 
 def listing(bucket: str) -> str:
@@ -409,18 +411,20 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="promote_model.py",
         description=__doc__.partition("\n")[0],
-        epilog="`promote` may be left out: promote_model.py SOURCE.",
+        epilog="`promote_model.py SOURCE` is short for `promote_model.py promote SOURCE`.",
     )
     bucket = argparse.ArgumentParser(add_help=False)
     bucket.add_argument("--bucket", default=os.environ.get("MODEL_BUCKET"), help="weights bucket (MODEL_BUCKET)")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     promotion = commands.add_parser(
         "promote", parents=[bucket], help="release the model of a model.tar.gz, and serve it"
     )
     promotion.add_argument("source", metavar="SOURCE", help="model.tar.gz: s3://bucket/key or a local path")
     promotion.add_argument("--directory", type=Path, metavar="DIR", help="local folder to fill instead of a bucket")
-    promotion.add_argument("--force", action="store_true", help="serve it though its test figures are too low")
+    promotion.add_argument(
+        "--force", action="store_true", help="serve it from the bucket although its test figures are too low"
+    )
 
     commands.add_parser("list", parents=[bucket], help="list the releases; * marks the served one")
     show = commands.add_parser("show", parents=[bucket], help="print a release's manifest")
@@ -439,7 +443,10 @@ def run(args: argparse.Namespace) -> None:
         PneumoniaError, OSError: as the functions above.
     """
     if args.command == "promote" and args.directory:
-        print(f"Released {promote_to_folder(args.source, args.directory).version} to {args.directory}")
+        manifest = promote_to_folder(args.source, args.directory)
+        print(f"Released {manifest.version} to {args.directory}")
+        if doubts := objections(manifest, None):
+            print(f"A bucket would refuse it, because {' and '.join(doubts)}.", file=sys.stderr)
         return
     if not args.bucket:
         instead = ", or pass --directory" if args.command == "promote" else ""
@@ -453,7 +460,11 @@ def run(args: argparse.Namespace) -> None:
         print(store.WeightsBucket(args.bucket).manifest(args.version).to_json(), end="")
     else:
         version, before = rollback(args.bucket, args.version)
-        print(f"s3://{args.bucket} serves {version} now, and served {before} before.")
+        if version == before:
+            print(f"s3://{args.bucket} serves {version} already.")
+        else:
+            undo = f", instead of {before}: `rollback {before}` takes that back" if before else ""
+            print(f"s3://{args.bucket} serves {version} now{undo}.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

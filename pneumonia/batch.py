@@ -13,6 +13,7 @@ import json
 import os
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pneumonia import objects
+from pneumonia import WEIGHTS_NAME, objects
 from pneumonia.errors import ConfigurationError, ImageError, ImageTooLargeError, exit_status
 from pneumonia.files import replacing
 from pneumonia.image import MAX_BYTES, decode, normalize, resize
@@ -443,14 +444,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def weights_of(args: argparse.Namespace) -> Weights:
+def weights_of(args: argparse.Namespace, folder: Path) -> Weights:
     """Return the weights that the arguments name, or those that serving takes.
+
+    What is fetched from a bucket goes into `folder` unless MODEL_PATH is set: left at its default, it would answer for
+    later runs that name no bucket.
 
     Raises:
         ConfigurationError: the file does not exist.
     """
     if args.weights is None:
-        return Weights.from_environment()
+        weights = Weights.from_environment()
+        if weights.bucket and not os.environ.get("MODEL_PATH"):
+            weights.path = folder / WEIGHTS_NAME
+        return weights
     if not args.weights.exists():  # without this the released model would answer
         raise ConfigurationError(f"{args.weights} does not exist: name a weights file with --weights.")
     return Weights(args.weights)
@@ -463,7 +470,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         nonlocal broken
-        broken = run(args.input, args.output, weights_of(args))
+        with tempfile.TemporaryDirectory() as folder:
+            broken = run(args.input, args.output, weights_of(args, Path(folder)))
 
     try:
         return exit_status(command) or (BROKEN if broken else 0)

@@ -156,6 +156,7 @@ def test_uncertain_answers_carry_the_warning(images: Path, weights: Path, tmp_pa
     assert {row["warnings"] for row in rows_of(tmp_path / "answers.csv")} == {"uncertain"}
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(images: Path, weights: Path, tmp_path: Path) -> None:
     whole, output = tmp_path / "whole.csv", tmp_path / "answers.csv"
     (images / "a" / "broken.jpeg").write_text("text")
@@ -381,3 +382,12 @@ def test_help_tells_the_columns_and_the_exit_statuses(capsys: pytest.CaptureFixt
     told: Any = capsys.readouterr().out
     assert ", ".join(COLUMNS) in told
     assert "exit status: 0 all images have an answer, 3 some have an error instead, 1 the run could not" in told
+
+
+def test_a_buckets_weights_are_not_left_for_later_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = batch.parse_arguments(["xrays", "answers.csv"])
+    monkeypatch.setenv("MODEL_BUCKET", "weights")
+    monkeypatch.delenv("MODEL_PATH", raising=False)
+    assert batch.weights_of(args, tmp_path).path.parent == tmp_path
+    monkeypatch.setenv("MODEL_PATH", "/elsewhere/model.pth")
+    assert batch.weights_of(args, tmp_path).path == Path("/elsewhere/model.pth")

@@ -165,10 +165,10 @@ def test_settings_and_region_reach_the_stack(machine: Machine) -> None:
         (
             [],
             {"CREDENTIALS": "253"},
-            "AWS accepts no credentials from here: run 'aws configure' or 'aws sso login', or set AWS_PROFILE.",
+            "No valid AWS credentials were found: run 'aws configure' or 'aws sso login', or set AWS_PROFILE.",
         ),
-        ([], {"REGION": ""}, "The region is missing: set AWS_REGION, eu-central-1 say."),
-        (["TAG="], {}, "The image is named by its commit, and this is no git checkout: clone the repository."),
+        ([], {"REGION": ""}, "The region is missing: set AWS_REGION, for example to eu-central-1."),
+        (["TAG="], {}, "The image is named by its commit, and this is not a git checkout: clone the repository."),
     ],
 )
 def test_what_keeps_from_deploying_is_told_in_one_sentence(

@@ -380,7 +380,9 @@ def test_releases_are_listed_shown_and_rolled_back(
     assert json.loads(command("show", versions[0]))["training_job"] == "job-1"
 
     told = command("rollback")
-    assert told == f"s3://{bucket} serves {versions[1]} now, and served {versions[2]} before.\n"
+    assert told.startswith(
+        f"s3://{bucket} serves {versions[1]} now, instead of {versions[2]}: `rollback {versions[2]}`"
+    )
     assert pointer(moto, bucket) == {"version": versions[1], "previous": [versions[0]]}
     command("rollback", versions[2])
     assert pointer(moto, bucket) == {"version": versions[2], "previous": [versions[1], versions[0]]}
@@ -390,7 +392,7 @@ def test_releases_are_listed_shown_and_rolled_back(
     assert hashlib.sha256(plain).hexdigest() == manifest["sha256"]
 
     assert command.fails("rollback") == (
-        f"s3://{bucket} has served none before {versions[0]}: name a release, `list` shows them."
+        f"s3://{bucket} has no earlier release than {versions[0]} to go back to: name one, `list` shows them."
     )
 
 
@@ -445,6 +447,13 @@ def test_a_little_below_the_served_release_is_no_objection(archives: list[Path],
     for name, figure in (("test_accuracy", 0.93), ("test_auroc", 0.96), ("test_accuracy", 1.0)):
         manifest = dataclasses.replace(served, metrics={**served.metrics, name: figure})
         assert promote_model.objections(manifest, served) == []
+
+
+def test_folder_gets_what_a_bucket_would_refuse_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = archive_with(tmp_path, 1, test_auroc=0.6)
+    assert promote_model.main([str(archive), "--directory", str(tmp_path / "released")]) == 0
+    told = capsys.readouterr().err
+    assert told == "A bucket would refuse it, because its test_auroc of 0.6000 is below 0.90.\n"
 
 
 def test_gate_refuses_a_model_without_figures(
@@ -551,7 +560,7 @@ def test_what_is_damaged_in_the_bucket_is_mended_by_a_promotion(
     assert json.loads(command("show", versions[1]))["version"] == versions[1]
 
     moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b"")
-    assert "has served none that it remembers" in command.fails("rollback")
+    assert "has no earlier release that it remembers to go back to" in command.fails("rollback")
     command("rollback", versions[0])
     assert pointer(moto, bucket) == {"version": versions[0], "previous": []}
 

@@ -56,7 +56,7 @@ def test_load_without_weights_says_what_is_missing(client_without_weights: TestC
 def test_another_value_is_answered_with_one_sentence(client: TestClient, value: str) -> None:
     response = client.get(f"/ready?load={value}")
     assert response.status_code == 422
-    assert response.json() == {"detail": "'load' has a value that it cannot have: see /docs."}
+    assert response.json() == {"detail": "'load' must be true or false, or 1 or 0: see /docs."}
     assert client.get("/ready").json()["ready"] is False
 
 

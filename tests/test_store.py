@@ -268,6 +268,7 @@ def whole_release(moto: Moto, bucket: str, folder: Path) -> str | None:
     return manifest.version
 
 
+@pytest.mark.slow
 def test_killed_at_any_call_the_served_release_is_whole(
     moto: Moto, bucket: str, others: list[Path], tmp_path: Path
 ) -> None:

@@ -592,6 +592,7 @@ def check_alike(resumed: Training, uninterrupted: Training) -> None:
     test_it_leaves_these_files_and_no_other(resumed)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(
     trained: Training, dataset: Path, tmp_path: Path
 ) -> None:
@@ -617,6 +618,7 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(
     check_alike(resumed, trained)
 
 
+@pytest.mark.slow
 def test_two_processes_of_which_one_was_killed_end_as_uninterrupted_ones(
     together: Training, dataset: Path, tmp_path: Path
 ) -> None:

@@ -165,6 +165,7 @@ def promote_new_weights(moto: Moto, bucket: str, folder: Path, seed: int) -> str
     return served(moto, bucket)
 
 
+@pytest.mark.slow
 def test_the_manual_workflow_promotes_lists_and_goes_back(moto: Moto, bucket: str, tmp_path: Path) -> None:
     older = promote_new_weights(moto, bucket, tmp_path, seed=0)
     newer = promote_new_weights(moto, bucket, tmp_path, seed=1)

@@ -62,7 +62,7 @@ class SwaggerUI:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.problems: list[str] = []
-        self._operation = page.locator(".opblock-post", has_text="/predict")
+        self._operation = page.locator("#operations-default-predict")
         self._answer = self._operation.locator(".live-responses-table")
         page.on("request", self._note_request)
         page.on("console", self._note_message)

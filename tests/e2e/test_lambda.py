@@ -335,7 +335,7 @@ def test_text_is_answered_with_what_to_send(function: Function, gateway: Gateway
 def test_query_that_cannot_be_read_is_told(function: Function, gateway: Gateway) -> None:
     response = function.invoke(gateway.event("GET", "/ready?load=nonsense"))
     assert response["statusCode"] == 422
-    assert detail_of(response) == "'load' has a value that it cannot have: see /docs."
+    assert detail_of(response) == "'load' must be true or false, or 1 or 0: see /docs."
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ ROLE = "arn:aws:iam::123456789012:role/training"
 HYPERPARAMETERS = ["--weights", "none", "--epochs", "4", "--batch-size", "8", "--learning-rate", "0.0005"]
 Answer = dict[str, object]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
