@@ -463,7 +463,8 @@ def test_uploads_at_once_take_no_more_memory_than_ten_largest(server: Server) ->
             assert refused or writable
             for connection in writable:
                 waiting[connection] = waiting[connection][connection.send(waiting[connection][:1_000_000]) :]
-        text = refused[0].recv(65536).decode()
+        refused[0].settimeout(60)
+        text = answer(refused[0])
         assert text.startswith("HTTP/1.1 503 ")
         assert "retry-after: 1" in text
         assert "as many uploads as it has memory for: try again in a moment." in text
