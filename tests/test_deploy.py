@@ -81,9 +81,9 @@ def machine(tmp_path: Path) -> Machine:
     record.touch()
     for name, script in STAND_INS.items():
         file = folder / name
-        # Arguments are quoted as a shell reads them.
-        quote = """for word; do printf " '%s'" "$word"; done"""
-        file.write_text(f'#!/bin/sh\n{{ printf {name}; {quote}; echo; }} >> "$RECORD"\n{script}\n')
+        # Arguments are quoted as a shell reads them, and a line is written at once: both ends of a pipe record.
+        line = f"""line=$(printf {name}; for word; do printf " '%s'" "$word"; done)"""
+        file.write_text(f'#!/bin/sh\n{line}\nprintf "%s\\n" "$line" >> "$RECORD"\n{script}\n')
         file.chmod(0o755)
     return Machine(folder, record)
 
