@@ -44,7 +44,7 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
         WeightsUnavailableError,
     )
     from pneumonia.image import MAX_BYTES
-    from pneumonia.predictor import LOAD_SECONDS, Prediction, Predictor, use_paid_cores
+    from pneumonia.predictor import LOAD_SECONDS, Explanation, Prediction, Predictor, use_paid_cores
     from pneumonia.telemetry import Record, emit
 
 FORM_BYTES = 64 * 1024  # what a form may have around the image
@@ -111,7 +111,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "Not an image, or a broken one"},
     413: {"model": Problem, "description": "Too many bytes or pixels"},
     415: {"model": Problem, "description": "A kind of file that is not read"},
-    422: {"model": Problem, "description": "Not exactly one field `file` in the form"},
+    422: {"model": Problem, "description": "Not exactly one field `file` in the form, or an invalid value of an option"},
     503: UNAVAILABLE,
 }
 
@@ -165,13 +165,21 @@ def create_app(predictor: Predictor) -> FastAPI:
         "/predict",
         operation_id="predict",
         responses=ANSWERS,
+        response_model_exclude_none=True,  # what was not asked for is not in the answer
         summary="Classify a chest X-ray",
         dependencies=[Depends(check_form)],
     )
-    def predict(request: Request, file: UploadFile) -> Prediction:  # not async: it runs on a thread of its own
+    def predict(  # not async: it runs on a thread of its own
+        request: Request,
+        file: UploadFile,
+        explain: Annotated[bool, Query(description="Add a heatmap of what speaks for the answer")] = False,  # noqa: FBT002
+        preview: Annotated[bool, Query(description="Add the image as it was understood")] = False,  # noqa: FBT002
+    ) -> Prediction | Explanation:
         """Send a JPEG, PNG, BMP, TIFF or WebP file as the multipart field `file`."""
-        data = file.file.read(MAX_BYTES + 1)
-        return predictor.predict(data, seconds_to_load(request), request.state.record)
+        given = file.file.read(MAX_BYTES + 1), seconds_to_load(request), request.state.record
+        if explain or preview:
+            return predictor.explain(*given, heatmap=explain, preview=preview)
+        return predictor.predict(*given)
 
     @app.post(
         "/predict/batch",

@@ -115,7 +115,7 @@ class Bench:
             port = probe.getsockname()[1]
         command = [sys.executable, "-m", "uvicorn", f"{APPS[name]}:app", "--port", str(port), "--log-level", "warning"]
         environment = self.environment(name)
-        process = subprocess.Popen(command, cwd=PROJECT, env=environment)
+        process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL)
         server = Server(process, port, Path(environment["TMPDIR"]))
         try:
             server.wait()

@@ -6,8 +6,7 @@ done while its output is still in the processor's cache. `torch.compile` does th
 but takes a compiler and a minute.
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pneumonia.image import SIZE
 from pneumonia.model import BasicBlock, ResNet18
 
-Network = Callable[[Tensor], Tensor]  # images (N, 3, SIZE, SIZE) to logits (N, 2)
+
+class Network(Protocol):
+    """What serves: `ResNet18`, whose methods these are, or the same fused."""
+
+    fc: nn.Linear
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Map images to logits."""
+
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """Map images to the outputs of the four layers."""
 
 
 def fuse(network: ResNet18) -> Network:
@@ -40,19 +49,25 @@ class _Fused:
         self._stem = _Convolution(network.conv1, network.bn1, side)
         side //= 4  # the stem's stride, and the pooling's
         self._pool = network.maxpool
-        self._blocks: list[_Block] = []
+        self._layers: list[list[_Block]] = []
         for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+            self._layers.append([])
             for block in cast("list[BasicBlock]", layer):
-                self._blocks.append(_Block(block, side))
+                self._layers[-1].append(_Block(block, side))
                 side //= block.conv1.stride[0]
-        self._classifier = network.fc
+        self.fc = network.fc
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map normalised images, float32 (N, 3, SIZE, SIZE), to logits (N, 2)."""
+        return self.fc(self.layers(x)[-1].mean((2, 3)))  # type: ignore[no-any-return]
+
+    def layers(self, x: Tensor) -> list[Tensor]:
         x = self._pool(self._stem(x.contiguous(memory_format=torch.channels_last), "relu"))
-        for block in self._blocks:
-            x = block(x)
-        return self._classifier(x.mean((2, 3)))  # type: ignore[no-any-return]
+        outputs = []
+        for layer in self._layers:
+            for block in layer:
+                x = block(x)
+            outputs.append(x)
+        return outputs
 
 
 class _Block:

@@ -5,6 +5,7 @@ result equals torchvision's `Resize((224, 224))`, `ToTensor()`, `Normalize(MEAN,
 bit; a test holds that.
 """
 
+import base64
 import io
 import struct
 
@@ -22,6 +23,7 @@ MAX_BYTES = 20 * 1024 * 1024
 MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; a file of thousands would be decoded for minutes
 MAX_PIECES = 65_536  # strips or tiles of a TIFF, usually some hundreds; Pillow makes an object of each as it opens it
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
+PREVIEW_SIDE = 1024  # pixels
 MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB
 
 PREPROCESSING = {
@@ -145,6 +147,15 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
 def preprocess(image: Image.Image) -> torch.Tensor:
     """Return the network's input for one decoded image: float32, shape (1, 3, SIZE, SIZE)."""
     return normalize(resize(image)).unsqueeze(0)
+
+
+def preview_jpeg(image: Image.Image) -> str:
+    """Return a decoded image as a JPEG file in base64, reduced to PREVIEW_SIDE pixels a side where it is larger."""
+    small = image.copy()
+    small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
+    return base64.b64encode(file.getbuffer()).decode()
 
 
 def _is_negative(image: Image.Image) -> bool:

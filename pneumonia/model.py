@@ -60,9 +60,19 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images, float32 (N, 3, 224, 224), to logits (N, 2) in the order of CLASSES."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))  # type: ignore[no-any-return]
+        return self.fc(torch.flatten(self.avgpool(self.layers(x)[-1]), 1))  # type: ignore[no-any-return]
+
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """Map images as `forward` takes them to the outputs of the four layers.
+
+        Returns:
+            (N, 64, 56, 56), (N, 128, 28, 28), (N, 256, 14, 14) and (N, 512, 7, 7). The means over the last one's
+            positions are what `fc` makes logits of.
+        """
+        outputs = [self.maxpool(self.relu(self.bn1(self.conv1(x))))]
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            outputs.append(layer(outputs[-1]))
+        return outputs[1:]
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:

@@ -24,7 +24,8 @@ from pneumonia.errors import (
     first_line,
 )
 from pneumonia.fused import Network, fuse
-from pneumonia.image import PREPROCESSING, decode, preprocess
+from pneumonia.heatmap import heatmap_png
+from pneumonia.image import PREPROCESSING, PREVIEW_SIDE, decode, preprocess, preview_jpeg
 from pneumonia.manifest import release_of
 from pneumonia.model import CLASSES, check_outputs, load_weights
 from pneumonia.telemetry import Record
@@ -70,6 +71,41 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Explanation(Prediction):
+    """The answer for one image, with what else was asked for about it."""
+
+    heatmap: str | None = field(
+        default=None,
+        metadata={
+            "description": "With `explain=true`: a PNG in base64, as large as the image, upright, to be laid over it. "
+            "The warmer and the more opaque, the more a place speaks for the answer (class activation map)."
+        },
+    )
+    preview: str | None = field(
+        default=None,
+        metadata={
+            "description": "With `preview=true`: the image as it was understood, upright, as a JPEG in base64 of at "
+            f"most {PREVIEW_SIDE} pixels a side. For files that a browser does not show."
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image made ready for the network.
+
+    Attributes:
+        pixels: float32, shape (1, 3, SIZE, SIZE), as `preprocess` gives it.
+        size: width and height of the decoded image.
+        preview: a JPEG in base64, where one was asked for.
+    """
+
+    pixels: Tensor
+    size: tuple[int, int]
+    preview: str | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     """A network ready for inference, the name of its release, and how its outputs become an answer."""
 
@@ -97,9 +133,24 @@ class Model:
         Raises:
             WeightsError: the probabilities are not finite.
         """
+        return self.answers_with_features(pixels)[0]
+
+    def answers_with_features(self, pixels: Tensor) -> tuple[list[Prediction], Tensor]:
+        """Return what `answers` returns, and the outputs of the last layer, of which a heatmap is made.
+
+        Args:
+            pixels: float32, shape (N, 3, SIZE, SIZE).
+
+        Returns:
+            The answers; float32, shape (N, 512, 7, 7).
+
+        Raises:
+            WeightsError: the probabilities are not finite.
+        """
         with torch.inference_mode():
-            rows = self.calibration.probabilities(self.network(pixels)).tolist()
-        return [self._prediction(values) for values in rows]
+            features = self.network.layers(pixels)[-1]
+            rows = self.calibration.probabilities(self.network.fc(features.mean((2, 3)))).tolist()
+        return [self._prediction(values) for values in rows], features
 
     def _prediction(self, values: list[float]) -> Prediction:
         if not all(map(math.isfinite, values)):
@@ -166,10 +217,43 @@ class Predictor:
         """
         deadline = time.monotonic() + load_seconds
         record = record or Record()
-        pixels = self._decode(data, record)
+        given = self._decode(data, record)
         model = self.load(deadline - time.monotonic(), record)
         self._refresh_if_due(deadline)
-        return self._answers(model, pixels, record)[0]
+        return self._answers(model, given.pixels, record)[0][0]
+
+    def explain(
+        self,
+        data: bytes,
+        load_seconds: float = LOAD_SECONDS,
+        record: Record | None = None,
+        *,
+        heatmap: bool = True,
+        preview: bool = False,
+    ) -> Explanation:
+        """Answer for one image as `predict` does, and show what the answer is about.
+
+        Args:
+            data: as `predict`.
+            load_seconds: as `predict`.
+            record: as `predict`.
+            heatmap: add what speaks for the answer, and where.
+            preview: add the image as it was understood.
+
+        Raises:
+            ImageError, WeightsError, WeightsUnavailableError: as `predict`.
+        """
+        deadline = time.monotonic() + load_seconds
+        record = record or Record()
+        given = self._decode(data, record, preview=preview)
+        model = self.load(deadline - time.monotonic(), record)
+        self._refresh_if_due(deadline)
+        (prediction,), features = self._answers(model, given.pixels, record)
+        drawn = None
+        if heatmap:
+            with self._decoding, record.timed("Heatmap"):
+                drawn = heatmap_png(model.network.fc, features[0], CLASSES.index(prediction.prediction), given.size)
+        return Explanation(**vars(prediction), heatmap=drawn, preview=given.preview)
 
     def predict_many(
         self, files: Sequence[bytes], load_seconds: float = LOAD_SECONDS, record: Record | None = None
@@ -187,7 +271,7 @@ class Predictor:
         deadline = time.monotonic() + load_seconds
         record = record or Record()
 
-        def decoded_or_not(data: bytes) -> Tensor | ImageError:
+        def decoded_or_not(data: bytes) -> Input | ImageError:
             try:
                 return self._decode(data, record)
             except ImageError as error:
@@ -195,14 +279,14 @@ class Predictor:
 
         with ThreadPoolExecutor(DECODERS, "decoding") as pool:
             decoded = list(pool.map(decoded_or_not, files))
-        good = [pixels for pixels in decoded if isinstance(pixels, Tensor)]
+        good = [one.pixels for one in decoded if isinstance(one, Input)]
         answers: list[Prediction] = []
         if good:
             model = self.load(deadline - time.monotonic(), record)
             self._refresh_if_due(deadline)
             for start in range(0, len(good), BATCH_SIZE):  # one by one: a single image need not wait for all of them
                 batch = torch.cat(good[start : start + BATCH_SIZE])
-                answers += self._answers(model, batch, record)
+                answers += self._answers(model, batch, record)[0]
         in_turn = iter(answers)
         return [one if isinstance(one, ImageError) else next(in_turn) for one in decoded]
 
@@ -240,21 +324,21 @@ class Predictor:
         finally:
             self._loading.release()
 
-    def _decode(self, data: bytes, record: Record) -> Tensor:
+    def _decode(self, data: bytes, record: Record, *, preview: bool = False) -> Input:
         record.image_bytes.append(len(data))
         with self._decoding, record.timed("Decode"):
             image = decode(data)
             record.image_pixels.append(image.width * image.height)
-            return preprocess(image)
+            return Input(preprocess(image), image.size, preview_jpeg(image) if preview else None)
 
-    def _answers(self, model: Model, pixels: Tensor, record: Record) -> list[Prediction]:
-        def answers() -> list[Prediction]:
+    def _answers(self, model: Model, pixels: Tensor, record: Record) -> tuple[list[Prediction], Tensor]:
+        def answers() -> tuple[list[Prediction], Tensor]:
             with record.timed("Inference"):
-                return model.answers(pixels)
+                return model.answers_with_features(pixels)
 
-        predictions = self._inference.submit(answers).result()
+        predictions, features = self._inference.submit(answers).result()
         record.predictions += predictions
-        return predictions
+        return predictions, features
 
     def _load(self, deadline: float, record: Record) -> Model:
         path = self._weights.find(deadline - time.monotonic())

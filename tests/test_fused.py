@@ -51,6 +51,16 @@ def test_outputs_are_the_plain_networks(network: ResNet18, number: int) -> None:
 
 
 @torch.inference_mode()
+def test_layers_are_the_plain_networks(network: ResNet18) -> None:
+    expected = network.layers(images(2))
+    assert [tuple(output.shape) for output in expected] == [
+        (2, 64, 56, 56), (2, 128, 28, 28), (2, 256, 14, 14), (2, 512, 7, 7)
+    ]  # fmt: skip
+    for output, plain in zip(fuse(network).layers(images(2)), expected, strict=True):
+        torch.testing.assert_close(output, plain, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
 def test_layout_of_the_image_does_not_matter(network: ResNet18) -> None:
     fused, given = fuse(network), images(2)
     expected = fused(given)
