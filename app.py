@@ -111,7 +111,10 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "Not an image, or a broken one"},
     413: {"model": Problem, "description": "Too many bytes or pixels"},
     415: {"model": Problem, "description": "A kind of file that is not read"},
-    422: {"model": Problem, "description": "Not exactly one field `file` in the form, or an invalid value of an option"},
+    422: {
+        "model": Problem,
+        "description": "Not exactly one field `file` in the form, or an invalid option",
+    },
     503: UNAVAILABLE,
 }
 

@@ -68,7 +68,9 @@ def heatmap_png(classifier: nn.Linear, features: Tensor, answer: int, size: tupl
     """Return an image's heatmap as a PNG file in base64.
 
     Args:
-        classifier, features, answer: as for `class_activation_map`.
+        classifier: as for `class_activation_map`.
+        features: as for `class_activation_map`.
+        answer: as for `class_activation_map`.
         size: as for `draw_heatmap`.
     """
     heatmap = draw_heatmap(class_activation_map(classifier, features, answer), size)

@@ -1,3 +1,5 @@
+import base64
+import io
 import os
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from app import EXAMPLE, Failure, create_app
+from pneumonia.image import PREVIEW_SIDE
 from pneumonia.predictor import Prediction, Predictor
 from pneumonia.weights import Weights
 from tests.synthetic import encoded
@@ -208,3 +211,28 @@ print(*sorted({"torchvision", "torch._dynamo", "sympy", "sagemaker", "boto3", "m
     assert process.stdout.splitlines()[1:] == ["200", ""]  # the first is about the request
     assert "Warning" not in process.stderr
     assert f"INFO:pneumonia.predictor:loaded {weights}, model version sha256-" in process.stderr
+
+
+def test_explained_answer_has_a_heatmap_as_large_as_the_image(client: TestClient) -> None:
+    plain = client.post("/predict", files={"file": XRAY}).json()
+    response = client.post("/predict?explain=true", files={"file": XRAY})
+    answer = response.json()
+    assert response.status_code == 200
+    with Image.open(io.BytesIO(base64.b64decode(answer.pop("heatmap"), validate=True))) as heatmap:
+        assert (heatmap.format, heatmap.size) == ("PNG", (256, 256))
+    assert answer == plain
+
+
+def test_preview_shows_what_a_browser_cannot(client: TestClient) -> None:
+    xray = encoded(Image.linear_gradient("L").resize((3000, 1500)), "TIFF")
+    answer = client.post("/predict?preview=1&explain=0", files={"file": xray}).json()
+    assert list(answer)[-1] == "preview"
+    assert "heatmap" not in answer
+    with Image.open(io.BytesIO(base64.b64decode(answer["preview"], validate=True))) as preview:
+        assert (preview.format, preview.mode, preview.size) == ("JPEG", "L", (PREVIEW_SIDE, PREVIEW_SIDE // 2))
+
+
+def test_options_take_no_other_values(client: TestClient) -> None:
+    response = client.post("/predict?explain=loudly", files={"file": XRAY})
+    assert response.status_code == 422
+    assert response.json() == {"detail": "'explain' must be true or false, or 1 or 0: see /docs."}
