@@ -23,8 +23,13 @@ ENV MALLOC_ARENA_MAX=1
 # tests/test_dockerfile.py holds this.
 COPY app.py promote_model.py ./
 COPY pneumonia/__init__.py pneumonia/calibration.py pneumonia/coldstart.py pneumonia/errors.py pneumonia/files.py \
-     pneumonia/fused.py pneumonia/heatmap.py pneumonia/image.py pneumonia/manifest.py pneumonia/model.py pneumonia/objects.py pneumonia/predictor.py \
+     pneumonia/fused.py pneumonia/heatmap.py pneumonia/image.py pneumonia/manifest.py pneumonia/model.py pneumonia/objects.py pneumonia/page.py pneumonia/predictor.py \
      pneumonia/s3.py pneumonia/s3_batch.py pneumonia/store.py pneumonia/telemetry.py pneumonia/weights.py ./pneumonia/
+
+# What a browser is shown: the page, and the guides that it links to.
+COPY pneumonia/static ./pneumonia/static/
+COPY docs/model-card.md docs/training.md ./docs/
+COPY docs/model-card ./docs/model-card/
 
 # Lambda runs as a user without rights, whatever the modes in the checkout were, on a read-only file system, where Python
 # could not keep byte code. The import is the proof that nothing is missing.

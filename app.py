@@ -26,7 +26,7 @@ if on_lambda:  # there is a process because a request waits for it
 with lean_imports() if on_lambda else contextlib.nullcontext():
     from fastapi import Depends, FastAPI, File, Query, Request, UploadFile
     from fastapi.exceptions import HTTPException, RequestValidationError
-    from fastapi.responses import JSONResponse, RedirectResponse
+    from fastapi.responses import JSONResponse
     from fastapi_offline import FastAPIOffline
     from mangum import Mangum
     from pydantic import BaseModel
@@ -44,6 +44,7 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
         WeightsUnavailableError,
     )
     from pneumonia.image import MAX_BYTES
+    from pneumonia.page import add_page
     from pneumonia.predictor import LOAD_SECONDS, Explanation, Prediction, Predictor, use_paid_cores
     from pneumonia.telemetry import Record, emit
 
@@ -95,10 +96,11 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the model is loaded, and which release that is."""
+    """Whether the model is loaded, which release that is, and from which P(PNEUMONIA) on it answers PNEUMONIA."""
 
     ready: bool
     model_version: str | None
+    operating_point: float | None
 
 
 UNAVAILABLE = {"model": Problem, "description": "The model's weights are unavailable"}
@@ -219,12 +221,10 @@ def create_app(predictor: Predictor) -> FastAPI:
         """Ask with `?load=1` to warm an instance up, or as a readiness probe; without, nothing is loaded."""
         if load:
             await run_in_threadpool(predictor.load, seconds_to_load(request))
-        return Readiness(ready=predictor.model_version is not None, model_version=predictor.model_version)
+        version = predictor.model_version
+        return Readiness(ready=version is not None, model_version=version, operating_point=predictor.operating_point)
 
-    @app.get("/", include_in_schema=False)
-    def root() -> RedirectResponse:
-        return RedirectResponse("docs")
-
+    add_page(app)
     for error in STATUS:
         app.add_exception_handler(error, answer_problem)
     app.add_exception_handler(RequestValidationError, answer_invalid)  # type: ignore[arg-type]  # it gets no other
@@ -274,8 +274,10 @@ def answer_problem(_: Request, error: Exception) -> JSONResponse:
 
 
 def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-    """Answer a request without an upload, or with another value than `load` takes."""
+    """Answer a request without an upload, with another value than an option takes, or for a guide that is not there."""
     place = error.errors()[0]["loc"]
+    if place[0] == "path":
+        return JSONResponse({"detail": SENTENCES[404]}, 404)
     detail = NO_FORM if place[0] == "body" else f"'{place[-1]}' must be true or false, or 1 or 0: see /docs."
     return JSONResponse({"detail": detail}, 422)
 

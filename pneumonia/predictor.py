@@ -202,6 +202,11 @@ class Predictor:
         """The release that is loaded, None before the first need of one."""
         return self._model.version if self._model else None
 
+    @property
+    def operating_point(self) -> float | None:
+        """The P(PNEUMONIA) from which on the answer is PNEUMONIA, None before the first need of a model."""
+        return self._model.calibration.threshold if self._model else None
+
     def predict(self, data: bytes, load_seconds: float = LOAD_SECONDS, record: Record | None = None) -> Prediction:
         """Answer for one image.
 

@@ -183,12 +183,6 @@ def test_every_field_of_the_answer_is_documented(client: TestClient) -> None:
     assert "`uncertain`" in fields["warnings"]["description"]
 
 
-def test_root_leads_to_swagger_ui(client: TestClient) -> None:
-    response = client.get("/")
-    assert response.url.path == "/docs"
-    assert response.status_code == 200
-
-
 def test_cold_path_needs_neither_torchvision_nor_boto3_nor_numpy(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "xray.jpg").write_bytes(XRAY)
     program = """

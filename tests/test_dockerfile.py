@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from pneumonia.page import GUIDES, STATIC, Guide
 from pneumonia.predictor import Predictor
 from pneumonia.weights import Weights
 from tests.e2e.events import function_url_event, multipart
@@ -67,9 +68,10 @@ def copied() -> list[str]:
     return [source for keyword, *words in instructions() if keyword == "COPY" for source in words[:-1]]
 
 
-def test_it_copies_exactly_what_the_handlers_import() -> None:
+def test_it_copies_exactly_what_the_handlers_import_and_show() -> None:
     files = {file for handler in HANDLERS for module in closure_of(handler) if (file := file_of(module))}
-    assert sorted(copied()) == sorted(["requirements.txt", *(str(file.relative_to(ROOT)) for file in files)])
+    shown = {STATIC, GUIDES / "model-card", *(GUIDES / f"{guide}.md" for guide in Guide)}
+    assert sorted(copied()) == sorted(["requirements.txt", *(str(file.relative_to(ROOT)) for file in files | shown)])
 
 
 def test_the_context_is_exactly_what_is_copied() -> None:

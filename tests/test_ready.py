@@ -13,6 +13,8 @@ from pneumonia.model import CLASSES
 from pneumonia.predictor import Predictor
 from pneumonia.weights import Weights
 
+NOT_LOADED = {"ready": False, "model_version": None, "operating_point": None}
+
 
 @pytest.fixture
 def client(weights: Path) -> Iterator[TestClient]:
@@ -30,12 +32,13 @@ def test_probe_loads_nothing(client_without_weights: TestClient) -> None:
     for query in ("", "?load=0", "?load=false"):
         response = client_without_weights.get(f"/ready{query}")  # loading would fail
         assert response.status_code == 200
-        assert response.json() == {"ready": False, "model_version": None}
+        assert response.json() == NOT_LOADED
 
 
 @pytest.mark.parametrize("value", ["1", "true"])
 def test_load_loads_and_is_seen_afterwards(client: TestClient, weights: Path, value: str) -> None:
-    loaded = {"ready": True, "model_version": release_of(weights, CLASSES, PREPROCESSING)[0]}
+    version, calibration = release_of(weights, CLASSES, PREPROCESSING)
+    loaded = {"ready": True, "model_version": version, "operating_point": calibration.threshold}
     assert client.get("/ready").json()["ready"] is False
 
     response = client.get(f"/ready?load={value}")
@@ -49,7 +52,7 @@ def test_load_without_weights_says_what_is_missing(client_without_weights: TestC
     response = client_without_weights.get("/ready?load=1")
     assert response.status_code == 503
     assert response.json() == {"detail": f"{tmp_path} cannot be read: Is a directory."}
-    assert client_without_weights.get("/ready").json() == {"ready": False, "model_version": None}
+    assert client_without_weights.get("/ready").json() == NOT_LOADED
 
 
 @pytest.mark.parametrize("value", ["nonsense", "2", ""])
@@ -76,4 +79,8 @@ def test_it_is_documented(client: TestClient) -> None:
     assert operation["responses"]["503"]["content"]["application/json"]["schema"] == {
         "$ref": "#/components/schemas/Problem"
     }
-    assert list(schema["components"]["schemas"]["Readiness"]["properties"]) == ["ready", "model_version"]
+    assert list(schema["components"]["schemas"]["Readiness"]["properties"]) == [
+        "ready",
+        "model_version",
+        "operating_point",
+    ]

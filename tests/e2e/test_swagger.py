@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from docs.api.screenshots import SwaggerUI, find_chromium, serving, swagger_ui
+from docs.api.screenshots import SwaggerUI, swagger_ui
+from docs.browser import find_chromium, serving
 from tests.synthetic import draw_radiograph
 
 CHROMIUM = find_chromium()
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, o
 
 @pytest.fixture(scope="module")
 def address(weights: Path) -> Iterator[str]:
-    with serving(weights) as address:
-        yield address
+    with serving(weights) as served:
+        yield served.address
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_page_asks_no_other_host_and_predicts(page: SwaggerUI) -> None:
     assert list(answer) == ["prediction", "confidence", "probabilities", "model_version", "warnings"]
     assert answer["confidence"] == answer["probabilities"][answer["prediction"]]
     assert answer["model_version"].startswith("sha256-")
-    assert page.problems == []
+    assert page.watch.problems == []
 
 
 def test_page_shows_what_is_wrong_with_a_file(page: SwaggerUI) -> None:

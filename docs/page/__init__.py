@@ -1,0 +1,1 @@
+"""The page in pictures, and the script that takes them."""

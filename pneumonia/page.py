@@ -1,0 +1,64 @@
+"""What people see in a browser: the page at `/`, and the guides that it links to.
+
+Nothing of it is read before somebody asks for it, and it asks no other host for anything.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.staticfiles import StaticFiles
+
+STATIC = Path(__file__).parent / "static"
+GUIDES = Path(__file__).parent.parent / "docs"
+# Whatever a file name or an answer might smuggle in, the browser runs and fetches what comes from here alone.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+GUIDE = """<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>{title}</title>
+  <link rel="icon" href="data:,">
+  <link rel="stylesheet" href="../static/page.css">
+</head>
+<body>
+  <main id="guide">
+    <p><a href="..">Back to the page</a></p>
+    {content}
+  </main>
+</body>
+</html>
+"""
+
+
+class Guide(StrEnum):
+    """A page of docs/ that people who are not developers may want to read."""
+
+    MODEL_CARD = "model-card"
+    TRAINING = "training"
+
+
+def add_page(app: FastAPI) -> None:
+    """Have an app answer with the page at `/`, and with the guides as HTML."""
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    # The model card's pictures, and the figures behind it.
+    app.mount("/guide/model-card", StaticFiles(directory=GUIDES / "model-card", check_dir=False), name="model-card")
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers=HEADERS)
+
+    @app.get("/guide/{guide}.md", include_in_schema=False)
+    def show_guide(guide: Guide) -> HTMLResponse:
+        from markdown_it import MarkdownIt  # noqa: PLC0415  # no cold start needs it
+
+        text = (GUIDES / f"{guide}.md").read_text(encoding="utf-8")
+        content = MarkdownIt("commonmark").enable("table").render(text)
+        title = text.partition("\n")[0].lstrip("# ")
+        return HTMLResponse(GUIDE.format(title=title, content=content), headers=HEADERS)

@@ -1,0 +1,270 @@
+"""The page at `/` of the running app, used in a real browser."""
+
+import re
+from collections.abc import Iterator
+from random import Random
+from typing import Any, Literal
+
+import httpx2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, FilePayload, FloatRect, Locator, Route, expect
+
+from docs.browser import browsing, find_chromium, serving
+from docs.page.screenshots import XrayPage
+from pneumonia.image import PREPROCESSING
+from pneumonia.manifest import release_of
+from pneumonia.model import CLASSES
+from pneumonia.weights import RELEASED_WEIGHTS
+from tests.synthetic import draw_radiograph, encoded
+
+CHROMIUM = find_chromium()
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, or set CHROMIUM to its path")
+NORMAL = encoded(draw_radiograph(Random(0), "NORMAL", 400).resize((500, 400)), "JPEG")
+PNEUMONIA = encoded(draw_radiograph(Random(1), "PNEUMONIA", 400), "PNG")
+TIFF = encoded(draw_radiograph(Random(2), "NORMAL", 300), "TIFF")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM
+    with browsing(CHROMIUM) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving(RELEASED_WEIGHTS) as served:
+        yield served.address
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[XrayPage]:
+    page = XrayPage(browser.new_page())
+    page.open(address)
+    yield page
+    page.page.close()
+    assert page.watch.problems == []
+
+
+def answer_of(address: str, content: bytes) -> dict[str, Any]:
+    """Return what the API answers about a file."""
+    response = httpx2.post(f"{address}/predict", files={"file": content}, timeout=60)
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def box_of(place: Locator) -> FloatRect:
+    """Return where something is on the page."""
+    box = place.bounding_box()
+    assert box
+    return box
+
+
+@pytest.mark.parametrize("content", [NORMAL, PNEUMONIA], ids=["normal", "pneumonia"])
+def test_card_shows_what_the_api_answers(page: XrayPage, address: str, content: bytes) -> None:
+    answer = answer_of(address, content)
+    page.choose({"xray": content})
+    page.finish()
+    card = page.card("xray")
+    expect(card.locator(".class")).to_have_text(answer["prediction"])
+    expect(card.locator(".confidence")).to_have_text(f"confidence {100 * answer['confidence']:.1f}%")
+    suspicion = answer["probabilities"]["PNEUMONIA"]
+    threshold = release_of(RELEASED_WEIGHTS, CLASSES, PREPROCESSING)[1].threshold
+    bar = card.get_by_role("img", name=re.compile("Probability of pneumonia"))
+    assert f"{100 * suspicion:.1f}%; from the operating point, {100 * threshold:.1f}%" in (
+        bar.get_attribute("aria-label") or ""
+    )
+    box, fill, point = (box_of(place) for place in (bar, card.locator(".fill"), card.locator(".point")))
+    assert fill["width"] == pytest.approx(box["width"] * suspicion, abs=2)
+    assert point["x"] + 1.5 - box["x"] == pytest.approx(box["width"] * threshold, abs=2)
+    expect(card.locator(".warnings li")).to_have_count(len(answer["warnings"]))
+    expect(card.get_by_role("img", name="X-ray xray")).to_be_visible()
+    expect(page.page.locator("#version")).to_have_text(answer["model_version"])
+
+
+def test_heatmap_comes_on_request_over_the_image_and_fades(page: XrayPage) -> None:
+    page.choose({"xray": NORMAL})
+    page.finish()
+    card = page.card("xray")
+    heatmap, slider = card.locator("img.heatmap"), card.get_by_role("slider", name="opacity")
+    expect(heatmap).to_be_hidden()
+    expect(slider).to_be_hidden()
+    page.explain("xray")
+    assert heatmap.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [500, 400]
+    assert heatmap.bounding_box() == card.locator("img.xray").bounding_box()
+    slider.fill("25")
+    expect(heatmap).to_have_css("opacity", "0.25")
+    button = card.get_by_role("button", name="Heatmap of")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    button.click()
+    expect(heatmap).to_be_hidden()
+    expect(button).to_have_attribute("aria-pressed", "false")
+    button.click()
+    expect(heatmap).to_be_visible()
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_files_are_dropped_and_pasted(page: XrayPage, kind: str) -> None:
+    page.give(kind, {"one": NORMAL, "two": PNEUMONIA})
+    page.finish()
+    for name in ("one", "two"):
+        expect(page.card(name).locator(".class")).to_have_text(re.compile("NORMAL|PNEUMONIA"))
+
+
+def test_file_that_the_browser_cannot_show_is_shown_as_the_server_sees_it(page: XrayPage) -> None:
+    page.choose({"xray.tif": TIFF})
+    page.finish()
+    picture = page.card("xray.tif").get_by_role("img", name="X-ray xray.tif")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [300, 300]
+    page.explain("xray.tif")
+
+
+def test_broken_file_is_told_beside_it_and_the_others_are_answered(page: XrayPage) -> None:
+    page.choose({"good": NORMAL, "broken": NORMAL[:2000], "notes.txt": b"no image"})
+    page.finish()
+    expect(page.card("broken").get_by_role("alert")).to_contain_text("The image is broken")
+    expect(page.card("notes.txt").get_by_role("alert")).to_contain_text("The file is not an image")
+    expect(page.card("good").get_by_role("alert")).to_be_hidden()
+    expect(page.card("good").locator(".class")).to_be_visible()
+    expect(page.page.get_by_role("status")).to_have_text("3 of 3 done")
+
+
+def test_twenty_at_once_are_answered_each_and_two_at_a_time(page: XrayPage, address: str) -> None:
+    files = {f"xray {number}": encoded(draw_radiograph(Random(number), "NORMAL"), "JPEG") for number in range(20)}
+    asking = most = 0
+
+    def count(change: int) -> None:
+        nonlocal asking, most
+        asking += change
+        most = max(most, asking)
+
+    page.page.on("request", lambda request: count("/predict" in request.url))
+    page.page.on("requestfinished", lambda request: count(-("/predict" in request.url)))
+    page.choose(files)
+    page.finish()
+    expect(page.page.get_by_role("status")).to_have_text("20 of 20 done")
+    for name, content in files.items():
+        expect(page.card(name).locator(".class")).to_have_text(answer_of(address, content)["prediction"])
+    assert 1 <= most <= 2
+    page.page.get_by_role("button", name="Remove all").click()
+    expect(page.page.get_by_role("article")).to_have_count(0)
+
+
+def test_server_that_is_down_is_told_and_asked_again_on_request(browser: Browser) -> None:
+    with serving(RELEASED_WEIGHTS) as served:
+        page = XrayPage(browser.new_page())
+        page.open(served.address)
+        served.stop()
+        page.choose({"xray": NORMAL})
+        page.finish()
+        card = page.card("xray")
+        expect(card.get_by_role("alert")).to_contain_text("The server does not answer")
+        expect(card.get_by_role("button", name="Try again")).to_be_visible()
+        page.page.close()
+
+
+def test_answer_without_a_sentence_of_ours_is_explained_and_trying_again_helps(page: XrayPage) -> None:
+    def refuse(route: Route) -> None:
+        route.fulfill(status=413, body="<html>Request Too Long</html>")
+
+    page.page.route("**/predict", refuse)  # as Lambda's gateway does, before the app sees it
+    page.choose({"xray": NORMAL})
+    page.finish()
+    card = page.card("xray")
+    expect(card.get_by_role("alert")).to_contain_text("too large for this server")
+    page.page.unroute("**/predict")
+    card.get_by_role("button", name="Try again").click()
+    expect(card.locator(".class")).to_be_visible()
+    expect(card.get_by_role("alert")).to_be_hidden()
+
+
+def test_no_file_name_leaves_the_browser(page: XrayPage) -> None:
+    page.page.evaluate("""() => {
+        window.sent = [];
+        const ask = window.fetch;
+        window.fetch = (address, options) => {
+            if (options?.body) window.sent.push(options.body.get("file").name);
+            return ask(address, options);
+        };
+    }""")
+    page.choose({"Jane Doe 1980-01-01.jpg": NORMAL})
+    page.finish()
+    assert page.page.evaluate("window.sent") == ["xray"]
+
+
+def test_keyboard_is_enough(page: XrayPage) -> None:
+    keyboard = page.page.keyboard
+    keyboard.press("Tab")
+    expect(page.page.locator("#files")).to_be_focused()
+    with page.page.expect_file_chooser() as chooser:
+        keyboard.press("Enter")
+    chooser.value.set_files(FilePayload(name="xray", mimeType="", buffer=NORMAL))
+    page.finish()
+    keyboard.press("Tab")
+    expect(page.card("xray").get_by_role("button", name="Heatmap of")).to_be_focused()
+    keyboard.press("Enter")
+    page.card("xray").locator("img.heatmap").wait_for()
+    page.finish()
+    slider = page.card("xray").get_by_role("slider")
+    slider.focus()
+    keyboard.press("ArrowLeft")
+    expect(slider).to_have_value("79")
+    page.card("xray").get_by_role("button", name="Remove").press("Enter")
+    expect(page.page.get_by_role("article")).to_have_count(0)
+    expect(page.page.locator("#files")).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Browser, address: str, scheme: Literal["light", "dark"]) -> None:
+    page = XrayPage(browser.new_page(color_scheme=scheme))
+    page.open(address)
+    assert violations(page) == []
+    page.choose({"normal": NORMAL, "pneumonia": PNEUMONIA, "broken": b"no image"})
+    page.finish()
+    page.explain("normal")
+    page.finish()
+    assert violations(page) == []
+    page.page.goto(f"{address}/guide/model-card.md")
+    assert violations(page) == []
+    page.page.close()
+
+
+def violations(page: XrayPage) -> list[str]:
+    """Return what axe finds wrong with the page as it is now."""
+    found = Axe().run(page.page).response["violations"]
+    return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
+
+
+def test_phone_shows_all_of_it_and_always_the_disclaimer(browser: Browser, address: str) -> None:
+    page = XrayPage(browser.new_page(viewport={"width": 360, "height": 640}))
+    page.open(address)
+    page.choose({"A name that is longer than a phone is wide, or so it seems.dcm" * 2: NORMAL, "two": PNEUMONIA})
+    page.finish()
+    page.page.mouse.wheel(0, 5000)
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
+    expect(page.page.locator("#disclaimer")).to_be_in_viewport()
+    page.page.close()
+
+
+def test_model_card_is_shown_with_its_pictures(page: XrayPage) -> None:
+    page.page.get_by_role("link", name="Model card").click()
+    expect(page.page.get_by_role("heading", name="Model card")).to_be_visible()
+    pictures = page.page.locator("img")
+    expect(pictures.first).to_be_visible()
+    for number in range(pictures.count()):
+        assert pictures.nth(number).evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+def test_page_runs_nothing_from_elsewhere(address: str) -> None:
+    policy = httpx2.get(address).headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+
+
+def test_guides_are_only_those_for_readers(address: str) -> None:
+    assert httpx2.get(f"{address}/guide/training.md").headers["content-type"].startswith("text/html")
+    for path in ("guide/deployment.md", "guide/..%2FREADME.md", "static/../../app.py", "static/%2e%2e/image.py"):
+        assert httpx2.get(f"{address}/{path}").status_code == 404
