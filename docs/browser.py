@@ -110,6 +110,7 @@ def serving(model_path: Path) -> Iterator[Served]:
             pass_fds=[descriptor],
             cwd=PROJECT,
             env=environment | {"MODEL_PATH": str(model_path)},
+            stdout=subprocess.DEVNULL,  # a line about each request
         )
     served = Served(f"http://{HOST}:{port}", process)
     try:

@@ -100,6 +100,7 @@ def take_pictures(weights: Path, xrays: Sequence[Path], chromium: str) -> dict[s
             page.explain(first)
             if (error := page.page.locator("article .error:visible")).count():
                 raise ScreenshotError(f"An X-ray is not answered: {error.first.inner_text()}")
+            page.page.evaluate("scrollTo(0, 0)")
             pictures[name] = page.page.screenshot(animations="disabled", full_page=name == "phone.png")
             if page.watch.problems:
                 raise ScreenshotError(page.watch.problems[0])
