@@ -3,6 +3,7 @@
 AWS's base image is replaced by Debian with Lambda's runtime client, for machines that reach no image registry.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -265,7 +266,11 @@ def test_the_task_root_has_the_copied_files_compiled_and_readable(image: Image) 
         (path.parent.parent / path.name.partition(".")[0]).with_suffix(".py") for path in set(files) - set(sources)
     }
 
-    assert sorted(str(path.relative_to(task_root)) for path in sources) == sorted(copied())
+    given = [
+        path for name in copied() for path in ([ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*"))
+    ]
+    expected = sorted(str(path.relative_to(ROOT)) for path in given if path.is_file())
+    assert sorted(str(path.relative_to(task_root)) for path in sources) == expected
     assert compiled == {path for path in sources if path.suffix == ".py"}
     assert [path for path in files if not path.stat().st_mode & 0o004] == []
 
@@ -292,6 +297,20 @@ def test_its_handler_answers_health_and_says_that_weights_are_missing(
     assert re.fullmatch(
         r"There are no weights: /tmp/model.pth does not exist .+\.", json.loads(prediction["body"])["detail"]
     )
+
+
+@pytest.mark.image
+def test_its_handler_shows_the_page_and_the_model_card(image: Image, tmp: Path) -> None:
+    with cold_start(image, tmp) as invoke:
+        page, style, card, picture = (
+            invoke(function_url_event("GET", path))
+            for path in ("/", "/static/page.css", "/guide/model-card.md", "/guide/model-card/learning_curves.png")
+        )
+
+    assert page["body"] == (STATIC / "index.html").read_text()
+    assert style["body"] == (STATIC / "page.css").read_text()
+    assert "<h1>Model card</h1>" in card["body"]
+    assert base64.b64decode(picture["body"]) == (GUIDES / "model-card/learning_curves.png").read_bytes()
 
 
 @pytest.mark.image
