@@ -266,10 +266,8 @@ def test_the_task_root_has_the_copied_files_compiled_and_readable(image: Image) 
         (path.parent.parent / path.name.partition(".")[0]).with_suffix(".py") for path in set(files) - set(sources)
     }
 
-    given = [
-        path for name in copied() for path in ([ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*"))
-    ]
-    expected = sorted(str(path.relative_to(ROOT)) for path in given if path.is_file())
+    given = [path for name in copied() for path in (ROOT / name, *(ROOT / name).rglob("*")) if path.is_file()]
+    expected = sorted(str(path.relative_to(ROOT)) for path in given)
     assert sorted(str(path.relative_to(task_root)) for path in sources) == expected
     assert compiled == {path for path in sources if path.suffix == ".py"}
     assert [path for path in files if not path.stat().st_mode & 0o004] == []
