@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote_plus
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
 
 from pneumonia.errors import ConfigurationError, ImageTooLargeError, PneumoniaError, first_line
 from pneumonia.image import MAX_BYTES
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 # Of S3's refusals, those that say nothing about the object asked for: the next request may be answered.
-ABOUT_THE_CALLER = {
+UNACCEPTED_CREDENTIALS = {
     "ExpiredToken",
     "InvalidAccessKeyId",
     "InvalidToken",
-    "RequestTimeout",
-    "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
     "TokenRefreshRequired",
-    "TooManyRequests",
 }
+ABOUT_THE_CALLER = UNACCEPTED_CREDENTIALS | {"RequestTimeout", "RequestTimeTooSkewed", "TooManyRequests"}
 
 
 class ObjectError(PneumoniaError):
@@ -177,8 +175,13 @@ def saying(what: str) -> Iterator[None]:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         if 400 <= status < 500 and status != 429 and code not in ABOUT_THE_CALLER:
             raise ObjectError(f"{what}: S3 answers {code}.") from error
-        raise StorageError(f"{what}, S3 answers {code}: try again later.") from error
+        remedy = "renew your AWS credentials" if code in UNACCEPTED_CREDENTIALS else "try again later"
+        raise StorageError(f"{what}, S3 answers {code}: {remedy}.") from error
     except ParamValidationError as error:  # a bucket's name that none can have
         raise ObjectError(f"{what}: its address cannot be one.") from error
+    except NoCredentialsError as error:
+        raise StorageError(
+            f"{what} without AWS credentials: run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
+        ) from error
     except BotoCoreError as error:
         raise StorageError(f"{what} ({type(error).__name__}): try again later.") from error

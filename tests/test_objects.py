@@ -1,6 +1,8 @@
 from pathlib import Path
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from pneumonia import objects
 from pneumonia.errors import ConfigurationError, ImageTooLargeError
@@ -100,3 +102,26 @@ def test_other_tables_are_refused(tmp_path: Path, content: bytes) -> None:
     manifest.write_bytes(b"bucket,good.jpg\n" + content)
     with pytest.raises(ConfigurationError, match=r"is no manifest with rows of bucket,key or bucket,key,version: .+\."):
         list(objects.manifest_rows(manifest))
+
+
+def test_missing_credentials_are_told_with_what_to_do(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers those of other tests
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    with pytest.raises(StorageError) as error:
+        objects.read(objects.client(), S3Object(bucket, "patient.jpg"))
+    assert str(error.value) == (
+        "The object cannot be read without AWS credentials: run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
+    )
+
+
+def test_expired_credentials_are_to_be_renewed() -> None:
+    expired = {"Error": {"Code": "ExpiredToken"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    with pytest.raises(StorageError) as error, objects.saying("The object cannot be read"):
+        raise ClientError(expired, "GetObject")  # type: ignore[arg-type]
+    assert str(error.value) == "The object cannot be read, S3 answers ExpiredToken: renew your AWS credentials."
