@@ -22,7 +22,7 @@ help:  ## list the commands
 
 run: .venv/serving  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:8000
 	@test -f $(MODEL_PATH) || { echo "MODEL_PATH names $(MODEL_PATH), which does not exist: promote a model there." >&2; exit 1; }
-	MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) $(BIN)/uvicorn app:app --port $(PORT)
+	@MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) $(BIN)/python -m pneumonia.serve --port $(PORT)
 
 train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs 8"; goes on where it was stopped
 	$(BIN)/python train_model.py --train $(DATA)/train --val $(DATA)/val --test $(DATA)/test --model-dir runs/model \

@@ -15,7 +15,7 @@ from app import EXAMPLE, Failure, create_app
 from pneumonia.image import PREVIEW_SIDE
 from pneumonia.predictor import Prediction, Predictor
 from pneumonia.weights import Weights
-from tests.synthetic import encoded
+from tests.images import encoded
 
 PROJECT = Path(__file__).parent.parent
 XRAY = encoded(Image.linear_gradient("L"), "JPEG")

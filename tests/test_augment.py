@@ -20,7 +20,7 @@ from pneumonia.augment import (
     _sharpen,
     augment,
 )
-from tests.synthetic import draw_radiograph
+from pneumonia.synthetic import draw_radiograph
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,10 @@ from pneumonia import batch
 from pneumonia.calibration import Calibration
 from pneumonia.image import MAX_BYTES
 from pneumonia.predictor import BATCH_SIZE, Predictor
+from pneumonia.synthetic import draw_radiograph
 from pneumonia.weights import Weights
 from tests.conftest import Moto
-from tests.synthetic import draw_radiograph, encoded
+from tests.images import encoded
 from tests.test_manifest import manifest_for
 
 PROJECT = Path(__file__).parent.parent

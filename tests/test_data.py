@@ -25,8 +25,8 @@ from pneumonia.data import (
 from pneumonia.errors import DataError
 from pneumonia.image import SIZE, decode, resize
 from pneumonia.model import CLASSES
+from pneumonia.synthetic import draw_dataset
 from tests.disk import full_after
-from tests.synthetic import draw_dataset
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 

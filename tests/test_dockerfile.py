@@ -23,10 +23,10 @@ import pytest
 
 from pneumonia.page import GUIDES, STATIC, Guide
 from pneumonia.predictor import Predictor
+from pneumonia.synthetic import draw_radiograph
 from pneumonia.weights import Weights
 from tests.e2e.events import function_url_event, multipart
 from tests.e2e.runtime_api import RuntimeApi
-from tests.synthetic import draw_radiograph
 from tests.test_architecture import closure_of, file_of
 
 ROOT = Path(__file__).parent.parent

@@ -17,9 +17,9 @@ from pneumonia.evaluate import main
 from pneumonia.files import sha256
 from pneumonia.model import ResNet18, save_weights
 from pneumonia.predictor import Predictor
+from pneumonia.synthetic import draw_dataset
 from pneumonia.weights import Weights
 from tests.disk import full_after
-from tests.synthetic import draw_dataset
 from tests.test_manifest import manifest_for
 
 PICTURES = ["confusion.png", "coverage.png", "mistakes.png", "reliability.png", "roc.png"]

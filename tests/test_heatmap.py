@@ -13,8 +13,8 @@ from torch import Tensor
 from pneumonia.heatmap import LEVELS, class_activation_map, draw_heatmap, heatmap_png
 from pneumonia.image import SIZE, preprocess
 from pneumonia.model import ResNet18, load_weights
+from pneumonia.synthetic import draw_radiograph
 from pneumonia.weights import RELEASED_WEIGHTS
-from tests.synthetic import draw_radiograph
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from torchvision import transforms
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.image import MAX_BYTES, MEAN, SIZE, STD, decode, normalize, preprocess, resize
-from tests.synthetic import draw_radiograph, encoded
+from pneumonia.synthetic import draw_radiograph
+from tests.images import encoded
 
 Transpose = Image.Transpose
 

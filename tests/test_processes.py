@@ -14,7 +14,7 @@ from pneumonia.data import Channel, Images, scan_channels
 from pneumonia.model import load_weights
 from pneumonia.pretrained import build_network
 from pneumonia.processes import Processes, joined
-from tests.synthetic import draw_dataset
+from pneumonia.synthetic import draw_dataset
 from train_model import (
     Evaluation,
     Progress,

@@ -19,7 +19,7 @@ from app import create_app
 from pneumonia.predictor import Predictor
 from pneumonia.weights import Weights
 from tests.conftest import REGION
-from tests.synthetic import encoded
+from tests.images import encoded
 
 ROOT = Path(__file__).parent.parent
 KEY_ID, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"

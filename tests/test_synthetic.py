@@ -6,7 +6,7 @@ from PIL import Image, ImageStat
 
 from pneumonia.data import Images, fingerprint, load_channel, patient_of, scan_channels
 from pneumonia.model import CLASSES
-from tests.synthetic import draw_dataset, draw_radiograph
+from pneumonia.synthetic import draw_dataset, draw_radiograph
 
 
 @pytest.mark.parametrize("label", CLASSES)

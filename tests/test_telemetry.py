@@ -9,9 +9,10 @@ from fastapi.testclient import TestClient
 
 from app import create_app
 from pneumonia.predictor import Predictor
+from pneumonia.synthetic import draw_radiograph
 from pneumonia.telemetry import Record, emit
 from pneumonia.weights import Weights
-from tests.synthetic import draw_radiograph, encoded
+from tests.images import encoded
 
 XRAY = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "JPEG")
 PHASES = {"LoadMilliseconds", "DecodeMilliseconds", "InferenceMilliseconds", "TotalMilliseconds"}

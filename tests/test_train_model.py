@@ -30,8 +30,8 @@ from pneumonia.errors import ConfigurationError, DataError
 from pneumonia.image import PREPROCESSING, SIZE, normalize
 from pneumonia.model import ResNet18, load_weights, logits_of, save_weights
 from pneumonia.processes import Processes
+from pneumonia.synthetic import draw_dataset
 from tests.disk import full_after
-from tests.synthetic import draw_dataset
 from train_model import (
     Evaluation,
     Progress,

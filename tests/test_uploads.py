@@ -28,10 +28,11 @@ from app import FORM_BYTES, create_app
 from pneumonia.errors import ImageError
 from pneumonia.image import MAX_BYTES, decode
 from pneumonia.predictor import LOAD_SECONDS, Prediction, Predictor
+from pneumonia.synthetic import draw_radiograph
 from pneumonia.telemetry import Record
 from pneumonia.weights import RELEASED_WEIGHTS, Weights
 from tests.disk import full_after
-from tests.synthetic import draw_radiograph, encoded
+from tests.images import encoded
 
 PROJECT = Path(__file__).parent.parent
 LIMIT: Final = MAX_BYTES + FORM_BYTES  # bytes of a body

@@ -15,9 +15,10 @@ from typing import Any
 
 from pneumonia.errors import PneumoniaError, exit_status
 from pneumonia.predictor import Predictor
+from pneumonia.synthetic import draw_radiograph
 from pneumonia.weights import Weights
 from tests.e2e.events import function_url_event, multipart
-from tests.synthetic import draw_radiograph, encoded
+from tests.images import encoded
 
 INVOCATIONS = "/2015-03-31/functions/function/invocations"  # the emulator's one address
 START_SECONDS = 60  # until the container listens

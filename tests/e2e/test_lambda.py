@@ -26,6 +26,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from pneumonia import WEIGHTS_NAME
+from pneumonia.synthetic import draw_radiograph
 from tests.conftest import REGION, Moto
 from tests.e2e.events import (
     function_url_event,
@@ -36,7 +37,7 @@ from tests.e2e.events import (
     rest_api_event,
 )
 from tests.e2e.runtime_api import InvocationError, RuntimeApi
-from tests.synthetic import draw_radiograph, encoded
+from tests.images import encoded
 from tests.test_manifest import manifest_for
 
 PROJECT = Path(__file__).parent.parent.parent

@@ -17,11 +17,11 @@ from torchvision import transforms
 from pneumonia import WEIGHTS_NAME
 from pneumonia.image import MEAN, STD
 from pneumonia.model import CLASSES
+from pneumonia.synthetic import draw_dataset
 from tests.conftest import Moto
 from tests.e2e.events import function_url_event, multipart
 from tests.e2e.runtime_api import RuntimeApi
 from tests.e2e.sagemaker_job import FinishedJob, run_training_job
-from tests.synthetic import draw_dataset
 from train_sagemaker import METRICS, metric_regex
 
 PROJECT = Path(__file__).parent.parent.parent

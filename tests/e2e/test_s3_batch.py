@@ -16,12 +16,13 @@ from PIL import Image
 from pneumonia import WEIGHTS_NAME
 from pneumonia.image import MAX_BYTES
 from pneumonia.predictor import Predictor
+from pneumonia.synthetic import draw_radiograph
 from pneumonia.weights import Weights
 from tests.conftest import REGION, Moto
 from tests.e2e.runtime_api import InvocationError, RuntimeApi
 from tests.e2e.test_lambda import make_task_root
 from tests.faulty_s3 import Answer, cut, refusal, serving, whole
-from tests.synthetic import draw_radiograph, encoded
+from tests.images import encoded
 
 XRAYS = "xrays"
 WEIGHTS = "weights-of-batches"

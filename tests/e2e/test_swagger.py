@@ -9,7 +9,7 @@ import pytest
 
 from docs.api.screenshots import SwaggerUI, swagger_ui
 from docs.browser import find_chromium, serving
-from tests.synthetic import draw_radiograph
+from pneumonia.synthetic import draw_radiograph
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, or set CHROMIUM to its path")
