@@ -29,7 +29,7 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
     from fastapi.responses import JSONResponse
     from fastapi_offline import FastAPIOffline
     from mangum import Mangum
-    from pydantic import BaseModel
+    from pydantic import BaseModel, Field
     from starlette.concurrency import run_in_threadpool
     from starlette.datastructures import Headers, MutableHeaders
     from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -57,6 +57,12 @@ DESCRIPTION = """Tells PNEUMONIA from NORMAL on a frontal chest X-ray of a child
 
 **Not medical advice.** A demonstration of training and serving, not a medical device: do not diagnose with it."""
 
+ANSWERING_TAG, STATUS_TAG = "Classification", "Status"
+TAGS = [
+    {"name": ANSWERING_TAG, "description": "What a chest X-ray shows"},
+    {"name": STATUS_TAG, "description": "Whether the server is there, and with which model"},
+]
+
 STATUS: dict[type[Exception], int] = {
     ImageError: 400,
     ImageTooLargeError: 413,
@@ -80,52 +86,37 @@ SENTENCES = {
     503: "The server holds as many uploads as it has memory for: try again in a moment.",
     413: f"The upload has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image.",
 }
+FAULT_SENTENCE = "The server failed at this request, and its log has the details: try again."
 
 
 class Problem(BaseModel):
     """What is wrong, and what to do, in one sentence."""
 
-    detail: str
+    detail: str = Field(description="The sentence.")
 
 
 class Health(BaseModel):
-    """The process answers; `model_version` is null until a prediction has loaded the model."""
+    """The process answers."""
 
-    status: str
-    model_version: str | None
+    status: str = Field(description="Always `ok`.")
+    model_version: str | None = Field(description="The loaded release, null until something has needed the model.")
 
 
 class Readiness(BaseModel):
     """Whether the model is loaded, which release that is, and from which P(PNEUMONIA) on it answers PNEUMONIA."""
 
-    ready: bool
-    model_version: str | None
-    operating_point: float | None
-
-
-UNAVAILABLE = {"model": Problem, "description": "The model's weights are unavailable"}
-ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The class that the operating point gives, calibrated probabilities, and reasons to doubt: with "
-        "the warning `uncertain`, have an expert look",
-        "content": {"application/json": {"example": EXAMPLE}},
-    },
-    400: {"model": Problem, "description": "Not an image, or a broken one"},
-    413: {"model": Problem, "description": "Too many bytes or pixels"},
-    415: {"model": Problem, "description": "A kind of file that is not read"},
-    422: {
-        "model": Problem,
-        "description": "Not exactly one field `file` in the form, or an invalid option",
-    },
-    503: UNAVAILABLE,
-}
+    ready: bool = Field(description="Whether the model is loaded.")
+    model_version: str | None = Field(description="The loaded release, null where there is none.")
+    operating_point: float | None = Field(
+        description="The answer is PNEUMONIA from this P(PNEUMONIA) on; null where no model is loaded."
+    )
 
 
 class Failure(BaseModel):
     """Why an image of a batch has no answer: the status and the sentence that /predict would answer it with."""
 
-    status: int
-    detail: str
+    status: int = Field(description="The status, 400 to 499.")
+    detail: str = Field(description="What is wrong, and what to do.")
 
 
 class Batch(BaseModel):
@@ -134,21 +125,94 @@ class Batch(BaseModel):
     results: list[Prediction | Failure]
 
 
-BATCH_EXAMPLE = {
-    "results": [
-        EXAMPLE,
-        {"status": 400, "detail": "The image is broken: it begins well but cannot be decoded to its end."},
-    ]
+# What Swagger UI shows of each answer, and when it comes. tests/test_openapi.py has the app say each sentence.
+Answers = dict[int | str, dict[str, Any]]
+
+
+def success(description: str, **examples: object) -> dict[str, Any]:
+    """Return the documentation of a 200, each example under its name."""
+    named = {name: {"value": example} for name, example in examples.items()}
+    return {"description": description, "content": {"application/json": {"examples": named}}}
+
+
+def refusal(description: str, **sentences: str) -> dict[str, Any]:
+    """Return the documentation of an error, each sentence under its cause."""
+    return {"model": Problem, **success(description, **{cause: {"detail": one} for cause, one in sentences.items()})}
+
+
+BROKEN = "The image is broken: it begins well but cannot be decoded to its end."
+FAULT = refusal("A fault of the server; its log has the details", fault=FAULT_SENTENCE)
+NO_WEIGHTS = (
+    "There are no weights: /tmp/model.pth does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the bucket "
+    "that promote_model.py published to, or put a weights file at MODEL_PATH."
+)
+UNAVAILABLE = refusal(
+    "The model's weights are unavailable, or there are more uploads at once than there is memory for",
+    weights=NO_WEIGHTS,
+    uploads=SENTENCES[503],
+)
+UNCERTAIN = EXAMPLE | {
+    "confidence": 0.756,
+    "probabilities": {"NORMAL": 0.244, "PNEUMONIA": 0.756},
+    "warnings": ["uncertain"],
 }
-BATCH_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "One result for each image, in the order sent: what /predict answers, or why there is no answer",
-        "content": {"application/json": {"example": BATCH_EXAMPLE}},
-    },
-    400: {"model": Problem, "description": "Not a form that can be read"},
-    413: {"model": Problem, "description": "Too many bytes, of all images together"},
-    422: {"model": Problem, "description": f"No field `file` in the form, or more than {MAX_FILES}"},
+ANSWERS: Answers = {
+    200: success(
+        "The class that the operating point gives, calibrated probabilities, and reasons to doubt: with the warning "
+        "`uncertain`, have an expert look",
+        clear=EXAMPLE,
+        uncertain=UNCERTAIN,
+    ),
+    400: refusal(
+        "Not an image, a broken one, or a form that cannot be read",
+        text="The file is not an image: send a chest X-ray as JPEG, PNG, BMP, TIFF or WebP.",
+        broken=BROKEN,
+        form=SENTENCES[400],
+    ),
+    413: refusal(
+        "Too many bytes or pixels",
+        bytes=SENTENCES[413],
+        pixels="The image has 9000 x 9000 pixels and at most 25,000,000 are read: send a smaller one.",
+    ),
+    415: refusal(
+        "A kind of file that is not read",
+        gif="GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF or WebP.",
+    ),
+    422: refusal(
+        "Not exactly one field `file` in the form, or an invalid option",
+        none=NO_FORM,
+        several="There are 2 fields 'file' in the form: send one X-ray a request.",
+        option="'explain' must be true or false, or 1 or 0: see /docs.",
+    ),
+    500: FAULT,
     503: UNAVAILABLE,
+}
+BATCH_ANSWERS: Answers = {
+    200: success(
+        "One result for each image, in the order sent: what /predict answers, or why there is no answer",
+        one_broken={"results": [EXAMPLE, {"status": 400, "detail": BROKEN}]},
+    ),
+    400: refusal("Not a form that can be read", form=SENTENCES[400]),
+    413: refusal("Too many bytes, of all images together", bytes=SENTENCES[413]),
+    422: refusal(
+        f"No field `file` in the form, or more than {MAX_FILES}",
+        none=NO_FORM,
+        too_many="There are 65 fields 'file' in the form: send at most 64 a request.",
+    ),
+    500: FAULT,
+    503: UNAVAILABLE,
+}
+HEALTH_ANSWERS: Answers = {
+    200: success("The process answers", loaded={"status": "ok", "model_version": EXAMPLE["model_version"]})
+}
+READY_ANSWERS: Answers = {
+    200: success(
+        "Whether the model is loaded",
+        loaded={"ready": True, "model_version": EXAMPLE["model_version"], "operating_point": 0.698},
+    ),
+    422: refusal("An invalid value of `load`", option="'load' must be true or false, or 1 or 0: see /docs."),
+    500: FAULT,
+    503: refusal("The model's weights are unavailable", weights=NO_WEIGHTS),
 }
 logger = logging.getLogger("pneumonia.app")
 
@@ -161,6 +225,7 @@ def create_app(predictor: Predictor) -> FastAPI:
         description=DESCRIPTION,
         version="0.1.0",
         redoc_url=None,
+        openapi_tags=TAGS,
     )
     app.add_middleware(BodyLimit)
     app.add_middleware(NoStore)
@@ -170,6 +235,7 @@ def create_app(predictor: Predictor) -> FastAPI:
         "/predict",
         operation_id="predict",
         responses=ANSWERS,
+        tags=[ANSWERING_TAG],
         response_model_exclude_none=True,  # what was not asked for is not in the answer
         summary="Classify a chest X-ray",
         dependencies=[Depends(check_form)],
@@ -190,6 +256,7 @@ def create_app(predictor: Predictor) -> FastAPI:
         "/predict/batch",
         operation_id="predict_batch",
         responses=BATCH_ANSWERS,
+        tags=[ANSWERING_TAG],
         summary="Classify several chest X-rays",
         dependencies=[Depends(check_batch)],
     )
@@ -204,14 +271,21 @@ def create_app(predictor: Predictor) -> FastAPI:
         results = predictor.predict_many(files, seconds_to_load(request), request.state.record)
         return Batch(results=[failure(one) if isinstance(one, ImageError) else one for one in results])
 
-    @app.get("/health", operation_id="health", summary="Tell whether the process answers, without loading the model")
+    @app.get(
+        "/health",
+        operation_id="health",
+        responses=HEALTH_ANSWERS,
+        tags=[STATUS_TAG],
+        summary="Tell whether the process answers, without loading the model",
+    )
     async def health() -> Health:  # async: answers even while every thread waits for a load
         return Health(status="ok", model_version=predictor.model_version)
 
     @app.get(
         "/ready",
         operation_id="ready",
-        responses={422: {"model": Problem, "description": "Invalid value of `load`"}, 503: UNAVAILABLE},
+        responses=READY_ANSWERS,
+        tags=[STATUS_TAG],
         summary="Tell whether the model is loaded, or load it",
     )
     async def ready(  # async: answers even while every thread waits
@@ -290,8 +364,7 @@ def answer_refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
 
 def answer_fault(_: Request, _error: Exception) -> JSONResponse:
     """Answer a fault of ours; the log gets its traceback, and the client none."""
-    detail = "The server failed at this request, and its log has the details: try again."
-    return JSONResponse({"detail": detail}, 500, {"Cache-Control": "no-store"})  # it is made outside of NoStore
+    return JSONResponse({"detail": FAULT_SENTENCE}, 500, {"Cache-Control": "no-store"})  # it is made outside of NoStore
 
 
 class BodyLimit:

@@ -43,7 +43,7 @@ class SwaggerUI:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.watch = Watch(page)
-        self._operation = page.locator("#operations-default-predict")
+        self._operation = page.locator("#operations-Classification-predict")
         self._answer = self._operation.locator(".live-responses-table")
 
     def open(self, address: str) -> None:
