@@ -15,14 +15,16 @@ TORCH_INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL) --in
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_INDEX)
 
 .DEFAULT_GOAL := help
-.PHONY: help run train test slow-test image-test check lint-template format bench lock deploy destroy clean
+.PHONY: help develop run train test slow-test image-test check lint-template format bench lock deploy destroy clean
 
 help:  ## list the commands
 	@sed -n "s/^\([a-z-]*\):.*## /\1\t/p" $(MAKEFILE_LIST) | expand -t 14
 
-run: .venv/serving  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:8000
+run: .venv/serving  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:PORT, by default 8000
 	@test -f $(MODEL_PATH) || { echo "MODEL_PATH names $(MODEL_PATH), which does not exist: promote a model there." >&2; exit 1; }
 	@MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) $(BIN)/python -m pneumonia.serve --port $(PORT)
+
+develop: .venv/development  ## install what training, evaluation and tests need on top of serving
 
 train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs 8"; goes on where it was stopped
 	$(BIN)/python train_model.py --train $(DATA)/train --val $(DATA)/val --test $(DATA)/test --model-dir runs/model \

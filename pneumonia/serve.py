@@ -5,6 +5,7 @@
 
 import argparse
 import contextlib
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "ports are numbers from 0 to 65535"
+        # Not the error's own text: Python adds the address.
+        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "ports are numbers from 0 to 65535"
         raise ConfigurationError(
             f"Port {port} cannot be listened on ({reason}): choose another, for example with make run PORT=8001."
         ) from error
