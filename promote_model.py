@@ -181,15 +181,18 @@ def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
 
 
 def listing(bucket: str) -> str:
-    """Return a table of a bucket's releases, the newest first, with the served one marked.
+    """Return a table of a bucket's releases, the newest first, with the served one marked; a sentence where none is.
 
     Raises:
         WeightsError, WeightsUnavailableError: as `rollback`.
     """
     releases = store.WeightsBucket(bucket)
     pointer, _ = releases.pointer()
+    versions = releases.versions()
+    if not versions:
+        return f"s3://{bucket} has no releases yet: promote a model.tar.gz there."
     lines = [f"  {'version':<24}  {'accuracy':<8}  {'AUROC':<6}  training job"]
-    for version in reversed(releases.versions()):
+    for version in reversed(versions):
         try:
             manifest = releases.manifest(version)
         except WeightsError as error:
@@ -223,7 +226,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     detail = event.get("detail", {})
     if detail.get("TrainingJobStatus") != "Completed":
         raise ConfigurationError(
-            f"The event is no completed training job but {event.get('detail-type')!r} with the status "
+            f"The event is not a completed training job but {event.get('detail-type')!r} with the status "
             f"{detail.get('TrainingJobStatus')!r}: mend the rule that sends it."
         )
     job = {"training_job": detail["TrainingJobName"]}
@@ -251,7 +254,7 @@ def extract(archive: Path, weights: Path, name: str) -> dict[str, Any]:
             while stream.read(CHUNK):  # gzip's checksum stands at its end, behind the end of the tar
                 pass
     except DAMAGED as error:
-        raise WeightsError(f"{name} is no whole tar.gz ({error}): fetch it again or train again.") from error
+        raise WeightsError(f"{name} is not a whole tar.gz ({error}): fetch it again or train again.") from error
     if not weights.exists():
         found = ", ".join(map(repr, sorted(names)[:5])) or "nothing"
         raise WeightsError(f"{name} holds no {WEIGHTS_NAME} at its top, but {found}: was it written by train_model.py?")
@@ -306,12 +309,12 @@ class LimitedGzip(gzip.GzipFile):
         data = super().read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise WeightsError(f"{self._shown_name} unpacks to more than {MAX_UNPACKED:,} bytes: it is no model.")
+            raise WeightsError(f"{self._shown_name} unpacks to more than {MAX_UNPACKED:,} bytes: it is not a model.")
         return data
 
 
 def check_member(member: tarfile.TarInfo, name: str) -> None:
-    """Refuse what could reach outside a folder, or is no plain file.
+    """Refuse what could reach outside a folder, or is not a plain file.
 
     Raises:
         WeightsError: a link, a device, or a path with a root, a drive or a step upwards.
@@ -320,7 +323,7 @@ def check_member(member: tarfile.TarInfo, name: str) -> None:
     if any(path.anchor or ".." in path.parts for path in paths):
         raise WeightsError(f"{name} holds the path {member.name!r}, which leads out of its folder: it is refused.")
     if not (member.isdir() or (member.isreg() and not member.issparse())):
-        raise WeightsError(f"{name} holds {member.name!r}, which is a link or no plain file: it is refused.")
+        raise WeightsError(f"{name} holds {member.name!r}, which is a link or not a plain file: it is refused.")
 
 
 def check_size(member: tarfile.TarInfo, limit: int, name: str) -> None:
@@ -337,14 +340,14 @@ def parse_report(text: bytes, name: str) -> dict[str, Any]:
     """Read the training report.
 
     Raises:
-        WeightsError: it is no JSON object.
+        WeightsError: it is not a JSON object.
     """
     try:
         report = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{name} holds a {REPORT_NAME} that is no JSON ({error}): train again.") from error
+        raise WeightsError(f"{name} holds a {REPORT_NAME} that is not JSON ({error}): train again.") from error
     if not isinstance(report, dict):
-        raise WeightsError(f"{name} holds a {REPORT_NAME} that is no JSON object: train again.")
+        raise WeightsError(f"{name} holds a {REPORT_NAME} that is not a JSON object: train again.")
     return report
 
 

@@ -358,7 +358,7 @@ def read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         before = state["settings"]
     except Exception as error:  # torch.load raises nearly anything on broken data
         raise ConfigurationError(
-            f"{path} is no whole state of a run ({first_line(error)}): start with an empty checkpoint directory."
+            f"{path} is not a whole state of a run ({first_line(error)}): start with an empty checkpoint directory."
         ) from error
     if changed := [name for name, value in settings.items() if before.get(name) != value]:
         raise ConfigurationError(
@@ -538,27 +538,29 @@ class ArgumentParser(argparse.ArgumentParser):
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the arguments; their defaults are where SageMaker puts things."""
     parser = ArgumentParser(prog="train_model.py", description=__doc__.partition("\n")[0])
-    for channel in SPLITS:
+    for channel, what in zip(SPLITS, ("learn from", "choose the best epoch by", "test that one on"), strict=True):
         default = os.environ.get(f"SM_CHANNEL_{channel.upper()}") or f"/opt/ml/input/data/{channel}"
-        parser.add_argument(f"--{channel}", type=Path, default=default, metavar="DIR", help="(%(default)s)")
+        help_ = f"images to {what}: NORMAL/ and PNEUMONIA/ (%(default)s)"
+        parser.add_argument(f"--{channel}", type=Path, default=default, metavar="DIR", help=help_)
     model_dir = os.environ.get("SM_MODEL_DIR") or "/opt/ml/model"
     output_dir = os.environ.get("SM_OUTPUT_DATA_DIR") or "/opt/ml/output/data"
     checkpoint_dir = "/opt/ml/checkpoints" if os.path.isdir("/opt/ml/checkpoints") else None  # noqa: PTH112
-    parser.add_argument("--model-dir", type=Path, default=model_dir, metavar="DIR", help="(%(default)s)")
-    parser.add_argument("--output-data-dir", type=Path, default=output_dir, metavar="DIR", help="(%(default)s)")
-    parser.add_argument(
-        "--checkpoint-dir", type=Path, default=checkpoint_dir, metavar="DIR", help="to resume from (%(default)s)"
-    )
     workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    parser.add_argument("--epochs", type=int, default=15, metavar="N", help="(%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="(%(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=5e-4, metavar="X", help="at its peak (%(default)s)")
-    parser.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="(%(default)s)")
-    parser.add_argument("--weights", default="imagenet", help="imagenet, none, or a state dict's path (%(default)s)")
-    parser.add_argument(
-        "--num-workers", type=int, default=workers, metavar="N", help="decoding threads of each process (%(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(%(default)s)")
+    # Name, default, type, metavar and help of each.
+    for name, value, kind, metavar, text in (
+        ("model-dir", model_dir, Path, "DIR", "gets the best checkpoint and training.json"),
+        ("output-data-dir", output_dir, Path, "DIR", "gets history, figures and pictures"),
+        ("checkpoint-dir", checkpoint_dir, Path, "DIR", "gets what an interrupted run goes on from"),
+        ("epochs", 15, int, "N", "how often all training images are seen"),
+        ("batch-size", 32, int, "N", "images a step, of all processes together"),
+        ("learning-rate", 5e-4, float, "X", "at its peak; pretrained layers get 0.4 of it"),
+        ("weight-decay", 0.01, float, "X", "of AdamW"),
+        ("weights", "imagenet", str, "NAME", "what to start from: imagenet, none, or a state dict's path"),
+        ("num-workers", workers, int, "N", "threads of each process that decode images"),
+        ("seed", 0, int, "N", "decides the order of the images, their variation and the random start"),
+    ):
+        shown = "none" if value is None else "%(default)s"
+        parser.add_argument(f"--{name}", default=value, type=kind, metavar=metavar, help=f"{text} ({shown})")
     args = parser.parse_args(argv)
     for name in ("epochs", "batch_size", "num_workers", "learning_rate"):
         if not getattr(args, name) > 0:

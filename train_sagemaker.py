@@ -58,14 +58,15 @@ METRICS = {
     "test:sensitivity": "test_sensitivity",
     "test:specificity": "test_specificity",
 }
-HYPERPARAMETERS: dict[str, type] = {
-    "epochs": int,
-    "batch-size": int,
-    "learning-rate": float,
-    "weight-decay": float,
-    "weights": str,
-    "num-workers": int,
-    "seed": int,
+# Name to type and meaning; the defaults are train_model.py's own, which tests/test_train_sagemaker.py holds.
+HYPERPARAMETERS: dict[str, tuple[type, str]] = {
+    "epochs": (int, "how often all training images are seen (15)"),
+    "batch-size": (int, "images a step, of all GPUs together (32)"),
+    "learning-rate": (float, "at its peak (0.0005)"),
+    "weight-decay": (float, "of AdamW (0.01)"),
+    "weights": (str, "what to start from: imagenet or none (imagenet)"),
+    "num-workers": (int, "threads of each process that decode images (the cores)"),
+    "seed": (int, "decides the order of the images, their variation and the random start (0)"),
 }
 
 
@@ -250,10 +251,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         # argparse converts and checks a default that is text, just as it does with an argument.
         parser.add_argument(f"--{name}", default=variable(name) or default, **options)
 
-    add("bucket", help="S3 bucket with the images; it gets the code, the checkpoints and the model too")
+    add("bucket", help="S3 bucket with the images; it gets the code, the checkpoints and the model too (required)")
     add("prefix", "chest_xray", help="its folder with train/, val/ and test/ (%(default)s)")
-    add("role", help="ARN of the role that the job runs under")
-    add("region", region, help="AWS region")
+    add("role", help="ARN of the role that the job runs under (required)")
+    add("region", region, help="AWS region (required; AWS_REGION, AWS_DEFAULT_REGION)")
     add("instance-type", "ml.g4dn.xlarge", help="all of its GPUs are used (%(default)s)")
     add("instance-count", "1", type=int, help="machines that train together (%(default)s)")
     add("max-run-seconds", "14400", type=int, help="the job is stopped after this time (%(default)s)")
@@ -264,18 +265,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--spot",
         action=argparse.BooleanOptionalAction,
         default=flag("spot"),
-        help="cheaper instances that may be interrupted",
-    )
-    parser.add_argument("--tag", action="append", metavar="KEY=VALUE", help="repeatable (TRAIN_TAG: KEY=VALUE,…)")
-    parser.add_argument(
-        "--no-wait", action="store_true", default=flag("no-wait"), help="return when the job has started"
+        help="cheaper instances that may be interrupted (off)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", default=flag("dry-run"), help="print the request instead of sending it"
+        "--tag", action="append", metavar="KEY=VALUE", help="of the job; repeatable (none; TRAIN_TAG: KEY=VALUE,…)"
+    )
+    parser.add_argument(
+        "--no-wait", action="store_true", default=flag("no-wait"), help="return when the job has started (off)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", default=flag("dry-run"), help="print the request instead of sending it (off)"
     )
     hyperparameters = parser.add_argument_group("hyperparameters, as train_model.py takes them; its defaults hold")
-    for name, kind in HYPERPARAMETERS.items():
-        hyperparameters.add_argument(f"--{name}", type=kind, default=variable(name))
+    for name, (kind, text) in HYPERPARAMETERS.items():
+        hyperparameters.add_argument(f"--{name}", type=kind, default=variable(name), metavar="VALUE", help=text)
 
     args = parser.parse_args(argv)
     if missing := [name for name in ("bucket", "role", "region") if not getattr(args, name)]:

@@ -135,7 +135,7 @@ def listed(source: str) -> Iterator[Source]:
     elif path.suffix == ".txt":
         yield from lines_of(path)
     else:
-        raise ConfigurationError(f"{source} is no folder, no s3://bucket/prefix and no manifest, *.csv or *.txt.")
+        raise ConfigurationError(f"{source} is not a folder, an s3://bucket/prefix or a manifest, *.csv or *.txt.")
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -238,7 +238,7 @@ def read_file(path: Path) -> bytes:
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError("This is no plain file: name an image.")
+        raise ImageError("This is not a plain file: name an image.")
     if status.st_size > MAX_BYTES:
         raise ImageTooLargeError(f"The file has more than the {MAX_BYTES:,} bytes that are read: make it smaller.")
     return path.read_bytes()
@@ -314,7 +314,7 @@ def check_run(line: bytes, this: Run, journal: Path) -> None:
     try:
         other = Run(**json.loads(line))
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"{journal} is no journal of a run: remove it, or name another output.") from error
+        raise ConfigurationError(f"{journal} is not a journal of a run: remove it, or name another output.") from error
     if other.model_version != this.model_version:
         raise ConfigurationError(
             f"{journal} has answers of model {other.model_version}, and this is {this.model_version}: remove it to "

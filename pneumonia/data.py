@@ -226,7 +226,7 @@ def _load(
 def _scan_channel(name: str, root: Path) -> Channel:
     if not root.is_dir():
         raise DataError(
-            f"Channel '{name}' is missing: {root} is no folder. Pass --{name} or set SM_CHANNEL_{name.upper()}."
+            f"Channel '{name}' is missing: {root} is not a folder. Pass --{name} or set SM_CHANNEL_{name.upper()}."
         )
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     wanted = f"exactly the folders {' and '.join(CLASSES)}"
@@ -280,7 +280,7 @@ def _split_command(arguments: argparse.Namespace) -> None:
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise DataError(f"{destination} is there already and nothing is overwritten: name a new folder or empty it.")
     if not source.is_dir():
-        raise DataError(f"{source} is no folder: name one with {' and '.join(CLASSES)}.")
+        raise DataError(f"{source} is not a folder: name one with {' and '.join(CLASSES)}.")
     channel = scan_channels({"source": source})["source"]
     files = [(CLASSES[label], path) for label, path in zip(channel.labels, channel.paths, strict=True)]
     splits = split_by_patient(files, fractions, arguments.seed)

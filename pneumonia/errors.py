@@ -1,5 +1,6 @@
 """The errors a user can mend. Each carries one sentence: what is wrong, where, and what to do."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -57,6 +58,10 @@ def exit_status(command: Callable[[], None]) -> int:
     """Run a command and return its exit status; what a user can mend is told in its sentence, without a traceback."""
     try:
         command()
+        sys.stdout.flush()  # while an error can still be told
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would tell it when it ends
+        return 1
     except PneumoniaError as error:
         print(error, file=sys.stderr)
         return 1

@@ -96,7 +96,7 @@ def scan_folder(folder: Path) -> Channel:
         DataError: no folder, or not of images of both classes.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: name one with {' and '.join(CLASSES)}.")
+        raise DataError(f"{folder} is not a folder: name one with {' and '.join(CLASSES)}.")
     name = folder.resolve().name
     return scan_channels({name: folder})[name]
 

@@ -122,7 +122,9 @@ def parse(text: str | bytes, source: str) -> Manifest:
         content.setdefault("forced", None)
         return Manifest(**{field.name: content[field.name] for field in dataclasses.fields(Manifest)})
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise WeightsError(f"{source} is no manifest that can be read ({error!r}): promote the model again.") from error
+        raise WeightsError(
+            f"{source} is not a manifest that can be read ({error!r}): promote the model again."
+        ) from error
 
 
 def calibration_in(content: dict[str, Any]) -> Calibration:

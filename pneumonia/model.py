@@ -205,7 +205,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 def _check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
     if missing := sorted(expected.keys() - state.keys()):
-        raise WeightsError(f"{path} lacks {_some(missing)}: it is no ResNet-18 with torchvision's key names.")
+        raise WeightsError(f"{path} lacks {_some(missing)}: it is not a ResNet-18 with torchvision's key names.")
     if unknown := sorted(state.keys() - expected.keys()):
         raise WeightsError(f"{path} has tensors that ResNet-18 lacks: {_some(unknown)}.")
     for name, tensor in expected.items():

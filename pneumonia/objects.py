@@ -116,7 +116,7 @@ def split(uri: str) -> tuple[str, str]:
     """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not bucket:
-        raise ConfigurationError(f"{uri!r} is no address in S3: name one as s3://bucket/key.")
+        raise ConfigurationError(f"{uri!r} is not an address in S3: name one as s3://bucket/key.")
     return bucket, key
 
 
@@ -136,7 +136,7 @@ def manifest_rows(path: Path) -> Iterator[S3Object]:
                     yield _object_in(row)
         except (ValueError, csv.Error) as error:  # no UTF-8, or what _object_in finds
             raise ConfigurationError(
-                f"{path} is no manifest with rows of bucket,key or bucket,key,version: {error}."
+                f"{path} is not a manifest with rows of bucket,key or bucket,key,version: {error}."
             ) from error
 
 

@@ -66,9 +66,11 @@ def _weights_from(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises nearly anything on broken data
-        raise ConfigurationError(f"--weights {path} is no state dict that can be read: {first_line(error)}") from error
+        raise ConfigurationError(
+            f"--weights {path} is not a state dict that can be read: {first_line(error)}"
+        ) from error
     if not is_state_dict(state):
-        raise ConfigurationError(f"--weights {path} is no plain state dict: save model.state_dict().")
+        raise ConfigurationError(f"--weights {path} is not a plain state dict: save model.state_dict().")
     return state
 
 

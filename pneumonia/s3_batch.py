@@ -113,7 +113,7 @@ def object_of(task: dict[str, Any]) -> S3Object:
     try:
         return S3Object(bucket, objects.decoded_key(task["s3Key"]), task.get("s3VersionId") or None)
     except UnicodeDecodeError as error:
-        raise ObjectError("The object's key is no URL-encoded UTF-8, as keys of a manifest have to be.") from error
+        raise ObjectError("The object's key is not URL-encoded UTF-8, as keys of a manifest have to be.") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,11 +237,11 @@ def place_of(function: str) -> Place:
     """Return where a function is.
 
     Raises:
-        ConfigurationError: this is no function's ARN.
+        ConfigurationError: this is not a function's ARN.
     """
     if not (match := FUNCTION.fullmatch(function)):
         raise ConfigurationError(
-            f"{function!r} is no function's ARN: pass --function arn:aws:lambda:REGION:ACCOUNT:function:NAME."
+            f"{function!r} is not a function's ARN: pass --function arn:aws:lambda:REGION:ACCOUNT:function:NAME."
         )
     return Place(*match.groups())
 
@@ -268,7 +268,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="print the request, write and create nothing")
     args = parser.parse_args(argv)
     if not ROLE.fullmatch(args.role):
-        raise ConfigurationError(f"{args.role!r} is no role's ARN: pass --role arn:aws:iam::ACCOUNT:role/NAME.")
+        raise ConfigurationError(f"{args.role!r} is not a role's ARN: pass --role arn:aws:iam::ACCOUNT:role/NAME.")
     if args.priority < 0:
         raise ConfigurationError(f"--priority must be 0 or more, not {args.priority}.")
     return args

@@ -109,7 +109,7 @@ def test_broken_files_have_a_row_of_their_own_are_named_and_make_status_3(
         "04.gif": "GIF files are not read",
         "gone.jpeg": "The file cannot be read",
         "large.jpeg": "The file has more than the 20,971,520 bytes that are read",
-        "pipe.jpeg": "This is no plain file",
+        "pipe.jpeg": "This is not a plain file",
     }
     for row in rows:
         assert any(row[name] for name in COLUMNS[1:-1]) != bool(row["error"])
@@ -241,7 +241,7 @@ def test_journal_of_another_run_is_refused_and_kept(
     assert {
         "another model": "has answers of model sha256-",
         "another input": "has answers for another input, of 37 images: remove it to start anew",
-        "no journal": "is no journal of a run: remove it, or name another output.",
+        "no journal": "is not a journal of a run: remove it, or name another output.",
     }[what] in capsys.readouterr().err
     assert journal.read_bytes() == content
     assert not (tmp_path / "answers.csv").exists()
@@ -312,7 +312,7 @@ def test_names_that_none_can_have_are_rows_with_an_error(weights: Path, bucket: 
     assert errors[1].startswith("The file cannot be read: 'utf-8' codec can't encode")
     assert errors[2:] == [
         "The object cannot be read: its address cannot be one.",
-        "This is no plain file: name an image.",
+        "This is not a plain file: name an image.",
     ]
 
 
@@ -330,13 +330,13 @@ def test_s3_that_is_down_ends_the_run_and_no_image_is_blamed(
 @pytest.mark.parametrize(
     ("source", "output", "sentence"),
     [
-        ("nowhere", "answers.csv", "is no folder, no s3://bucket/prefix and no manifest"),
+        ("nowhere", "answers.csv", "is not a folder, an s3://bucket/prefix or a manifest"),
         ("nowhere.csv", "answers.csv", "nowhere.csv cannot be read or written: No such file"),
         ("empty", "answers.csv", "empty holds no files"),
         ("images", "answers.json", "ends with neither .csv nor .parquet"),
         ("images", "there.csv", "there.csv is there already and nothing is overwritten"),
         ("images", "images/a/answers.csv", "would lie among the images"),
-        ("s3://", "answers.csv", "is no address in S3"),
+        ("s3://", "answers.csv", "is not an address in S3"),
     ],
 )
 def test_what_cannot_be_run_is_told_and_makes_status_1(

@@ -88,7 +88,7 @@ def test_hidden_files_and_folders_are_passed_over(folders: dict[str, Path]) -> N
     [
         pytest.param(
             lambda root: (root / "val").rename(root / "elsewhere"),
-            r"^Channel 'val' is missing: .*val is no folder\. Pass --val or set SM_CHANNEL_VAL\.$",
+            r"^Channel 'val' is missing: .*val is not a folder\. Pass --val or set SM_CHANNEL_VAL\.$",
             id="missing channel",
         ),
         pytest.param(
@@ -484,7 +484,7 @@ def test_the_command_fails_with_status_1_and_one_sentence(tmp_path: Path) -> Non
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
-    assert "nowhere is no folder" in result.stderr
+    assert "nowhere is not a folder" in result.stderr
 
 
 def test_links_lead_to_the_files(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,7 @@ def test_a_broken_image_is_named(
 
 def test_a_folder_that_is_not_there_is_named(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = failure([str(weights), str(tmp_path / "nowhere"), "--output", str(tmp_path / "report")], capsys)
-    assert sentence == f"{tmp_path / 'nowhere'} is no folder: name one with NORMAL and PNEUMONIA.\n"
+    assert sentence == f"{tmp_path / 'nowhere'} is not a folder: name one with NORMAL and PNEUMONIA.\n"
 
 
 def test_both_classes_are_needed(

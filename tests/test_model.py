@@ -179,7 +179,7 @@ def without(state: State, *names: str) -> State:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param(lambda s: without(s, "fc.bias"), r"lacks fc\.bias: it is no ResNet-18", id="one missing"),
+        pytest.param(lambda s: without(s, "fc.bias"), r"lacks fc\.bias: it is not a ResNet-18", id="one missing"),
         pytest.param(
             lambda s: without(s, "conv1.weight", "fc.bias", "fc.weight", "bn1.bias", "bn1.weight"),
             r"lacks bn1\.bias, bn1\.weight, conv1\.weight and 2 more",

@@ -70,7 +70,7 @@ def test_objects_below_a_prefix_are_listed_page_after_page_without_folders(moto:
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///key", "bucket/key", "https://bucket/key"])
 def test_address_without_a_bucket_is_refused(uri: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"is no address in S3: name one as s3://bucket/key\."):
+    with pytest.raises(ConfigurationError, match=r"is not an address in S3: name one as s3://bucket/key\."):
         objects.split(uri)
 
 
@@ -100,7 +100,7 @@ def test_manifest_may_be_quoted_and_have_spaces_as_plus(tmp_path: Path) -> None:
 def test_other_tables_are_refused(tmp_path: Path, content: bytes) -> None:
     manifest = tmp_path / "manifest.csv"
     manifest.write_bytes(b"bucket,good.jpg\n" + content)
-    with pytest.raises(ConfigurationError, match=r"is no manifest with rows of bucket,key or bucket,key,version: .+\."):
+    with pytest.raises(ConfigurationError, match=r"is not a manifest with rows of bucket,key or bucket,key,version: ."):
         list(objects.manifest_rows(manifest))
 
 

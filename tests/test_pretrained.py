@@ -76,14 +76,14 @@ def test_imagenet_weights_come_from_torch_hubs_cache_where_they_are(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param(b"text", r"is no state dict that can be read", id="text"),
-        pytest.param(b"", r"is no state dict that can be read", id="empty"),
-        pytest.param([torch.zeros(1)], r"is no plain state dict", id="list"),
-        pytest.param({0: torch.zeros(1)}, r"is no plain state dict", id="names that are numbers"),
-        pytest.param({"model": {"fc.bias": torch.zeros(2)}}, r"is no plain state dict", id="checkpoint"),
+        pytest.param(b"text", r"is not a state dict that can be read", id="text"),
+        pytest.param(b"", r"is not a state dict that can be read", id="empty"),
+        pytest.param([torch.zeros(1)], r"is not a plain state dict", id="list"),
+        pytest.param({0: torch.zeros(1)}, r"is not a plain state dict", id="names that are numbers"),
+        pytest.param({"model": {"fc.bias": torch.zeros(2)}}, r"is not a plain state dict", id="checkpoint"),
         pytest.param({"head.bias": torch.zeros(2)}, r"has no tensor that fits ResNet-18", id="another network"),
         pytest.param({}, r"has no tensor that fits ResNet-18", id="nothing"),
-        pytest.param(ResNet18(), r"is no state dict that can be read", id="a model itself"),
+        pytest.param(ResNet18(), r"is not a state dict that can be read", id="a model itself"),
     ],
 )
 def test_weights_that_cannot_be_used_are_refused(content: object, message: str, tmp_path: Path) -> None:

@@ -136,11 +136,11 @@ def test_only_the_weights_are_written_to_disk(archive: Path, weights: Path, tmp_
         (member("a/../../evil"), "leads out of its folder"),
         (member("..\\evil.py"), "leads out of its folder"),
         (member("C:\\evil.py"), "leads out of its folder"),
-        (member("link", tarfile.SYMTYPE, "/etc/passwd"), "is a link or no plain file"),
-        (member("link", tarfile.LNKTYPE, "/etc/passwd"), "is a link or no plain file"),
-        (member(WEIGHTS_NAME, tarfile.SYMTYPE, "/etc/passwd"), "is a link or no plain file"),
-        (member("pipe", tarfile.FIFOTYPE), "is a link or no plain file"),
-        (member("device", tarfile.CHRTYPE), "is a link or no plain file"),
+        (member("link", tarfile.SYMTYPE, "/etc/passwd"), "is a link or not a plain file"),
+        (member("link", tarfile.LNKTYPE, "/etc/passwd"), "is a link or not a plain file"),
+        (member(WEIGHTS_NAME, tarfile.SYMTYPE, "/etc/passwd"), "is a link or not a plain file"),
+        (member("pipe", tarfile.FIFOTYPE), "is a link or not a plain file"),
+        (member("device", tarfile.CHRTYPE), "is a link or not a plain file"),
         (member(f"./{WEIGHTS_NAME}"), "twice"),
     ],
     ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
@@ -211,7 +211,7 @@ def test_archive_without_weights_says_what_it_holds(tmp_path: Path) -> None:
 )
 def test_damaged_archive_is_refused(archive: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(WeightsError, match=r"is no whole tar\.gz|holds no pneumonia_classifier"):
+    with pytest.raises(WeightsError, match=r"is not a whole tar\.gz|holds no pneumonia_classifier"):
         promote_model.promote_to_folder(str(archive), tmp_path / "released")
     assert not (tmp_path / "released").exists()
 
@@ -246,7 +246,7 @@ def test_weights_that_unpack_to_more_are_refused(tmp_path: Path) -> None:
 def test_malformed_header_is_refused(tmp_path: Path) -> None:
     header = b"99999999999999999999999999 path=a\n"
     path = make_archive(tmp_path / "m.tar.gz", [(member("pax", tarfile.XHDTYPE), header), (member("a"), b"")])
-    with pytest.raises(WeightsError, match=r"is no whole tar\.gz"):
+    with pytest.raises(WeightsError, match=r"is not a whole tar\.gz"):
         extract(path, tmp_path / "weights.pth", "model.tar.gz")
 
 
@@ -282,7 +282,7 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
         ),
         (REPORT | {"calibration": CALIBRATION | {"threshold": 0.9}}, "writes it: not a calibration: .* threshold=0.9"),
         (REPORT | {"weights_sha256": "0" * 64}, "is of other weights"),
-        ([], "no JSON object"),
+        ([], "not a JSON object"),
     ],
     ids=[
         *("classes", "preprocessing", "finished", "early", "dataset", "nan", "metrics"),
@@ -397,7 +397,7 @@ def test_releases_are_listed_shown_and_rolled_back(
 
 
 def test_commands_on_an_empty_bucket(bucket: str, command: Command) -> None:
-    assert command("list") == "  version                   accuracy  AUROC   training job\n"
+    assert command("list") == f"s3://{bucket} has no releases yet: promote a model.tar.gz there.\n"
     assert command.fails("rollback") == f"s3://{bucket} serves no release yet: promote a model first."
     assert command.fails("rollback", "7") == f"s3://{bucket} serves no release yet: promote a model first."
     assert command.fails("show", "7") == f"s3://{bucket} has no release '7': `list` shows those it has."
@@ -554,8 +554,8 @@ def test_what_is_damaged_in_the_bucket_is_mended_by_a_promotion(
 ) -> None:
     versions = [command(archive).split()[1] for archive in archives[:2]]
     moto.s3().put_object(Bucket=bucket, Key=f"releases/{versions[1]}/manifest.json", Body=b"{}")
-    assert "is no manifest that can be read" in command("list")
-    assert "is no manifest that can be read" in command.fails("rollback", versions[1])
+    assert "is not a manifest that can be read" in command("list")
+    assert "is not a manifest that can be read" in command.fails("rollback", versions[1])
     command(archives[1])
     assert json.loads(command("show", versions[1]))["version"] == versions[1]
 
@@ -576,5 +576,5 @@ def test_rollback_to_a_release_without_its_weights_changes_nothing(
 
 def test_event_of_another_kind_is_an_error(function: RuntimeApi) -> None:
     failed = EVENT | {"detail": {"TrainingJobStatus": "Failed", "TrainingJobName": "job-1"}}
-    with pytest.raises(InvocationError, match=r"is no completed training job but .* with the status 'Failed'"):
+    with pytest.raises(InvocationError, match=r"is not a completed training job but .* with the status 'Failed'"):
         function.invoke(failed)

@@ -184,10 +184,10 @@ def test_objects_that_no_job_takes_together_are_refused(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--function", "pneumonia"], "'pneumonia' is no function's ARN: pass --function arn:aws:lambda:REGION:"),
-        (["--role", "admin"], "'admin' is no role's ARN: pass --role arn:aws:iam::ACCOUNT:role/NAME."),
+        (["--function", "pneumonia"], "'pneumonia' is not a function's ARN: pass --function arn:aws:lambda:REGION:"),
+        (["--role", "admin"], "'admin' is not a role's ARN: pass --role arn:aws:iam::ACCOUNT:role/NAME."),
         (["--priority", "-1"], "--priority must be 0 or more, not -1."),
-        (["--report", "reports"], "'reports' is no address in S3"),
+        (["--report", "reports"], "'reports' is not an address in S3"),
     ],
 )
 def test_wrong_arguments_are_told(

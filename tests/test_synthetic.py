@@ -1,12 +1,16 @@
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 from PIL import Image, ImageStat
 
-from pneumonia.data import Images, fingerprint, load_channel, patient_of, scan_channels
+from pneumonia.data import SPLITS, Images, fingerprint, load_channel, patient_of, scan_channels
 from pneumonia.model import CLASSES
-from pneumonia.synthetic import draw_dataset, draw_radiograph
+from pneumonia.synthetic import draw_dataset, draw_radiograph, main
+
+PROJECT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("label", CLASSES)
@@ -93,3 +97,68 @@ def test_the_seed_decides_the_dataset(tmp_path: Path) -> None:
     first, again, other = (dataset_fingerprint(tmp_path / name) for name in ("first", "again", "other"))
     assert first == again
     assert first != other
+
+
+def test_command_draws_what_training_reads_and_says_what_to_do_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    destination = tmp_path / "deep" / "xrays"
+    assert main([str(destination), "--images", "6", "--size", "48", "--seed", "1"]) == 0
+    assert capsys.readouterr().out == (
+        f"Drew 12 X-rays to {destination}, half of them with pneumonia: 8 in train/, 2 in val/, 2 in test/.\n"
+        f"Next: make train DATA={destination}\n"
+    )
+    channels = scan_channels({name: destination / name for name in SPLITS})
+    assert {name: list(channel.counts().values()) for name, channel in channels.items()} == {
+        "train": [4, 4],
+        "val": [1, 1],
+        "test": [1, 1],
+    }
+    for path in channels["test"].paths:
+        with Image.open(path) as image:
+            assert image.size == (48, 48)
+    assert list(destination.parent.iterdir()) == [destination]  # nothing beside it is left
+
+
+@pytest.mark.parametrize("images", [4, 5, 7, 100])
+def test_every_split_has_images_whatever_their_number(tmp_path: Path, images: int) -> None:
+    assert main([str(tmp_path / "xrays"), "--images", str(images), "--size", "32"]) == 0
+    channels = scan_channels({name: tmp_path / "xrays" / name for name in SPLITS})  # else it raises
+    assert sum(len(channel.paths) for channel in channels.values()) == 2 * images
+
+
+def test_command_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").touch()
+    assert main([str(tmp_path), "--images", "4"]) == 1
+    assert capsys.readouterr().err == (
+        f"{tmp_path} is there already and nothing is overwritten: name a new folder or empty it.\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--images", "3"], "--images must be at least 4, for train, val and test, not 3.\n"),
+        (["--size", "8"], "--size must be from 32 to 2048, not 8.\n"),
+        (["--size", "20000"], "--size must be from 32 to 2048, not 20000.\n"),
+    ],
+)
+def test_command_says_what_it_cannot_draw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert main([str(tmp_path / "xrays"), *arguments]) == 1
+    assert capsys.readouterr().err == sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_needs_only_what_serving_needs(tmp_path: Path) -> None:
+    program = """
+import sys
+for name in ("numpy", "psutil", "torchvision", "matplotlib"):
+    sys.modules[name] = None
+from pathlib import Path
+from pneumonia.synthetic import main
+sys.exit(main([sys.argv[1], "--images", "4", "--size", "32"]))
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program, str(tmp_path / "xrays")], cwd=PROJECT, check=True)

@@ -846,7 +846,7 @@ def test_a_broken_checkpoint_ends_in_one_sentence(
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "checkpoint.pth").write_bytes(content)
-    assert "checkpoint.pth is no whole state of a run" in sentence_of(arguments(dataset, tmp_path), failure, capsys)
+    assert "checkpoint.pth is not a whole state of a run" in sentence_of(arguments(dataset, tmp_path), failure, capsys)
 
 
 def test_another_file_in_the_checkpoints_place_ends_in_one_sentence(
@@ -854,7 +854,7 @@ def test_another_file_in_the_checkpoints_place_ends_in_one_sentence(
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
     save_weights(ResNet18().state_dict(), tmp_path / "checkpoints" / "checkpoint.pth")
-    assert "is no whole state of a run ('settings')" in sentence_of(arguments(dataset, tmp_path), failure, capsys)
+    assert "is not a whole state of a run ('settings')" in sentence_of(arguments(dataset, tmp_path), failure, capsys)
 
 
 def test_a_full_disk_ends_in_one_sentence_that_names_the_file(
@@ -895,4 +895,4 @@ def test_the_process_fails_with_status_1_and_no_traceback(dataset: Path, tmp_pat
     process = start(ALONE, arguments(dataset, tmp_path, "--val", str(tmp_path / "nowhere")))
     out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
-    assert err == (f"Channel 'val' is missing: {tmp_path}/nowhere is no folder. Pass --val or set SM_CHANNEL_VAL.\n")
+    assert err == (f"Channel 'val' is missing: {tmp_path}/nowhere is not a folder. Pass --val or set SM_CHANNEL_VAL.\n")

@@ -209,12 +209,36 @@ def test_metric_is_not_found_inside_another_word(word: str) -> None:
     assert not re.findall(metric_regex(word), "test_balanced_accuracy=0.9 old_val_accuracy=0.8 test_loss=0.1")
 
 
-def test_hyperparameters_are_arguments_of_training() -> None:
+def test_hyperparameters_are_arguments_of_training_with_the_same_defaults() -> None:
     process = subprocess.run(
-        [sys.executable, PROJECT / "train_model.py", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, PROJECT / "train_model.py", "--help"],
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    for name in HYPERPARAMETERS:
-        assert f"--{name} " in process.stdout
+    defaults = dict(re.findall(r"^  --(\S+) \S+ .*\((\S+)\)$", process.stdout, re.MULTILINE))
+    defaults["num-workers"] = "the cores"  # of the instance, not of this machine
+    assert {name: f"({defaults[name]})" for name in HYPERPARAMETERS} == {
+        name: text[text.rindex("(") :] for name, (_, text) in HYPERPARAMETERS.items()
+    }
+
+
+@pytest.mark.parametrize("script", ["train_model.py", "train_sagemaker.py"])
+def test_help_explains_every_option_and_its_default(script: str) -> None:
+    process = subprocess.run(
+        [sys.executable, PROJECT / script, "--help"],
+        env={name: value for name, value in os.environ.items() if not name.startswith("TRAIN_")} | {"COLUMNS": "250"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    options = re.findall(
+        r"^  --.*(?:\n {20,}.*)?$", process.stdout, re.MULTILINE
+    )  # long names have a line of their own
+    assert len(options) > 10
+    assert [option for option in options if not re.search(r"\s{2,}\w.*\(.+\)$", option)] == []
+    assert "None" not in process.stdout
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_broken_manifest_is_refused(moto: Moto, bucket: str, weights: Path, dest
     moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/manifest.json", Body=content)
     with pytest.raises(WeightsError) as caught:
         fetch(bucket, WEIGHTS_NAME, destination, soon())
-    assert str(caught.value).startswith(f"s3://{bucket}/{RELEASE}/manifest.json is no manifest that can be read (")
+    assert str(caught.value).startswith(f"s3://{bucket}/{RELEASE}/manifest.json is not a manifest that can be read (")
     assert nothing_in(destination.parent)
 
 

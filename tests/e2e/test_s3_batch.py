@@ -170,7 +170,7 @@ def test_version_that_the_manifest_names_is_read(function: Function, versions: l
         ("scan.gif", "GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF or WebP."),
         ("large.bmp", "The file has 20,971,521 bytes and at most 20,971,520 are read: send a smaller or a compressed"),
         ("none.jpg", "The object cannot be read: S3 answers NoSuchKey."),
-        ("%ff.jpg", "The object's key is no URL-encoded UTF-8, as keys of a manifest have to be."),
+        ("%ff.jpg", "The object's key is not URL-encoded UTF-8, as keys of a manifest have to be."),
     ],
 )
 def test_object_that_would_fail_again_fails_for_good(function: Function, key: str, sentence: str) -> None:

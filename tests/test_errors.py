@@ -1,0 +1,30 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])  # what stays in the buffer until the end, and what does not
+def test_a_command_whose_reader_has_seen_enough_ends_quietly(lines: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = f"""
+import sys
+from pneumonia.errors import exit_status
+sys.exit(exit_status(lambda: print("line\\n" * {lines})))
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=PROJECT,
+        check=False,
+    )
+    os.close(writing)
+    assert process.stderr == ""
+    assert process.returncode == 1
