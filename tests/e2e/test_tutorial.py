@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -82,6 +83,7 @@ class Terminal:
         own = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
         self._environment = own | {"PORT": self._port, "OMP_WAIT_POLICY": "passive"}
         self._server: subprocess.Popen[str] | None = None
+        self._reader = threading.Thread()
 
     def __enter__(self) -> "Terminal":
         return self
@@ -122,7 +124,8 @@ class Terminal:
         )
         assert self._server.stdout
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=forward, args=(self._server.stdout, lines), daemon=True).start()
+        self._reader = threading.Thread(target=forward, args=(self._server.stdout, lines))
+        self._reader.start()
         said = ""
         while "Swagger:" not in said:
             line = lines.get(timeout=SERVER_SECONDS)
@@ -134,13 +137,15 @@ class Terminal:
         if self._server:
             os.killpg(self._server.pid, signal.SIGINT)
             self._server.wait(timeout=60)
+            self._reader.join()
             self._server = None
 
 
-def forward(lines: Iterator[str], to: "queue.SimpleQueue[str]") -> None:
+def forward(lines: IO[str], to: "queue.SimpleQueue[str]") -> None:
     """Read what a server says for as long as it says something, or it would wait for a reader; then an empty line."""
-    for line in itertools.chain(lines, [""]):
-        to.put(line)
+    with lines:
+        for line in itertools.chain(lines, [""]):
+            to.put(line)
 
 
 @pytest.fixture
