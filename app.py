@@ -122,7 +122,7 @@ class Failure(BaseModel):
 class Batch(BaseModel):
     """One result for each image, in the order sent."""
 
-    results: list[Prediction | Failure]
+    results: list[Prediction | Failure] = Field(description="An answer, or why there is none, in the order sent.")
 
 
 # What Swagger UI shows of each answer, and when it comes. tests/test_openapi.py has the app say each sentence.
@@ -162,6 +162,7 @@ ANSWERS: Answers = {
         "`uncertain`, have an expert look",
         clear=EXAMPLE,
         uncertain=UNCERTAIN,
+        explained=EXAMPLE | {"heatmap": "iVBORw0KGgoAAAANSUhEUgAA…"},
     ),
     400: refusal(
         "Not an image, a broken one, or a form that cannot be read",

@@ -15,7 +15,7 @@ from PIL import Image
 
 from app import NO_WEIGHTS, Batch, Health, Readiness, create_app
 from pneumonia.image import MAX_BYTES
-from pneumonia.predictor import Prediction, Predictor
+from pneumonia.predictor import Explanation, Predictor
 from pneumonia.synthetic import draw_radiograph
 from pneumonia.weights import RELEASED_WEIGHTS, Weights
 from tests.images import encoded
@@ -87,14 +87,14 @@ def test_every_operation_has_a_summary_and_lies_under_a_heading(
 
 def test_every_field_of_every_answer_is_described(client: TestClient) -> None:
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
-    answers = ("Prediction", "Explanation", "Failure", "Health", "Problem", "Readiness")
+    answers = ("Prediction", "Explanation", "Failure", "Batch", "Health", "Problem", "Readiness")
     fields = [(name, field, text) for name in answers for field, text in schemas[name]["properties"].items()]
     assert fields
     assert [(name, field) for name, field, text in fields if not text.get("description")] == []
 
 
 def test_examples_of_answers_are_answers(operations: dict[str, dict[str, Any]]) -> None:
-    kinds = {"predict": Prediction, "predict_batch": Batch, "health": Health, "ready": Readiness}
+    kinds = {"predict": Explanation, "predict_batch": Batch, "health": Health, "ready": Readiness}
     for name, kind in kinds.items():
         examples = examples_of(operations[name], "200")
         assert examples

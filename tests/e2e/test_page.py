@@ -15,8 +15,9 @@ from docs.page.screenshots import XrayPage
 from pneumonia.image import PREPROCESSING
 from pneumonia.manifest import release_of
 from pneumonia.model import CLASSES
+from pneumonia.synthetic import draw_radiograph
 from pneumonia.weights import RELEASED_WEIGHTS
-from tests.synthetic import draw_radiograph, encoded
+from tests.images import encoded
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, or set CHROMIUM to its path")
