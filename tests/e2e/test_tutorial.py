@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from PIL import Image, ImageChops, ImageStat
 
 from tests.checkout import PROJECT, copy_checkout
 
@@ -149,14 +150,19 @@ def forward(lines: IO[str], to: "queue.SimpleQueue[str]") -> None:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
+def checkout(tmp_path: Path) -> Path:
+    return copy_checkout(tmp_path / "checkout")
+
+
+@pytest.fixture
+def terminal(checkout: Path) -> Iterator[Terminal]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with Terminal(copy_checkout(tmp_path / "checkout"), port) as terminal:
+    with Terminal(checkout, port) as terminal:
         yield terminal
 
 
-def test_every_command_does_what_the_tutorial_says(terminal: Terminal) -> None:
+def test_every_command_does_what_the_tutorial_says(checkout: Path, terminal: Terminal) -> None:
     steps = steps_of((PROJECT / "docs/tutorial.md").read_text())
     assert len(steps) > 10
     for step in steps:
@@ -165,3 +171,8 @@ def test_every_command_does_what_the_tutorial_says(terminal: Terminal) -> None:
         print(f"{time.perf_counter() - started:6.1f} s  {step.commands.strip().splitlines()[-1]}")
         for expected in step.outputs:
             assert missing_lines(expected, output) == [], f"{step.commands}\n{output}"
+    for picture in (checkout / "docs/tutorial").iterdir():
+        (drawn,) = (checkout / "xrays/test").glob(f"*/{picture.name}")
+        with Image.open(picture) as shown, Image.open(drawn) as seen:
+            (difference,) = ImageStat.Stat(ImageChops.difference(shown, seen)).mean
+        assert difference < 2  # gray levels: another Pillow may round otherwise
