@@ -107,7 +107,7 @@ UNAVAILABLE = {"model": Problem, "description": "The model's weights are unavail
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The class that the operating point gives, calibrated probabilities, and reasons to doubt: with "
-        "the warning `uncertain`, have an expert look",
+        "the warning `uncertain` have an expert look, with `not_a_chest_xray` do not trust it",
         "content": {"application/json": {"example": EXAMPLE}},
     },
     400: {"model": Problem, "description": "Not an image, or a broken one"},
