@@ -244,7 +244,7 @@ def test_check_is_read_back_from_a_manifest(checked: Path) -> None:
     assert parse(manifest.to_json(), "here") == manifest
 
 
-GOOD = dataclasses.asdict(a_check(torch.zeros(1, FEATURES)))
+INPUT_CHECK = dataclasses.asdict(a_check(torch.zeros(1, FEATURES)))
 
 
 @pytest.mark.parametrize(
@@ -252,21 +252,21 @@ GOOD = dataclasses.asdict(a_check(torch.zeros(1, FEATURES)))
     [
         [],
         {},
-        GOOD | {"mean": None},
-        GOOD | {"mean": "AAAA"},
-        GOOD | {"scale": "no base64"},
-        GOOD | {"scale": "ü"},
-        GOOD | {"components": "AAAA"},
-        GOOD | {"components": base64.b64encode(bytes(2 * FEATURES * (MAX_COMPONENTS + 1))).decode()},
-        GOOD | {"distance": 0},
-        GOOD | {"distance": True},
-        GOOD | {"distance": "1"},
-        GOOD | {"distance": 10**400},
-        GOOD | {"colour": float("nan")},
+        INPUT_CHECK | {"mean": None},
+        INPUT_CHECK | {"mean": "AAAA"},
+        INPUT_CHECK | {"scale": "no base64"},
+        INPUT_CHECK | {"scale": "ü"},
+        INPUT_CHECK | {"components": "AAAA"},
+        INPUT_CHECK | {"components": base64.b64encode(bytes(2 * FEATURES * (MAX_COMPONENTS + 1))).decode()},
+        INPUT_CHECK | {"distance": 0},
+        INPUT_CHECK | {"distance": True},
+        INPUT_CHECK | {"distance": "1"},
+        INPUT_CHECK | {"distance": 10**400},
+        INPUT_CHECK | {"colour": float("nan")},
     ],
 )
 def test_broken_check_is_refused(broken: object, weights: Path) -> None:
-    assert input_check_in({"input_check": GOOD})
+    assert input_check_in({"input_check": INPUT_CHECK})
     content = dataclasses.asdict(manifest_for(weights)) | {"input_check": broken}
     with pytest.raises(WeightsError, match=r"^here is no manifest that can be read \(.*\): promote the model again\.$"):
         parse(json.dumps(content), "here")
