@@ -159,7 +159,7 @@ UNCERTAIN = EXAMPLE | {
 ANSWERS: Answers = {
     200: success(
         "The class that the operating point gives, calibrated probabilities, and reasons to doubt: with the warning "
-        "`uncertain`, have an expert look",
+        "`uncertain` have an expert look, with `not_a_chest_xray` do not trust it",
         clear=EXAMPLE,
         uncertain=UNCERTAIN,
         explained=EXAMPLE | {"heatmap": "iVBORw0KGgoAAAANSUhEUgAA…"},

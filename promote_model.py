@@ -26,6 +26,7 @@ from pneumonia import WEIGHTS_NAME, store, telemetry
 from pneumonia.errors import ConfigurationError, ReleaseRefusedError, WeightsError, exit_status
 from pneumonia.files import replacing, sha256
 from pneumonia.image import PREPROCESSING
+from pneumonia.input_check import input_check_in
 from pneumonia.manifest import Manifest, Pointer, calibration_in
 from pneumonia.model import CLASSES, check_outputs, load_weights
 
@@ -392,6 +393,7 @@ def manifest_for(weights: Path, report: dict[str, Any]) -> Manifest:
             dataset_fingerprint=report.get("dataset", {}).get("fingerprint"),
             created=created.isoformat(timespec="seconds"),
             calibration=calibration_in(report),
+            input_check=input_check_in(report),
         )
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise WeightsError(f"{REPORT_NAME} in the archive is not as train_model.py writes it: {error}.") from error
@@ -407,6 +409,15 @@ def finite(metrics: dict[str, Any]) -> dict[str, float]:
     if not all(map(math.isfinite, numbers.values())):
         raise ValueError(f"its metrics are not finite: {metrics}")
     return numbers
+
+
+def shown(manifest: Manifest) -> str:
+    """Return a manifest as indented JSON for a reader: of the input check's arrays their length alone."""
+    content = dataclasses.asdict(manifest)
+    for name, value in (content["input_check"] or {}).items():
+        if isinstance(value, str):
+            content["input_check"][name] = f"{len(value):,} characters"
+    return json.dumps(content, indent=2)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -460,7 +471,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.command == "list":
         print(listing(args.bucket))
     elif args.command == "show":
-        print(store.WeightsBucket(args.bucket).manifest(args.version).to_json(), end="")
+        print(shown(store.WeightsBucket(args.bucket).manifest(args.version)))
     else:
         version, before = rollback(args.bucket, args.version)
         if version == before:

@@ -29,9 +29,10 @@ from pneumonia.calibration import Calibration
 from pneumonia.data import SPLITS, Channel, Images, fingerprint, load_channel, scan_channels
 from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
 from pneumonia.files import replacing, sha256, write_json
-from pneumonia.fitting import fit
+from pneumonia.fitting import colours_of, features_of, fit, fit_input_check
 from pneumonia.image import PREPROCESSING, SIZE, normalize
-from pneumonia.model import CLASSES, fits_at_rest, logits_of, save_weights, save_whole
+from pneumonia.input_check import InputCheck
+from pneumonia.model import CLASSES, ResNet18, fits_at_rest, logits_of, save_weights, save_whole
 from pneumonia.pretrained import build_network
 from pneumonia.processes import Processes, joined
 
@@ -170,18 +171,35 @@ def report(
             f"--learning-rate, now {args.learning_rate:g}."
         )
     fitted = fit(logits["val"], splits["val"].labels)
+    input_check = fit_input_check_on(splits, run.model, args.batch_size, processes)
     summaries = {name: summary(logits[name], splits[name], fitted) for name in logits}
     print(test_line(summaries["test"]), flush=True)
     if processes.is_first:
         folder = args.output_data_dir
         write_json(folder / "history.json", run.history)
         write_json(folder / "metrics.json", {"calibration": dataclasses.asdict(fitted), **summaries})
-        write_json(args.model_dir / "training.json", training_report(args, splits, settings, summaries, fitted))
+        write_json(
+            args.model_dir / "training.json", training_report(args, splits, settings, summaries, fitted, input_check)
+        )
         probabilities, labels = fitted.probabilities(logits["test"])[:, 1], splits["test"].labels
         plots.draw_learning_curves(run.history, folder / "learning_curves.png")
         plots.draw_roc(probabilities, labels, fitted, folder / "roc.png")
         plots.draw_confusion(summaries["test"]["served"]["confusion"], folder / "confusion.png")
         plots.draw_reliability(probabilities, labels, fitted, folder / "reliability.png")
+
+
+def fit_input_check_on(splits: dict[str, Split], model: nn.Module, batch_size: int, processes: Processes) -> InputCheck:
+    """Fit what images that are no chest X-ray are told by, each process running the network over its share."""
+    network = ResNet18()  # torchvision's does not tell its layers' outputs
+    network.load_state_dict(model.state_dict())
+    network.to(processes.device).eval()
+
+    def features(name: str, *, varied: bool) -> Tensor:
+        return processes.gather(features_of(network, splits[name].images.pixels, batch_size, varied=varied))
+
+    train = torch.cat([features("train", varied=False), features("train", varied=True)])
+    colours = processes.gather(colours_of(splits["val"].images.pixels))
+    return fit_input_check(train, features("val", varied=True), colours)
 
 
 def summary(logits: Tensor, split: Split, fitted: Calibration) -> dict[str, Any]:
@@ -487,6 +505,7 @@ def training_report(
     settings: dict[str, Any],
     summaries: dict[str, Any],
     fitted: Calibration,
+    input_check: InputCheck,
 ) -> dict[str, Any]:
     """Return what the release's manifest tells of its training."""
     served = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
@@ -497,6 +516,7 @@ def training_report(
         "classes": CLASSES,
         "preprocessing": PREPROCESSING,
         "calibration": dataclasses.asdict(fitted),
+        "input_check": dataclasses.asdict(input_check),
         "metrics": {
             f"{name}_{figure}": value
             for name, one in summaries.items()

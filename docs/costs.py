@@ -32,7 +32,7 @@ USAGE = (  # name, example, what it is
     ("training-minutes", "30", "billed for a training job"),
     ("instances", "1", "that train together"),
     ("volume-gb", "30", "of each instance's volume"),
-    ("metrics", "17", "custom metrics"),
+    ("metrics", "18", "custom metrics"),
     ("alarm-metrics", "12", "metrics that alarms watch"),
     ("data-gb", "1.2", "in the data bucket"),
     ("weights-gb", "0.1", "in the weights bucket"),

@@ -85,8 +85,8 @@ def load_model(weights: Path) -> Model:
         WeightsError: not weights of this network.
         OSError: the file cannot be read.
     """
-    version, calibration = release_of(weights, CLASSES, PREPROCESSING)
-    return Model(load_weights(weights), calibration, version, sha256(weights))
+    release = release_of(weights, CLASSES, PREPROCESSING)
+    return Model(load_weights(weights), release.calibration, release.version, sha256(weights))
 
 
 def scan_folder(folder: Path) -> Channel:

@@ -1,17 +1,31 @@
-"""Fitting the calibration on validation: temperature, operating point, band of doubt."""
+"""Fitting what turns outputs into answers: temperature, operating point, band of doubt, and the input check."""
 
+import dataclasses
 import math
 
 import torch
 from torch import Tensor
 
+from pneumonia.augment import augment
 from pneumonia.calibration import Calibration
+from pneumonia.detector import Detector, colour, pooled
+from pneumonia.image import SIZE, normalize
+from pneumonia.input_check import InputCheck, encoded
+from pneumonia.model import ResNet18
 
 # The share of pneumonias that must be found on validation. Models of this data are known to call normal images of other
 # origin pneumonia, so we expect the scores of pneumonias to hold better than those of normals. So sensitivity is fixed,
 # above the 93.2% of Kermany et al. 2018, and all that is left goes to specificity.
 SENSITIVITY = 0.96
 UNCERTAIN_SHARE = 0.1  # of the validation images: those nearest to the operating point carry a warning
+# The input check: chosen on images that are no chest X-rays, and on X-rays of adults and of other depictions
+# (docs/model-card.md).
+COMPONENTS = 32  # directions in which training images differ by more than equally in all
+COLOUR = 0.15  # a sepia scan has 0.1, most photographs more than 0.2
+MARGIN = 1.7  # times the distance that 99% of the varied validation images keep
+NOISE = 12.0  # of 255 gray levels, the strongest that training images are varied with
+TINT = 0.2  # the most that one channel of them is darkened by
+SEED = 0
 TEMPERATURES = torch.logspace(-1, 1, 401, dtype=torch.float64)
 
 
@@ -55,3 +69,76 @@ def _fit_threshold(odds: Tensor, pneumonia: Tensor) -> Tensor:
     below = odds[odds < lowest]
     # Half-way, so that the last digit of a probability decides nothing; where no image is below, one is made up.
     return (lowest + (below.max() if len(below) else lowest - 1)) / 2
+
+
+@torch.inference_mode()
+def features_of(network: ResNet18, pixels: Tensor, batch_size: int, *, varied: bool) -> Tensor:
+    """Return what the input check looks at, as `pooled` gives it.
+
+    Args:
+        network: in evaluation mode, on any device.
+        pixels: uint8, shape (N, 1 or 3, SIZE, SIZE).
+        batch_size: images at a time.
+        varied: vary each image first, as in training, and in noise and tint: the same images in the same way each time.
+
+    Returns:
+        float32, shape (N, FEATURES), on the network's device.
+    """
+    device = network.fc.weight.device
+    features = []
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        for part in torch.split(pixels, batch_size):
+            images = part.to(device)
+            inputs = normalize(_depict_otherwise(images) if varied else images)
+            features.append(pooled(network.layers(inputs.contiguous(memory_format=torch.channels_last))))
+    return torch.cat(features)
+
+
+def colours_of(pixels: Tensor) -> Tensor:
+    """Return what `colour` says of many images: uint8, shape (N, 1 or 3, SIZE, SIZE)."""
+    return torch.cat([colour(normalize(part)) for part in torch.split(pixels.cpu(), 64)])
+
+
+def fit_input_check(train: Tensor, validation: Tensor, colours: Tensor) -> InputCheck:
+    """Fit how training images are distributed, and on validation what is too far from them.
+
+    Args:
+        train: `features_of` training images, as they are and varied, shape (N, FEATURES).
+        validation: `features_of` validation images, varied, shape (M, FEATURES).
+        colours: `colours_of` the validation images, shape (M,).
+    """
+    mean, deviation = train.double().mean(0), train.double().std(0)
+    deviation = deviation.clamp(min=max(1e-6, deviation.mean().item() / 100))  # of features that are hardly ever active
+    normal = (train - mean) / deviation
+    variances, directions = torch.linalg.eigh(normal.T @ normal / len(normal))  # ascending
+    # Equal in all other directions, and not too small: a handful of images leave most without any variance.
+    rest = variances[:-COMPONENTS].mean().clamp(min=0.1)
+    shares = (1 - rest / variances[-COMPONENTS:]).clamp(min=0)
+    components = directions[:, -COMPONENTS:] * shares.sqrt()
+    check = InputCheck(
+        mean=_encoded(mean.float()),
+        scale=_encoded((1 / (deviation * rest.sqrt())).float()),
+        components=_encoded(components.T.half()),
+        distance=1.0,
+        colour=1.0,
+    )
+    distances = Detector(check).distances(validation.cpu())
+    return dataclasses.replace(
+        check,
+        distance=MARGIN * distances.double().quantile(0.99).item(),
+        colour=max(COLOUR, MARGIN * colours.double().quantile(0.99).item()),
+    )
+
+
+def _depict_otherwise(images: Tensor) -> Tensor:
+    """Vary images as in training, and in noise and tint, which one machine's images have not; float32, 3 channels."""
+    varied = augment(images, SIZE)
+    count = len(images)
+    noise = torch.randn(varied.shape).to(images.device) * (torch.rand(count, 1, 1, 1) * NOISE).to(images.device)
+    tint = 1 - (torch.rand(count, 3, 1, 1) * TINT).to(images.device)
+    return ((varied + noise) * tint).clamp(0, 255)
+
+
+def _encoded(array: Tensor) -> str:
+    return encoded(array.contiguous().cpu().numpy().tobytes())

@@ -10,6 +10,7 @@ from typing import Any
 from pneumonia.calibration import Calibration
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing, sha256
+from pneumonia.input_check import InputCheck, input_check_in
 
 MANIFEST_NAME = "manifest.json"
 CURRENT_NAME = "current.json"  # in a bucket: names the release that is served
@@ -31,6 +32,7 @@ class Manifest:
         dataset_fingerprint: SHA-256 over which image was in which split and class, None where it is not known.
         created: when the release was made, ISO 8601, UTC.
         calibration: from the network's outputs to an answer; releases from before there was one have the default.
+        input_check: what images that are no chest X-ray are told by; without it none is.
         forced: what spoke against this release, where someone promoted it nevertheless.
     """
 
@@ -44,6 +46,7 @@ class Manifest:
     dataset_fingerprint: str | None
     created: str
     calibration: Calibration = dataclasses.field(default_factory=Calibration)
+    input_check: InputCheck | None = None
     forced: str | None = None
 
     def to_json(self) -> str:
@@ -119,6 +122,7 @@ def parse(text: str | bytes, source: str) -> Manifest:
         if not isinstance(content["version"], str):
             raise TypeError(f"its version is {content['version']!r:.200}")
         content["calibration"] = calibration_in(content)
+        content["input_check"] = input_check_in(content)
         content.setdefault("forced", None)
         return Manifest(**{field.name: content[field.name] for field in dataclasses.fields(Manifest)})
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
@@ -144,10 +148,20 @@ def calibration_in(content: dict[str, Any]) -> Calibration:
     return Calibration(*(float(given[name]) for name in names))
 
 
-def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str, Any]) -> tuple[str, Calibration]:
-    """Return the version and the calibration that a weights file serves with.
+@dataclass(frozen=True)
+class Release:
+    """What a weights file serves with: its version, and how the network's outputs become an answer."""
 
-    Without a manifest of its own the file's digest names it, and the default calibration changes nothing.
+    version: str
+    calibration: Calibration = dataclasses.field(default_factory=Calibration)
+    input_check: InputCheck | None = None
+
+
+def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str, Any]) -> Release:
+    """Return what a weights file serves with.
+
+    Without a manifest of its own the file's digest names it, the default calibration changes nothing, and no image is
+    told to be no chest X-ray.
 
     Args:
         weights: the file.
@@ -164,8 +178,8 @@ def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str
                 f"Release {manifest.version} was made for other classes or another preprocessing than this code has: "
                 "deploy the code that it was trained with, or promote another model."
             )
-        return manifest.version, manifest.calibration
-    return f"sha256-{sha256(weights)[:12]}", Calibration()
+        return Release(manifest.version, manifest.calibration, manifest.input_check)
+    return Release(f"sha256-{sha256(weights)[:12]}")
 
 
 def manifest_of(weights: Path) -> Manifest | None:

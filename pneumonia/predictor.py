@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pneumonia import telemetry
 from pneumonia.calibration import Calibration
+from pneumonia.detector import Detector
 from pneumonia.errors import (
     ConfigurationError,
     ImageError,
@@ -65,7 +66,9 @@ class Prediction:
     warnings: list[str] = field(
         metadata={
             "description": "Reasons to doubt the answer. `uncertain`: P(PNEUMONIA) is so near to the operating point "
-            "that a little more or less would have changed the answer, as for a tenth of the validation images."
+            "that a little more or less would have changed the answer, as for a tenth of the validation images. "
+            "`not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the answer "
+            "means nothing. Both may stand there, in this order."
         }
     )
 
@@ -107,11 +110,15 @@ class Input:
 
 @dataclass(frozen=True)
 class Model:
-    """A network ready for inference, the name of its release, and how its outputs become an answer."""
+    """A network ready for inference, the name of its release, and how its outputs become an answer.
+
+    Without a detector no image is told to be no chest X-ray.
+    """
 
     network: Network
     version: str
     calibration: Calibration
+    detector: Detector | None = None
 
     def answer(self, pixels: Tensor) -> Prediction:
         """Answer for one image.
@@ -148,17 +155,19 @@ class Model:
             WeightsError: the probabilities are not finite.
         """
         with torch.inference_mode():
-            features = self.network.layers(pixels)[-1]
-            rows = self.calibration.probabilities(self.network.fc(features.mean((2, 3)))).tolist()
-        return [self._prediction(values) for values in rows], features
+            layers = self.network.layers(pixels)
+            rows = self.calibration.probabilities(self.network.fc(layers[-1].mean((2, 3)))).tolist()
+            unlike = self.detector.unlike(layers, pixels) if self.detector else [False] * len(rows)
+        return [self._prediction(*image) for image in zip(rows, unlike, strict=True)], layers[-1]
 
-    def _prediction(self, values: list[float]) -> Prediction:
+    def _prediction(self, values: list[float], is_unlike: bool) -> Prediction:  # noqa: FBT001
         if not all(map(math.isfinite, values)):
             raise WeightsError(f"Model {self.version} gives no finite probabilities: promote another model.")
         probabilities = dict(zip(CLASSES, values, strict=True))
         suspicion = probabilities["PNEUMONIA"]
         prediction = "PNEUMONIA" if self.calibration.is_pneumonia(suspicion) else "NORMAL"
-        warnings = ["uncertain"] if self.calibration.is_uncertain(suspicion) else []
+        reasons = {"uncertain": self.calibration.is_uncertain(suspicion), "not_a_chest_xray": is_unlike}
+        warnings = [name for name, holds in reasons.items() if holds]
         return Prediction(prediction, probabilities[prediction], probabilities, self.version, warnings)
 
 
@@ -413,11 +422,12 @@ def load_model(path: Path) -> Model:
     """
     try:
         network = fuse(load_weights(path))
-        version, calibration = release_of(path, CLASSES, PREPROCESSING)
+        release = release_of(path, CLASSES, PREPROCESSING)
     except OSError as error:
         raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
-    logger.info("loaded %s, model version %s", path, version)
-    return Model(network, version, calibration)
+    detector = Detector(release.input_check) if release.input_check else None
+    logger.info("loaded %s, model version %s", path, release.version)
+    return Model(network, release.version, release.calibration, detector)
 
 
 def use_paid_cores() -> None:

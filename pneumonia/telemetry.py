@@ -66,6 +66,7 @@ class Record:
             "Pneumonia": [answer.prediction == "PNEUMONIA" for answer in self.predictions],
             "Confidence": [round(answer.confidence, 4) for answer in self.predictions],
             "Uncertain": ["uncertain" in answer.warnings for answer in self.predictions],
+            "NotAChestXray": ["not_a_chest_xray" in answer.warnings for answer in self.predictions],
             **phases,
         }
 

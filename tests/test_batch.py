@@ -258,7 +258,7 @@ def test_two_runs_never_write_one_journal(
 
 
 def test_interrupted_run_says_that_it_can_go_on(images: Path, weights: Path, tmp_path: Path) -> None:
-    for copy in range(30):
+    for copy in range(500):  # so many that no machine is through before it is interrupted
         (images / f"{copy}.txt").symlink_to(images / "a" / "00.jpeg")
     process = start(weights, images, tmp_path / "answers.csv")
     wait_until(lambda: lines_in(tmp_path / "answers.csv.journal") > 1, process)

@@ -9,7 +9,7 @@ from pneumonia.calibration import Calibration
 from pneumonia.errors import WeightsError
 from pneumonia.files import sha256
 from pneumonia.image import PREPROCESSING
-from pneumonia.manifest import MANIFEST_NAME, Manifest, manifest_of, parse, release_of
+from pneumonia.manifest import MANIFEST_NAME, Manifest, Release, manifest_of, parse, release_of
 from pneumonia.model import CLASSES
 
 CALIBRATION = Calibration(temperature=1.37, threshold=0.61, uncertain_low=0.4, uncertain_high=0.8)
@@ -105,9 +105,9 @@ def test_no_manifest_beside_the_weights(file: Path, content: str | None) -> None
 
 
 def test_release_of_its_manifest_or_of_the_files_digest(file: Path) -> None:
-    assert release_of(file, CLASSES, PREPROCESSING) == (f"sha256-{sha256(file)[:12]}", Calibration())
+    assert release_of(file, CLASSES, PREPROCESSING) == Release(f"sha256-{sha256(file)[:12]}")
     manifest_for(file).write_beside(file)
-    assert release_of(file, CLASSES, PREPROCESSING) == ("20260102-030405-0a1b2c3d", CALIBRATION)
+    assert release_of(file, CLASSES, PREPROCESSING) == Release("20260102-030405-0a1b2c3d", CALIBRATION)
 
 
 @pytest.mark.parametrize(

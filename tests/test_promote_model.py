@@ -21,11 +21,13 @@ from pneumonia import WEIGHTS_NAME
 from pneumonia.calibration import Calibration
 from pneumonia.errors import WeightsError
 from pneumonia.image import PREPROCESSING
+from pneumonia.input_check import InputCheck
 from pneumonia.manifest import manifest_of
 from pneumonia.model import CLASSES, ResNet18, save_weights
 from promote_model import MAX_MEMBERS, MAX_UNPACKED, extract
 from tests.conftest import Moto
 from tests.e2e.runtime_api import InvocationError, RuntimeApi
+from tests.test_input_check import INPUT_CHECK
 
 PROJECT = Path(__file__).parent.parent
 CALIBRATION = {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4, "uncertain_high": 0.8}
@@ -101,6 +103,18 @@ def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Pa
     assert manifest.training_job == "pneumonia-training-1"
     assert manifest.dataset_fingerprint == "f" * 64
     assert manifest.calibration == Calibration(1.37, 0.61, 0.4, 0.8)
+
+
+def test_input_check_reaches_the_manifest_and_is_shown_by_its_length(weights: Path) -> None:
+    manifest = promote_model.manifest_for(weights, REPORT | {"input_check": INPUT_CHECK})
+    assert manifest.input_check == InputCheck(**INPUT_CHECK)
+    shown = json.loads(promote_model.shown(manifest))
+    assert shown["input_check"] == INPUT_CHECK | {
+        "mean": "4,096 characters",
+        "scale": "4,096 characters",
+        "components": "2,048 characters",
+    }
+    assert shown["version"] == manifest.version
 
 
 def test_same_archive_gives_the_same_version(archive: Path, tmp_path: Path) -> None:
@@ -281,12 +295,13 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
             "not as train_model.py writes it: its calibration is .*, not the",
         ),
         (REPORT | {"calibration": CALIBRATION | {"threshold": 0.9}}, "writes it: not a calibration: .* threshold=0.9"),
+        (REPORT | {"input_check": {"mean": 1}}, "writes it: its input check has not the texts mean, scale"),
         (REPORT | {"weights_sha256": "0" * 64}, "is of other weights"),
         ([], "not a JSON object"),
     ],
     ids=[
         *("classes", "preprocessing", "finished", "early", "dataset", "nan", "metrics"),
-        *("calibration", "order", "weights", "list"),
+        *("calibration", "order", "input check", "weights", "list"),
     ],
 )
 def test_report_of_another_kind_of_model_is_refused(tmp_path: Path, report: object, sentence: str) -> None:

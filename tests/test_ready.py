@@ -37,8 +37,8 @@ def test_probe_loads_nothing(client_without_weights: TestClient) -> None:
 
 @pytest.mark.parametrize("value", ["1", "true"])
 def test_load_loads_and_is_seen_afterwards(client: TestClient, weights: Path, value: str) -> None:
-    version, calibration = release_of(weights, CLASSES, PREPROCESSING)
-    loaded = {"ready": True, "model_version": version, "operating_point": calibration.threshold}
+    release = release_of(weights, CLASSES, PREPROCESSING)
+    loaded = {"ready": True, "model_version": release.version, "operating_point": release.calibration.threshold}
     assert client.get("/ready").json()["ready"] is False
 
     response = client.get(f"/ready?load={value}")

@@ -53,6 +53,7 @@ def test_a_prediction_is_one_line_with_its_metrics(client: TestClient, capsys: p
         "Pneumonia": [answer["prediction"] == "PNEUMONIA"],
         "Confidence": [pytest.approx(answer["confidence"], abs=1e-4)],
         "Uncertain": [0],
+        "NotAChestXray": [0],
     }
     said = {name: line[name] for name in ("service", "method", "path", "status", "model_version", "predictions")}
     assert said == {

@@ -48,7 +48,7 @@ METRICS = {
         *("Requests", "ClientErrors", "ServerErrors", "ColdStart", "RefreshFailures"),
         *("TotalMilliseconds", "DecodeMilliseconds", "InferenceMilliseconds"),
         *("DownloadMilliseconds", "LoadMilliseconds"),
-        *("Pneumonia", "Confidence", "Uncertain", "ImageBytes", "ImagePixels"),
+        *("Pneumonia", "Confidence", "Uncertain", "NotAChestXray", "ImageBytes", "ImagePixels"),
     },
     "promotion": {"Promotions", "PromotionsRefused"},
 }

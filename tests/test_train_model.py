@@ -26,8 +26,10 @@ from torch.optim.swa_utils import AveragedModel
 import train_model
 from pneumonia.calibration import Calibration
 from pneumonia.data import SPLITS, Channel, Images, load_channel, scan_channels
+from pneumonia.detector import Detector, pooled
 from pneumonia.errors import ConfigurationError, DataError
 from pneumonia.image import PREPROCESSING, SIZE, normalize
+from pneumonia.input_check import input_check_in
 from pneumonia.model import ResNet18, load_weights, logits_of, save_weights
 from pneumonia.processes import Processes
 from pneumonia.synthetic import draw_dataset
@@ -460,6 +462,11 @@ def test_the_report_tells_how_the_model_was_made(finished: Training) -> None:
     assert report["classes"] == ["NORMAL", "PNEUMONIA"]
     assert report["preprocessing"] == PREPROCESSING
     assert report["calibration"] == metrics["calibration"]
+    check = input_check_in(report)
+    assert check
+    network = load_weights(finished.model / "pneumonia_classifier.pth")
+    black = normalize(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8))
+    assert Detector(check).distances(pooled(network.layers(black))).isfinite().all()
     assert report["dataset"]["images"] == IMAGES
     assert re.fullmatch(r"[0-9a-f]{64}", report["dataset"]["fingerprint"])
     assert report["settings"] == {

@@ -71,7 +71,7 @@ def test_card_shows_what_the_api_answers(page: XrayPage, address: str, content: 
     expect(card.locator(".class")).to_have_text(answer["prediction"])
     expect(card.locator(".confidence")).to_have_text(f"confidence {100 * answer['confidence']:.1f}%")
     suspicion = answer["probabilities"]["PNEUMONIA"]
-    threshold = release_of(RELEASED_WEIGHTS, CLASSES, PREPROCESSING)[1].threshold
+    threshold = release_of(RELEASED_WEIGHTS, CLASSES, PREPROCESSING).calibration.threshold
     bar = card.get_by_role("img", name=re.compile("Probability of pneumonia"))
     assert f"{100 * suspicion:.1f}%; from the operating point, {100 * threshold:.1f}%" in (
         bar.get_attribute("aria-label") or ""
