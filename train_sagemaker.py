@@ -31,6 +31,7 @@ SHIPPED = (
     "pneumonia/augment.py",
     "pneumonia/calibration.py",
     "pneumonia/data.py",
+    "pneumonia/dicom.py",
     "pneumonia/errors.py",
     "pneumonia/files.py",
     "pneumonia/fitting.py",

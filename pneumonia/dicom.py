@@ -1,7 +1,7 @@
 """DICOM: from a file's bytes to an image of 8 bits, and what its header says against the answer.
 
-pydicom reads the few elements that this takes, of which none is about the patient. Pillow and imagecodecs decode: both
-wrap libraries that are fuzzed, and GDCM's JPEG decoders crash on broken files. A grayscale image goes through one table,
+pydicom reads the few elements that this takes, of which none is about the patient. Pillow and imagecodecs decode; GDCM
+would be smaller, but its JPEG decoders end the process on some broken files. A grayscale image goes through one table,
 which has the 8-bit value of every word that a pixel can be stored as.
 
 C.… are sections of https://dicom.nema.org/medical/dicom/current/output/html/part03.html
@@ -226,7 +226,11 @@ def _bands(pixels: bytes, size: tuple[int, int], syntax: UID, header: Dataset) -
     refuse_many_scans(frame)
     array = getattr(imagecodecs, _DECODERS[syntax])(frame)
     samples = array.shape[2] if array.ndim == 3 else 1
-    if array.shape[:2] != size[::-1] or samples != header.get("SamplesPerPixel", 1) or array.itemsize > (2 if samples == 1 else 1):
+    if (
+        array.shape[:2] != size[::-1]
+        or samples != header.get("SamplesPerPixel", 1)
+        or array.itemsize > (2 if samples == 1 else 1)
+    ):
         raise ValueError
     if samples == 3:
         return list(Image.frombytes("RGB", size, array.tobytes()).split())
@@ -331,8 +335,11 @@ def _present(band: Image.Image) -> Tensor:
 
 def _stored_values(words: Tensor, syntax: UID, header: Dataset) -> Tensor:
     """Return the value that each word holds, C.7.6.3.1: of its bits those that are said to count, with their sign."""
-    bits = header.BitsStored
-    lowest = header.get("HighBit", bits - 1) - bits + 1 if syntax in _UNCOMPRESSED | {RLELossless} else 0
+    bits, lowest = int(header.BitsStored), 0
+    if syntax in _UNCOMPRESSED | {RLELossless}:
+        lowest = int(header.get("HighBit", bits - 1)) - bits + 1
+    if not 0 <= lowest <= header.BitsAllocated - bits:
+        raise ValueError
     values = words >> lowest & (1 << bits) - 1
     is_signed = header.get("PixelRepresentation") == 1
     return values - (values >> bits - 1 << bits) if is_signed else values
@@ -340,10 +347,10 @@ def _stored_values(words: Tensor, syntax: UID, header: Dataset) -> Tensor:
 
 def _is_padding(stored: Tensor, header: Dataset) -> Tensor:
     """Tell which stored values fill up what is no image, C.7.5.1.1.2."""
-    value = header.get("PixelPaddingValue")
-    if value is None:
+    given = (header.get(f"PixelPadding{name}") for name in ("Value", "RangeLimit"))
+    bounds = [int(value) for value in given if value is not None]
+    if not bounds:
         return torch.zeros_like(stored, dtype=torch.bool)
-    bounds = [value, header.get("PixelPaddingRangeLimit") or value]
     return (stored >= min(bounds)) & (stored <= max(bounds))
 
 
@@ -389,9 +396,8 @@ def _first(value: Any) -> float | None:  # noqa: ANN401  # pydicom has a type fo
 
 def _lut(item: Dataset, values: Tensor) -> tuple[Tensor, int]:
     """Return what a look-up table, C.11.1.1, has for values, and the largest that it can have."""
-    entries, first, bits = _numbers(item["LUTDescriptor"].value)
+    table, first, bits = _table(item, "LUT")
     first -= 65_536 if values.min() < 0 and first >= 32_768 else 0
-    table = _table(item["LUTData"].value, entries or 65_536)
     return table[(values.round().long() - first).clamp(0, len(table) - 1)].double(), (1 << bits) - 1
 
 
@@ -399,20 +405,27 @@ def _palettes(header: Dataset, band: Image.Image) -> list[Tensor]:
     """Return the 8-bit red, green and blue of every word, C.7.6.3.1.5."""
     palettes = []
     for color in ("Red", "Green", "Blue"):
-        entries, first, bits = _numbers(header[f"{color}PaletteColorLookupTableDescriptor"].value)
-        table = _table(header[f"{color}PaletteColorLookupTableData"].value, entries or 65_536)
+        table, first, bits = _table(header, f"{color}PaletteColorLookupTable")
         found = table[(_words(band) - first).clamp(0, len(table) - 1)]
         palettes.append(found >> max(0, bits - 8) & 255)
     return palettes
 
 
-def _table(data: Any, entries: int) -> Tensor:  # noqa: ANN401  # bytes or numbers, as the element's VR has it
-    if isinstance(data, bytes) and len(data) < 2 * entries:  # packed, of 8 bits each
-        return torch.tensor(list(data[:entries]))
-    return torch.tensor(_numbers(data)[:entries])
+def _table(dataset: Dataset, name: str) -> tuple[Tensor, int, int]:
+    """Return a look-up table, the value that its first entry is for, and the bits that its entries have."""
+    entries, first, bits = _numbers(dataset, f"{name}Descriptor")
+    entries = entries or 65_536
+    data = dataset[f"{name}Data"].value
+    # Entries of 8 bits may be packed, two to a word.
+    is_packed = isinstance(data, bytes) and len(data) < 2 * entries
+    numbers = list(data) if is_packed else _numbers(dataset, f"{name}Data")
+    return torch.tensor(numbers[:entries]), first, bits
 
 
-def _numbers(value: Any) -> list[int]:  # noqa: ANN401  # as above
+def _numbers(dataset: Dataset, name: str) -> list[int]:
+    """Return an element's numbers, which some of its possible types hold as bytes."""
+    value = dataset[name].value
     if isinstance(value, bytes):
-        return list(struct.unpack(f"<{len(value) // 2}H", value))
+        order = ">" if dataset.original_encoding[1] is False else "<"
+        return list(struct.unpack(f"{order}{len(value) // 2}H", value))
     return [int(number) for number in value]

@@ -77,7 +77,8 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise ImageError("The file is empty: send a chest X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.")
     if _is_dicom(data):
-        return _dicom().decode(data)
+        image: Image.Image = _dicom().decode(data)
+        return image
     _refuse_what_takes_endless(data)
     try:
         # Pillow's own guard only warns below twice its limit; ours comes before any pixel is decoded.
@@ -106,7 +107,7 @@ def warnings_of(data: bytes) -> list[str]:
     Raises:
         ImageError: as `decode`.
     """
-    return _dicom().warnings_of(data) if _is_dicom(data) else []
+    return list(_dicom().warnings_of(data)) if _is_dicom(data) else []
 
 
 def _is_dicom(data: bytes) -> bool:
@@ -236,5 +237,7 @@ def _shift_to_8_bit(image: Image.Image) -> Image.Image:
 def _unidentified(data: bytes) -> ImageError:
     for kind, offset, magic in _UNREAD_KINDS:
         if data[offset : offset + len(magic)] == magic:
-            return UnsupportedImageError(f"{kind} files are not read: send the X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.")
+            return UnsupportedImageError(
+                f"{kind} files are not read: send the X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM."
+            )
     return ImageError("The file is not an image: send a chest X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.")
