@@ -247,7 +247,7 @@ def create_app(predictor: Predictor) -> FastAPI:
         explain: Annotated[bool, Query(description="Add a heatmap of what speaks for the answer")] = False,  # noqa: FBT002
         preview: Annotated[bool, Query(description="Add the image as it was understood")] = False,  # noqa: FBT002
     ) -> Prediction | Explanation:
-        """Send a JPEG, PNG, BMP, TIFF or WebP file as the multipart field `file`."""
+        """Send a JPEG, PNG, BMP, TIFF, WebP or DICOM file as the multipart field `file`."""
         given = file.file.read(MAX_BYTES + 1), seconds_to_load(request), request.state.record
         if explain or preview:
             return predictor.explain(*given, heatmap=explain, preview=preview)

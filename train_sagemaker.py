@@ -32,6 +32,7 @@ SHIPPED = (
     "pneumonia/calibration.py",
     "pneumonia/data.py",
     "pneumonia/detector.py",
+    "pneumonia/dicom.py",
     "pneumonia/errors.py",
     "pneumonia/files.py",
     "pneumonia/fitting.py",

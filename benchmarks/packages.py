@@ -2,7 +2,8 @@
 
 `python benchmarks/packages.py < EVENT.json` has app.py's handler answer the event, one of a Function URL, and prints a
 Markdown table of the installed distributions. What promotion and S3 Batch Operations need on top, they have a client of
-S3 imported for. It needs nothing but what serving needs, so it runs in the image too:
+S3 imported for, and what DICOM files need, `pneumonia.dicom` imports. It needs nothing but what serving needs, so it
+runs in the image too:
 `docker run --rm -i --entrypoint python IMAGE -c "$(cat benchmarks/packages.py)" < EVENT.json`.
 """
 
@@ -42,6 +43,7 @@ def main() -> None:
     by_prediction = imported()
     import boto3  # noqa: PLC0415  # not before this: a prediction does without
 
+    import pneumonia.dicom  # noqa: F401, PLC0415
     import promote_model  # noqa: F401, PLC0415
 
     boto3.client("s3", region_name="eu-central-1")

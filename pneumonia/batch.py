@@ -27,7 +27,7 @@ from tqdm import tqdm
 from pneumonia import WEIGHTS_NAME, objects
 from pneumonia.errors import ConfigurationError, ImageError, ImageTooLargeError, exit_status
 from pneumonia.files import replacing
-from pneumonia.image import MAX_BYTES, decode, normalize, resize
+from pneumonia.image import MAX_BYTES, decode, normalize, resize, warnings_of
 from pneumonia.objects import ObjectError, S3Object
 from pneumonia.predictor import BATCH_SIZE, Model, Prediction, Predictor
 from pneumonia.weights import Weights
@@ -56,6 +56,7 @@ OUTPUT, *.csv or *.parquet, has a row per image, in the order of INPUT, with the
 exit status: 0 all images have an answer, {BROKEN} some have an error instead, 1 the run could not begin or go on"""
 
 Source = Path | S3Object
+Decoded = tuple[Tensor, list[str]]
 Row = list[str | float | None]  # of COLUMNS, without the file
 
 
@@ -182,11 +183,11 @@ def answers(model: Model, sources: Sequence[Source]) -> Iterator[list[Row]]:
                 yield rows_of(model, images[start : start + BATCH_SIZE])
 
 
-def rows_of(model: Model, images: Sequence[Tensor | str]) -> list[Row]:
+def rows_of(model: Model, images: Sequence[Decoded | str]) -> list[Row]:
     """Return the rows of one batch: images as `decoded` gives them, or why they cannot be used."""
-    good = [pixels for pixels in images if isinstance(pixels, Tensor)]
+    good = [one[0] for one in images if not isinstance(one, str)]
     predictions = iter(model.answers(normalize(torch.stack(good))) if good else [])
-    return [error_row(one) if isinstance(one, str) else answer_row(next(predictions)) for one in images]
+    return [error_row(one) if isinstance(one, str) else answer_row(next(predictions).warned(one[1])) for one in images]
 
 
 def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | str]]:
@@ -218,12 +219,12 @@ def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | str]]:
         pool.shutdown(cancel_futures=True)
 
 
-def decoded(file: bytes | str) -> Tensor | str:
-    """Return an image file as the network's size, uint8, shape (3, SIZE, SIZE), or why it cannot be used."""
+def decoded(file: bytes | str) -> Decoded | str:
+    """Return an image file as the network's size, uint8, shape (3, SIZE, SIZE), and its warnings; or what is wrong."""
     if isinstance(file, str):
         return file
     try:
-        return resize(decode(file))
+        return resize(decode(file)), warnings_of(file)
     except ImageError as error:
         return str(error)
 

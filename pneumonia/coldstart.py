@@ -6,12 +6,14 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-# What torch and FastAPI import in every process, and serving never uses.
+# What torch and FastAPI import in every process, and serving never uses through them.
 UNUSED: dict[str, ModuleType | None] = {
     # Shapes without values, for torch.compile and torch.export: a quarter of torch's import or more.
     "torch._meta_registrations": ModuleType("torch._meta_registrations"),
     # FastAPI asks of every annotation whether it is a model of Pydantic 1, and takes an ImportError for a no.
     "pydantic.v1": None,
+    # torch imports it where it finds it. Only DICOM files need it, and import it then.
+    "numpy": None,
 }
 
 

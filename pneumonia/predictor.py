@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from pneumonia.errors import (
 )
 from pneumonia.fused import Network, fuse
 from pneumonia.heatmap import heatmap_png
-from pneumonia.image import PREPROCESSING, PREVIEW_SIDE, decode, preprocess, preview_jpeg
+from pneumonia.image import PREPROCESSING, PREVIEW_SIDE, decode, preprocess, preview_jpeg, warnings_of
 from pneumonia.manifest import release_of
 from pneumonia.model import CLASSES, check_outputs, load_weights
 from pneumonia.telemetry import Record
@@ -68,9 +68,16 @@ class Prediction:
             "description": "Reasons to doubt the answer. `uncertain`: P(PNEUMONIA) is so near to the operating point "
             "that a little more or less would have changed the answer, as for a tenth of the validation images. "
             "`not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the answer "
-            "means nothing. Both may stand there, in this order."
+            "means nothing. "
+            "`dicom_not_a_chest_radiograph`: by the DICOM header this is no radiograph, or of another body part. "
+            "`dicom_not_a_frontal_view`: by the DICOM header it is a lateral, oblique or decubitus view. "
+            "Several may stand there, in this order."
         }
     )
+
+    def warned(self, more: Sequence[str]) -> "Prediction":
+        """Return the same answer with more warnings."""
+        return replace(self, warnings=[*self.warnings, *more]) if more else self
 
 
 @dataclass(frozen=True)
@@ -101,11 +108,13 @@ class Input:
         pixels: float32, shape (1, 3, SIZE, SIZE), as `preprocess` gives it.
         size: width and height of the decoded image.
         preview: a JPEG in base64, where one was asked for.
+        warnings: what the file itself says against the answer.
     """
 
     pixels: Tensor
     size: tuple[int, int]
     preview: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,7 +229,7 @@ class Predictor:
         """Answer for one image.
 
         Args:
-            data: the bytes of a JPEG, PNG, BMP, TIFF or WebP file.
+            data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or DICOM file.
             load_seconds: how long fetching and loading the model may take, where it is not loaded yet.
             record: gets what each phase took.
 
@@ -234,7 +243,7 @@ class Predictor:
         given = self._decode(data, record)
         model = self.load(deadline - time.monotonic(), record)
         self._refresh_if_due(deadline)
-        return self._answers(model, given.pixels, record)[0][0]
+        return self._answers(model, [given], record)[0][0]
 
     def explain(
         self,
@@ -262,7 +271,7 @@ class Predictor:
         given = self._decode(data, record, preview=preview)
         model = self.load(deadline - time.monotonic(), record)
         self._refresh_if_due(deadline)
-        (prediction,), features = self._answers(model, given.pixels, record)
+        (prediction,), features = self._answers(model, [given], record)
         drawn = None
         if heatmap:
             with self._decoding, record.timed("Heatmap"):
@@ -293,14 +302,13 @@ class Predictor:
 
         with ThreadPoolExecutor(DECODERS, "decoding") as pool:
             decoded = list(pool.map(decoded_or_not, files))
-        good = [one.pixels for one in decoded if isinstance(one, Input)]
+        good = [one for one in decoded if isinstance(one, Input)]
         answers: list[Prediction] = []
         if good:
             model = self.load(deadline - time.monotonic(), record)
             self._refresh_if_due(deadline)
             for start in range(0, len(good), BATCH_SIZE):  # one by one: a single image need not wait for all of them
-                batch = torch.cat(good[start : start + BATCH_SIZE])
-                answers += self._answers(model, batch, record)[0]
+                answers += self._answers(model, good[start : start + BATCH_SIZE], record)[0]
         in_turn = iter(answers)
         return [one if isinstance(one, ImageError) else next(in_turn) for one in decoded]
 
@@ -343,14 +351,18 @@ class Predictor:
         with self._decoding, record.timed("Decode"):
             image = decode(data)
             record.image_pixels.append(image.width * image.height)
-            return Input(preprocess(image), image.size, preview_jpeg(image) if preview else None)
+            shown = preview_jpeg(image) if preview else None
+            return Input(preprocess(image), image.size, shown, tuple(warnings_of(data)))
 
-    def _answers(self, model: Model, pixels: Tensor, record: Record) -> tuple[list[Prediction], Tensor]:
+    def _answers(self, model: Model, given: Sequence[Input], record: Record) -> tuple[list[Prediction], Tensor]:
+        pixels = torch.cat([one.pixels for one in given])
+
         def answers() -> tuple[list[Prediction], Tensor]:
             with record.timed("Inference"):
                 return model.answers_with_features(pixels)
 
-        predictions, features = self._inference.submit(answers).result()
+        answered, features = self._inference.submit(answers).result()
+        predictions = [answer.warned(one.warnings) for answer, one in zip(answered, given, strict=True)]
         record.predictions += predictions
         return predictions, features
 

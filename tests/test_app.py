@@ -177,7 +177,7 @@ def test_cold_path_needs_neither_torchvision_nor_boto3_nor_numpy(weights: Path, 
     program = """
 import sys
 from pathlib import Path
-sys.modules["numpy"] = None  # not installed where the app is served
+sys.modules["numpy"] = None  # nothing but DICOM needs it
 from fastapi.testclient import TestClient
 import app
 with TestClient(app.app) as client:

@@ -6,18 +6,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import JPEGLosslessSV1
 
 from pneumonia import store
 from tests.conftest import Moto
+from tests.dicom_files import dicom
 from tests.test_manifest import manifest_for
 
 PROJECT = Path(__file__).parent.parent
 UNWANTED = [
     "boto3",
     "botocore.session",  # Powertools imports the package itself, which is 2 ms
+    "imagecodecs",
     "matplotlib",
+    "numpy",
     "pydicom",
     "sagemaker",
     "sympy",
@@ -27,7 +32,6 @@ UNWANTED = [
 ]
 ANSWER = """
 import sys
-sys.modules["numpy"] = None  # not installed where the app is served; torch imports it where it is
 from pathlib import Path
 import app  # first, as on Lambda
 from fastapi.testclient import TestClient
@@ -124,6 +128,23 @@ def test_first_answer_imports_nothing_that_it_does_not_need(weights: Path, xray:
     assert status == "200"
     assert version.startswith("sha256-")
     assert imported == []
+
+
+def test_dicom_is_answered_where_the_first_answer_went_without_what_it_takes(
+    weights: Path, xray: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "xray.dcm"
+    path.write_bytes(dicom(np.arange(64_000, dtype=np.uint16).reshape(250, 256), JPEGLosslessSV1))
+    program = (
+        ANSWER
+        + """
+    response = client.post("/predict", files={"file": Path(sys.argv[2]).read_bytes()})
+    print(response.status_code, response.json(), "pydicom" in sys.modules)
+"""
+    )
+    printed = run(program, xray, str(path), MODEL_PATH=str(weights), **ON_LAMBDA).splitlines()[-1]
+    assert printed.startswith("200 ")
+    assert printed.endswith(" True")
 
 
 def test_nor_does_it_where_the_weights_come_from_s3(

@@ -25,9 +25,9 @@ from pneumonia.input_check import FEATURES, MAX_COMPONENTS, InputCheck, encoded,
 from pneumonia.manifest import manifest_of, parse
 from pneumonia.model import CLASSES, load_weights
 from pneumonia.predictor import Predictor, load_model
+from pneumonia.synthetic import draw_dataset, draw_radiograph
 from pneumonia.weights import RELEASED_WEIGHTS, Weights
-from tests.synthetic import draw_dataset, draw_radiograph
-from tests.synthetic import encoded as encoded_image
+from tests.images import encoded as encoded_image
 from tests.test_manifest import manifest_for
 
 

@@ -179,6 +179,7 @@ def make_task_root(folder: Path) -> Path:
     shutil.copy(PROJECT / "app.py", folder)
     for path in (PROJECT / "pneumonia").glob("*.py"):
         shutil.copy(path, package)
+    shutil.copytree(PROJECT / "pneumonia/static", package / "static")
     for path in (package, folder):
         path.chmod(0o555)
     return folder
