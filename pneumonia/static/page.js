@@ -6,6 +6,8 @@ const WARNINGS = {
   not_a_chest_xray: "This does not look like the chest X-rays that the model knows: do not trust the answer.",
   dicom_not_a_chest_radiograph: "By its DICOM header this is no chest radiograph: do not trust the answer.",
   dicom_not_a_frontal_view: "By its DICOM header this is no frontal view: do not trust the answer.",
+  dicom_not_a_chest_radiograph: "By its header this is not a radiograph of a chest: do not trust the answer.",
+  dicom_not_a_frontal_view: "By its header this is not a frontal view, and the model knows no others.",
 };
 const UNREACHABLE = "The server does not answer: see that it runs and that you are online, and try again.";
 // What a gateway in front of the server answers comes without a sentence of ours.

@@ -1,5 +1,6 @@
 """The page at `/` of the running app, used in a real browser."""
 
+import io
 import re
 from collections.abc import Iterator
 from random import Random
@@ -8,7 +9,10 @@ from typing import Any, Literal
 import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, FilePayload, FloatRect, Locator, Route, expect
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from docs.browser import browsing, find_chromium, serving
 from docs.page.screenshots import XrayPage
@@ -120,6 +124,43 @@ def test_file_that_the_browser_cannot_show_is_shown_as_the_server_sees_it(page: 
     expect(picture).to_be_visible()
     assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [300, 300]
     page.explain("xray.tif")
+
+
+def test_dicom_is_shown_and_answered(page: XrayPage, address: str) -> None:
+    content = dicom_file()
+    answer = answer_of(address, content)
+    page.choose({"xray.dcm": content})
+    page.finish()
+    card = page.card("xray.dcm")
+    picture = card.get_by_role("img", name="X-ray xray.dcm")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [300, 300]
+    expect(card.locator(".class")).to_have_text(answer["prediction"])
+    page.explain("xray.dcm")
+
+
+def dicom_file() -> bytes:
+    """Return a drawn radiograph as DICOM."""
+    image = draw_radiograph(Random(3), "NORMAL", 300)
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = ComputedRadiographyImageStorage, generate_uid()
+    dataset.Modality, dataset.BodyPartExamined, dataset.ViewPosition = "CR", "CHEST", "PA"
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = image.height, image.width, 1
+    dataset.PhotometricInterpretation, dataset.PixelRepresentation = "MONOCHROME2", 0
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit = 7
+    dataset.PixelData = image.tobytes()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def test_photograph_is_answered_with_a_warning(page: XrayPage) -> None:
+    page.choose({"photo": encoded(Image.effect_noise((300, 300), 80).convert("RGB"), "PNG")})
+    page.finish()
+    expect(page.card("photo").locator(".warnings")).to_contain_text("does not look like the chest X-rays")
 
 
 def test_broken_file_is_told_beside_it_and_the_others_are_answered(page: XrayPage) -> None:
