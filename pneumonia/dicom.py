@@ -223,6 +223,8 @@ def _bands(pixels: bytes, size: tuple[int, int], syntax: UID, header: Dataset) -
         return _run_lengths(frame, size, header)
     if _coded_size(frame) != size:  # decoders reserve what the frame says, whatever the header does
         raise ValueError
+    if _DECODERS[syntax] == "jpegls_decode" and not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise ValueError  # CharLS would look for seconds for bits beyond the end of what is cut off
     refuse_many_scans(frame)
     array = getattr(imagecodecs, _DECODERS[syntax])(frame)
     samples = array.shape[2] if array.ndim == 3 else 1

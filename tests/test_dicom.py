@@ -298,6 +298,24 @@ def test_other_transfer_syntaxes_are_refused(syntax: pydicom.uid.UID) -> None:
         decode(made(None, syntax))
 
 
+def test_where_pydicom_is_missing_a_sentence_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "xray.dcm"
+    path.write_bytes(made(radiograph(8)))
+    program = """
+import pathlib, sys
+sys.modules["pydicom"] = None
+from pneumonia.errors import UnsupportedImageError
+from pneumonia.image import decode
+try:
+    decode(pathlib.Path(sys.argv[1]).read_bytes())
+except UnsupportedImageError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program, str(path)]
+    printed = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+    assert printed.startswith("DICOM files are not read where pydicom or imagecodecs is missing: install them")
+
+
 def test_a_report_is_no_image() -> None:
     with pytest.raises(UnsupportedImageError, match="holds no image"):
         decode(made(None, Modality="SR"))
