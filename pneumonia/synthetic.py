@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
@@ -22,13 +23,16 @@ MIN_IMAGES = 4  # of each class: one at least for each split
 MIN_SIZE, MAX_SIZE = 32, 2048
 
 
-def draw_radiograph(random: Random, label: str, size: int = 224) -> Image.Image:
+def draw_radiograph(
+    random: Random, label: str, size: int = 224, side: Literal["left", "right"] | None = None
+) -> Image.Image:
     """Draw one frontal chest X-ray.
 
     Args:
         random: where the image's variation comes from; the same state draws the same image.
         label: "NORMAL" or "PNEUMONIA".
         size: width and height in pixels.
+        side: half of the image that has all opacities, None for either.
 
     Returns:
         Grayscale image, mode "L".
@@ -39,7 +43,8 @@ def draw_radiograph(random: Random, label: str, size: int = 224) -> Image.Image:
     image.paste(TISSUE, mask=_soft_mask(size, [(0.04, 0.02, 0.96, 1.3)], 0.03))
     image.paste(LUNG, mask=lungs)
     if label == "PNEUMONIA":
-        spots = [_spot_within(random, random.choice([left, right])) for _ in range(random.randint(4, 7))]
+        sick = {"left": [left], "right": [right], None: [left, right]}[side]
+        spots = [_spot_within(random, random.choice(sick)) for _ in range(random.randint(4, 7))]
         image.paste(OPACITY, mask=ImageChops.multiply(_soft_mask(size, spots, 0.025), lungs))
     image.paste(BONE, mask=_ribs(random, size))
     middle = random.uniform(0.48, 0.52)

@@ -319,9 +319,15 @@ def test_batch_is_answered_with_a_result_for_each_upload(function: Function, gat
 
 def test_health_and_readiness_are_answered(function: Function, gateway: Gateway) -> None:
     loaded = function.invoke(gateway.event("GET", "/ready?load=1"))
-    assert (loaded["statusCode"], answer_of(loaded)) == (200, {"ready": True, "model_version": VERSION})
+    assert (loaded["statusCode"], answer_of(loaded)) == (
+        200,
+        {"ready": True, "model_version": VERSION, "operating_point": 0.61},
+    )
     ready = function.invoke(gateway.event("GET", "/ready"))
-    assert (ready["statusCode"], answer_of(ready)) == (200, {"ready": True, "model_version": VERSION})
+    assert (ready["statusCode"], answer_of(ready)) == (
+        200,
+        {"ready": True, "model_version": VERSION, "operating_point": 0.61},
+    )
     health = function.invoke(gateway.event("GET", "/health"))
     assert (health["statusCode"], answer_of(health)) == (200, {"status": "ok", "model_version": VERSION})
 
@@ -367,18 +373,19 @@ class _Links(HTMLParser):
         self.found += [value for name, value in attrs if value and (tag, name) in {("link", "href"), ("script", "src")}]
 
 
-def test_docs_find_all_that_they_need(function: Function, gateway: Gateway) -> None:
-    root = function.invoke(gateway.event("GET", "/"))
-    assert root["statusCode"] in {302, 307}
-    docs = urljoin(f"{gateway.prefix}/", header(root, "location"))
-    assert docs == f"{gateway.prefix}/docs"
-
+def test_page_and_docs_find_all_that_they_need(function: Function, gateway: Gateway) -> None:
     def get(address: str) -> Response:
         assert address.startswith(f"{gateway.prefix}/")  # else AWS does not lead it here
         response = function.invoke(gateway.event("GET", address.removeprefix(gateway.prefix)))
         assert response["statusCode"] == 200
         return response
 
+    root = f"{gateway.prefix}/"
+    links = [link for link in _Links(content_of(get(root)).decode()).found if not link.startswith("data:")]
+    assert links == ["static/page.css", "static/page.js"]
+    for link in links:
+        assert content_of(get(urljoin(root, link))) == (PROJECT / "pneumonia" / link).read_bytes()
+    docs = urljoin(root, "docs")
     page = get(docs)
     assert header(page, "content-type").startswith("text/html")
     links = [urljoin(docs, link) for link in _Links(content_of(page).decode()).found]
@@ -409,8 +416,9 @@ def test_nothing_is_written_but_the_weights_and_their_manifest(function: Functio
     for _ in range(3):
         assert function.invoke(upload(image))["statusCode"] == 200
     assert files_in(function.tmp) == ["manifest.json", "model.pth"]
-    sources = [f"pneumonia/{path.name}" for path in (PROJECT / "pneumonia").glob("*.py")]
-    assert files_in(function.task_root) == sorted(["app.py", "pneumonia", *sources])
+    package = PROJECT / "pneumonia"
+    sources = [f"pneumonia/{path.relative_to(package)}" for path in [*package.glob("*.py"), *package.glob("static/*")]]
+    assert files_in(function.task_root) == sorted(["app.py", "pneumonia", "pneumonia/static", *sources])
 
     with function.limited(resource.RLIMIT_FSIZE, 0):  # from here on no file can be written, wherever it may be
         assert function.invoke(upload(image))["statusCode"] == 200

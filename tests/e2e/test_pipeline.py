@@ -1,5 +1,7 @@
 """Train, promote, serve: the commands and the runtime that a user runs, against AWS's stand-ins."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -7,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
+from typing import Literal
 
 import pytest
 import torch
@@ -17,7 +21,7 @@ from torchvision import transforms
 from pneumonia import WEIGHTS_NAME
 from pneumonia.image import MEAN, STD
 from pneumonia.model import CLASSES
-from pneumonia.synthetic import draw_dataset
+from pneumonia.synthetic import draw_dataset, draw_radiograph
 from tests.conftest import Moto
 from tests.e2e.events import function_url_event, multipart
 from tests.e2e.runtime_api import RuntimeApi
@@ -108,10 +112,10 @@ class Function:
         self._process.wait()
         self._api.__exit__(None, None, None)
 
-    def predict(self, image: Path) -> Answer:
+    def predict(self, image: Path, query: str = "") -> Answer:
         """Send an image as a browser would, and return the answer."""
         body, content_type = multipart("file", image.name, image.read_bytes(), "image/jpeg")
-        event = function_url_event("POST", "/predict", body, {"Content-Type": content_type})
+        event = function_url_event("POST", f"/predict{query}", body, {"Content-Type": content_type})
         response = self._api.invoke(event, process=self._process)
         assert response["statusCode"] == 200, response
         answer: Answer = json.loads(response["body"])
@@ -152,6 +156,26 @@ def test_function_answers_as_the_trained_network(
         assert answer["confidence"] == pytest.approx(float(expected[index]), abs=1e-5)
         right += answer["prediction"] == path.parent.name
     assert right / len(images) > 0.8
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_heatmap_lies_on_the_side_of_the_opacities(
+    function: Function, tmp_path: Path, side: Literal["left", "right"]
+) -> None:
+    shares = []
+    for seed in range(8):
+        path = tmp_path / f"{seed}.jpeg"
+        draw_radiograph(Random(seed), "PNEUMONIA", side=side).save(path, quality=90)
+        answer = function.predict(path, "?explain=true")
+        if answer["prediction"] == "PNEUMONIA":
+            with Image.open(io.BytesIO(base64.b64decode(str(answer["heatmap"])))) as heatmap:
+                opaque = heatmap.convert("RGBA").getchannel("A")
+            middle = opaque.width // 2
+            halves = {"left": (0, 0, middle, opaque.height), "right": (middle, 0, *opaque.size)}
+            mass = {name: sum(opaque.crop(half).tobytes()) for name, half in halves.items()}
+            shares.append(mass[side] / sum(mass.values()))
+    assert len(shares) > 4
+    assert sum(shares) / len(shares) > 0.6
 
 
 def test_cold_start_downloads_and_warm_invocation_neither_asks_s3_nor_loads(
