@@ -166,7 +166,7 @@ ANSWERS: Answers = {
     ),
     400: refusal(
         "Not an image, a broken one, or a form that cannot be read",
-        text="The file is not an image: send a chest X-ray as JPEG, PNG, BMP, TIFF or WebP.",
+        text="The file is not an image: send a chest X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.",
         broken=BROKEN,
         form=SENTENCES[400],
     ),
@@ -177,7 +177,7 @@ ANSWERS: Answers = {
     ),
     415: refusal(
         "A kind of file that is not read",
-        gif="GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF or WebP.",
+        gif="GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.",
     ),
     422: refusal(
         "Not exactly one field `file` in the form, or an invalid option",

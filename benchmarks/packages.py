@@ -2,8 +2,8 @@
 
 `python benchmarks/packages.py < EVENT.json` has app.py's handler answer the event, one of a Function URL, and prints a
 Markdown table of the installed distributions. What promotion and S3 Batch Operations need on top, they have a client of
-S3 imported for; what DICOM files need, `pneumonia.dicom` imports, and the model card is shown by markdown-it. It needs nothing but what serving needs, so it
-runs in the image too:
+S3 imported for; what DICOM files need, `pneumonia.dicom` imports; the model card is shown by markdown-it. It needs
+nothing but what serving needs, so it runs in the image too:
 `docker run --rm -i --entrypoint python IMAGE -c "$(cat benchmarks/packages.py)" < EVENT.json`.
 """
 

@@ -268,7 +268,9 @@ INPUT_CHECK = dataclasses.asdict(a_check(torch.zeros(1, FEATURES)))
 def test_broken_check_is_refused(broken: object, weights: Path) -> None:
     assert input_check_in({"input_check": INPUT_CHECK})
     content = dataclasses.asdict(manifest_for(weights)) | {"input_check": broken}
-    with pytest.raises(WeightsError, match=r"^here is not a manifest that can be read \(.*\): promote the model again\.$"):
+    with pytest.raises(
+        WeightsError, match=r"^here is not a manifest that can be read \(.*\): promote the model again\.$"
+    ):
         parse(json.dumps(content), "here")
 
 

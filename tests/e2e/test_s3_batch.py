@@ -234,7 +234,7 @@ def test_what_may_pass_is_a_temporary_failure_and_what_will_not_a_permanent_one(
         "expired.jpg": (
             refusal(400, "ExpiredToken"),
             "TemporaryFailure",
-            ", S3 answers ExpiredToken: try again later.",
+            ", S3 answers ExpiredToken: renew your AWS credentials.",
         ),
         "cut.jpg": (cut(XRAY, 1000), "TemporaryFailure", " (ResponseStreamingError): try again later."),
         "denied.jpg": (refusal(403, "AccessDenied"), "PermanentFailure", ": S3 answers AccessDenied."),
