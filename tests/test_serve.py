@@ -12,6 +12,9 @@ import pytest
 
 from tests.checkout import copy_checkout
 
+# Not what the make that runs the tests has for those that it starts.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -28,6 +31,7 @@ def test_it_ends_with_what_to_open_and_ctrl_c_ends_it(checkout: Path) -> None:
     process = subprocess.Popen(
         ["make", "run", "PORT=0"],
         cwd=checkout,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -51,7 +55,9 @@ def test_it_ends_with_what_to_open_and_ctrl_c_ends_it(checkout: Path) -> None:
 
 def test_a_port_in_use_is_told_in_one_sentence(checkout: Path, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
-    process = subprocess.run(["make", "run", f"PORT={port}"], cwd=checkout, capture_output=True, text=True, check=False)
+    process = subprocess.run(
+        ["make", "run", f"PORT={port}"], cwd=checkout, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert process.returncode != 0
     sentence, make = process.stderr.splitlines()
     assert sentence == (
@@ -63,6 +69,8 @@ def test_a_port_in_use_is_told_in_one_sentence(checkout: Path, listener: socket.
 
 
 def test_a_port_that_cannot_be_is_told(checkout: Path) -> None:
-    process = subprocess.run(["make", "run", "PORT=99999"], cwd=checkout, capture_output=True, text=True, check=False)
+    process = subprocess.run(
+        ["make", "run", "PORT=99999"], cwd=checkout, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert process.returncode != 0
     assert process.stderr.startswith("Port 99999 cannot be listened on (ports are numbers from 0 to 65535): ")
