@@ -217,7 +217,8 @@ def make_context(destination: Path) -> Path:
         if path.is_file():
             shutil.copyfile(path, destination / path.name)
     shutil.copyfile(ROOT / "Dockerfile", destination / "Dockerfile")
-    shutil.copytree(ROOT / "pneumonia", destination / "pneumonia")
+    for folder in ("docs", "pneumonia"):
+        shutil.copytree(ROOT / folder, destination / folder)
     (destination / "weights").mkdir()
     (destination / "weights" / "pneumonia_classifier.pth").write_bytes(b"never in the image")
     for path in destination.rglob("*"):
