@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -180,6 +181,15 @@ class Model:
         return Prediction(prediction, probabilities[prediction], probabilities, self.version, warnings)
 
 
+class _Answer(NamedTuple):
+    """The answer for one image, and what it came from: a heatmap is made of that."""
+
+    given: Input
+    model: Model
+    prediction: Prediction
+    features: Tensor  # float32, shape (512, 7, 7)
+
+
 class Predictor:
     """Answers for images; safe to use from many threads.
 
@@ -238,12 +248,7 @@ class Predictor:
             WeightsError: the weights are not what they should be.
             WeightsUnavailableError: there are no weights, or S3 does not give them in time.
         """
-        deadline = time.monotonic() + load_seconds
-        record = record or Record()
-        given = self._decode(data, record)
-        model = self.load(deadline - time.monotonic(), record)
-        self._refresh_if_due(deadline)
-        return self._answers(model, [given], record)[0][0]
+        return self._answer(data, load_seconds, record or Record()).prediction
 
     def explain(
         self,
@@ -266,17 +271,14 @@ class Predictor:
         Raises:
             ImageError, WeightsError, WeightsUnavailableError: as `predict`.
         """
-        deadline = time.monotonic() + load_seconds
         record = record or Record()
-        given = self._decode(data, record, preview=preview)
-        model = self.load(deadline - time.monotonic(), record)
-        self._refresh_if_due(deadline)
-        (prediction,), features = self._answers(model, [given], record)
+        answer = self._answer(data, load_seconds, record, preview=preview)
         drawn = None
         if heatmap:
+            index = CLASSES.index(answer.prediction.prediction)
             with self._decoding, record.timed("Heatmap"):
-                drawn = heatmap_png(model.network.fc, features[0], CLASSES.index(prediction.prediction), given.size)
-        return Explanation(**vars(prediction), heatmap=drawn, preview=given.preview)
+                drawn = heatmap_png(answer.model.network.fc, answer.features, index, answer.given.size)
+        return Explanation(**vars(answer.prediction), heatmap=drawn, preview=answer.given.preview)
 
     def predict_many(
         self, files: Sequence[bytes], load_seconds: float = LOAD_SECONDS, record: Record | None = None
@@ -345,6 +347,14 @@ class Predictor:
             return self._model
         finally:
             self._loading.release()
+
+    def _answer(self, data: bytes, load_seconds: float, record: Record, *, preview: bool = False) -> _Answer:
+        deadline = time.monotonic() + load_seconds
+        given = self._decode(data, record, preview=preview)
+        model = self.load(deadline - time.monotonic(), record)
+        self._refresh_if_due(deadline)
+        (prediction,), features = self._answers(model, [given], record)
+        return _Answer(given, model, prediction, features[0])
 
     def _decode(self, data: bytes, record: Record, *, preview: bool = False) -> Input:
         record.image_bytes.append(len(data))
