@@ -29,7 +29,7 @@ from pneumonia.calibration import Calibration
 from pneumonia.data import SPLITS, Channel, Images, fingerprint, load_channel, scan_channels
 from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
 from pneumonia.files import replacing, sha256, write_json
-from pneumonia.fitting import colours_of, features_of, fit, fit_input_check
+from pneumonia.fitting import fit, input_check_of
 from pneumonia.image import PREPROCESSING, SIZE, normalize
 from pneumonia.input_check import InputCheck
 from pneumonia.model import CLASSES, ResNet18, fits_at_rest, logits_of, save_weights, save_whole
@@ -193,13 +193,8 @@ def fit_input_check_on(splits: dict[str, Split], model: nn.Module, batch_size: i
     network = ResNet18()  # torchvision's does not tell its layers' outputs
     network.load_state_dict(model.state_dict())
     network.to(processes.device).eval()
-
-    def features(name: str, *, varied: bool) -> Tensor:
-        return processes.gather(features_of(network, splits[name].images.pixels, batch_size, varied=varied))
-
-    train = torch.cat([features("train", varied=False), features("train", varied=True)])
-    colours = processes.gather(colours_of(splits["val"].images.pixels))
-    return fit_input_check(train, features("val", varied=True), colours)
+    train, validation = (splits[name].images.pixels for name in ("train", "val"))
+    return input_check_of(network, train, validation, batch_size, processes.gather)
 
 
 def summary(logits: Tensor, split: Split, fitted: Calibration) -> dict[str, Any]:

@@ -10,14 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from pneumonia.data import Images, load_channel, scan_channels
+from pneumonia.data import load_channel, scan_channels
 from pneumonia.errors import ConfigurationError, exit_status
-from pneumonia.fitting import colours_of, features_of, fit_input_check
+from pneumonia.fitting import input_check_of
 from pneumonia.input_check import InputCheck
 from pneumonia.manifest import MANIFEST_NAME, manifest_of
-from pneumonia.model import ResNet18, load_weights
+from pneumonia.model import load_weights
 
 BATCH_SIZE = 64
 WORKERS = 2  # threads that decode
@@ -42,16 +40,9 @@ def add(weights: Path, train: Path, validation: Path) -> InputCheck:
         )
     channels = scan_channels({"train": train, "val": validation})
     images = {name: load_channel(channel, WORKERS, lambda results, _: results) for name, channel in channels.items()}
-    check = fit(load_weights(weights), images)
+    check = input_check_of(load_weights(weights), images["train"].pixels, images["val"].pixels, BATCH_SIZE)
     dataclasses.replace(manifest, input_check=check).write_beside(weights)
     return check
-
-
-def fit(network: ResNet18, images: dict[str, Images]) -> InputCheck:
-    """Fit an input check on the splits `train` and `val`, as training does."""
-    train, validation = images["train"].pixels, images["val"].pixels
-    seen = torch.cat([features_of(network, train, BATCH_SIZE, varied=varied) for varied in (False, True)])
-    return fit_input_check(seen, features_of(network, validation, BATCH_SIZE, varied=True), colours_of(validation))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -98,6 +99,31 @@ def features_of(network: ResNet18, pixels: Tensor, batch_size: int, *, varied: b
 def colours_of(pixels: Tensor) -> Tensor:
     """Return what `colour` says of many images: uint8, shape (N, 1 or 3, SIZE, SIZE)."""
     return torch.cat([colour(normalize(part)) for part in torch.split(pixels.cpu(), 64)])
+
+
+def input_check_of(
+    network: ResNet18,
+    train: Tensor,
+    validation: Tensor,
+    batch_size: int,
+    gather: Callable[[Tensor], Tensor] = lambda part: part,
+) -> InputCheck:
+    """Fit what images that are no chest X-ray are told by to a network and the images it was trained on.
+
+    Args:
+        network: in evaluation mode, on any device.
+        train: training images, as `features_of` takes them: plain and varied ones count.
+        validation: validation images.
+        batch_size: images at a time.
+        gather: makes one tensor of what several processes have, each for its share of the images.
+    """
+
+    def features(pixels: Tensor, *, varied: bool) -> Tensor:
+        return gather(features_of(network, pixels, batch_size, varied=varied))
+
+    seen = torch.cat([features(train, varied=varied) for varied in (False, True)])
+    colours = gather(colours_of(validation))
+    return fit_input_check(seen, features(validation, varied=True), colours)
 
 
 def fit_input_check(train: Tensor, validation: Tensor, colours: Tensor) -> InputCheck:
