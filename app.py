@@ -296,8 +296,9 @@ def create_app(predictor: Predictor) -> FastAPI:
         """Ask with `?load=1` to warm an instance up, or as a readiness probe; without, nothing is loaded."""
         if load:
             await run_in_threadpool(predictor.load, seconds_to_load(request))
-        version = predictor.model_version
-        return Readiness(ready=version is not None, model_version=version, operating_point=predictor.operating_point)
+        if (model := predictor.model) is None:
+            return Readiness(ready=False, model_version=None, operating_point=None)
+        return Readiness(ready=True, model_version=model.version, operating_point=model.calibration.threshold)
 
     add_page(app)
     for error in STATUS:

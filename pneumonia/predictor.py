@@ -226,14 +226,14 @@ class Predictor:
             raise ConfigurationError(f"MODEL_REFRESH_MINUTES is {text!r}: set it to a number of minutes.") from None
 
     @property
+    def model(self) -> Model | None:
+        """The model that is loaded, None before the first need of one. A refresh may replace it at any time."""
+        return self._model
+
+    @property
     def model_version(self) -> str | None:
         """The release that is loaded, None before the first need of one."""
         return self._model.version if self._model else None
-
-    @property
-    def operating_point(self) -> float | None:
-        """The P(PNEUMONIA) from which on the answer is PNEUMONIA, None before the first need of a model."""
-        return self._model.calibration.threshold if self._model else None
 
     def predict(self, data: bytes, load_seconds: float = LOAD_SECONDS, record: Record | None = None) -> Prediction:
         """Answer for one image.

@@ -67,7 +67,7 @@ class SwaggerUI:
 
     def picture(self) -> bytes:
         """Return a PNG of `POST /predict` from its name to the answer, without the table of possible answers below."""
-        self.page.evaluate("window.scrollTo(0, 0)")  # boxes are counted from what is in view, the clip from the page's top
+        self.page.evaluate("window.scrollTo(0, 0)")  # boxes are counted from what is in view
         block, answer = self._operation.bounding_box(), self._answer.bounding_box()
         if not (block and answer):
             raise ScreenshotError("Swagger UI shows no answer.")
