@@ -408,7 +408,7 @@ def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: in
         inputs = normalize(augment(images, size)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(labels.device.type, precision, enabled=precision is not torch.float32):
             logits = run.parallel(inputs)
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+        loss = training_loss(logits.float(), labels)
         run.optimizer.zero_grad()
         run.scaler.scale(loss).backward()
         run.scaler.step(run.optimizer)
@@ -418,6 +418,11 @@ def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: in
         total = total.to(loss.device) + loss.detach() * len(labels)  # summed where it is: reading it would wait
         count += len(labels)
     return float(total) / count
+
+
+def training_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return what training minimises for logits (N, 2) and labels (N,): mean cross-entropy with smoothed labels."""
+    return functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING)
 
 
 def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int, processes: Processes) -> None:

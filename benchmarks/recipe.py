@@ -2,9 +2,9 @@
 
 `python benchmarks/recipe.py FOLDER --weights PATH --output DIR` divides FOLDER/{NORMAL,PNEUMONIA} into folds, no
 patient in two of them. A run validates on one fold, tests on the next and trains on the others; run i of every variant
-takes fold and seed i. Each run is train_model.py in a process of its own, with one part of the recipe taken away. The
-script writes DIR/recipe.json after every run, does not repeat runs that it finds there, and prints a Markdown table of
-mean and standard deviation over the runs.
+takes fold and seed i. Each run is train_model.py in a process of its own, with one part of the recipe taken away or
+one added. The script writes DIR/recipe.json after every run, does not repeat runs that it finds there, and prints a
+Markdown table of mean and standard deviation over the runs.
 
 With `--hold-out 'NORMAL2-*'` the files of such names are neither trained nor validated on, but are the test, together
 with the test fold's images of the other class: how a model does on images of another collection.
@@ -21,14 +21,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
+from pneumonia.augment import augment
 from pneumonia.data import SPLITS, scan_channels, split_by_patient
 from pneumonia.files import write_json
 from pneumonia.model import CLASSES
+from pneumonia.pretrained import build_network
 
 FIGURES = (
     *("val_accuracy", "val_auroc", "test_accuracy", "test_auroc"),
@@ -41,6 +44,19 @@ def resized(images: Tensor, size: int) -> Tensor:
     return functional.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
 
 
+def mirrored(images: Tensor, size: int) -> Tensor:
+    """Stand in for `augment`, mirroring half of the images besides."""
+    is_mirrored = torch.rand(len(images), 1, 1, 1).to(images.device) < 0.5
+    return augment(torch.where(is_mirrored, images.flip(-1), images), size)
+
+
+def balanced_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Stand in for `training_loss`, a batch's classes weighing alike however many images of each there are."""
+    counts = torch.bincount(labels, minlength=len(CLASSES)).clamp(min=1)
+    weight = len(labels) / (len(CLASSES) * counts)
+    return functional.cross_entropy(logits, labels, weight, label_smoothing=train_model.LABEL_SMOOTHING)
+
+
 def set_constant(name: str, value: object) -> Callable[[], None]:
     """Return what changes one of train_model.py's names for this process."""
     return lambda: setattr(train_model, name, value)
@@ -48,7 +64,10 @@ def set_constant(name: str, value: object) -> Callable[[], None]:
 
 VARIANTS: dict[str, Callable[[], None]] = {
     "recipe": lambda: None,
+    "from scratch": set_constant("build_network", lambda _: build_network("none")),
     "not augmented": set_constant("augment", resized),
+    "mirrored": set_constant("augment", mirrored),
+    "class-balanced loss": set_constant("training_loss", balanced_loss),
     "batch norm not re-estimated": set_constant("reestimate_batch_norm", lambda *_: None),
     "labels not smoothed": set_constant("LABEL_SMOOTHING", 0.0),
     "weights not averaged": set_constant("AVERAGED_SHARE", 1e-9),
@@ -128,8 +147,8 @@ def main() -> int:
     args = parse_arguments(sys.argv[1:])
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "recipe.json"
-    names = ("folder", "weights", "folds", "epochs", "hold_out")
-    settings: dict[str, Any] = {name: str(getattr(args, name)) for name in names}
+    settings: dict[str, Any] = {"folder": args.folder.name, "weights": Path(args.weights).name}
+    settings |= {name: getattr(args, name) for name in ("folds", "epochs", "hold_out")}
     report = json.loads(path.read_text()) if path.exists() else {"settings": settings, "results": {}}
     if report["settings"] != settings:
         print(f"{path} is of runs with {report['settings']}: name another --output.", file=sys.stderr)
