@@ -14,7 +14,7 @@ import math
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import imagecodecs
 import pydicom.config
@@ -41,6 +41,7 @@ from pydicom.uid import (
 )
 from torch import Tensor
 
+from pneumonia.codestream import Shape, shape_of
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.image import MAX_PIXELS, refuse_many_scans
 
@@ -48,6 +49,8 @@ from pneumonia.image import MAX_PIXELS, refuse_many_scans
 warnings.filterwarnings("ignore", module="pydicom")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+Number = TypeVar("Number", int, Tensor)
 
 PREFIX_BYTES = 132  # preamble and "DICM"
 MAX_READS = 100_000  # of a header; ordinary ones take some hundreds, and each takes time, however little it reads
@@ -166,6 +169,8 @@ def _read(data: bytes, tags: Sequence[int]) -> tuple[UID, Dataset]:
     file.seek(PREFIX_BYTES)
     meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != _META)  # noqa: FBT003  # pydicom's
     syntax = UID(str(meta.get("TransferSyntaxUID", "")))
+    if not syntax:
+        raise UnsupportedImageError("The DICOM file does not say how it is compressed, if at all: export it anew.")
     if syntax not in _UNCOMPRESSED | {RLELossless} | _DECODERS.keys():
         raise UnsupportedImageError(
             "The DICOM file is compressed in a way that is not read: export it uncompressed, or as RLE, JPEG, JPEG-LS "
@@ -221,18 +226,15 @@ def _bands(pixels: bytes, size: tuple[int, int], syntax: UID, header: Dataset) -
     frame = b"".join(fragments)
     if syntax == RLELossless:
         return _run_lengths(frame, size, header)
-    if _coded_size(frame) != size:  # decoders reserve what the frame says, whatever the header does
+    samples = header.get("SamplesPerPixel", 1)
+    if shape_of(frame) != Shape(*size, samples):  # decoders reserve what the frame says, whatever the header does
         raise ValueError
     if _DECODERS[syntax] == "jpegls_decode" and not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise ValueError  # CharLS would look for seconds for bits beyond the end of what is cut off
     refuse_many_scans(frame)
     array = getattr(imagecodecs, _DECODERS[syntax])(frame)
-    samples = array.shape[2] if array.ndim == 3 else 1
-    if (
-        array.shape[:2] != size[::-1]
-        or samples != header.get("SamplesPerPixel", 1)
-        or array.itemsize > (2 if samples == 1 else 1)
-    ):
+    expected = size[::-1] if samples == 1 else (*size[::-1], samples)
+    if array.shape != expected or array.itemsize > (2 if samples == 1 else 1):
         raise ValueError
     if samples == 3:
         return list(Image.frombytes("RGB", size, array.tobytes()).split())
@@ -282,22 +284,6 @@ def _band(words: bytes, size: tuple[int, int], bits: int) -> Image.Image:
     return Image.frombytes("L", size, words) if bits == 8 else Image.frombytes("I", size, words, "raw", "I;16")
 
 
-def _coded_size(frame: bytes) -> tuple[int, int]:
-    """Return the width and height that a JPEG, JPEG-LS or JPEG 2000 codestream says it has."""
-    if frame.startswith(b"\xff\x4f\xff\x51"):  # ISO/IEC 15444-1, A.5.1: the extent of a grid and where in it it begins
-        right, bottom, left, top = struct.unpack_from(">4I", frame, 8)
-        return right - left, bottom - top
-    at = 2
-    while True:  # ISO/IEC 10918-1, B.1.1 and B.2.2
-        marker, length = struct.unpack_from(">HH", frame, at)
-        if marker == 0xFFF7 or (0xFFC0 <= marker <= 0xFFCF and marker not in {0xFFC4, 0xFFC8, 0xFFCC}):
-            height, width = struct.unpack_from(">HH", frame, at + 5)
-            return width, height
-        if marker >> 8 != 0xFF:
-            raise ValueError
-        at += 1 if marker == 0xFFFF else 2 + length  # a marker may have any number of FF before it
-
-
 def _rgb(bands: list[Image.Image], syntax: UID, header: Dataset) -> Image.Image:
     if header.PhotometricInterpretation == "YBR_FULL" and syntax not in _TO_RGB:
         return Image.merge("YCbCr", bands).convert("RGB")
@@ -312,7 +298,10 @@ def _gray_table(band: Image.Image, syntax: UID, header: Dataset) -> Tensor:
     """Return the 8-bit value of every word that a pixel can be stored as."""
     stored = _stored_values(_words(band), syntax, header)
     is_padding = _is_padding(stored, header)
-    shown = _shown(_modality(stored, header), header, lambda: _present(band) & ~is_padding)
+    values = _modality(stored, header)
+    shown = _shown(values, header, lambda: _present(band) & ~is_padding)
+    if not (values.isfinite().all() and shown.isfinite().all()):
+        raise ValueError
     table = (shown.clamp(0, 1) * 255).round().to(torch.uint8)
     if header.PhotometricInterpretation == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE":
         table = 255 - table
@@ -342,15 +331,25 @@ def _stored_values(words: Tensor, syntax: UID, header: Dataset) -> Tensor:
         lowest = int(header.get("HighBit", bits - 1)) - bits + 1
     if not 0 <= lowest <= header.BitsAllocated - bits:
         raise ValueError
-    values = words >> lowest & (1 << bits) - 1
-    is_signed = header.get("PixelRepresentation") == 1
-    return values - (values >> bits - 1 << bits) if is_signed else values
+    return _signed(words >> lowest & (1 << bits) - 1, header)
+
+
+def _signed(values: Number, header: Dataset) -> Number:
+    """Give values of as many bits as are stored their sign, where the pixels have one."""
+    bits = int(header.BitsStored)
+    return values - (values >> bits - 1 << bits) if header.get("PixelRepresentation") == 1 else values
+
+
+def _as_stored(value: int, header: Dataset) -> int:
+    """Return a number as pixels with its bits hold it: some files write a signed one as unsigned, or the reverse."""
+    bits = int(header.BitsStored)
+    return _signed(value & (1 << bits) - 1, header) if -(1 << bits - 1) <= value < 1 << bits else value
 
 
 def _is_padding(stored: Tensor, header: Dataset) -> Tensor:
     """Tell which stored values fill up what is no image, C.7.5.1.1.2."""
     given = (header.get(f"PixelPadding{name}") for name in ("Value", "RangeLimit"))
-    bounds = [int(value) for value in given if value is not None]
+    bounds = [_as_stored(int(value), header) for value in given if value is not None]
     if not bounds:
         return torch.zeros_like(stored, dtype=torch.bool)
     return (stored >= min(bounds)) & (stored <= max(bounds))
@@ -417,9 +416,11 @@ def _table(dataset: Dataset, name: str) -> tuple[Tensor, int, int]:
     """Return a look-up table, the value that its first entry is for, and the bits that its entries have."""
     entries, first, bits = _numbers(dataset, f"{name}Descriptor")
     entries = entries or 65_536
+    if not 8 <= bits <= 16:
+        raise ValueError
     data = dataset[f"{name}Data"].value
     # Entries of 8 bits may be packed, two to a word.
-    is_packed = isinstance(data, bytes) and len(data) < 2 * entries
+    is_packed = isinstance(data, bytes) and len(data) == entries + entries % 2
     numbers = list(data) if is_packed else _numbers(dataset, f"{name}Data")
     return torch.tensor(numbers[:entries]), first, bits
 

@@ -220,6 +220,20 @@ def test_padding_may_be_negative(syntax: pydicom.uid.UID) -> None:
     assert np.array_equal(pixels_of(data), to_8_bit(values, 0, 1000))
 
 
+@pytest.mark.parametrize(("value", "written"), [(-2000, "<2sHH"), (63_536, "<2sHh")])
+def test_padding_may_be_written_with_the_other_sign(value: int, written: str) -> None:
+    values = radiograph(12).astype(np.int32)
+    expected = to_8_bit(values[1:], values[1:].min(), values[1:].max())
+    values[0] = value
+    data = made(values.astype(np.int16 if value < 0 else np.uint16), bits=16)
+    kind, number = (b"US", 63_536) if value < 0 else (b"SS", -2000)
+    element = b"\x28\0\x20\x01" + struct.pack(written, kind, 2, number)
+    place = data.index(b"\xe0\x7f\x10\0O")
+    pixels = pixels_of(data[:place] + element + data[place:])
+    assert not pixels[0].any()
+    assert np.array_equal(pixels[1:], expected)
+
+
 @pytest.mark.parametrize("padding", [{}, {"PixelPaddingValue": 7}], ids=["image", "nothing but padding"])
 def test_an_image_of_one_value_is_black(padding: dict[str, Any]) -> None:
     assert not pixels_of(made(np.full((3, 4), 7, np.uint16), **padding)).any()
@@ -331,6 +345,29 @@ def test_dicom_without_its_first_bytes_is_named(start: int) -> None:
     assert named == (start == 132)
 
 
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"RescaleSlope": "NaN", "RescaleIntercept": "0"},
+        {"RescaleSlope": "1e308", "RescaleIntercept": "0"},
+        {"RescaleSlope": "1", "RescaleIntercept": "inf"},
+        {"VOILUTSequence": lut(np.arange(256).astype(np.uint16), 0, 0)},
+        {"VOILUTSequence": lut(np.arange(256).astype(np.uint16), 0, 17)},
+    ],
+    ids=str,
+)
+def test_values_that_cannot_be_are_refused(elements: dict[str, Any]) -> None:
+    with pytest.raises(ImageError, match="is broken"):
+        decode(made(radiograph(8), **elements))
+
+
+def test_a_table_that_is_shorter_than_it_says_is_read_as_it_is() -> None:
+    table = lut(np.linspace(0, 65_535, 256).astype(np.uint16), 0, 16)
+    whole = pixels_of(made(radiograph(8), VOILUTSequence=table))
+    table[0].LUTDescriptor = [400, 0, 16]
+    assert np.array_equal(pixels_of(made(radiograph(8), VOILUTSequence=table)), whole)
+
+
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
 def test_a_frame_of_another_size_is_broken(syntax: pydicom.uid.UID) -> None:
     other = frame(np.zeros((900, 900), np.uint16), syntax)
@@ -368,6 +405,53 @@ def scans(count: int) -> bytes:
     return made(radiograph(8), JPEGBaseline8Bit, PixelData=encapsulate([image + b"\xff\xda\0\2" * count]))
 
 
+def of_size(coded: bytes, syntax: pydicom.uid.UID, width: int, height: int) -> bytes:
+    """Return a file whose header says that the coded image has this size."""
+    return made(radiograph(8), syntax, Rows=height, Columns=width, PixelData=encapsulate([coded]))
+
+
+def hidden_header(side: int) -> bytes:
+    """Return a JPEG that libjpeg decodes to side x side pixels.
+
+    Who takes every marker to have a length skips the true header after FF01, and finds another one of 100 x 100.
+    """
+    small = bytes(ENCODERS[JPEGBaseline8Bit](radiograph(8)))
+    start = small.index(b"\xff\xc0")
+    tables, rest = small[:start], small[start : start + 5] + struct.pack(">HH", side, side) + small[start + 9 :]
+    coded = tables + b"\xff\x01" + rest
+    coded += bytes(len(tables) + 2 + 0xFFC0 - len(coded))
+    coded += b"\xff\xc0\0\x0b\x08" + struct.pack(">HH", 100, 100) + b"\1\1\x11\0\xff\xd9"
+    return of_size(coded, JPEGBaseline8Bit, 100, 100)
+
+
+def jpeg_2000(
+    *,
+    samples: int = 1,
+    layers: int = 1,
+    block: int = 4,
+    precinct: int | None = None,
+    tile: int = 5000,
+    late: bool = False,
+) -> bytes:
+    """Return a JPEG 2000 image of 5000 x 5000 pixels and little data; `late`: its coding stands in its tile."""
+    grid = struct.pack(">H8IH", 0, 5000, 5000, 0, 0, tile, tile, 0, 0, samples) + bytes([7, 1, 1]) * samples
+    levels = 5
+    cod = struct.pack(">BBHBBBBBB", precinct is not None, 2, layers, 0, levels, block, block, 0, 1)
+    cod += b"" if precinct is None else bytes([precinct | precinct << 4] * (levels + 1))
+    plain = struct.pack(">BBHBBBBBB", 0, 2, 1, 0, levels, 4, 4, 0, 1)
+    quantised = b"\x40" + bytes([8 << 3]) * (3 * levels + 1)
+
+    def segment(kind: int, content: bytes) -> bytes:
+        return struct.pack(">HH", kind, len(content) + 2) + content
+
+    main = [(0xFF51, grid), (0xFF52, plain if late else cod), (0xFF5C, quantised)]
+    tile_header = segment(0xFF52, cod) if late else b""
+    data = tile_header + b"\xff\x93" + bytes(2000)
+    start = struct.pack(">HHHIBB", 0xFF90, 10, 0, 12 + len(data), 0, 1)
+    coded = b"\xff\x4f" + b"".join(segment(*one) for one in main) + start + data + b"\xff\xd9"
+    return of_size(coded, JPEG2000Lossless, 5000, 5000)
+
+
 def deflated() -> bytes:
     """Return a file of 100 kB that unpacks to 100 MB."""
     head = made(None, DeflatedExplicitVRLittleEndian)
@@ -382,6 +466,13 @@ def deflated() -> bytes:
         pytest.param(nested(1_000_000), ImageError, id="a million sequences in each other"),
         pytest.param(fragments(1_000_000), ImageTooLargeError, id="a million fragments"),
         pytest.param(scans(1_000), ImageTooLargeError, id="a thousand scans"),
+        pytest.param(hidden_header(20_000), ImageError, id="a JPEG header behind a marker without a length"),
+        pytest.param(jpeg_2000(samples=30), ImageError, id="JPEG 2000 of thirty samples a pixel"),
+        pytest.param(jpeg_2000(precinct=1), ImageTooLargeError, id="JPEG 2000 of tiny precincts"),
+        pytest.param(jpeg_2000(precinct=1, late=True), ImageTooLargeError, id="the same, told in the tile"),
+        pytest.param(jpeg_2000(block=0), ImageTooLargeError, id="JPEG 2000 of tiny code-blocks"),
+        pytest.param(jpeg_2000(layers=65_535), ImageTooLargeError, id="JPEG 2000 of 65,535 layers"),
+        pytest.param(jpeg_2000(tile=10), ImageTooLargeError, id="JPEG 2000 of 250,000 tiles"),
         pytest.param(deflated(), UnsupportedImageError, id="unpacks endlessly"),
         pytest.param(
             made(radiograph(8)).replace(b"OB\0\0" + struct.pack("<I", ROWS * COLUMNS), b"OB\0\0\xfe\xff\xff\xff"),
@@ -522,6 +613,11 @@ def test_a_lambda_event_may_bring_dicom(weights: Path) -> None:
     assert (response["statusCode"], json.loads(response["body"])["warnings"]) == (200, [])
 
 
+def replaced(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert old in data
+    return data.replace(old, new)
+
+
 def test_nothing_about_the_patient_is_logged_or_answered(
     client: TestClient, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -532,10 +628,10 @@ def test_nothing_about_the_patient_is_logged_or_answered(
         good,
         made(radiograph(8), Modality=PATIENT),
         made(radiograph(8), StudyDate=PATIENT[:8]),
-        made(radiograph(8), WindowCenter="1", WindowWidth="1").replace(b"IS\x02\x001 ", b"DS\x02\x00Zw"),
+        replaced(made(radiograph(8), WindowCenter="1", WindowWidth="1"), b"DS\x02\x001 ", b"DS\x02\x00Zw"),
         made(radiograph(8), PhotometricInterpretation=PATIENT[:14]),
-        good.replace(b"\x10\0\x10\0PN", b"\x10\0\x10\0??"),
-        good.replace(b"\x28\0\x10\0US", b"\x28\0\x10\0PN"),
+        replaced(good, b"\x10\0\x10\0PN", b"\x10\0\x10\0??"),
+        replaced(good, b"\x28\0\x10\0US", b"\x28\0\x10\0PN"),
         *(good[: len(good) * percent // 100] for percent in range(10, 100, 10)),
         good[: good.index(PATIENT.encode()) + 5],
     ]

@@ -1,0 +1,143 @@
+"""What a compressed image says of itself before anything is decoded, so that a small file cannot take much memory.
+
+A decoder reserves what a codestream's own header asks for, whatever the file around it says. So the markers are read
+strictly: a marker that is not known here could be skipped by a decoder in another way, and hide another header behind
+it.
+"""
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pneumonia.errors import ImageTooLargeError
+
+MAX_TILES = 4096  # of JPEG 2000; each takes some kilobytes from the start
+MAX_PIECES = 200_000  # precincts and code-blocks of JPEG 2000, some hundred bytes each; ordinary images have thousands
+MAX_LAYERS = 1024  # of JPEG 2000, which each code-block is cut into; ordinary images have one to fifty
+
+# ISO/IEC 15444-1, table A.1. After SIZ, these may stand in a header, each with its length.
+_SOC_SIZ, _SOT, _SOD, _EOC, _COD, _COC = b"\xff\x4f\xff\x51", 0xFF90, 0xFF93, 0xFFD9, 0xFF52, 0xFF53
+_SEGMENTS = {_COD, _COC, *(0xFF00 + kind for kind in (0x50, 0x55, 0x57, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F))}
+_SEGMENTS |= {0xFF00 + kind for kind in (0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78)}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size that an image will have.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        samples: values a pixel.
+    """
+
+    width: int
+    height: int
+    samples: int
+
+
+def shape_of(frame: bytes) -> Shape:
+    """Return the shape that a JPEG, JPEG-LS or JPEG 2000 codestream will decode to.
+
+    Raises:
+        ImageTooLargeError: JPEG 2000 in more tiles, precincts, code-blocks or layers than is sensible.
+        ValueError, struct.error: not such a codestream, or none that can be read.
+    """
+    return _jpeg_2000_shape(frame) if frame.startswith(_SOC_SIZ) else _jpeg_shape(frame)
+
+
+def _jpeg_shape(frame: bytes) -> Shape:
+    """Read a JPEG or JPEG-LS header up to the frame's: ISO/IEC 10918-1, B.1.1 and B.2.2."""
+    if not frame.startswith(b"\xff\xd8"):
+        raise ValueError("no start of an image")
+    at = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", frame, at)
+        if marker == 0xFFFF:  # a marker may have any number of FF before it
+            at += 1
+            continue
+        # Below and between are those without a length: a decoder does not skip anything after them.
+        if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD9:
+            raise ValueError("a marker that does not belong in a header")
+        if marker == 0xFFF7 or (marker <= 0xFFCF and marker not in {0xFFC4, 0xFFC8, 0xFFCC}):
+            height, width, samples = struct.unpack_from(">HHB", frame, at + 5)
+            return Shape(width, height, samples)
+        at += 2 + length
+
+
+def _jpeg_2000_shape(frame: bytes) -> Shape:
+    """Read the headers of a JPEG 2000 codestream: ISO/IEC 15444-1, A.5.1, A.6.1 and A.6.2."""
+    length, _, *grid, samples = struct.unpack_from(">HH8IH", frame, 4)
+    right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = grid
+    width, height = right - left, bottom - top
+    if width <= 0 or height <= 0 or not tile_width or not tile_height or not samples:
+        raise ValueError("no pixels")
+    tiles = math.ceil((right - tile_left) / tile_width) * math.ceil((bottom - tile_top) / tile_height)
+    if tiles > MAX_TILES:
+        raise _too_fine()
+    for marker, segment in _jpeg_2000_segments(frame, 4 + length):
+        if marker == _COD:  # how it is coded: style, progression, layers, component transformation, then as below
+            if struct.unpack_from(">H", segment, 2)[0] > MAX_LAYERS:
+                raise _too_fine()
+            _check_pieces(segment[5:], segment[0] & 1 > 0, width, height, samples)
+        elif marker == _COC:  # how one component is coded: its number, style, then as below
+            style = 1 if samples < 257 else 2
+            _check_pieces(segment[style + 1 :], segment[style] & 1 > 0, width, height, samples)
+    return Shape(width, height, samples)
+
+
+def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of each segment of the main header and of the headers of all tile-parts."""
+    start, end = 0, None  # of the tile-part
+    while at + 2 <= len(frame):
+        (marker,) = struct.unpack_from(">H", frame, at)
+        if marker == _EOC and end is None and start:
+            return
+        if marker == _SOT and end is None:
+            start, end = at, struct.unpack_from(">I", frame, at + 6)[0]
+            at += 12
+        elif marker == _SOD and end is not None:
+            if end == 0:  # up to the end of the codestream
+                return
+            if start + end < at + 2:
+                raise ValueError("a tile-part that ends before it begins")
+            at, end = start + end, None
+        elif marker in _SEGMENTS:
+            (length,) = struct.unpack_from(">H", frame, at + 2)
+            yield marker, frame[at + 4 : at + 2 + length]
+            at += 2 + length
+        else:
+            raise ValueError("a marker that does not belong in a header")
+
+
+def _check_pieces(coding: bytes, has_precincts: bool, width: int, height: int, samples: int) -> None:  # noqa: FBT001
+    """See that an image is not cut into too many precincts and code-blocks: tables A.15 and A.18 to A.21, B.6 and B.7.
+
+    Raises:
+        ImageTooLargeError: it is.
+    """
+    levels, *block = coding[0], coding[1] + 2, coding[2] + 2  # a block's width and height, as powers of two
+    precincts = coding[5 : 6 + levels] if has_precincts else bytes([0xFF]) * (levels + 1)
+    if len(precincts) <= levels:
+        raise ValueError("fewer precincts than resolutions")
+    pieces = 0
+    for resolution, sizes in enumerate(precincts):
+        sides = [math.ceil(side / 2 ** (levels - resolution)) for side in (width, height)]
+        powers = [sizes & 15, sizes >> 4]
+        pieces += math.prod(math.ceil(side / 2**power) for side, power in zip(sides, powers, strict=True))
+        halved = 1 if resolution else 0  # but for the smallest, a resolution is three bands of half its size
+        blocks = math.prod(
+            math.ceil(side / 2**halved / 2 ** max(0, min(limit, power - halved)))
+            for side, limit, power in zip(sides, block, powers, strict=True)
+        )
+        pieces += (3 if halved else 1) * blocks
+    if pieces * samples > MAX_PIECES:
+        raise _too_fine()
+
+
+def _too_fine() -> ImageTooLargeError:
+    return ImageTooLargeError(
+        "The JPEG 2000 image is cut into more pieces than are read: export it with tiles and code-blocks of 64 pixels "
+        "or more, and without small precincts."
+    )
