@@ -140,7 +140,7 @@ def refusal(description: str, **sentences: str) -> dict[str, Any]:
     return {"model": Problem, **success(description, **{cause: {"detail": one} for cause, one in sentences.items()})}
 
 
-BROKEN = "The image is broken: it begins well but cannot be decoded to its end."
+BROKEN = "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
 FAULT = refusal("A fault of the server; its log has the details", fault=FAULT_SENTENCE)
 NO_WEIGHTS = (
     "There are no weights: /tmp/model.pth does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the bucket "

@@ -17,15 +17,17 @@ class Detector:
         check: what the training images look like to this very network.
 
     Raises:
-        WeightsError: the check has values that are not finite.
+        WeightsError: the check has values that no fit gives.
     """
 
     def __init__(self, check: InputCheck) -> None:
         self._mean = _array(check.mean, torch.float32)
         self._scale = _array(check.scale, torch.float32)
         self._components = _array(check.components, torch.float16).float().view(-1, FEATURES)
-        if not all(array.isfinite().all() for array in (self._mean, self._scale, self._components)):
-            raise WeightsError("The input check has values that are not finite: promote another model.")
+        is_sound = all(array.isfinite().all() for array in (self._mean, self._scale, self._components))
+        # Longer than 1, a direction would take more from the distance than there is in it, and let anything pass.
+        if not is_sound or (self._scale <= 0).any() or (self._components.norm(dim=1) > 1.01).any():
+            raise WeightsError("The input check has values that no fit gives: promote another model.")
         self._check = check
 
     def unlike(self, layers: Sequence[Tensor], pixels: Tensor) -> list[bool]:
@@ -35,7 +37,7 @@ class Detector:
             layers: what `Network.layers` returns for `pixels`.
             pixels: float32, shape (N, 3, SIZE, SIZE), as `normalize` gives them.
         """
-        is_far = self.distances(pooled(layers)) > self._check.distance
+        is_far = ~(self.distances(pooled(layers)) <= self._check.distance)  # so that NaN is far, too
         return (is_far | (colour(pixels) > self._check.colour)).tolist()
 
     def distances(self, features: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; a file of thousa
 MAX_PIECES = 65_536  # strips or tiles of a TIFF, usually some hundreds; Pillow makes an object of each as it opens it
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
 PREVIEW_SIDE = 1024  # pixels
+MAX_SIDE = 65_535  # pixels, what JPEG and DICOM can have; a heatmap of a longer side would be larger than its image
 MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB
 
 # The elements (0002,0000), (0008,0000), (0008,0005), (0008,0008) and (0008,0016), little endian.
@@ -66,7 +67,7 @@ def decode(data: bytes) -> Image.Image:
             file is told by its preamble and "DICM"; `pneumonia.dicom` reads it.
 
     Raises:
-        ImageTooLargeError: more than MAX_BYTES bytes or MAX_PIXELS pixels.
+        ImageTooLargeError: more than MAX_BYTES bytes, MAX_PIXELS pixels, or MAX_SIDE on one side.
         UnsupportedImageError: an image of another kind.
         ImageError: no image, or a broken one.
     """
@@ -88,6 +89,11 @@ def decode(data: bytes) -> Image.Image:
                     f"The image has {image.width} x {image.height} pixels and at most {MAX_PIXELS:,} are read: "
                     "send a smaller one."
                 )
+            if max(image.size) > MAX_SIDE:
+                raise ImageTooLargeError(
+                    f"The image has {image.width} x {image.height} pixels and at most {MAX_SIDE:,} a side are read: "
+                    "send a smaller one."
+                )
             image.load()
             pixels = _to_8_bit(_upright(image))
             return ImageOps.invert(pixels) if _is_negative(image) else pixels
@@ -98,7 +104,9 @@ def decode(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one.") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken data
-        raise ImageError("The image is broken: it begins well but cannot be decoded to its end.") from error
+        raise ImageError(
+            "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
+        ) from error
 
 
 def warnings_of(data: bytes) -> list[str]:

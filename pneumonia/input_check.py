@@ -25,7 +25,7 @@ class InputCheck:
     Attributes:
         mean: of each feature; float32, little-endian, FEATURES of them, in base64.
         scale: what each deviation from the mean is multiplied by, as `mean`.
-        components: float16, little-endian, rows of FEATURES, MAX_COMPONENTS at most, in base64.
+        components: float16, little-endian, 1 to MAX_COMPONENTS rows of FEATURES, in base64.
         distance: squared Mahalanobis distance, divided by FEATURES, above which an image is unlike the training's.
         colour: mean over the pixels of the brightest channel minus the darkest, 0 to 1, above which it is, too.
     """
@@ -44,7 +44,7 @@ class InputCheck:
         """
         sizes = [len(decoded(text)) for text in (self.mean, self.scale, self.components)]
         rows, rest = divmod(sizes[2], 2 * FEATURES)
-        if sizes[:2] != [4 * FEATURES] * 2 or rest or rows > MAX_COMPONENTS:
+        if sizes[:2] != [4 * FEATURES] * 2 or rest or not 0 < rows <= MAX_COMPONENTS:
             raise ValueError(f"not an input check: its arrays have {sizes} bytes")
         if not all(0 < limit < math.inf for limit in (self.distance, self.colour)):
             raise ValueError(f"not an input check: its limits are {self.distance} and {self.colour}")

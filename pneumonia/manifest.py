@@ -1,5 +1,6 @@
 """The manifest: what a release says about itself, in `manifest.json` beside its weights file."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -169,7 +170,8 @@ def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str
         preprocessing: that of this code.
 
     Raises:
-        WeightsError: the release was made for other classes or preprocessing: its answers would be wrong, silently.
+        WeightsError: its manifest is broken, or the release was made for other classes or preprocessing: its answers
+            would be wrong, silently.
         OSError: the file cannot be read.
     """
     if manifest := manifest_of(weights):
@@ -183,10 +185,28 @@ def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str
 
 
 def manifest_of(weights: Path) -> Manifest | None:
-    """Return the manifest beside a weights file; None where there is none, or where it is of other weights."""
+    """Return the manifest beside a weights file; None where there is none, or where it is of other weights.
+
+    Raises:
+        WeightsError: it is of these weights, and broken: without it they would answer otherwise, silently.
+    """
     path = weights.with_name(MANIFEST_NAME)
     try:
-        manifest = parse(path.read_bytes(), str(path))
-    except (OSError, WeightsError):  # any file may be called so: what is no manifest of ours does not count
+        text = path.read_bytes()
+    except OSError:
         return None
+    try:
+        manifest = parse(text, str(path))
+    except WeightsError:
+        if _digest_in(text) == sha256(weights):
+            raise
+        return None  # any file may be called so: what is no manifest of ours does not count
     return manifest if manifest.sha256 == sha256(weights) else None
+
+
+def _digest_in(text: bytes) -> object:
+    """Return what a text has as `sha256` where it is a JSON object, None where it has none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        content = json.loads(text)
+        return content.get("sha256") if isinstance(content, dict) else None
+    return None

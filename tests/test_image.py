@@ -245,6 +245,12 @@ def test_the_largest_image_is_read_and_one_column_more_is_refused() -> None:
         decode(encoded(Image.new("1", (5_001, 5_000)), "PNG"))
 
 
+def test_a_side_longer_than_any_jpeg_has_is_refused() -> None:
+    assert decode(encoded(Image.new("1", (1, 65_535)), "PNG")).size == (1, 65_535)
+    with pytest.raises(ImageTooLargeError, match=r"1 x 65536 pixels and at most 65,535 a side"):
+        decode(encoded(Image.new("1", (1, 65_536)), "PNG"))
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("width", [6_000, 10_000, 20_000, 2_000_000_000])
 def test_too_many_pixels_are_refused_before_any_is_decoded(width: int) -> None:

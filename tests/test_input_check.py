@@ -3,11 +3,13 @@
 import base64
 import dataclasses
 import json
+import math
 import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -257,6 +259,7 @@ INPUT_CHECK = dataclasses.asdict(a_check(torch.zeros(1, FEATURES)))
         INPUT_CHECK | {"scale": "no base64"},
         INPUT_CHECK | {"scale": "ü"},
         INPUT_CHECK | {"components": "AAAA"},
+        INPUT_CHECK | {"components": ""},
         INPUT_CHECK | {"components": base64.b64encode(bytes(2 * FEATURES * (MAX_COMPONENTS + 1))).decode()},
         INPUT_CHECK | {"distance": 0},
         INPUT_CHECK | {"distance": True},
@@ -274,7 +277,23 @@ def test_broken_check_is_refused(broken: object, weights: Path) -> None:
         parse(json.dumps(content), "here")
 
 
-def test_values_that_are_not_finite_are_refused() -> None:
-    mean = encoded(struct.pack(f"<{FEATURES}f", *[float("nan")] * FEATURES))
-    with pytest.raises(WeightsError, match="input check has values that are not finite"):
-        Detector(dataclasses.replace(a_check(torch.zeros(1, FEATURES)), mean=mean))
+@pytest.mark.parametrize(
+    ("name", "value"), [("mean", math.nan), ("mean", math.inf), ("scale", math.nan), ("scale", 0.0), ("scale", -1.0)]
+)
+def test_values_that_no_fit_gives_are_refused(name: str, value: float) -> None:
+    broken: dict[str, Any] = {name: encoded(struct.pack(f"<{FEATURES}f", *[value] * FEATURES))}
+    with pytest.raises(WeightsError, match="input check has values that no fit gives"):
+        Detector(dataclasses.replace(a_check(torch.zeros(1, FEATURES)), **broken))
+
+
+def test_directions_longer_than_any_fit_gives_are_refused() -> None:
+    with pytest.raises(WeightsError, match="input check has values that no fit gives"):
+        Detector(a_check(torch.ones(1, FEATURES)))
+
+
+@pytest.mark.parametrize("name", ["mean", "scale"])
+def test_a_distance_that_is_no_number_is_far(name: str) -> None:
+    huge: dict[str, Any] = {name: encoded(struct.pack(f"<{FEATURES}f", *[3e38] * FEATURES))}
+    detector = Detector(dataclasses.replace(a_check(torch.zeros(1, FEATURES)), **huge))
+    layers = [torch.ones(1, 256, 2, 2), torch.ones(1, 512, 1, 1)]
+    assert detector.unlike(layers, normalize(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))) == [True]

@@ -97,7 +97,15 @@ def test_manifest_of_other_weights_does_not_count(file: Path) -> None:
     assert manifest_of(file) is None
 
 
-@pytest.mark.parametrize("content", [None, "", "{}"])
+@pytest.mark.parametrize("broken", [{"calibration": None}, {"input_check": []}, {"version": 1}])
+def test_broken_manifest_of_these_weights_is_refused(file: Path, broken: dict[str, object]) -> None:
+    content = dataclasses.asdict(manifest_for(file)) | broken
+    file.with_name(MANIFEST_NAME).write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=r"manifest\.json is not a manifest that can be read .*: promote the model"):
+        manifest_of(file)
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"sha256": "0"}', "[" * 200_000])
 def test_no_manifest_beside_the_weights(file: Path, content: str | None) -> None:
     if content is not None:
         file.with_name(MANIFEST_NAME).write_text(content)
