@@ -22,16 +22,17 @@ help:  ## list the commands
 
 run: .venv/serving  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:PORT, by default 8000
 	@test -f $(MODEL_PATH) || { echo "MODEL_PATH names $(MODEL_PATH), which does not exist: promote a model there." >&2; exit 1; }
-	@MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) $(BIN)/python -m pneumonia.serve --port $(PORT)
+	@MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) exec $(BIN)/python -m pneumonia.serve --port $(PORT)
 
 develop: .venv/development  ## install what training, evaluation and tests need on top of serving
 
 train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs 8"; goes on where it was stopped
-	$(BIN)/python train_model.py --train $(DATA)/train --val $(DATA)/val --test $(DATA)/test --model-dir runs/model \
+	@test -d $(DATA)/train || { echo "DATA names $(DATA), which has no folder train: make train DATA=folder, see docs/tutorial.md." >&2; exit 1; }
+	exec $(BIN)/python train_model.py --train $(DATA)/train --val $(DATA)/val --test $(DATA)/test --model-dir runs/model \
 		--output-data-dir runs/output --checkpoint-dir runs/checkpoints $(ARGUMENTS)
 
-# Threads that wait do not spin: where other work runs beside the tests, spinning makes training ten times slower.
-test slow-test image-test: export OMP_WAIT_POLICY := passive
+# Threads that wait do not spin: where other work runs beside it, spinning makes training ten times slower.
+train test slow-test image-test: export OMP_WAIT_POLICY := passive
 
 test: .venv/development  ## all tests but the slow ones and the image build
 	$(BIN)/python -m pytest -m "not image and not slow"
@@ -57,6 +58,7 @@ format: .venv/development  ## fix what ruff can fix
 	$(BIN)/ruff format .
 
 bench: .venv/development  ## the figures of serving in docs/performance.md; XRAY is a full-size JPEG
+	@test -f $(XRAY) || { echo "XRAY names $(XRAY), which does not exist: make bench XRAY=file." >&2; exit 1; }
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/serving.py $(XRAY)
 

@@ -31,6 +31,7 @@ from pneumonia.manifest import Manifest, Pointer, calibration_in
 from pneumonia.model import CLASSES, check_outputs, load_weights
 
 REPORT_NAME = "training.json"  # what train_model.py writes beside the weights
+GZIP = b"\x1f\x8b"  # what such files begin with
 CHUNK = 1024 * 1024  # bytes read at a time
 # What tarfile and gzip raise on damaged or malicious archives, found by trying.
 DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
@@ -255,6 +256,9 @@ def extract(archive: Path, weights: Path, name: str) -> dict[str, Any]:
             while stream.read(CHUNK):  # gzip's checksum stands at its end, behind the end of the tar
                 pass
     except DAMAGED as error:
+        with archive.open("rb") as file:
+            if file.read(len(GZIP)) != GZIP:
+                raise WeightsError(f"{name} is no tar.gz: name the model.tar.gz that training left.") from error
         raise WeightsError(f"{name} is not a whole tar.gz ({error}): fetch it again or train again.") from error
     if not weights.exists():
         found = ", ".join(map(repr, sorted(names)[:5])) or "nothing"
@@ -425,7 +429,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="promote_model.py",
         description=__doc__.partition("\n")[0],
-        epilog="`promote_model.py SOURCE` is short for `promote_model.py promote SOURCE`.",
+        epilog="`promote_model.py SOURCE` is short for `promote_model.py promote SOURCE`, and takes the options that "
+        "`promote_model.py promote --help` lists.",
     )
     bucket = argparse.ArgumentParser(add_help=False)
     bucket.add_argument("--bucket", default=os.environ.get("MODEL_BUCKET"), help="weights bucket (MODEL_BUCKET)")

@@ -27,7 +27,7 @@ from pneumonia import WEIGHTS_NAME, metrics, plots
 from pneumonia.augment import augment
 from pneumonia.calibration import Calibration
 from pneumonia.data import SPLITS, Channel, Images, fingerprint, load_channel, scan_channels
-from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
+from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, file_sentence, first_line
 from pneumonia.files import replacing, sha256, write_json
 from pneumonia.fitting import fit, input_check_of
 from pneumonia.image import PREPROCESSING, SIZE, normalize
@@ -612,7 +612,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report_failure(str(error))
         return 1
     except OSError as error:
-        report_failure(f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}.")
+        report_failure(file_sentence(error))
         return 1
     except Exception as error:
         report_failure(f"Training ended with {type(error).__name__}: {first_line(error)}")

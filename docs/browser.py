@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
+from pneumonia.errors import file_sentence
+
 PROJECT = Path(__file__).parent.parent
 HOST = "127.0.0.1"
 TIMEOUT = 120_000  # milliseconds: a busy machine takes long to import torch
@@ -136,7 +138,7 @@ def write_pictures(folder: Path, take: Callable[[str], dict[str, bytes]]) -> int
         print(f"The browser fails: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{error.filename} cannot be read or written: {error.strerror or error}.", file=sys.stderr)
+        print(file_sentence(error), file=sys.stderr)
         return 1
     except ScreenshotError as error:
         print(error, file=sys.stderr)

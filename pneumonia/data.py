@@ -232,11 +232,9 @@ def _scan_channel(name: str, root: Path) -> Channel:
     wanted = f"exactly the folders {' and '.join(CLASSES)}"
     if missing := [label for label in CLASSES if label not in folders]:
         found = f"it has {', '.join(folders)}" if folders else "it has no folder at all"
-        raise DataError(f"Channel '{name}' lacks {' and '.join(missing)}: {root} must hold {wanted}, and {found}.")
+        raise DataError(f"{root} lacks {' and '.join(missing)}: it must hold {wanted}, and {found}.")
     if extra := [folder for folder in folders if folder not in CLASSES]:
-        raise DataError(
-            f"Channel '{name}' has more than two classes: {root} must hold {wanted}, remove {', '.join(extra)}."
-        )
+        raise DataError(f"{root} has more than two classes: it must hold {wanted}, remove {', '.join(extra)}.")
     paths: list[Path] = []
     labels: list[int] = []
     for index, label in enumerate(CLASSES):

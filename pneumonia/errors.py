@@ -54,18 +54,35 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
+NO_CREDENTIALS = "without AWS credentials: run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
+
+
+def file_sentence(error: OSError) -> str:
+    """Return what is wrong with a file, in a sentence."""
+    name = error.filename or "A file"
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{name} does not exist: check the name."
+    return f"{name} cannot be read or written: {error.strerror or error}."
+
+
 def exit_status(command: Callable[[], None]) -> int:
-    """Run a command and return its exit status; what a user can mend is told in its sentence, without a traceback."""
+    """Run a command and return its exit status; what a user can mend is told in its sentence, without a traceback.
+
+    Ctrl-C ends it with 130, as shells have it.
+    """
     try:
         command()
         sys.stdout.flush()  # while an error can still be told
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would tell it when it ends
         return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
     except PneumoniaError as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}.", file=sys.stderr)
+        print(file_sentence(error), file=sys.stderr)
         return 1
     return 0

@@ -137,7 +137,9 @@ def table(report: dict[str, Any]) -> str:
     counts = ", ".join(f"{count:,} {label}" for label, count in report["counts"].items())
     lines = [f"{counts}, {report['patients']:,} patients", "", f"{'':<18} {'value':>6}   95% interval"]
     for name, (low, high) in report["intervals"].items():
-        lines.append(f"{_title(name):<18} {report[name]:>6.4f}   {low:.4f} to {high:.4f}")
+        # Where all answers are right, or all wrong, every resample gives the same: that is no certainty.
+        interval = f"{low:.4f} to {high:.4f}" if low < high else "none, as no resample differs"
+        lines.append(f"{_title(name):<18} {report[name]:>6.4f}   {interval}")
     lines += [f"{_title(name):<18} {report[name]:>6.4f}" for name in ("ece", "brier")]
     lines += ["", f"{'true class':<18} " + " ".join(f"{'answer ' + label:>17}" for label in CLASSES)]
     for label, row in report["confusion"].items():

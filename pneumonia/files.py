@@ -23,7 +23,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be written, or the disk is full; `filename` tells where.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except FileNotFoundError as error:
+        error.filename = str(path.parent)  # not the name that would have been made up in it
+        raise
     os.close(descriptor)
     temporary = Path(name)
     try:

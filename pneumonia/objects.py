@@ -12,7 +12,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
 
-from pneumonia.errors import ConfigurationError, ImageTooLargeError, PneumoniaError, first_line
+from pneumonia.errors import NO_CREDENTIALS, ConfigurationError, ImageTooLargeError, PneumoniaError, first_line
 from pneumonia.image import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -180,8 +180,6 @@ def saying(what: str) -> Iterator[None]:
     except ParamValidationError as error:  # a bucket's name that none can have
         raise ObjectError(f"{what}: its address cannot be one.") from error
     except NoCredentialsError as error:
-        raise StorageError(
-            f"{what} without AWS credentials: run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
-        ) from error
+        raise StorageError(f"{what} {NO_CREDENTIALS}") from error
     except BotoCoreError as error:
         raise StorageError(f"{what} ({type(error).__name__}): try again later.") from error

@@ -138,11 +138,12 @@ def draw_command(destination: Path, images: int, size: int, seed: int) -> None:
     held_out = round(0.15 * images)
     counts = {"train": images - 2 * held_out, "val": held_out, "test": held_out}
 
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as temporary:
+    place = destination.resolve()  # a link cannot be replaced by a folder, what it points to can
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:
         whole = Path(temporary) / "drawn"
         draw_dataset(whole, counts, seed, size)
-        whole.replace(destination)
+        whole.replace(place)
     drawn = ", ".join(f"{2 * count} in {split}/" for split, count in counts.items())
     print(f"Drew {2 * images} X-rays to {destination}, half of them with pneumonia: {drawn}.")
     print(f"Next: make train DATA={destination}")

@@ -331,7 +331,7 @@ def test_s3_that_is_down_ends_the_run_and_no_image_is_blamed(
     ("source", "output", "sentence"),
     [
         ("nowhere", "answers.csv", "is not a folder, an s3://bucket/prefix or a manifest"),
-        ("nowhere.csv", "answers.csv", "nowhere.csv cannot be read or written: No such file"),
+        ("nowhere.csv", "answers.csv", "nowhere.csv does not exist: check the name."),
         ("empty", "answers.csv", "empty holds no files"),
         ("images", "answers.json", "ends with neither .csv nor .parquet"),
         ("images", "there.csv", "there.csv is there already and nothing is overwritten"),

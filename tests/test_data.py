@@ -98,22 +98,22 @@ def test_hidden_files_and_folders_are_passed_over(folders: dict[str, Path]) -> N
         ),
         pytest.param(
             lambda root: (root / "train" / "NORMAL").rename(root / "elsewhere"),
-            "^Channel 'train' lacks NORMAL: .* and it has PNEUMONIA",
+            "^.*train lacks NORMAL: .* and it has PNEUMONIA",
             id="missing class",
         ),
         pytest.param(
             lambda root: (root / "train" / "NORMAL").rename(root / "train" / "normal"),
-            "^Channel 'train' lacks NORMAL: .* and it has PNEUMONIA, normal",
+            "^.*train lacks NORMAL: .* and it has PNEUMONIA, normal",
             id="class in lower case",
         ),
         pytest.param(
             lambda root: ((root / "train").rename(root / "elsewhere"), (root / "train").mkdir()),
-            "^Channel 'train' lacks NORMAL and PNEUMONIA: .* it has no folder at all",
+            "^.*train lacks NORMAL and PNEUMONIA: .* it has no folder at all",
             id="empty channel",
         ),
         pytest.param(
             lambda root: (root / "test" / "COVID").mkdir(),
-            r"^Channel 'test' has more than two classes: .* remove COVID\.$",
+            r"^.*test has more than two classes: .* remove COVID\.$",
             id="extra class",
         ),
         pytest.param(

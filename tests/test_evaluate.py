@@ -118,11 +118,14 @@ def test_the_command_prints_a_table(weights: Path, drawn: Path, tmp_path: Path) 
     assert (result.returncode, result.stderr) == (0, "")
     assert sorted(path.name for path in (tmp_path / "evaluation").iterdir()) == FILES
     content = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
-    low, high = content["intervals"]["sensitivity"]
+    low, high = content["intervals"]["auroc"]
+    assert low < high
+    assert content["sensitivity"] == 0
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert lines[0] == f"test: 12 images, model sha256-{sha256(weights)[:12]}"
     assert "6 NORMAL, 6 PNEUMONIA, 12 patients" in lines
-    assert f"sensitivity {content['sensitivity']:.4f} {low:.4f} to {high:.4f}" in lines
+    assert f"auroc {content['auroc']:.4f} {low:.4f} to {high:.4f}".lower() in [line.lower() for line in lines]
+    assert "sensitivity 0.0000 none, as no resample differs" in lines
     assert f"ECE {content['ece']:.4f}" in lines
     assert "NORMAL {NORMAL} {PNEUMONIA}".format(**content["confusion"]["NORMAL"]) in lines
     assert "PNEUMONIA {NORMAL} {PNEUMONIA}".format(**content["confusion"]["PNEUMONIA"]) in lines
@@ -199,7 +202,7 @@ def test_both_classes_are_needed(
 
 def test_missing_weights_are_named(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = failure([str(tmp_path / "none.pth"), str(drawn), "--output", str(tmp_path / "report")], capsys)
-    assert sentence == f"{tmp_path / 'none.pth'} cannot be read or written: No such file or directory.\n"
+    assert sentence == f"{tmp_path / 'none.pth'} does not exist: check the name.\n"
 
 
 def test_broken_weights_are_named(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,12 @@ def test_writes_a_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
+def test_a_missing_folder_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        write(tmp_path / "none" / "file", b"new")
+    assert caught.value.filename == str(tmp_path / "none")
+
+
 def test_replaces_a_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     write(tmp_path / "file", b"old")
     write(tmp_path / "file", b"new")

@@ -225,7 +225,7 @@ def test_archive_without_weights_says_what_it_holds(tmp_path: Path) -> None:
 )
 def test_damaged_archive_is_refused(archive: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(WeightsError, match=r"is not a whole tar\.gz|holds no pneumonia_classifier"):
+    with pytest.raises(WeightsError, match=r"is not a whole tar\.gz|is no tar\.gz|holds no pneumonia_classifier"):
         promote_model.promote_to_folder(str(archive), tmp_path / "released")
     assert not (tmp_path / "released").exists()
 
@@ -255,6 +255,11 @@ def test_weights_that_unpack_to_more_are_refused(tmp_path: Path) -> None:
     path = make_archive(tmp_path / "model.tar.gz", [(member(WEIGHTS_NAME), compressed.getvalue())])
     with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is compressed, as torch\.save never does"):
         promote_model.promote_to_folder(str(path), tmp_path / "released")
+
+
+def test_weights_in_place_of_the_archive_are_named_so(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"is no tar\.gz: name the model\.tar\.gz that training left\.$"):
+        promote_model.promote_to_folder(str(weights), tmp_path / "there")
 
 
 def test_malformed_header_is_refused(tmp_path: Path) -> None:
@@ -316,7 +321,7 @@ def test_report_of_another_kind_of_model_is_refused(tmp_path: Path, report: obje
         (["model.tar.gz"], "The bucket is missing: pass --bucket, or set MODEL_BUCKET, or pass --directory."),
         (
             ["nowhere.tar.gz", "--directory", "d"],
-            "nowhere.tar.gz cannot be read or written: No such file or directory.",
+            "nowhere.tar.gz does not exist: check the name.",
         ),
     ],
 )

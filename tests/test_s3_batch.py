@@ -204,7 +204,7 @@ def test_what_is_not_there_is_told(xrays: str, control: Control, capsys: pytest.
     assert create(xrays, source="s3://no-such-bucket-at-all/xrays") == 1
     assert "s3://no-such-bucket-at-all/xrays cannot be listed: S3 answers NoSuchBucket." in capsys.readouterr().err
     assert create(xrays, source="none.csv") == 1
-    assert "none.csv cannot be read or written: No such file or directory." in capsys.readouterr().err
+    assert "none.csv does not exist: check the name." in capsys.readouterr().err
     assert create(xrays, report="s3://no-such-bucket-at-all/reports") == 1
     assert "The manifest cannot be written to s3://no-such-bucket-at-all/reports/mani" in capsys.readouterr().err
     assert control.requests == []

@@ -152,6 +152,15 @@ def test_command_says_what_it_cannot_draw(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_to_an_empty_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, target in (("link", "empty"), ("dangling", "new")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        assert main([str(tmp_path / name), "--images", "4", "--size", "64"]) == 0
+        assert len(list((tmp_path / target).rglob("*.jpeg"))) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "new", "link", "dangling"}
+
+
 def test_command_needs_only_what_serving_needs(tmp_path: Path) -> None:
     program = """
 import sys

@@ -715,9 +715,7 @@ def truncate(path: Path) -> None:
 
 BAD_DATA = [
     pytest.param(lambda root: shutil.rmtree(root / "val"), "Channel 'val' is missing", id="missing channel"),
-    pytest.param(
-        lambda root: shutil.rmtree(root / "train" / "NORMAL"), "Channel 'train' lacks NORMAL", id="missing class"
-    ),
+    pytest.param(lambda root: shutil.rmtree(root / "train" / "NORMAL"), "train lacks NORMAL", id="missing class"),
     pytest.param(
         lambda root: [
             (root / "test" / "NORMAL").rename(root / "test" / "aside"),

@@ -74,6 +74,16 @@ def test_what_is_missing_is_named_all_at_once() -> None:
     )
 
 
+def test_missing_credentials_are_told_with_what_to_do(tmp_path: Path) -> None:
+    arguments = ("--bucket", "xrays", "--role", ROLE, "--region", "us-east-1")
+    process = run(*arguments, AWS_EC2_METADATA_DISABLED="true", HOME=str(tmp_path))
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1] == (
+        "The job cannot be launched without AWS credentials: "
+        "run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
+    )
+
+
 def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {
         "TRAIN_BUCKET": "b",
