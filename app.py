@@ -421,7 +421,9 @@ class NoStore:
 
         async def send_uncached(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+                headers = MutableHeaders(scope=message)
+                # Files of ours alone have an ETag. They say nothing of anybody, and may be kept where it still holds.
+                headers["Cache-Control"] = "no-cache" if "etag" in headers else "no-store"
             await send(message)
 
         await self._app(scope, receive, send_uncached)

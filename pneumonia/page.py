@@ -50,11 +50,12 @@ def add_page(app: FastAPI) -> None:
     # The model card's pictures, and the figures behind it.
     app.mount("/guide/model-card", StaticFiles(directory=GUIDES / "model-card", check_dir=False), name="model-card")
 
-    @app.get("/", include_in_schema=False)
+    # HEAD as well: FastAPI's get() takes GET alone, and whoever checks links or uptime asks for no body.
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=HEADERS)
 
-    @app.get("/guide/{guide}.md", include_in_schema=False)
+    @app.api_route("/guide/{guide}.md", methods=["GET", "HEAD"], include_in_schema=False)
     def show_guide(guide: Guide) -> HTMLResponse:
         from markdown_it import MarkdownIt  # noqa: PLC0415  # no cold start needs it
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, FilePayload, FloatRect, Locator, Route,
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from docs.browser import browsing, find_chromium, serving
+from docs.browser import TIMEOUT, browsing, find_chromium, serving
 from docs.page.screenshots import XrayPage
 from pneumonia.image import PREPROCESSING
 from pneumonia.manifest import release_of
@@ -40,6 +40,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     with serving(RELEASED_WEIGHTS) as served:
+        httpx2.get(f"{served.address}/health", timeout=TIMEOUT / 1000)  # so that no test waits for it to start
         yield served.address
 
 
@@ -311,3 +312,25 @@ def test_guides_are_only_those_for_readers(address: str) -> None:
     assert httpx2.get(f"{address}/guide/training.md").headers["content-type"].startswith("text/html")
     for path in ("guide/deployment.md", "guide/..%2FREADME.md", "static/../../app.py", "static/%2e%2e/image.py"):
         assert httpx2.get(f"{address}/{path}").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["", "guide/model-card.md", "guide/training.md", "static/page.js"])
+def test_head_answers_as_get_does_without_a_body(address: str, path: str) -> None:
+    got, head = httpx2.get(f"{address}/{path}"), httpx2.head(f"{address}/{path}")
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-type", "content-length", "cache-control"):
+        assert head.headers[name] == got.headers[name]
+
+
+def test_files_are_kept_where_they_have_not_changed_and_answers_never(address: str) -> None:
+    file = httpx2.get(f"{address}/static/page.js")
+    assert file.headers["cache-control"] == "no-cache"
+    again = httpx2.get(f"{address}/static/page.js", headers={"If-None-Match": file.headers["etag"]})
+    assert (again.status_code, again.headers["cache-control"]) == (304, "no-cache")
+    for response in (
+        httpx2.post(f"{address}/predict?preview=true", files={"file": NORMAL}, timeout=60),
+        httpx2.post(f"{address}/predict", files={"file": b"no image"}),
+        httpx2.get(f"{address}/static/no.js"),
+        httpx2.get(f"{address}/guide/training.md"),
+    ):
+        assert response.headers["cache-control"] == "no-store"
