@@ -3,12 +3,18 @@
 Nothing of it is read before somebody asks for it, and it asks no other host for anything.
 """
 
+import re
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 STATIC = Path(__file__).parent / "static"
 GUIDES = Path(__file__).parent.parent / "docs"
@@ -57,9 +63,42 @@ def add_page(app: FastAPI) -> None:
 
     @app.api_route("/guide/{guide}.md", methods=["GET", "HEAD"], include_in_schema=False)
     def show_guide(guide: Guide) -> HTMLResponse:
-        from markdown_it import MarkdownIt  # noqa: PLC0415  # no cold start needs it
-
         text = (GUIDES / f"{guide}.md").read_text(encoding="utf-8")
-        content = MarkdownIt("commonmark").enable("table").render(text)
         title = text.partition("\n")[0].lstrip("# ")
-        return HTMLResponse(GUIDE.format(title=title, content=content), headers=HEADERS)
+        return HTMLResponse(GUIDE.format(title=title, content=_to_html(text)), headers=HEADERS)
+
+
+def _to_html(text: str) -> str:
+    """Return a guide as HTML whose links lead somewhere."""
+    from markdown_it import MarkdownIt  # noqa: PLC0415  # no cold start needs it
+
+    markdown = MarkdownIt("commonmark").enable("table")
+    tokens = markdown.parse(text)
+    for number, token in enumerate(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", _slug(tokens[number + 1].content))
+        if token.type == "inline":
+            _unlink(token.children or [])
+    html: str = markdown.renderer.render(tokens, markdown.options, {})
+    return html
+
+
+def _slug(heading: str) -> str:
+    """Return the fragment that GitHub gives a heading, as the guides' links have it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _unlink(tokens: list["Token"]) -> None:
+    """Leave no more than the text of links to documents that are not served."""
+    hidden = False
+    for token in tokens:
+        if token.type == "link_open":
+            hidden = not _is_served(str(token.attrGet("href")))
+        if token.type in {"link_open", "link_close"}:  # links do not lie in one another
+            token.hidden = hidden
+
+
+def _is_served(address: str) -> bool:
+    url = urlsplit(address)
+    served = url.path in {"", *(f"{guide}.md" for guide in Guide)} or url.path.startswith("model-card/")
+    return bool(url.scheme) or served

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from random import Random
 from typing import Any, Literal
+from urllib.parse import urldefrag
 
 import httpx2
 import pytest
@@ -19,6 +20,7 @@ from docs.page.screenshots import XrayPage
 from pneumonia.image import PREPROCESSING
 from pneumonia.manifest import release_of
 from pneumonia.model import CLASSES
+from pneumonia.page import Guide
 from pneumonia.synthetic import draw_radiograph
 from pneumonia.weights import RELEASED_WEIGHTS
 from tests.images import encoded
@@ -306,6 +308,29 @@ def test_page_runs_nothing_from_elsewhere(address: str) -> None:
     assert "default-src 'none'" in policy
     assert "script-src 'self'" in policy
     assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("guide", list(Guide))
+def test_links_of_the_guides_lead_somewhere(page: XrayPage, address: str, guide: Guide) -> None:
+    page.page.goto(f"{address}/guide/{guide}.md")
+    ids = page.page.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(ids) == len(set(ids)) > 5
+    links = page.page.evaluate("[...document.links].map((link) => link.href)")
+    local = [urldefrag(link) for link in links if link.startswith(address)]
+    assert local
+    for url, fragment in local:
+        response = httpx2.get(url)
+        assert response.status_code == 200, url
+        assert not fragment or f'id="{fragment}"' in response.text, (url, fragment)
+    assert all(link.startswith((address, "https://")) for link in links)
+
+
+def test_links_of_the_guides_to_what_is_not_served_are_text(page: XrayPage, address: str) -> None:
+    page.page.goto(f"{address}/guide/training.md#the-input-check")
+    expect(page.page.get_by_role("heading", name="The input check")).to_be_in_viewport()
+    expect(page.page.get_by_text("README lists its arguments, the model card what came of it")).to_be_visible()
+    expect(page.page.get_by_role("link", name="README")).to_have_count(0)
+    expect(page.page.get_by_role("link", name="the model card").first).to_be_visible()
 
 
 def test_guides_are_only_those_for_readers(address: str) -> None:
