@@ -300,7 +300,7 @@ def create_app(predictor: Predictor) -> FastAPI:
             return Readiness(ready=False, model_version=None, operating_point=None)
         return Readiness(ready=True, model_version=model.version, operating_point=model.calibration.threshold)
 
-    add_page(app)
+    add_page(app, lambda: predictor.model_version)
     for error in STATUS:
         app.add_exception_handler(error, answer_problem)
     app.add_exception_handler(RequestValidationError, answer_invalid)  # type: ignore[arg-type]  # it gets no other

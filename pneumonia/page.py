@@ -4,7 +4,9 @@ Nothing of it is read before somebody asks for it, and it asks no other host for
 """
 
 import re
+from collections.abc import Callable
 from enum import StrEnum
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -24,6 +26,9 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+OTHER_MODEL = (
+    '<p class="warning">The model that answers here is release {version}. This card is about another one.</p>\n    '
+)
 GUIDE = """<!doctype html>
 <html lang="en">
 <head>
@@ -36,7 +41,7 @@ GUIDE = """<!doctype html>
 <body>
   <main id="guide">
     <p><a href="..">Back to the page</a></p>
-    {content}
+    {note}{content}
   </main>
 </body>
 </html>
@@ -50,8 +55,13 @@ class Guide(StrEnum):
     TRAINING = "training"
 
 
-def add_page(app: FastAPI) -> None:
-    """Have an app answer with the page at `/`, and with the guides as HTML."""
+def add_page(app: FastAPI, served_version: Callable[[], str | None]) -> None:
+    """Have an app answer with the page at `/`, and with the guides as HTML.
+
+    Args:
+        app: the app.
+        served_version: tells the release that answers, None while none is loaded.
+    """
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     # The model card's pictures, and the figures behind it.
     app.mount("/guide/model-card", StaticFiles(directory=GUIDES / "model-card", check_dir=False), name="model-card")
@@ -65,7 +75,11 @@ def add_page(app: FastAPI) -> None:
     def show_guide(guide: Guide) -> HTMLResponse:
         text = (GUIDES / f"{guide}.md").read_text(encoding="utf-8")
         title = text.partition("\n")[0].lstrip("# ")
-        return HTMLResponse(GUIDE.format(title=title, content=_to_html(text)), headers=HEADERS)
+        version = served_version()
+        note = ""
+        if guide == Guide.MODEL_CARD and version and version not in text:
+            note = OTHER_MODEL.format(version=escape(version))
+        return HTMLResponse(GUIDE.format(title=title, note=note, content=_to_html(text)), headers=HEADERS)
 
 
 def _to_html(text: str) -> str:

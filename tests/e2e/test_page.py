@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 from urllib.parse import urldefrag
@@ -10,19 +11,23 @@ from urllib.parse import urldefrag
 import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, FloatRect, Locator, Route, expect
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from app import create_app
 from docs.browser import TIMEOUT, browsing, find_chromium, serving
 from docs.page.screenshots import XrayPage
 from pneumonia.image import PREPROCESSING
 from pneumonia.manifest import release_of
 from pneumonia.model import CLASSES
-from pneumonia.page import Guide
+from pneumonia.page import Guide, add_page
+from pneumonia.predictor import Predictor
 from pneumonia.synthetic import draw_radiograph
-from pneumonia.weights import RELEASED_WEIGHTS
+from pneumonia.weights import RELEASED_WEIGHTS, Weights
 from tests.images import encoded
 
 CHROMIUM = find_chromium()
@@ -301,6 +306,26 @@ def test_model_card_is_shown_with_its_pictures(page: XrayPage) -> None:
     expect(pictures.first).to_be_visible()
     for number in range(pictures.count()):
         assert pictures.nth(number).evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+@pytest.mark.parametrize(
+    ("version", "warned"), [(None, False), ("20261125-014742-1d84827c", False), ('<b>"mine"', True)]
+)
+def test_model_card_beside_another_model_says_so(version: str | None, *, warned: bool) -> None:
+    app = FastAPI()
+    add_page(app, lambda: version)
+    client = TestClient(app)
+    card, training = (client.get(f"/guide/{guide}.md").text for guide in (Guide.MODEL_CARD, Guide.TRAINING))
+    assert ("This card is about another one." in card) == warned
+    assert ('<p class="warning">The model that answers here is release &lt;b&gt;&quot;mine&quot;. ' in card) == warned
+    assert "another one" not in training
+
+
+def test_model_card_is_compared_with_the_model_that_answers(weights: Path) -> None:
+    client = TestClient(create_app(Predictor(Weights(weights))))
+    assert "another one" not in client.get("/guide/model-card.md").text
+    version = client.get("/ready?load=1").json()["model_version"]
+    assert f"is release {version}. This card is about another one." in client.get("/guide/model-card.md").text
 
 
 def test_page_runs_nothing_from_elsewhere(address: str) -> None:
