@@ -5,9 +5,8 @@ const WARNINGS = {
   uncertain: "Uncertain: a little more or less would have changed the answer. Have an expert look.",
   not_a_chest_xray: "This does not look like the chest X-rays that the model knows: do not trust the answer.",
   dicom_not_a_chest_radiograph: "By its DICOM header this is no chest radiograph: do not trust the answer.",
-  dicom_not_a_frontal_view: "By its DICOM header this is no frontal view: do not trust the answer.",
-  dicom_not_a_chest_radiograph: "By its header this is not a radiograph of a chest: do not trust the answer.",
-  dicom_not_a_frontal_view: "By its header this is not a frontal view, and the model knows no others.",
+  dicom_not_a_frontal_view:
+    "By its DICOM header this is no frontal view, and the model knows no others: do not trust the answer.",
 };
 const UNREACHABLE = "The server does not answer: see that it runs and that you are online, and try again.";
 // What a gateway in front of the server answers comes without a sentence of ours.

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, o
 NORMAL = encoded(draw_radiograph(Random(0), "NORMAL", 400).resize((500, 400)), "JPEG")
 PNEUMONIA = encoded(draw_radiograph(Random(1), "PNEUMONIA", 400), "PNG")
 TIFF = encoded(draw_radiograph(Random(2), "NORMAL", 300), "TIFF")
+PREDICT = re.compile(r"/predict(\?|$)")
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +170,41 @@ def test_photograph_is_answered_with_a_warning(page: XrayPage) -> None:
     page.choose({"photo": encoded(Image.effect_noise((300, 300), 80).convert("RGB"), "PNG")})
     page.finish()
     expect(page.card("photo").locator(".warnings")).to_contain_text("does not look like the chest X-rays")
+
+
+def test_warnings_of_a_dicom_header_are_told_each_in_a_sentence(page: XrayPage, address: str) -> None:
+    known = ["dicom_not_a_chest_radiograph", "dicom_not_a_frontal_view"]
+    answer = answer_of(address, NORMAL)
+    answers = iter([{**answer, "warnings": known}, {**answer, "warnings": known[1:]}])
+    page.page.route(PREDICT, lambda route: route.fulfill(json=next(answers)))
+    page.choose({"both": NORMAL})
+    page.finish()
+    chest, frontal = page.card("both").get_by_role("list").get_by_role("listitem").all()
+    expect(chest).to_have_text("By its DICOM header this is no chest radiograph: do not trust the answer.")
+    expect(frontal).to_have_text(
+        "By its DICOM header this is no frontal view, and the model knows no others: do not trust the answer."
+    )
+    expect(frontal).not_to_have_css("list-style-type", "none")
+    page.choose({"one": NORMAL})
+    page.finish()
+    expect(page.card("one").get_by_role("list").get_by_role("listitem")).to_have_css("list-style-type", "none")
+
+
+def test_remove_all_keeps_off_the_cards(page: XrayPage) -> None:
+    page.choose({"one": NORMAL, "two": NORMAL})
+    page.finish()
+    button, card = box_of(page.page.get_by_role("button", name="Remove all")), box_of(page.card("one"))
+    assert button["y"] + button["height"] + 8 <= card["y"]
+
+
+def test_guide_has_headings_that_look_like_headings_and_a_warning(page: XrayPage, address: str) -> None:
+    page.page.goto(f"{address}/guide/model-card.md")
+    heading = page.page.get_by_role("heading", name="Data")
+    expect(heading).to_have_css("font-size", "20.8px")
+    expect(heading).to_have_css("margin-top", "32px")
+    quote = page.page.locator("blockquote")
+    expect(quote).to_have_css("background-color", "rgb(255, 243, 214)")
+    expect(quote).to_have_css("margin-left", "0px")
 
 
 def test_broken_file_is_told_beside_it_and_the_others_are_answered(page: XrayPage) -> None:
