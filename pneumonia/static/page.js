@@ -9,6 +9,7 @@ const WARNINGS = {
     "By its DICOM header this is no frontal view, and the model knows no others: do not trust the answer.",
 };
 const UNREACHABLE = "The server does not answer: see that it runs and that you are online, and try again.";
+const FOREIGN = "What answered is not this server: see that the address is right.";
 // What a gateway in front of the server answers comes without a sentence of ours.
 const GATEWAY = {
   413: "The file is too large for this server: save it as a JPEG, or smaller.",
@@ -17,31 +18,52 @@ const GATEWAY = {
   504: "The server took too long: try again.",
 };
 const find = (id) => document.getElementById(id);
-const model = { version: null, operatingPoint: null };
+const operatingPoints = new Map(); // by release: the server may change it, and several servers may have several
+let isLearning = false;
 const waiting = [];
 let running = 0;
 
-/** Ask the server; return what it answers, or throw an Error whose message is a sentence for people. */
-async function ask(address, options) {
+const isText = (value) => typeof value === "string";
+const isNumber = (value) => typeof value === "number";
+const isReadiness = (answer) => isText(answer?.model_version) && isNumber(answer.operating_point);
+const isPrediction = (answer) => isText(answer?.prediction) && isText(answer.model_version) && isNumber(answer.confidence)
+  && isNumber(answer.probabilities?.PNEUMONIA) && Array.isArray(answer.warnings) && answer.warnings.every(isText);
+
+/** Return an Error with a sentence for people, and whether trying again may help. */
+function failure(sentence, mayPass) {
+  return Object.assign(new Error(sentence), { mayPass });
+}
+
+/** Ask the server; return what it answers, which `isOurs` knows by its shape, or throw a failure. */
+async function ask(address, isOurs, options) {
   let response;
   try {
     response = await fetch(address, options);
   } catch {
-    throw new Error(UNREACHABLE);
+    throw failure(UNREACHABLE, true);
   }
   const answer = await response.json().catch(() => null);
-  if (response.ok && answer) return answer;
-  throw new Error(answer?.detail ?? GATEWAY[response.status] ?? `The server answered ${response.status}: try again.`);
+  if (response.ok && isOurs(answer)) return answer;
+  if (response.ok) throw failure(FOREIGN, false);
+  const { status } = response;
+  const mayPass = status === 403 || status === 429 || status >= 500; // the same file gets the same answer otherwise
+  const sentence = isText(answer?.detail) ? answer.detail : GATEWAY[status];
+  throw failure(sentence ?? `The server answered ${status}${mayPass ? ": try again." : "."}`, mayPass);
 }
 
-/** Learn which release answers, and its operating point; this also warms the server up. */
+/** Learn which release answers, and its operating point, once at a time; this also warms the server up. */
 async function learnModel() {
+  if (isLearning) return;
+  isLearning = true;
   try {
-    const answer = await ask("ready?load=1");
-    [model.version, model.operatingPoint] = [answer.model_version, answer.operating_point];
-    find("version").textContent = model.version;
+    const answer = await ask("ready?load=1", isReadiness);
+    operatingPoints.set(answer.model_version, answer.operating_point);
+    find("version").textContent = answer.model_version;
+    for (const xray of xrays) xray.mark();
   } catch (error) {
     find("version").textContent = error.message;
+  } finally {
+    isLearning = false;
   }
 }
 
@@ -55,21 +77,25 @@ class Xray {
   constructor(file) {
     this.file = file;
     this.item = find("result").content.firstElementChild.cloneNode(true);
-    this.needsPreview = false;
     this.done = false;
     this.part("h2").textContent = file.name || "Pasted image";
     this.part("remove").addEventListener("click", () => this.remove());
-    this.part("retry").addEventListener("click", () => this.send());
+    this.part("retry").addEventListener("click", () => this.retry());
     this.part("explain").addEventListener("click", () => this.toggleHeatmap());
     this.part("opacity").querySelector("input").addEventListener("input", (event) => this.fade(event.target.value));
     for (const [button, verb] of [["remove", "Remove"], ["retry", "Try again:"], ["explain", "Heatmap of"]]) {
       this.part(button).setAttribute("aria-label", `${verb} ${this.name}`);
     }
+    this.card.setAttribute("aria-label", this.name);
     find("results").append(this.item);
   }
 
   get name() {
     return this.part("h2").textContent;
+  }
+
+  get card() {
+    return this.item.firstElementChild;
   }
 
   part(name) {
@@ -82,31 +108,38 @@ class Xray {
     this.say(null);
     this.part("state").textContent = "Waiting";
     this.part("state").hidden = false;
-    this.setBusy(true);
+    this.setDone(false);
     waiting.push(this);
     advance();
+  }
+
+  /** Ask once more for what failed. */
+  retry() {
+    this.card.focus(); // the button that had the focus disappears
+    this.send({ explain: this.explain });
   }
 
   async run() {
     try {
       this.part("state").textContent = "Being looked at …";
       if (!this.isShown) await this.showFile();
+      // A browser turns, brightens or blends some files otherwise than the model saw them, plain JPEGs seldom.
+      const needsPreview = !this.hasPreview && (this.explain || !this.isShown || this.file.type !== "image/jpeg");
       const query = new URLSearchParams();
       if (this.explain) query.set("explain", "true");
-      if (this.needsPreview) query.set("preview", "true");
+      if (needsPreview) query.set("preview", "true");
       const form = new FormData();
       form.append("file", this.file, "xray"); // under no name of its own: it may be a patient's
-      this.show(await ask(query.size ? `predict?${query}` : "predict", { method: "POST", body: form }));
+      this.show(await ask(query.size ? `predict?${query}` : "predict", isPrediction, { method: "POST", body: form }));
     } catch (error) {
-      this.say(error.message);
+      this.say(error.message, error.mayPass);
     } finally {
       this.part("state").hidden = true;
-      this.done = true;
-      this.setBusy(false);
+      this.setDone(true);
     }
   }
 
-  /** Show the file itself, where the browser can; the server's preview comes with the answer where it cannot. */
+  /** Show the file itself at once, where the browser can; the server's preview may come with the answer. */
   async showFile() {
     const picture = this.part("xray");
     picture.src = this.url = URL.createObjectURL(this.file);
@@ -114,7 +147,6 @@ class Xray {
       await picture.decode();
       this.reveal();
     } catch {
-      this.needsPreview = true;
       picture.removeAttribute("src");
       this.forget();
     }
@@ -122,22 +154,24 @@ class Xray {
 
   reveal() {
     this.isShown = true;
-    this.needsPreview = false;
     this.part("xray").alt = `X-ray ${this.name}`;
     this.part("xray").hidden = false;
     this.part("none").hidden = true;
   }
 
   show(answer) {
+    this.answer = answer;
     if (answer.preview) {
       this.part("xray").src = `data:image/jpeg;base64,${answer.preview}`;
+      this.hasPreview = true;
+      this.forget();
       this.reveal();
     }
-    if (answer.model_version !== model.version) learnModel().then(() => this.mark(answer));
+    if (!operatingPoints.has(answer.model_version)) learnModel();
     this.part("class").textContent = answer.prediction;
     this.part("class").className = `class ${answer.prediction}`;
     this.part("confidence").textContent = `confidence ${percent(answer.confidence)}`;
-    this.mark(answer);
+    this.mark();
     this.part("said").hidden = false;
     this.part("warnings").replaceChildren(...answer.warnings.map((warning) => {
       const line = document.createElement("li");
@@ -149,20 +183,23 @@ class Xray {
     if (answer.heatmap) this.showHeatmap(answer.heatmap);
   }
 
-  /** Draw the probability of pneumonia as a bar, with the operating point on it. */
-  mark(answer) {
-    const probability = answer.probabilities.PNEUMONIA;
+  /** Draw the probability of pneumonia as a bar, with the operating point of the release that answered, if known. */
+  mark() {
+    if (!this.answer) return;
+    const probability = this.answer.probabilities.PNEUMONIA;
     this.part("fill").style.width = `${100 * probability}%`;
-    const point = model.operatingPoint;
-    this.part("point").hidden = point === null;
-    if (point !== null) this.part("point").style.left = `${100 * point}%`;
-    const text = `Probability of pneumonia ${percent(probability)}`
-      + (point === null ? "." : `; from the operating point, ${percent(point)}, on the answer is PNEUMONIA.`);
+    const point = operatingPoints.get(this.answer.model_version);
+    const isKnown = point !== undefined;
+    this.part("point").hidden = !isKnown;
+    if (isKnown) this.part("point").style.left = `${100 * point}%`;
+    const text = `Probability of pneumonia ${percent(probability)}.`
+      + (isKnown ? ` From ${percent(point)} on, the mark, the answer is PNEUMONIA.` : "");
     this.part("bar").setAttribute("aria-label", text);
     this.part("legend").textContent = text;
   }
 
   toggleHeatmap() {
+    if (!this.done) return;
     const shown = this.part("explain").getAttribute("aria-pressed") === "true";
     if (!this.part("heatmap").src) this.send({ explain: true });
     else this.setHeatmap(!shown);
@@ -183,16 +220,17 @@ class Xray {
     this.part("heatmap").style.opacity = value / 100;
   }
 
-  /** Say what is wrong, beside the file; null takes it back. */
-  say(sentence) {
+  /** Say what is wrong, beside the file, and offer to try again where that may help; null takes it back. */
+  say(sentence, mayPass = false) {
     this.part("error").textContent = sentence ?? "";
     this.part("error").hidden = sentence === null;
-    this.part("retry").hidden = sentence === null;
+    this.part("retry").hidden = !mayPass;
   }
 
-  setBusy(busy) {
-    this.item.firstElementChild.setAttribute("aria-busy", String(busy));
-    this.part("explain").disabled = busy;
+  setDone(done) {
+    this.done = done;
+    this.card.setAttribute("aria-busy", String(!done));
+    this.part("explain").setAttribute("aria-disabled", String(!done)); // `disabled` would take the focus from it
     tell();
   }
 
@@ -244,7 +282,12 @@ find("files").addEventListener("change", (event) => {
   event.target.value = ""; // so that the same file can be chosen again
 });
 find("clear").addEventListener("click", () => {
-  for (const xray of [...xrays]) xray.remove();
+  waiting.length = 0;
+  for (const xray of xrays) xray.forget();
+  xrays.clear();
+  find("results").replaceChildren();
+  find("files").focus(); // once, not for each card: it has the browser lay out the page anew
+  tell();
 });
 document.addEventListener("paste", (event) => take(event.clipboardData.files));
 document.addEventListener("dragover", (event) => {

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, o
 NORMAL = encoded(draw_radiograph(Random(0), "NORMAL", 400).resize((500, 400)), "JPEG")
 PNEUMONIA = encoded(draw_radiograph(Random(1), "PNEUMONIA", 400), "PNG")
 TIFF = encoded(draw_radiograph(Random(2), "NORMAL", 300), "TIFF")
-PREDICT = re.compile(r"/predict(\?|$)")
+PREDICT, READY = re.compile(r"/predict(\?|$)"), re.compile(r"/ready\?load=1$")
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_card_shows_what_the_api_answers(page: XrayPage, address: str, content: 
     suspicion = answer["probabilities"]["PNEUMONIA"]
     threshold = release_of(RELEASED_WEIGHTS, CLASSES, PREPROCESSING).calibration.threshold
     bar = card.get_by_role("img", name=re.compile("Probability of pneumonia"))
-    assert f"{100 * suspicion:.1f}%; from the operating point, {100 * threshold:.1f}%" in (
-        bar.get_attribute("aria-label") or ""
-    )
+    sentence = f"{100 * suspicion:.1f}%. From {100 * threshold:.1f}% on, the mark, the answer is PNEUMONIA."
+    assert bar.get_attribute("aria-label") == f"Probability of pneumonia {sentence}"
+    expect(card.locator(".legend")).to_have_text(f"Probability of pneumonia {sentence}")
     box, fill, point = (box_of(place) for place in (bar, card.locator(".fill"), card.locator(".point")))
     assert fill["width"] == pytest.approx(box["width"] * suspicion, abs=2)
     assert point["x"] + 1.5 - box["x"] == pytest.approx(box["width"] * threshold, abs=2)
@@ -133,6 +133,49 @@ def test_file_that_the_browser_cannot_show_is_shown_as_the_server_sees_it(page: 
     expect(picture).to_be_visible()
     assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [300, 300]
     page.explain("xray.tif")
+
+
+ORIENTATION = Image.Exif()
+ORIENTATION[0x0112] = 6
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+SIZE = "image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])"
+# The brightest of the pixels as they are shown.
+BRIGHTEST = """image => image.decode().then(() => {
+    const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
+    canvas.drawImage(image, 0, 0);
+    return canvas.getImageData(0, 0, image.naturalWidth, image.naturalHeight).data
+        .reduce((most, value, index) => index % 4 === 3 ? most : Math.max(most, value), 0);
+})"""
+
+
+def test_file_that_the_browser_shows_otherwise_is_shown_as_the_model_saw_it(page: XrayPage) -> None:
+    image = draw_radiograph(Random(0), "NORMAL", 300).resize((300, 200))
+    page.choose(
+        {
+            "turned.webp": encoded(image, "WEBP", exif=ORIENTATION),
+            "12-bit.png": encoded(image.convert("I").point(lambda value: value * 16).convert("I;16"), "PNG"),
+        }
+    )
+    page.finish()
+    turned, dark = (page.card(name).locator("img.xray") for name in ("turned.webp", "12-bit.png"))
+    expect(turned).to_have_attribute("src", re.compile("^data:"))
+    assert turned.evaluate(SIZE) == [200, 300]
+    assert dark.evaluate(BRIGHTEST) > 100
+
+
+def test_jpeg_is_shown_as_the_model_saw_it_once_the_heatmap_lies_over_it(page: XrayPage) -> None:
+    asked: list[str] = []
+    page.page.on("request", lambda request: asked.append(request.url) if "/predict" in request.url else None)
+    image = draw_radiograph(Random(0), "NORMAL", 300).resize((300, 200))
+    page.choose({"turned.jpg": encoded(image, "JPEG", xmp=XMP)})
+    page.finish()
+    picture = page.card("turned.jpg").locator("img.xray")
+    expect(picture).to_have_attribute("src", re.compile("^blob:"))
+    page.explain("turned.jpg")
+    expect(picture).to_have_attribute("src", re.compile("^data:"))
+    assert picture.evaluate(SIZE) == page.card("turned.jpg").locator("img.heatmap").evaluate(SIZE) == [200, 300]
+    assert [url.partition("/predict")[2] for url in asked] == ["", "?explain=true&preview=true"]
 
 
 def test_dicom_is_shown_and_answered(page: XrayPage, address: str) -> None:
@@ -236,6 +279,8 @@ def test_twenty_at_once_are_answered_each_and_two_at_a_time(page: XrayPage, addr
     assert 1 <= most <= 2
     page.page.get_by_role("button", name="Remove all").click()
     expect(page.page.get_by_role("article")).to_have_count(0)
+    expect(page.page.locator("#files")).to_be_focused()
+    expect(page.page.get_by_role("status")).to_have_text("")
 
 
 def test_server_that_is_down_is_told_and_asked_again_on_request(browser: Browser) -> None:
@@ -251,19 +296,109 @@ def test_server_that_is_down_is_told_and_asked_again_on_request(browser: Browser
         page.page.close()
 
 
-def test_answer_without_a_sentence_of_ours_is_explained_and_trying_again_helps(page: XrayPage) -> None:
-    def refuse(route: Route) -> None:
-        route.fulfill(status=413, body="<html>Request Too Long</html>")
+def hold(page: XrayPage, address: re.Pattern[str]) -> list[Route]:
+    """Hold back what the page asks from now on; the list gets it."""
+    held: list[Route] = []
 
-    page.page.route("**/predict", refuse)  # as Lambda's gateway does, before the app sees it
+    def keep(route: Route) -> None:
+        held.append(route)
+
+    page.page.route(address, keep)
+    return held
+
+
+def first(page: XrayPage, held: list[Route]) -> Route:
+    """Wait until the page has asked what is held back, and return it."""
+    while not held:
+        page.page.wait_for_timeout(20)
+    return held[0]
+
+
+@pytest.mark.parametrize("status", [403, 429, 500, 503, 504])
+def test_trying_again_is_offered_where_it_may_help(page: XrayPage, status: int) -> None:
+    page.page.route(PREDICT, lambda route: route.fulfill(status=status, body="<html>Not now</html>"))
+    page.choose({"other": NORMAL, "xray": NORMAL})
+    page.finish()
+    card, progress = page.card("xray"), page.page.get_by_role("status")
+    page.page.unroute(PREDICT)
+    held = hold(page, PREDICT)
+    expect(progress).to_have_text("2 of 2 done")
+    card.get_by_role("button", name="Try again").press("Enter")
+    expect(card).to_be_focused()
+    expect(progress).to_have_text("1 of 2 done")
+    first(page, held).continue_()
+    expect(card.locator(".class")).to_be_visible()
+    expect(card.get_by_role("alert")).to_be_hidden()
+    expect(progress).to_have_text("2 of 2 done")
+    expect(card).to_be_focused()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (400, '{"detail": "The image is broken."}', "The image is broken."),
+        # As Lambda's gateway does, before the app sees it.
+        (413, "<html>Request Too Long</html>", "too large for this server"),
+        (415, '{"detail": "GIF files are not read."}', "GIF files are not read."),
+        (422, '{"detail": [{"loc": ["body"], "msg": "Field required"}]}', "The server answered 422."),
+        (404, "Not here", "The server answered 404."),
+        (200, "<html>Welcome</html>", "What answered is not this server: see that the address is right."),
+        (200, '{"hello": "world"}', "What answered is not this server: see that the address is right."),
+        (200, '{"prediction": "NORMAL", "warnings": [1]}', "What answered is not this server"),
+    ],
+)
+def test_trying_again_is_not_offered_where_it_cannot_help(
+    page: XrayPage, status: int, body: str, sentence: str
+) -> None:
+    page.page.route(PREDICT, lambda route: route.fulfill(status=status, body=body))
+    page.choose({"xray": NORMAL})
+    page.finish()
+    alert = page.card("xray").get_by_role("alert")
+    expect(alert).to_contain_text(sentence)
+    expect(alert).not_to_contain_text("try again")
+    expect(page.card("xray").get_by_role("button", name="Try again")).to_be_hidden()
+
+
+def test_trying_again_asks_for_the_heatmap_that_failed(page: XrayPage) -> None:
     page.choose({"xray": NORMAL})
     page.finish()
     card = page.card("xray")
-    expect(card.get_by_role("alert")).to_contain_text("too large for this server")
-    page.page.unroute("**/predict")
+    held = hold(page, PREDICT)
+    button = card.get_by_role("button", name="Heatmap of")
+    button.press("Enter")
+    expect(button).to_have_attribute("aria-disabled", "true")
+    expect(button).to_be_focused()
+    button.press("Enter")  # nothing comes of it while the first is under way
+    first(page, held).fulfill(status=503, body="")
+    page.finish()
+    assert len(held) == 1
+    page.page.unroute(PREDICT)
     card.get_by_role("button", name="Try again").click()
-    expect(card.locator(".class")).to_be_visible()
-    expect(card.get_by_role("alert")).to_be_hidden()
+    card.locator("img.heatmap").wait_for()
+
+
+def test_operating_point_is_drawn_where_it_is_that_of_the_answer(page: XrayPage, address: str) -> None:
+    answer = answer_of(address, PNEUMONIA)
+    asked = hold(page, READY)
+    page.page.route(PREDICT, lambda route: route.fulfill(json={**answer, "model_version": "other"}))
+    page.choose({"one": PNEUMONIA, "two": PNEUMONIA})
+    page.finish()
+    ready = first(page, asked)
+    assert len(asked) == 1  # at once, however many answers
+    for name in ("one", "two"):
+        expect(page.card(name).locator(".point")).to_be_hidden()
+        expect(page.card(name).locator(".legend")).not_to_contain_text("From")
+    ready.fulfill(json={"ready": True, "model_version": "other", "operating_point": 0.25})
+    for name in ("one", "two"):
+        expect(page.card(name).locator(".legend")).to_contain_text("From 25.0% on, the mark, the answer is PNEUMONIA.")
+        expect(page.card(name).locator(".point")).to_be_visible()
+    expect(page.page.locator("#version")).to_have_text("other")
+    page.page.unroute(PREDICT)
+    page.choose({"three": PNEUMONIA})
+    page.finish()
+    expect(page.card("three").locator(".legend")).not_to_contain_text("25.0%")  # what was known before is still known
+    expect(page.card("three").locator(".point")).to_be_visible()
+    assert len(asked) == 1
 
 
 def test_no_file_name_leaves_the_browser(page: XrayPage) -> None:
@@ -290,10 +425,14 @@ def test_keyboard_is_enough(page: XrayPage) -> None:
     chooser.value.set_files(FilePayload(name="xray", mimeType="", buffer=NORMAL))
     page.finish()
     keyboard.press("Tab")
-    expect(page.card("xray").get_by_role("button", name="Heatmap of")).to_be_focused()
+    expect(page.page.get_by_role("main").get_by_role("link", name="model card")).to_be_focused()
+    keyboard.press("Tab")
+    heatmap = page.card("xray").get_by_role("button", name="Heatmap of")
+    expect(heatmap).to_be_focused()
     keyboard.press("Enter")
     page.card("xray").locator("img.heatmap").wait_for()
     page.finish()
+    expect(heatmap).to_be_focused()
     slider = page.card("xray").get_by_role("slider")
     slider.focus()
     keyboard.press("ArrowLeft")
@@ -336,7 +475,7 @@ def test_phone_shows_all_of_it_and_always_the_disclaimer(browser: Browser, addre
 
 
 def test_model_card_is_shown_with_its_pictures(page: XrayPage) -> None:
-    page.page.get_by_role("link", name="Model card").click()
+    page.page.get_by_role("contentinfo").get_by_role("link", name="Model card").click()
     expect(page.page.get_by_role("heading", name="Model card")).to_be_visible()
     pictures = page.page.locator("img")
     expect(pictures.first).to_be_visible()
