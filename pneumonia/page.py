@@ -77,7 +77,7 @@ def add_page(app: FastAPI, served_version: Callable[[], str | None]) -> None:
         title = text.partition("\n")[0].lstrip("# ")
         version = served_version()
         note = ""
-        if guide == Guide.MODEL_CARD and version and version not in text:
+        if guide == Guide.MODEL_CARD and version and f"Release `{version}`" not in text:
             note = OTHER_MODEL.format(version=escape(version))
         return HTMLResponse(GUIDE.format(title=title, note=note, content=_to_html(text)), headers=HEADERS)
 

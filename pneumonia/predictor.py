@@ -96,7 +96,7 @@ class Explanation(Prediction):
         default=None,
         metadata={
             "description": "With `preview=true`: the image as it was understood, upright, as a JPEG in base64 of at "
-            f"most {PREVIEW_SIDE} pixels a side. For files that a browser does not show."
+            f"most {PREVIEW_SIDE} pixels a side. For files that a browser does not show, or shows otherwise."
         },
     )
 
