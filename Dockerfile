@@ -22,11 +22,11 @@ ENV MALLOC_ARENA_MAX=1
 # pneumonia/s3_batch.py answers S3 Batch Operations.
 # tests/test_dockerfile.py holds this.
 COPY app.py promote_model.py ./
-COPY pneumonia/__init__.py pneumonia/calibration.py pneumonia/coldstart.py pneumonia/detector.py pneumonia/dicom.py \
-     pneumonia/errors.py pneumonia/files.py pneumonia/fused.py pneumonia/heatmap.py pneumonia/image.py \
-     pneumonia/input_check.py pneumonia/manifest.py pneumonia/model.py pneumonia/objects.py pneumonia/page.py \
-     pneumonia/predictor.py pneumonia/s3.py pneumonia/s3_batch.py pneumonia/store.py pneumonia/telemetry.py \
-     pneumonia/weights.py ./pneumonia/
+COPY pneumonia/__init__.py pneumonia/calibration.py pneumonia/codestream.py pneumonia/coldstart.py \
+     pneumonia/detector.py pneumonia/dicom.py pneumonia/errors.py pneumonia/files.py pneumonia/fused.py \
+     pneumonia/heatmap.py pneumonia/image.py pneumonia/input_check.py pneumonia/manifest.py pneumonia/model.py \
+     pneumonia/objects.py pneumonia/page.py pneumonia/predictor.py pneumonia/s3.py pneumonia/s3_batch.py \
+     pneumonia/store.py pneumonia/telemetry.py pneumonia/weights.py ./pneumonia/
 
 # What a browser is shown: the page, and the guides that it links to.
 COPY pneumonia/static ./pneumonia/static/

@@ -30,6 +30,7 @@ SHIPPED = (
     "pneumonia/__init__.py",
     "pneumonia/augment.py",
     "pneumonia/calibration.py",
+    "pneumonia/codestream.py",
     "pneumonia/data.py",
     "pneumonia/detector.py",
     "pneumonia/dicom.py",

@@ -66,19 +66,13 @@ def file_sentence(error: OSError) -> str:
 
 
 def exit_status(command: Callable[[], None]) -> int:
-    """Run a command and return its exit status; what a user can mend is told in its sentence, without a traceback.
-
-    Ctrl-C ends it with 130, as shells have it.
-    """
+    """Run a command and return its exit status; what a user can mend is told in its sentence, without a traceback."""
     try:
         command()
         sys.stdout.flush()  # while an error can still be told
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would tell it when it ends
         return 1
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
     except PneumoniaError as error:
         print(error, file=sys.stderr)
         return 1
