@@ -308,7 +308,7 @@ def test_its_handler_shows_the_page_and_the_model_card(image: Image, tmp: Path) 
 
     assert page["body"] == (STATIC / "index.html").read_text()
     assert style["body"] == (STATIC / "page.css").read_text()
-    assert "<h1>Model card</h1>" in card["body"]
+    assert '<h1 id="model-card">Model card</h1>' in card["body"]
     assert base64.b64decode(picture["body"]) == (GUIDES / "model-card/learning_curves.png").read_bytes()
 
 
