@@ -42,7 +42,7 @@ def shape_of(frame: bytes) -> Shape:
 
     Raises:
         ImageTooLargeError: JPEG 2000 in more tiles, precincts, code-blocks or layers than is sensible.
-        ValueError, struct.error: not such a codestream, or none that can be read.
+        ValueError, IndexError, struct.error: not such a codestream, or one that ends in its header.
     """
     return _jpeg_2000_shape(frame) if frame.startswith(_SOC_SIZ) else _jpeg_shape(frame)
 

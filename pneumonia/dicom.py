@@ -331,19 +331,20 @@ def _stored_values(words: Tensor, syntax: UID, header: Dataset) -> Tensor:
         lowest = int(header.get("HighBit", bits - 1)) - bits + 1
     if not 0 <= lowest <= header.BitsAllocated - bits:
         raise ValueError
-    return _signed(words >> lowest & (1 << bits) - 1, header)
+    return _held(words >> lowest, header)
 
 
-def _signed(values: Number, header: Dataset) -> Number:
-    """Give values of as many bits as are stored their sign, where the pixels have one."""
+def _held(values: Number, header: Dataset) -> Number:
+    """Return what the lowest bits of integers mean, as many as are stored, with the sign that pixels have."""
     bits = int(header.BitsStored)
+    values = values & (1 << bits) - 1
     return values - (values >> bits - 1 << bits) if header.get("PixelRepresentation") == 1 else values
 
 
 def _as_stored(value: int, header: Dataset) -> int:
     """Return a number as pixels with its bits hold it: some files write a signed one as unsigned, or the reverse."""
     bits = int(header.BitsStored)
-    return _signed(value & (1 << bits) - 1, header) if -(1 << bits - 1) <= value < 1 << bits else value
+    return _held(value, header) if -(1 << bits - 1) <= value < 1 << bits else value
 
 
 def _is_padding(stored: Tensor, header: Dataset) -> Tensor:

@@ -124,7 +124,7 @@ def test_the_command_prints_a_table(weights: Path, drawn: Path, tmp_path: Path) 
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert lines[0] == f"test: 12 images, model sha256-{sha256(weights)[:12]}"
     assert "6 NORMAL, 6 PNEUMONIA, 12 patients" in lines
-    assert f"auroc {content['auroc']:.4f} {low:.4f} to {high:.4f}".lower() in [line.lower() for line in lines]
+    assert f"AUROC {content['auroc']:.4f} {low:.4f} to {high:.4f}" in lines
     assert "sensitivity 0.0000 none, as no resample differs" in lines
     assert f"ECE {content['ece']:.4f}" in lines
     assert "NORMAL {NORMAL} {PNEUMONIA}".format(**content["confusion"]["NORMAL"]) in lines
