@@ -145,6 +145,8 @@ def table(report: dict[str, Any]) -> str:
     for label, row in report["confusion"].items():
         lines.append(f"{label:<18} " + " ".join(f"{row[answer]:>17,}" for answer in CLASSES))
     lines += ["", f"The answer is PNEUMONIA from P(PNEUMONIA) {report['threshold']:.4f} on."]
+    if report["calibration"] == dataclasses.asdict(Calibration()):
+        lines.append("That is not calibrated: no manifest with a calibration of these weights lies beside them.")
     doubt = report["doubt"]
     if doubt["accuracy_uncertain"] is not None and doubt["accuracy_certain"] is not None:
         lines.append(

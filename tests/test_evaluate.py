@@ -130,6 +130,7 @@ def test_the_command_prints_a_table(weights: Path, drawn: Path, tmp_path: Path) 
     assert "NORMAL {NORMAL} {PNEUMONIA}".format(**content["confusion"]["NORMAL"]) in lines
     assert "PNEUMONIA {NORMAL} {PNEUMONIA}".format(**content["confusion"]["PNEUMONIA"]) in lines
     assert "The answer is PNEUMONIA from P(PNEUMONIA) 0.5000 on." in lines
+    assert "That is not calibrated: no manifest with a calibration of these weights lies beside them." in lines
     assert "warning" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
 
@@ -139,10 +140,12 @@ def test_the_table_tells_what_the_warnings_are_worth(
 ) -> None:
     assert main([str(release), str(drawn), "--output", str(tmp_path)]) == 0
     doubt = json.loads((tmp_path / "evaluation.json").read_text())["doubt"]
+    printed = capsys.readouterr().out
+    assert "not calibrated" not in printed
     assert (
         f"50.0% of the answers carry a warning: {doubt['accuracy_uncertain']:.1%} of them are right, and "
         f"{doubt['accuracy_certain']:.1%} of the others."
-    ) in capsys.readouterr().out
+    ) in printed
 
 
 def test_an_earlier_report_is_replaced_and_the_fingerprint_is_the_images(
