@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
+from pneumonia import augment as augmentation
 from pneumonia.augment import augment
 from pneumonia.data import SPLITS, scan_channels, split_by_patient
 from pneumonia.files import write_json
@@ -39,15 +41,10 @@ FIGURES = (
 )
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """Stand in for `augment` without varying anything."""
-    return functional.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
-
-
-def mirrored(images: Tensor, size: int) -> Tensor:
+def mirrored(images: Tensor, size: int, share: float) -> Tensor:
     """Stand in for `augment`, mirroring half of the images besides."""
     is_mirrored = torch.rand(len(images), 1, 1, 1).to(images.device) < 0.5
-    return augment(torch.where(is_mirrored, images.flip(-1), images), size)
+    return augment(torch.where(is_mirrored, images.flip(-1), images), size, share)
 
 
 def balanced_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -57,15 +54,27 @@ def balanced_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits, labels, weight, label_smoothing=train_model.LABEL_SMOOTHING)
 
 
-def set_constant(name: str, value: object) -> Callable[[], None]:
-    """Return what changes one of train_model.py's names for this process."""
-    return lambda: setattr(train_model, name, value)
+def set_constant(name: str, value: object, module: ModuleType = train_model) -> Callable[[], None]:
+    """Return what changes one of a module's names for this process."""
+    return lambda: setattr(module, name, value)
+
+
+def without(step: str) -> Callable[[], None]:
+    """Return what leaves out one of the steps that vary images."""
+    return set_constant(step, lambda images, _: images, augmentation)
 
 
 VARIANTS: dict[str, Callable[[], None]] = {
     "recipe": lambda: None,
     "from scratch": set_constant("build_network", lambda _: build_network("none")),
-    "not augmented": set_constant("augment", resized),
+    "no image varied": set_constant("VARIED_SHARE", 0.0),
+    "every image varied": set_constant("VARIED_SHARE", 1.0),
+    "not moved": without("_move"),
+    "not exposed": without("_expose"),
+    "not sharpened": without("_sharpen"),
+    "no noise": without("_add_noise"),
+    "not compressed": without("_compress"),
+    "not covered": without("_cover_border"),
     "mirrored": set_constant("augment", mirrored),
     "class-balanced loss": set_constant("training_loss", balanced_loss),
     "batch norm not re-estimated": set_constant("reestimate_batch_norm", lambda *_: None),

@@ -1,8 +1,8 @@
 """Varying the training images, a batch at a time on the device: no Python runs per image.
 
 Each step imitates what differs between hospitals, machines and files rather than between lungs: where the patient
-stands, how the image was exposed, how sharp it is, how it was compressed, and what lies at its borders. Images are
-never mirrored: the heart lies on the left.
+stands, how the image was exposed, how sharp and how noisy it is, how it was compressed, and what lies at its borders.
+Images are never mirrored: the heart lies on the left.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-DRAWS = 23  # random numbers an image, drawn at once; `_Draws` fails where they do not suffice
+DRAWS = 25  # random numbers an image, drawn at once; `_Draws` fails where they do not suffice
 # The luminance table of ITU-T T.81 (1992), annex K.1, from which JPEG encoders scale theirs.
 _JPEG_TABLE = torch.tensor(
     [
@@ -47,26 +47,28 @@ class _Draws:
         return next(self._uniform) < share
 
 
-def augment(images: Tensor, size: int) -> Tensor:
+def augment(images: Tensor, size: int, share: float = 1.0) -> Tensor:
     """Vary each image in its own way.
 
     Args:
         images: uint8, shape (N, C, H, W).
         size: height and width of the result in pixels, a multiple of 8.
+        share: of the images, by chance, that are varied; the others are only resized.
 
     Returns:
         float32 of shape (N, C, size, size), in [0, 255].
     """
     draws = _Draws(len(images), images.device)
-    varied = images.float() / 255
+    resized = images.float() / 255
     if images.shape[-1] != size:
-        varied = functional.interpolate(varied, (size, size), mode="bilinear", antialias=True)
-    varied = _move(varied, draws)
+        resized = functional.interpolate(resized, (size, size), mode="bilinear", antialias=True)
+    varied = _move(resized, draws)
     varied = _expose(varied, draws)
     varied = _sharpen(varied, draws)
+    varied = _add_noise(varied, draws)
     varied = _compress(varied, draws)
     varied = _cover_border(varied, draws)
-    return varied * 255
+    return torch.where(draws.chance(share), varied, resized) * 255
 
 
 def _move(images: Tensor, draws: _Draws) -> Tensor:
@@ -99,6 +101,13 @@ def _sharpen(images: Tensor, draws: _Draws) -> Tensor:
     blurred = functional.pad(images, (2, 2, 2, 2), mode="replicate")  # zeros would draw a frame around the image
     blurred = functional.conv2d(functional.conv2d(blurred, kernel, groups=channels), kernel.mT, groups=channels)
     return (images + draws.between(-1, 1) * (images - blurred)).clamp(0, 1)
+
+
+def _add_noise(images: Tensor, draws: _Draws) -> Tensor:
+    """Add Gaussian noise of up to 12 gray levels, the same to all channels."""
+    deviation = draws.between(0, 12 / 255)
+    noise = torch.randn_like(images[:, :1])  # drawn on the device: a batch's noise would be megabytes to copy
+    return (images + deviation * noise).clamp(0, 1)
 
 
 def _compress(images: Tensor, draws: _Draws) -> Tensor:

@@ -24,8 +24,7 @@ UNCERTAIN_SHARE = 0.1  # of the validation images: those nearest to the operatin
 COMPONENTS = 32  # directions in which training images differ by more than equally in all
 COLOUR = 0.15  # a sepia scan has 0.1, most photographs more than 0.2
 MARGIN = 1.7  # times the distance that 99% of the varied validation images keep
-NOISE = 12.0  # of 255 gray levels, the strongest that training images are varied with
-TINT = 0.2  # the most that one channel of them is darkened by
+TINT = 0.2  # the most that one channel of a training image is darkened by
 SEED = 0
 TEMPERATURES = torch.logspace(-1, 1, 401, dtype=torch.float64)
 
@@ -158,12 +157,10 @@ def fit_input_check(train: Tensor, validation: Tensor, colours: Tensor) -> Input
 
 
 def _depict_otherwise(images: Tensor) -> Tensor:
-    """Vary images as in training, and in noise and tint, which one machine's images have not; float32, 3 channels."""
+    """Vary images as in training, and in tint, which radiographs on file have not; float32, 3 channels."""
     varied = augment(images, SIZE)
-    count = len(images)
-    noise = torch.randn(varied.shape).to(images.device) * (torch.rand(count, 1, 1, 1) * NOISE).to(images.device)
-    tint = 1 - (torch.rand(count, 3, 1, 1) * TINT).to(images.device)
-    return ((varied + noise) * tint).clamp(0, 255)
+    tint = 1 - (torch.rand(len(images), 3, 1, 1) * TINT).to(images.device)
+    return varied * tint
 
 
 def _encoded(array: Tensor) -> str:

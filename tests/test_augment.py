@@ -11,6 +11,7 @@ from torchvision.transforms import InterpolationMode, functional
 from pneumonia.augment import (
     _JPEG_TABLE,
     DRAWS,
+    _add_noise,
     _compress,
     _cosines,
     _cover_border,
@@ -120,15 +121,23 @@ def test_images_of_the_size_asked_for_are_not_resized() -> None:
     torch.manual_seed(5)
     draws = _Draws(1, torch.device("cpu"))
     steps = _move(pixels / 255, draws)
-    for step in (_expose, _sharpen, _compress, _cover_border):
+    for step in (_expose, _sharpen, _add_noise, _compress, _cover_border):
         steps = step(steps, draws)
     assert torch.equal(whole, steps * 255)
 
 
+def test_a_share_of_the_images_is_varied_and_the_others_are_as_they_are() -> None:
+    pixels = functional.pil_to_tensor(radiograph(64)).expand(400, 1, 64, 64)
+    unchanged = (augment(pixels, 64, share=0.3) - pixels).abs().amax((1, 2, 3)) < 1e-4
+    assert 0.6 < unchanged.float().mean() < 0.8
+    assert torch.allclose(augment(pixels[:8], 64, share=0), pixels[:8].float(), atol=1e-4)
+
+
 def test_every_random_number_that_is_drawn_is_used() -> None:
     draws, images = Chosen(*[0.5] * DRAWS), torch.zeros(1, 1, 64, 64)
-    for step in (_move, _expose, _sharpen, _compress, _cover_border):
+    for step in (_move, _expose, _sharpen, _add_noise, _compress, _cover_border):
         images = step(images, draws)
+    draws.chance(0.5)
     assert not list(draws.left)
 
 
@@ -255,6 +264,25 @@ def test_a_point_is_blurred_to_a_gaussian_or_sharpened_by_as_much() -> None:
     sharpened = _sharpen(image, Chosen(1))[0, 0, 8, 6:11] - 0.5
     assert sharpened.tolist() == pytest.approx([-row[0], -row[1], 0.2 - row[2], -row[3], -row[4]], abs=1e-6)
     assert torch.equal(_sharpen(image, Chosen(0.5)), image)
+
+
+# Noise
+
+
+@pytest.mark.parametrize(("fraction", "levels"), [(0, 0), (0.5, 6), (1, 12)])
+def test_noise_has_the_deviation_drawn_and_no_colour(fraction: float, levels: float) -> None:
+    image = torch.full((1, 3, 200, 200), 0.5)
+    noise = _add_noise(image, Chosen(fraction)) - image
+    assert noise.std().item() * 255 == pytest.approx(levels, rel=0.02)
+    assert noise.mean().item() == pytest.approx(0, abs=1e-3)
+    assert torch.equal(noise[:, 0], noise[:, 1])
+    assert torch.equal(noise[:, 0], noise[:, 2])
+
+
+def test_noise_leaves_no_value_beyond_black_and_white() -> None:
+    noisy = _add_noise(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).expand(1, 1, 50, 2), Chosen(1))
+    assert noisy.min() == 0
+    assert noisy.max() == 1
 
 
 # Compression
