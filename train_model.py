@@ -39,7 +39,7 @@ from pneumonia.processes import Processes, joined
 Item = TypeVar("Item")
 CHECKPOINT_NAME = "checkpoint.pth"
 # The recipe; docs/model-card.md says what it was chosen by.
-VARIED_SHARE = 0.5  # of the training images; the others are seen as they are
+RETAKEN_SHARE = 0.5  # of the images, varied as if they had been taken otherwise
 SMALL_SIZE, SMALL_SHARE = 128, 2 / 3  # the first two thirds of the epochs see small images: a third of the work
 PRETRAINED_RATE = 0.4  # of the learning rate, for layers that have learned already
 LABEL_SMOOTHING = 0.05
@@ -406,7 +406,7 @@ def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: in
     run.model.train()
     total, count = torch.tensor(0.0), 0
     for images, labels in batches:
-        inputs = normalize(augment(images, size, VARIED_SHARE)).contiguous(memory_format=torch.channels_last)
+        inputs = normalize(augment(images, size, RETAKEN_SHARE)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(labels.device.type, precision, enabled=precision is not torch.float32):
             logits = run.parallel(inputs)
         loss = training_loss(logits.float(), labels)

@@ -41,10 +41,15 @@ FIGURES = (
 )
 
 
-def mirrored(images: Tensor, size: int, share: float) -> Tensor:
+def resized(images: Tensor, size: int, _: float) -> Tensor:
+    """Stand in for `augment` without varying anything."""
+    return functional.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+
+
+def mirrored(images: Tensor, size: int, retaken: float) -> Tensor:
     """Stand in for `augment`, mirroring half of the images besides."""
     is_mirrored = torch.rand(len(images), 1, 1, 1).to(images.device) < 0.5
-    return augment(torch.where(is_mirrored, images.flip(-1), images), size, share)
+    return augment(torch.where(is_mirrored, images.flip(-1), images), size, retaken)
 
 
 def balanced_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -67,8 +72,9 @@ def without(step: str) -> Callable[[], None]:
 VARIANTS: dict[str, Callable[[], None]] = {
     "recipe": lambda: None,
     "from scratch": set_constant("build_network", lambda _: build_network("none")),
-    "no image varied": set_constant("VARIED_SHARE", 0.0),
-    "every image varied": set_constant("VARIED_SHARE", 1.0),
+    "not varied": set_constant("augment", resized),
+    "none retaken": set_constant("RETAKEN_SHARE", 0.0),
+    "all retaken": set_constant("RETAKEN_SHARE", 1.0),
     "not moved": without("_move"),
     "not exposed": without("_expose"),
     "not sharpened": without("_sharpen"),

@@ -47,13 +47,14 @@ class _Draws:
         return next(self._uniform) < share
 
 
-def augment(images: Tensor, size: int, share: float = 1.0) -> Tensor:
+def augment(images: Tensor, size: int, retaken: float = 1.0) -> Tensor:
     """Vary each image in its own way.
 
     Args:
         images: uint8, shape (N, C, H, W).
         size: height and width of the result in pixels, a multiple of 8.
-        share: of the images, by chance, that are varied; the others are only resized.
+        retaken: share of the images, by chance, that look as if they had been taken otherwise; all look as if they had
+            been stored otherwise.
 
     Returns:
         float32 of shape (N, C, size, size), in [0, 255].
@@ -62,13 +63,13 @@ def augment(images: Tensor, size: int, share: float = 1.0) -> Tensor:
     resized = images.float() / 255
     if images.shape[-1] != size:
         resized = functional.interpolate(resized, (size, size), mode="bilinear", antialias=True)
-    varied = _move(resized, draws)
-    varied = _expose(varied, draws)
-    varied = _sharpen(varied, draws)
-    varied = _add_noise(varied, draws)
-    varied = _compress(varied, draws)
-    varied = _cover_border(varied, draws)
-    return torch.where(draws.chance(share), varied, resized) * 255
+    varied = torch.where(draws.chance(retaken), _retake(resized, draws), resized)
+    return _compress(_sharpen(varied, draws), draws) * 255
+
+
+def _retake(images: Tensor, draws: _Draws) -> Tensor:
+    """Vary what depends on where and how an image was taken."""
+    return _cover_border(_add_noise(_expose(_move(images, draws), draws), draws), draws)
 
 
 def _move(images: Tensor, draws: _Draws) -> Tensor:
@@ -92,6 +93,28 @@ def _expose(images: Tensor, draws: _Draws) -> Tensor:
     return ((exposed - mean) * contrast + mean + brightness).clamp(0, 1)
 
 
+def _add_noise(images: Tensor, draws: _Draws) -> Tensor:
+    """Add Gaussian noise of up to 8 gray levels, the same to all channels."""
+    deviation = draws.between(0, 8 / 255)
+    noise = torch.randn_like(images[:, :1])  # drawn on the device: a batch's noise would be megabytes to copy
+    return (images + deviation * noise).clamp(0, 1)
+
+
+def _cover_border(images: Tensor, draws: _Draws) -> Tensor:
+    """Cover two rectangles on the border, where labels, cables and collimators lie, with one gray each."""
+    size = images.shape[-1]
+    place = (torch.arange(size, device=images.device) + 0.5) / size * 2 - 1  # -1 to 1
+    for _ in range(2):
+        along, edge = draws.between(-1, 1), draws.between(-1, 1).sign()
+        lies_across = draws.chance(0.5)
+        x, y = torch.where(lies_across, along, edge), torch.where(lies_across, edge, along)
+        # A rectangle centred on the border shows half of itself: at most a fifth of the image's depth.
+        width, height = draws.between(0, 0.4), draws.between(0, 0.4)
+        inside = ((place - x).abs() < width) & ((place.view(-1, 1) - y).abs() < height)
+        images = torch.where(inside, draws.between(0, 1), images)
+    return images
+
+
 def _sharpen(images: Tensor, draws: _Draws) -> Tensor:
     """Blur or sharpen: take away all of an image's fine detail, or add as much again."""
     channels = images.shape[1]
@@ -101,13 +124,6 @@ def _sharpen(images: Tensor, draws: _Draws) -> Tensor:
     blurred = functional.pad(images, (2, 2, 2, 2), mode="replicate")  # zeros would draw a frame around the image
     blurred = functional.conv2d(functional.conv2d(blurred, kernel, groups=channels), kernel.mT, groups=channels)
     return (images + draws.between(-1, 1) * (images - blurred)).clamp(0, 1)
-
-
-def _add_noise(images: Tensor, draws: _Draws) -> Tensor:
-    """Add Gaussian noise of up to 12 gray levels, the same to all channels."""
-    deviation = draws.between(0, 12 / 255)
-    noise = torch.randn_like(images[:, :1])  # drawn on the device: a batch's noise would be megabytes to copy
-    return (images + deviation * noise).clamp(0, 1)
 
 
 def _compress(images: Tensor, draws: _Draws) -> Tensor:
@@ -130,18 +146,3 @@ def _cosines(device: torch.device) -> Tensor:
     basis = torch.cos((2 * position + 1) * position[:, None] * math.pi / 16) / 2
     basis[0] /= math.sqrt(2)
     return basis
-
-
-def _cover_border(images: Tensor, draws: _Draws) -> Tensor:
-    """Cover two rectangles on the border, where labels, cables and collimators lie, with one gray each."""
-    size = images.shape[-1]
-    place = (torch.arange(size, device=images.device) + 0.5) / size * 2 - 1  # -1 to 1
-    for _ in range(2):
-        along, edge = draws.between(-1, 1), draws.between(-1, 1).sign()
-        lies_across = draws.chance(0.5)
-        x, y = torch.where(lies_across, along, edge), torch.where(lies_across, edge, along)
-        # A rectangle centred on the border shows half of itself: at most a fifth of the image's depth.
-        width, height = draws.between(0, 0.4), draws.between(0, 0.4)
-        inside = ((place - x).abs() < width) & ((place.view(-1, 1) - y).abs() < height)
-        images = torch.where(inside, draws.between(0, 1), images)
-    return images
