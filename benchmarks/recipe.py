@@ -46,6 +46,12 @@ def resized(images: Tensor, size: int, _: float) -> Tensor:
     return functional.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
 
 
+def half_untouched(images: Tensor, size: int, _: float) -> Tensor:
+    """Stand in for `augment`, leaving half of the images wholly as they are."""
+    is_varied = torch.rand(len(images), 1, 1, 1).to(images.device) < 0.5
+    return torch.where(is_varied, augment(images, size), resized(images, size, 0))
+
+
 def mirrored(images: Tensor, size: int, retaken: float) -> Tensor:
     """Stand in for `augment`, mirroring half of the images besides."""
     is_mirrored = torch.rand(len(images), 1, 1, 1).to(images.device) < 0.5
@@ -73,6 +79,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "recipe": lambda: None,
     "from scratch": set_constant("build_network", lambda _: build_network("none")),
     "not varied": set_constant("augment", resized),
+    "half untouched": set_constant("augment", half_untouched),
     "none retaken": set_constant("RETAKEN_SHARE", 0.0),
     "all retaken": set_constant("RETAKEN_SHARE", 1.0),
     "not moved": without("_move"),
