@@ -8,21 +8,20 @@ Markdown table, and writes JSON where --output says.
 import argparse
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia import metrics
-from pneumonia.evaluate import Model, load_model, scan_folder
+from pneumonia.data import Images
+from pneumonia.evaluate import Model, load_model, probabilities_of, scan_folder
 from pneumonia.files import write_json
 from pneumonia.image import decode, resize
-from pneumonia.model import logits_of
 
 FIGURES = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
 
@@ -112,14 +111,10 @@ DEPICTIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def figures_of(model: Model, pixels: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return a model's figures on images (N, 1, H, W) of labels (N,)."""
-    probabilities = model.calibration.probabilities(logits_of(model.network, pixels, 32))[:, 1]
-    answers = probabilities >= model.calibration.threshold
-    sensitivity = float(answers[labels == 1].float().mean())
-    specificity = float((~answers[labels == 0]).float().mean())
-    balanced = (sensitivity + specificity) / 2
-    return dict(zip(FIGURES, (metrics.auroc(probabilities, labels), balanced, sensitivity, specificity), strict=True))
+def figures_of(model: Model, images: Images, patients: Sequence[str]) -> dict[str, float]:
+    """Return a model's figures on images, as evaluation has them."""
+    summary = metrics.summarize(probabilities_of(model, images, 32), images.labels, model.calibration, patients)
+    return {name: summary[name] for name in FIGURES}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -141,13 +136,13 @@ def main() -> None:
     args = parser.parse_args()
     models = [load_model(path) for path in args.weights]
     channel = scan_folder(args.folder)
-    images = [decode(path.read_bytes()).convert("L") for path in channel.paths]
+    decoded = [decode(path.read_bytes()).convert("L") for path in channel.paths]
     labels = torch.tensor(channel.labels)
-    report: dict[str, Any] = {"folder": channel.name, "images": len(images), "releases": {}}
+    report: dict[str, Any] = {"folder": channel.name, "images": len(decoded), "releases": {}}
     for depiction, depict in DEPICTIONS.items():
-        pixels = torch.stack([resize(depict(image))[:1] for image in images])
+        images = Images(torch.stack([resize(depict(image))[:1] for image in decoded]), labels, digests=[])
         for model in models:
-            report["releases"].setdefault(model.version, {})[depiction] = figures_of(model, pixels, labels)
+            report["releases"].setdefault(model.version, {})[depiction] = figures_of(model, images, channel.patients())
     if args.output:
         write_json(args.output, report)
     print(table(report))

@@ -69,7 +69,10 @@ def augment(images: Tensor, size: int, retaken: float = 1.0) -> Tensor:
 
 def _retake(images: Tensor, draws: _Draws) -> Tensor:
     """Vary what depends on where and how an image was taken."""
-    return _cover_border(_add_noise(_expose(_move(images, draws), draws), draws), draws)
+    retaken = _move(images, draws)
+    retaken = _expose(retaken, draws)
+    retaken = _add_noise(retaken, draws)
+    return _cover_border(retaken, draws)
 
 
 def _move(images: Tensor, draws: _Draws) -> Tensor:
