@@ -4,7 +4,8 @@
 patient in two of them. A run validates on one fold, tests on the next and trains on the others; run i of every variant
 takes fold and seed i. Each run is train_model.py in a process of its own, with one part of the recipe taken away or
 one added. The script writes DIR/recipe.json after every run, does not repeat runs that it finds there, and prints a
-Markdown table of mean and standard deviation over the runs.
+Markdown table of mean and standard deviation over the runs. DIR/answers gets each run's answers to its validation and
+test images, for benchmarks/operating_point.py.
 
 With `--hold-out 'NORMAL2-*'` the files of such names are neither trained nor validated on, but are the test, together
 with the test fold's images of the other class: how a model does on images of another collection.
@@ -28,9 +29,10 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
+from pneumonia import WEIGHTS_NAME, evaluate
 from pneumonia import augment as augmentation
 from pneumonia.augment import augment
-from pneumonia.data import SPLITS, scan_channels, split_by_patient
+from pneumonia.data import SPLITS, load_channel, scan_channels, split_by_patient
 from pneumonia.files import write_json
 from pneumonia.model import CLASSES
 from pneumonia.pretrained import build_network
@@ -130,8 +132,20 @@ def run(variant: str, number: int, args: argparse.Namespace) -> dict[str, float]
         settings = ["--weights", args.weights, "--epochs", str(args.epochs), "--seed", str(number)]
         command = [sys.executable, __file__, "--variant", variant, *channels, *places, *settings]
         subprocess.run(command, check=True, stdout=sys.stderr)
+        for split in ("val", "test"):
+            file = args.output / "answers" / f"{variant.replace(' ', '-')}-{number}-{split}.csv"
+            write_answers(root / "model" / WEIGHTS_NAME, root / "data" / split, file)
         report = json.loads((root / "model" / "training.json").read_text())
     return {name: report["metrics"][name] for name in FIGURES}
+
+
+def write_answers(weights: Path, folder: Path, file: Path) -> None:
+    """Write what a bare network answers to a folder's images, as `python -m pneumonia.evaluate` does."""
+    model, channel = evaluate.load_model(weights), evaluate.scan_folder(folder)
+    images = load_channel(channel, 2, lambda results, _: results)
+    probabilities = evaluate.probabilities_of(model, images, 64)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    evaluate.write_predictions(evaluate.Answers(channel, images, probabilities), model.calibration, file)
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:

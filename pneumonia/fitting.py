@@ -40,7 +40,7 @@ def fit(logits: Tensor, labels: Tensor) -> Calibration:
     pneumonia = labels == 1
     temperature = _fit_temperature(odds, pneumonia)
     odds = odds / temperature
-    threshold = _fit_threshold(odds, pneumonia)
+    threshold = at_sensitivity(odds, pneumonia, SENSITIVITY)
     distance = (odds - threshold).abs().quantile(UNCERTAIN_SHARE)
     low, middle, high = torch.stack([threshold - distance, threshold, threshold + distance]).sigmoid().tolist()
     return Calibration(temperature, middle, low, high)
@@ -62,10 +62,16 @@ def _fit_temperature(odds: Tensor, pneumonia: Tensor) -> float:
     return float(TEMPERATURES[losses.sum(1).argmin()])
 
 
-def _fit_threshold(odds: Tensor, pneumonia: Tensor) -> Tensor:
-    """Return the log-odds from which on SENSITIVITY of the pneumonias lie, half-way to the next image below."""
+def at_sensitivity(odds: Tensor, pneumonia: Tensor, sensitivity: float) -> Tensor:
+    """Return the log-odds from which on a share of the pneumonias lie, half-way to the next image below.
+
+    Args:
+        odds: log-odds of PNEUMONIA, shape (N,).
+        pneumonia: bool, shape (N,), at least one True.
+        sensitivity: the share, above 0.
+    """
     falling = odds[pneumonia].sort(descending=True).values
-    lowest = falling[math.ceil(SENSITIVITY * len(falling)) - 1]
+    lowest = falling[math.ceil(sensitivity * len(falling)) - 1]
     below = odds[odds < lowest]
     # Half-way, so that the last digit of a probability decides nothing; where no image is below, one is made up.
     return (lowest + (below.max() if len(below) else lowest - 1)) / 2

@@ -1,0 +1,123 @@
+"""Which rule for the operating point serves best on images of another collection.
+
+`python benchmarks/operating_point.py DIR` reads the answers that `benchmarks/recipe.py --output DIR` kept. Each rule
+chooses an operating point on a run's validation images, and is judged on the same run's test images. The script prints
+a Markdown table of mean and standard deviation over the runs, and writes JSON where --output says.
+"""
+
+import argparse
+import csv
+import functools
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from pneumonia.files import write_json
+from pneumonia.fitting import at_sensitivity
+
+FIGURES = ("balanced_accuracy", "sensitivity", "specificity")
+
+
+def larger_output(odds: Tensor, _: Tensor) -> Tensor:
+    """Return even odds, whatever the images."""
+    return torch.zeros_like(odds[0])
+
+
+def most_balanced_accuracy(odds: Tensor, pneumonia: Tensor) -> Tensor:
+    """Return the log-odds, between two images, at which balanced accuracy is highest; of several the middle one."""
+    ascending, order = odds.sort()
+    is_pneumonia = pneumonia[order]
+    missed = is_pneumonia.cumsum(0)[:-1] / is_pneumonia.sum()
+    right = (~is_pneumonia).cumsum(0)[:-1] / (~is_pneumonia).sum()
+    best = torch.isclose(right - missed, (right - missed).max()).nonzero()
+    place = int(best[len(best) // 2])
+    return ascending[place : place + 2].mean()
+
+
+def even_logistic(odds: Tensor, pneumonia: Tensor) -> Tensor:
+    """Return where a logistic curve of the log-odds, both classes weighing alike, says that neither is likelier."""
+    coefficients = torch.tensor([1.0, 0.0], dtype=odds.dtype, requires_grad=True)
+    weights = torch.where(pneumonia, 0.5 / pneumonia.sum(), 0.5 / (~pneumonia).sum())
+    optimizer = torch.optim.LBFGS([coefficients], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        curve = odds * coefficients[0] + coefficients[1]
+        value = functional.binary_cross_entropy_with_logits(curve, pneumonia.to(odds), weights, reduction="sum")
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    slope, offset = coefficients.detach()
+    return -offset / slope
+
+
+RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "the larger output": larger_output,
+    "most balanced accuracy": most_balanced_accuracy,
+    "even in a logistic curve": even_logistic,
+    **{
+        f"{share:.0%} sensitivity": functools.partial(at_sensitivity, sensitivity=share)
+        for share in (0.99, 0.98, 0.97, 0.96, 0.95, 0.94)
+    },
+}
+
+
+def read(path: Path) -> tuple[Tensor, Tensor]:
+    """Return log-odds of PNEUMONIA, float64, and whether it is one, bool, each of shape (N,)."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    probabilities = torch.tensor([float(row["probability"]) for row in rows], dtype=torch.float64)
+    return probabilities.logit(eps=1e-9), torch.tensor([row["label"] == "PNEUMONIA" for row in rows])
+
+
+def judge(threshold: Tensor, odds: Tensor, pneumonia: Tensor) -> tuple[float, float, float]:
+    """Return FIGURES of the answers at a threshold."""
+    found = odds >= threshold
+    sensitivity = found[pneumonia].double().mean().item()
+    specificity = (~found)[~pneumonia].double().mean().item()
+    return (sensitivity + specificity) / 2, sensitivity, specificity
+
+
+def table(results: dict[str, dict[str, list[float]]]) -> str:
+    """Return mean and standard deviation of every rule's runs as a Markdown table."""
+    lines = ["| rule | " + " | ".join(FIGURES) + " |", "|---" * (1 + len(FIGURES)) + "|"]
+    for rule, figures in results.items():
+        cells = []
+        for values in figures.values():
+            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.4f}{spread}")
+        lines.append(f"| {rule} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Judge every rule on every run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what benchmarks/recipe.py wrote")
+    parser.add_argument("--variant", default="recipe", metavar="NAME", help="whose runs (%(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="gets the figures as JSON")
+    args = parser.parse_args(argv)
+    files = sorted((args.folder / "answers").glob(f"{args.variant.replace(' ', '-')}-[0-9]*-val.csv"))
+    if not files:
+        parser.error(f"{args.folder / 'answers'} has no answers of {args.variant!r}: run benchmarks/recipe.py first")
+    results: dict[str, dict[str, list[float]]] = {rule: {name: [] for name in FIGURES} for rule in RULES}
+    for file in files:
+        validation, test = read(file), read(file.with_name(file.name.replace("-val.csv", "-test.csv")))
+        for rule, choose in RULES.items():
+            for name, value in zip(FIGURES, judge(choose(*validation), *test), strict=True):
+                results[rule][name].append(value)
+    print(table(results))
+    if args.output:
+        write_json(args.output, {"variant": args.variant, "runs": len(files), "results": results})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
