@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.files import write_json
@@ -40,28 +39,9 @@ def most_balanced_accuracy(odds: Tensor, pneumonia: Tensor) -> Tensor:
     return ascending[place : place + 2].mean()
 
 
-def even_logistic(odds: Tensor, pneumonia: Tensor) -> Tensor:
-    """Return where a logistic curve of the log-odds, both classes weighing alike, says that neither is likelier."""
-    coefficients = torch.tensor([1.0, 0.0], dtype=odds.dtype, requires_grad=True)
-    weights = torch.where(pneumonia, 0.5 / pneumonia.sum(), 0.5 / (~pneumonia).sum())
-    optimizer = torch.optim.LBFGS([coefficients], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        curve = odds * coefficients[0] + coefficients[1]
-        value = functional.binary_cross_entropy_with_logits(curve, pneumonia.to(odds), weights, reduction="sum")
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    slope, offset = coefficients.detach()
-    return -offset / slope
-
-
 RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "the larger output": larger_output,
     "most balanced accuracy": most_balanced_accuracy,
-    "even in a logistic curve": even_logistic,
     **{
         f"{share:.0%} sensitivity": functools.partial(at_sensitivity, sensitivity=share)
         for share in (0.99, 0.98, 0.97, 0.96, 0.95, 0.94)
