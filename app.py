@@ -209,7 +209,7 @@ HEALTH_ANSWERS: Answers = {
 READY_ANSWERS: Answers = {
     200: success(
         "Whether the model is loaded",
-        loaded={"ready": True, "model_version": EXAMPLE["model_version"], "operating_point": 0.698},
+        loaded={"ready": True, "model_version": EXAMPLE["model_version"], "operating_point": 0.911},
     ),
     422: refusal("An invalid value of `load`", option="'load' must be true or false, or 1 or 0: see /docs."),
     500: FAULT,

@@ -8,6 +8,7 @@ a Markdown table of mean and standard deviation over the runs, and writes JSON w
 import argparse
 import csv
 import functools
+import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -34,7 +35,8 @@ def most_balanced_accuracy(odds: Tensor, pneumonia: Tensor) -> Tensor:
     is_pneumonia = pneumonia[order]
     missed = is_pneumonia.cumsum(0)[:-1] / is_pneumonia.sum()
     right = (~is_pneumonia).cumsum(0)[:-1] / (~is_pneumonia).sum()
-    best = torch.isclose(right - missed, (right - missed).max()).nonzero()
+    gain = torch.where(ascending.diff() > 0, right - missed, -1.0)  # between equal images there is no room
+    best = torch.isclose(gain, gain.max()).nonzero()
     place = int(best[len(best) // 2])
     return ascending[place : place + 2].mean()
 
@@ -84,9 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--variant", default="recipe", metavar="NAME", help="whose runs (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="gets the figures as JSON")
     args = parser.parse_args(argv)
-    files = sorted((args.folder / "answers").glob(f"{args.variant.replace(' ', '-')}-[0-9]*-val.csv"))
-    if not files:
-        parser.error(f"{args.folder / 'answers'} has no answers of {args.variant!r}: run benchmarks/recipe.py first")
+    runs = json.loads((args.folder / "recipe.json").read_text())["results"].get(args.variant, [])
+    name = args.variant.replace(" ", "-")
+    files = [args.folder / "answers" / f"{name}-{number}-val.csv" for number in range(len(runs))]
+    if not files or not all(file.exists() for file in files):
+        parser.error(f"{args.folder / 'answers'} has not all runs of {args.variant!r}: repeat benchmarks/recipe.py")
     results: dict[str, dict[str, list[float]]] = {rule: {name: [] for name in FIGURES} for rule in RULES}
     for file in files:
         validation, test = read(file), read(file.with_name(file.name.replace("-val.csv", "-test.csv")))

@@ -2,7 +2,7 @@
 
 `python benchmarks/other_images.py WEIGHTS --radiographs FOLDER...` gets pictures from packages of Debian into
 --packages, and lets the model answer for them in several variants each, and for all images below each FOLDER. It prints
-a Markdown table, and writes JSON where --output says. Needs Debian's apt-get and dpkg-deb, and 5 GB of disk.
+a Markdown table, and writes JSON where --output says. Needs Debian's apt-get and dpkg-deb, and 3 GB of disk.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -127,10 +128,11 @@ def unpacked(package: str, packages: Path) -> Path:
     folder = packages / package
     if not folder.exists():
         packages.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", package], cwd=packages, check=True, stdout=subprocess.DEVNULL)
-        (archive,) = packages.glob(f"{package}_*.deb")
-        subprocess.run(["dpkg-deb", "--extract", archive, folder], check=True)
-        archive.unlink()
+        with TemporaryDirectory(dir=packages) as temporary:
+            subprocess.run(["apt-get", "download", package], cwd=temporary, check=True, stdout=subprocess.DEVNULL)
+            (archive,) = Path(temporary).glob("*.deb")
+            subprocess.run(["dpkg-deb", "--extract", archive, Path(temporary) / "files"], check=True)
+            (Path(temporary) / "files").rename(folder)
     return folder
 
 
@@ -156,7 +158,7 @@ def radiographs(folder: Path) -> Iterator[Image.Image]:
 
 
 def count_flagged(model: Model, images: Iterable[Image.Image]) -> dict[str, int]:
-    """Return how many images there are, and how many of them carry the warning."""
+    """Return how many images there are, at least one, and how many of them carry the warning."""
     inputs = [preprocess(image if image.mode in ("L", "RGB") else image.convert("RGB")) for image in images]
     answers = [answer for batch in torch.split(torch.cat(inputs), BATCH_SIZE) for answer in model.answers(batch)]
     return {"images": len(answers), "flagged": sum("not_a_chest_xray" in answer.warnings for answer in answers)}
@@ -179,7 +181,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="gets the counts as JSON")
     args = parser.parse_args()
     model = load_model(args.weights)
-    counts = {folder.name: count_flagged(model, radiographs(folder)) for folder in args.radiographs}
+    counts = {str(folder): count_flagged(model, radiographs(folder)) for folder in args.radiographs}
     for name, kind in KINDS.items():
         counts[name] = count_flagged(model, pictures(kind, args.packages))
     counts["MR of heads, three directions"] = count_flagged(model, slices(args.packages))
