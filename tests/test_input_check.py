@@ -131,7 +131,7 @@ def test_what_is_like_the_training_images_passes(checked: Path, drawn: Path) -> 
     model = load_model(checked)
     for path in (drawn / "test").glob("*/*"):
         with Image.open(path) as image:
-            assert model.answer(preprocess(image)).warnings == []
+            assert "not_a_chest_xray" not in model.answer(preprocess(image)).warnings
 
 
 @pytest.mark.parametrize("name", ["black", "white", "red", "noise", "page", "landscape", "gray landscape", "screen"])
@@ -169,13 +169,12 @@ def test_without_a_check_nothing_is_flagged(weights: Path, tmp_path: Path) -> No
 def test_warning_reaches_every_answer(checked: Path, tmp_path: Path) -> None:
     xray = encoded_image(draw_radiograph(Random(5), "NORMAL"), "PNG")
     photograph = encoded_image(landscape(), "PNG")
-    expected = [[], ["not_a_chest_xray"]]
     files = [("file", ("a.png", xray)), ("file", ("b.png", photograph))]
     with TestClient(create_app(Predictor(Weights(checked)))) as client:
         alone = [client.post("/predict", files={"file": data}).json()["warnings"] for data in (xray, photograph)]
         together = client.post("/predict/batch", files=files).json()
-    assert alone == expected
-    assert [answer["warnings"] for answer in together["results"]] == expected
+    assert ["not_a_chest_xray" in warnings for warnings in alone] == [False, True]
+    assert ["not_a_chest_xray" in answer["warnings"] for answer in together["results"]] == [False, True]
 
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(xray)
