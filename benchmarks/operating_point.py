@@ -9,7 +9,6 @@ import argparse
 import csv
 import functools
 import json
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from recipe import answers_file, mean_and_spread
+
 from pneumonia.files import write_json
 from pneumonia.fitting import at_sensitivity
 
@@ -71,10 +72,7 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
     """Return mean and standard deviation of every rule's runs as a Markdown table."""
     lines = ["| rule | " + " | ".join(FIGURES) + " |", "|---" * (1 + len(FIGURES)) + "|"]
     for rule, figures in results.items():
-        cells = []
-        for values in figures.values():
-            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.4f}{spread}")
+        cells = [mean_and_spread(values) for values in figures.values()]
         lines.append(f"| {rule} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -87,13 +85,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="gets the figures as JSON")
     args = parser.parse_args(argv)
     runs = json.loads((args.folder / "recipe.json").read_text())["results"].get(args.variant, [])
-    name = args.variant.replace(" ", "-")
-    files = [args.folder / "answers" / f"{name}-{number}-val.csv" for number in range(len(runs))]
-    if not files or not all(file.exists() for file in files):
+    files = [
+        [answers_file(args.folder, args.variant, number, split) for split in ("val", "test")]
+        for number in range(len(runs))
+    ]
+    if not files or not all(file.exists() for pair in files for file in pair):
         parser.error(f"{args.folder / 'answers'} has not all runs of {args.variant!r}: repeat benchmarks/recipe.py")
     results: dict[str, dict[str, list[float]]] = {rule: {name: [] for name in FIGURES} for rule in RULES}
-    for file in files:
-        validation, test = read(file), read(file.with_name(file.name.replace("-val.csv", "-test.csv")))
+    for pair in files:
+        validation, test = map(read, pair)
         for rule, choose in RULES.items():
             for name, value in zip(FIGURES, judge(choose(*validation), *test), strict=True):
                 results[rule][name].append(value)

@@ -31,9 +31,10 @@ Variants = Callable[[Image.Image], Iterable[Image.Image]]
 BATCH_SIZE = 16
 
 
-def colour_and_gray(image: Image.Image) -> Iterator[Image.Image]:
-    """Yield an image as it is, on white where it is transparent, and in gray."""
-    yield from (on(image, "white"), on(image, "white").convert("L"))
+def colour_and_gray(image: Image.Image, background: str = "white") -> Iterator[Image.Image]:
+    """Yield an image as it is, on the background where it is transparent, and in gray."""
+    opaque = on(image, background)
+    yield from (opaque, opaque.convert("L"))
 
 
 def also_inverted(image: Image.Image) -> Iterator[Image.Image]:
@@ -45,8 +46,7 @@ def also_inverted(image: Image.Image) -> Iterator[Image.Image]:
 def on_white_and_black(image: Image.Image) -> Iterator[Image.Image]:
     """Yield what was cut out on white and on black, in colour and in gray."""
     for background in ("white", "black"):
-        yield on(image, background)
-        yield on(image, background).convert("L")
+        yield from colour_and_gray(image, background)
 
 
 def gray_details(image: Image.Image) -> Iterator[Image.Image]:
@@ -159,7 +159,7 @@ def radiographs(folder: Path) -> Iterator[Image.Image]:
 
 def count_flagged(model: Model, images: Iterable[Image.Image]) -> dict[str, int]:
     """Return how many images there are, at least one, and how many of them carry the warning."""
-    inputs = [preprocess(image if image.mode in ("L", "RGB") else image.convert("RGB")) for image in images]
+    inputs = [preprocess(image) for image in images]
     answers = [answer for batch in torch.split(torch.cat(inputs), BATCH_SIZE) for answer in model.answers(batch)]
     return {"images": len(answers), "flagged": sum("not_a_chest_xray" in answer.warnings for answer in answers)}
 

@@ -133,10 +133,15 @@ def run(variant: str, number: int, args: argparse.Namespace) -> dict[str, float]
         command = [sys.executable, __file__, "--variant", variant, *channels, *places, *settings]
         subprocess.run(command, check=True, stdout=sys.stderr)
         for split in ("val", "test"):
-            file = args.output / "answers" / f"{variant.replace(' ', '-')}-{number}-{split}.csv"
+            file = answers_file(args.output, variant, number, split)
             write_answers(root / "model" / WEIGHTS_NAME, root / "data" / split, file)
         report = json.loads((root / "model" / "training.json").read_text())
     return {name: report["metrics"][name] for name in FIGURES}
+
+
+def answers_file(output: Path, variant: str, number: int, split: str) -> Path:
+    """Return where a run's answers to a split are kept."""
+    return output / "answers" / f"{variant.replace(' ', '-')}-{number}-{split}.csv"
 
 
 def write_answers(weights: Path, folder: Path, file: Path) -> None:
@@ -148,15 +153,17 @@ def write_answers(weights: Path, folder: Path, file: Path) -> None:
     evaluate.write_predictions(evaluate.Answers(channel, images, probabilities), model.calibration, file)
 
 
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Return the mean, and the standard deviation where there are several values."""
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
 def table(results: dict[str, list[dict[str, float]]]) -> str:
     """Return mean and standard deviation of every variant's runs as a Markdown table."""
     lines = ["| variant | runs | " + " | ".join(FIGURES) + " |", "|---" * (2 + len(FIGURES)) + "|"]
     for variant, runs in results.items():
-        cells = []
-        for name in FIGURES:
-            values = [one[name] for one in runs]
-            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.4f}{spread}")
+        cells = [mean_and_spread([one[name] for one in runs]) for name in FIGURES]
         lines.append(f"| {variant} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
