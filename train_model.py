@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 from pneumonia import WEIGHTS_NAME, metrics, plots
 from pneumonia.augment import augment
@@ -44,6 +44,7 @@ SMALL_SIZE, SMALL_SHARE = 128, 2 / 3  # the first two thirds of the epochs see s
 PRETRAINED_RATE = 0.4  # of the learning rate, for layers that have learned already
 LABEL_SMOOTHING = 0.05
 AVERAGED_SHARE = 0.05  # of all steps: how far back the moving average of the weights remembers
+GPU_IMAGES = 512  # varied at once on a GPU, which does the 150 small computations sooner than Python starts them
 NORMALIZED_BY = 512  # training images that batch-norm statistics are re-estimated from
 
 
@@ -124,12 +125,12 @@ def train(args: argparse.Namespace, processes: Processes) -> None:
         loss = train_one_epoch(run, batches, image_size(epoch, args.epochs), precision)
         train_loss = sum(processes.gather_objects(loss)) / processes.count
         images_per_second = len(channels["train"].paths) / (time.perf_counter() - started)
-        reestimate_batch_norm(run.averaged.module, splits["train"], args.batch_size, processes)
+        reestimate_batch_norm(run.averaged, splits["train"], args.batch_size, processes)
 
-        logits = all_logits(run.averaged.module, splits["val"], args.batch_size, processes)
+        logits = all_logits(run.averaged, splits["val"], args.batch_size, processes)
         validation = Evaluation.of(logits, splits["val"].labels)
         finite = math.isfinite(train_loss) and math.isfinite(validation.loss)
-        if not (finite and fits_at_rest(run.averaged.module.state_dict())):
+        if not (finite and fits_at_rest(run.averaged.state_dict())):
             raise TrainingError(
                 f"Training diverged in epoch {epoch}: its loss ({train_loss:g}), that of validation "
                 f"({validation.loss:g}) or a weight is not finite, or a weight too large to be saved. Lower "
@@ -137,7 +138,7 @@ def train(args: argparse.Namespace, processes: Processes) -> None:
             )
         best = is_better(validation, run.best)
         if best:
-            run.best, run.best_state = validation, copy.deepcopy(run.averaged.module.state_dict())
+            run.best, run.best_state = validation, copy.deepcopy(run.averaged.state_dict())
             if processes.is_first:
                 save_weights(run.best_state, weights_path)
         run.history.append(
@@ -271,7 +272,8 @@ def start_run(
     ]
     groups = [group for group in groups if group["params"]]
     optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay, fused=True)  # unfused, the scaler waits
-    steps = args.epochs * math.ceil(math.ceil(count / processes.count) / (args.batch_size // processes.count))
+    batch_size = args.batch_size // processes.count
+    steps = args.epochs * math.ceil(math.ceil(count / processes.count) / batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         [group["lr"] for group in groups],
@@ -281,8 +283,7 @@ def start_run(
     half = training_precision(processes.device) is torch.float16  # small gradients vanish in it unless scaled up
     scaler = torch.amp.GradScaler(processes.device.type, enabled=half)
     decay = max(0.0, 1 - 1 / (AVERAGED_SHARE * steps))
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    return Run(model, processes.parallel(model), averaged, optimizer, schedule, scaler)
+    return Run(model, processes.parallel(model), copy.deepcopy(model), decay, batch_size, optimizer, schedule, scaler)
 
 
 def image_size(epoch: int, epochs: int) -> int:
@@ -298,6 +299,8 @@ class Run:
         model: the network that learns.
         parallel: the same, wrapped for several processes.
         averaged: the moving average of its weights: what is validated, selected and served.
+        decay: share of the average that a step leaves.
+        batch_size: this process's images a step.
         optimizer: takes the steps.
         schedule: sets their length.
         scaler: keeps half precision's gradients in range.
@@ -308,7 +311,9 @@ class Run:
 
     model: nn.Module
     parallel: nn.Module
-    averaged: AveragedModel
+    averaged: nn.Module
+    decay: float
+    batch_size: int
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
@@ -328,7 +333,7 @@ class Run:
             "best": dataclasses.asdict(self.best) if self.best else None,
             "best_state": self.best_state,
             "history": self.history,
-            "random": processes.gather_objects(torch.get_rng_state()),
+            "random": processes.gather_objects(random_states(processes.device)),
         }
         if processes.is_first:
             save_whole(state, path)
@@ -355,9 +360,21 @@ class Run:
         self.best = Evaluation(**state["best"]) if state["best"] else None
         self.best_state = state["best_state"]
         self.history = state["history"]
-        torch.set_rng_state(state["random"][processes.rank])
+        restore_random_states(state["random"][processes.rank], processes.device)
         print(f"resumed after epoch {len(self.history)} from {path}", flush=True)
         return True
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """Return the states of the generators that training draws from: the CPU's, and the GPU's where it trains on one."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def restore_random_states(states: Sequence[Tensor], device: torch.device) -> None:
+    """Bring back what `random_states` returned."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -396,7 +413,8 @@ def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: in
 
     Args:
         run: the network and what moves it.
-        batches: uint8 images (N, C, H, W) and int64 labels (N,), on the network's device.
+        batches: uint8 images (N, C, H, W) and int64 labels (N,), on the network's device; each varied at once, and
+            divided into the steps' batches.
         size: height and width of the network's input in pixels.
         precision: type of the matrix products.
 
@@ -404,21 +422,47 @@ def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: in
         Mean loss per image, in nats, while training: cross-entropy with smoothed labels.
     """
     run.model.train()
-    total, count = torch.tensor(0.0), 0
+    weights, average = list(run.model.parameters()), list(run.averaged.parameters())
+    total: Tensor | float = 0.0
+    count = 0
     for images, labels in batches:
-        inputs = normalize(augment(images, size, RETAKEN_SHARE)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(labels.device.type, precision, enabled=precision is not torch.float32):
-            logits = run.parallel(inputs)
-        loss = training_loss(logits.float(), labels)
-        run.optimizer.zero_grad()
-        run.scaler.scale(loss).backward()
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-        run.schedule.step()
-        run.averaged.update_parameters(run.model)
-        total = total.to(loss.device) + loss.detach() * len(labels)  # summed where it is: reading it would wait
+        parts = zip(network_input(images, size).split(run.batch_size), labels.split(run.batch_size), strict=True)
+        for inputs, answers in parts:
+            with torch.autocast(labels.device.type, precision, enabled=precision is not torch.float32):
+                logits = run.parallel(inputs)
+            loss = training_loss(logits.float(), answers)
+            run.optimizer.zero_grad()
+            run.scaler.scale(loss).backward()
+            run.scaler.step(run.optimizer)
+            run.scaler.update()
+            run.schedule.step()
+            move_average(average, weights, run.decay if run.schedule.last_epoch > 1 else 0.0)
+            total = total + loss.detach() * len(answers)  # summed where it is: reading it would wait
         count += len(labels)
+    for statistics, own in zip(run.averaged.buffers(), run.model.buffers(), strict=True):
+        statistics.copy_(own)
     return float(total) / count
+
+
+def network_input(images: Tensor, size: int) -> Tensor:
+    """Vary images and normalise them.
+
+    Args:
+        images: uint8, shape (N, C, H, W).
+        size: height and width of the result in pixels.
+
+    Returns:
+        float32, shape (N, 3, size, size), its channels last in memory.
+    """
+    return normalize(augment(images, size, RETAKEN_SHARE)).contiguous(memory_format=torch.channels_last)
+
+
+def move_average(average: Sequence[Tensor], weights: Sequence[Tensor], decay: float) -> None:
+    """Move an average of weights on, so that a share `decay` of it stays.
+
+    torch's AveragedModel copies its counter to the GPU at every step, and waits for it.
+    """
+    get_ema_multi_avg_fn(decay)(average, weights, 0)
 
 
 def training_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -453,14 +497,17 @@ def shuffled_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield this process's images in random order on its device, its part of `batch_size` at a time.
 
-    Every process yields as many: one whose share is an image smaller repeats one.
+    On a GPU it yields several such parts at once, GPU_IMAGES images where they fit in. Every process yields as many
+    images: one whose share is an image smaller repeats one.
     """
     images, device = split.images, processes.device
     longest = math.ceil(len(split.channel.paths) / processes.count)
     order = torch.randperm(len(images))
     order = torch.cat([order, order[: longest - len(order)]]).to(images.pixels.device)
     all_labels = images.labels.to(images.pixels.device)
-    parts = order.split(batch_size // processes.count)
+    part = batch_size // processes.count
+    at_once = max(1, GPU_IMAGES // part) if device.type == "cuda" else 1
+    parts = order.split(part * at_once)
     for index in progress(parts, len(parts)):
         pixels, labels = images.pixels[index], all_labels[index]
         if pixels.is_cpu and device.type == "cuda":  # only from pinned memory does the copy run beside the computation
@@ -495,6 +542,7 @@ def settings_of(args: argparse.Namespace, splits: dict[str, Split], processes: P
     )
     return {name: getattr(args, name) for name in names} | {
         "processes": processes.count,
+        "device": processes.device.type,
         "precision": str(training_precision(processes.device)).removeprefix("torch."),
         "dataset": dataset,
     }

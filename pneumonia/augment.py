@@ -133,7 +133,7 @@ def _compress(images: Tensor, draws: _Draws) -> Tensor:
     """Lose what JPEG files of quality 20 to 90 lose, in half of the images."""
     quality = draws.between(20, 90)
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)  # libjpeg's rule
-    table = (_JPEG_TABLE.to(images.device) * scale).clamp(1, 255).unsqueeze(1).unsqueeze(1) / 255
+    table = (_JPEG_TABLE.to(images.device, non_blocking=True) * scale).clamp(1, 255).unsqueeze(1).unsqueeze(1) / 255
     basis = _cosines(images.device)
     count, channels, height, width = images.shape
     blocks = images.view(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)

@@ -92,7 +92,7 @@ def features_of(network: ResNet18, pixels: Tensor, batch_size: int, *, varied: b
     """
     device = network.fc.weight.device
     features = []
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(SEED)
         for part in torch.split(pixels, batch_size):
             images = part.to(device)

@@ -188,8 +188,9 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
     Returns:
         float32 tensor of shape (…, 3, height, width), zero mean and unit variance over ImageNet.
     """
-    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1)
+    # Made on a GPU, or copied there in the ordinary way, they would let training wait for it at every step.
+    mean = torch.tensor(MEAN).view(3, 1, 1).to(pixels.device, non_blocking=True)
+    std = torch.tensor(STD).view(3, 1, 1).to(pixels.device, non_blocking=True)
     return pixels.float().div(255).sub(mean).div_(std)  # not sub_: one channel becomes three
 
 

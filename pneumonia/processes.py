@@ -100,7 +100,11 @@ class Processes:
 
     def parallel(self, network: nn.Module) -> nn.Module:
         """Return the network so wrapped that its gradients are averaged over the processes."""
-        return network if self.count == 1 else nn.parallel.DistributedDataParallel(network)
+        if self.count == 1:
+            return network
+        wrapped = nn.parallel.DistributedDataParallel(network)
+        wrapped.broadcast_buffers = False  # batch norm's statistics, which training re-estimates after each epoch
+        return wrapped
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 import argparse
 import contextlib
+import copy
 import json
 import math
 import os
@@ -21,7 +22,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 
 import train_model
 from pneumonia.calibration import Calibration
@@ -227,7 +227,7 @@ def one_epoch(network: nn.Module, batches: list[tuple[Tensor, Tensor]], size: in
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    moved = Run(network, network, AveragedModel(network), optimizer, schedule, scaler)
+    moved = Run(network, network, copy.deepcopy(network), 0.0, 16, optimizer, schedule, scaler)
     return train_one_epoch(moved, batches, size, torch.float32)
 
 
@@ -268,13 +268,13 @@ def test_batch_norm_is_reestimated_from_training_images_as_they_are(size: int) -
     labels = torch.arange(8) % 2
     split = Split(Channel("train", Path(), [Path()] * 8, labels.tolist()), Images(pixels, labels, [""] * 8))
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
-    moved = start_run(network, (), recipe(batch_size=4), 8, ONE)
+    moved = start_run(network, (), recipe(batch_size=8), 8, ONE)
     train_one_epoch(moved, [(pixels, labels)], size, torch.float32)
     norm = next(module for module in moved.averaged.modules() if isinstance(module, nn.BatchNorm2d))
     assert norm.running_mean is not None
     expected = normalize(pixels).mean((0, 2, 3))
     assert not torch.allclose(norm.running_mean, expected, atol=0.05)
-    reestimate_batch_norm(moved.averaged.module, split, 4, ONE)
+    reestimate_batch_norm(moved.averaged, split, 4, ONE)
     assert torch.allclose(norm.running_mean, expected, atol=1e-4)
     assert norm.momentum == 0.1  # as before: training goes on with it
 
@@ -304,7 +304,7 @@ def test_the_moving_average_remembers_a_twentieth_of_the_steps() -> None:
         weights.append(network.logits.detach().clone())
     assert not torch.allclose(weights[0], weights[2], atol=1e-3)
     expected = 0.8 * (0.8 * weights[0] + 0.2 * weights[1]) + 0.2 * weights[2]
-    assert torch.allclose(moved.averaged.state_dict()["module.logits"], expected)
+    assert torch.allclose(moved.averaged.state_dict()["logits"], expected)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 10, 11, 30])
@@ -315,6 +315,14 @@ def test_any_number_of_steps_can_be_trained(epochs: int) -> None:
         train_one_epoch(moved, [(gray(1), torch.tensor([1]))], 64, torch.float32)
     assert moved.schedule.last_epoch == epochs
     assert moved.schedule.state_dict()["total_steps"] == max(epochs, 11)
+
+
+def test_images_that_are_varied_at_once_make_several_steps() -> None:
+    network = Onlooker()
+    moved = start_run(network, (), recipe(batch_size=2), 5, ONE)
+    train_one_epoch(moved, [(gray(5), torch.zeros(5, dtype=torch.int64))], 64, torch.float32)
+    assert [len(shown) for shown in network.shown] == [2, 2, 1]
+    assert moved.schedule.last_epoch == 3
 
 
 # Evaluation
@@ -477,6 +485,7 @@ def test_the_report_tells_how_the_model_was_made(finished: Training) -> None:
         "weights": "none",
         "seed": 0,
         "processes": finished.processes,
+        "device": "cpu",
         "precision": str(train_model.training_precision(torch.device("cpu"))).removeprefix("torch."),
         "dataset": report["dataset"]["fingerprint"],
         "torch": torch.__version__,
