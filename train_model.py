@@ -38,13 +38,13 @@ from pneumonia.processes import Processes, joined
 
 Item = TypeVar("Item")
 CHECKPOINT_NAME = "checkpoint.pth"
+GPU_IMAGES = 512  # varied at once on a GPU, which does the 150 small computations sooner than Python starts them
 # The recipe; docs/model-card.md says what it was chosen by.
 RETAKEN_SHARE = 0.5  # of the images, varied as if they had been taken otherwise
 SMALL_SIZE, SMALL_SHARE = 128, 2 / 3  # the first two thirds of the epochs see small images: a third of the work
 PRETRAINED_RATE = 0.4  # of the learning rate, for layers that have learned already
 LABEL_SMOOTHING = 0.05
 AVERAGED_SHARE = 0.05  # of all steps: how far back the moving average of the weights remembers
-GPU_IMAGES = 512  # varied at once on a GPU, which does the 150 small computations sooner than Python starts them
 NORMALIZED_BY = 512  # training images that batch-norm statistics are re-estimated from
 
 
@@ -428,20 +428,37 @@ def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: in
     for images, labels in batches:
         parts = zip(network_input(images, size).split(run.batch_size), labels.split(run.batch_size), strict=True)
         for inputs, answers in parts:
-            with torch.autocast(labels.device.type, precision, enabled=precision is not torch.float32):
-                logits = run.parallel(inputs)
-            loss = training_loss(logits.float(), answers)
-            run.optimizer.zero_grad()
-            run.scaler.scale(loss).backward()
-            run.scaler.step(run.optimizer)
-            run.scaler.update()
+            loss = take_step(run, inputs, answers, precision)
             run.schedule.step()
-            move_average(average, weights, run.decay if run.schedule.last_epoch > 1 else 0.0)
-            total = total + loss.detach() * len(answers)  # summed where it is: reading it would wait
+            decay = run.decay if run.schedule.last_epoch > 1 else 0.0  # the first step begins the average
+            move_average(average, weights, decay)
+            total = total + loss * len(answers)  # summed where it is: reading it would wait
         count += len(labels)
     for statistics, own in zip(run.averaged.buffers(), run.model.buffers(), strict=True):
-        statistics.copy_(own)
+        statistics.copy_(own)  # those of batch norm are not averaged
     return float(total) / count
+
+
+def take_step(run: Run, inputs: Tensor, labels: Tensor, precision: torch.dtype) -> Tensor:
+    """Move the network by one batch.
+
+    Args:
+        run: the network and what moves it.
+        inputs: float32, shape (N, 3, H, W), on the network's device.
+        labels: int64, shape (N,), on the network's device.
+        precision: type of the matrix products.
+
+    Returns:
+        The batch's mean loss in nats, where it was computed.
+    """
+    with torch.autocast(labels.device.type, precision, enabled=precision is not torch.float32):
+        logits = run.parallel(inputs)
+    loss = training_loss(logits.float(), labels)
+    run.optimizer.zero_grad()
+    run.scaler.scale(loss).backward()
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    return loss.detach()
 
 
 def network_input(images: Tensor, size: int) -> Tensor:

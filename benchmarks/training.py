@@ -108,13 +108,7 @@ def ceiling(images: int, size: int) -> Callable[[], int]:
     def epoch() -> int:
         run.model.train()
         for _ in range(steps):
-            with torch.autocast(processes.device.type, precision, enabled=precision is not torch.float32):
-                logits = run.model(batch)
-            loss = train_model.training_loss(logits.float(), labels)
-            run.optimizer.zero_grad()
-            run.scaler.scale(loss).backward()
-            run.scaler.step(run.optimizer)
-            run.scaler.update()
+            train_model.take_step(run, batch, labels, precision)
         if processes.device.type == "cuda":
             torch.cuda.synchronize()
         return steps * BATCH_SIZE
