@@ -11,25 +11,25 @@ ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 # Before the code, so that a change of code installs nothing again.
 COPY requirements.txt ./
 # What is taken away again serves a laptop (uvicorn), or torch where it compiles: `benchmarks/packages.py` lists what the
-# functions import, and tests/test_dockerfile.py holds that nothing else is left.
+# functions import, and tests/deployment/test_dockerfile.py holds that nothing else is left.
 RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --requirement requirements.txt \
  && pip uninstall --yes uvicorn click h11 idna filelock fsspec jinja2 markupsafe mpmath networkx setuptools sympy
 
 # The threads of a process share one heap: 10 MB less, and no slower, where one network runs at a time.
 ENV MALLOC_ARENA_MAX=1
 
-# Exactly what the functions import, of which each has a handler here: app.py predicts, promote_model.py promotes,
-# pneumonia/s3_batch.py answers S3 Batch Operations.
-# tests/test_dockerfile.py holds this.
+# The doors of the functions and the rooms behind them: app.py predicts, promote_model.py promotes,
+# pneumonia/batch/s3_operations.py answers S3 Batch Operations. Training stays outside.
 COPY app.py promote_model.py ./
-COPY pneumonia/__init__.py pneumonia/calibration.py pneumonia/codestream.py pneumonia/coldstart.py \
-     pneumonia/detector.py pneumonia/dicom.py pneumonia/errors.py pneumonia/files.py pneumonia/fused.py \
-     pneumonia/heatmap.py pneumonia/image.py pneumonia/input_check.py pneumonia/manifest.py pneumonia/model.py \
-     pneumonia/objects.py pneumonia/page.py pneumonia/predictor.py pneumonia/s3.py pneumonia/s3_batch.py \
-     pneumonia/store.py pneumonia/telemetry.py pneumonia/weights.py ./pneumonia/
+COPY pneumonia/*.py ./pneumonia/
+COPY pneumonia/imaging ./pneumonia/imaging/
+COPY pneumonia/network ./pneumonia/network/
+COPY pneumonia/storage ./pneumonia/storage/
+COPY pneumonia/releases ./pneumonia/releases/
+COPY pneumonia/serving ./pneumonia/serving/
+COPY pneumonia/batch ./pneumonia/batch/
 
-# What a browser is shown: the page, and the guides that it links to.
-COPY pneumonia/static ./pneumonia/static/
+# The guides that the page links to.
 COPY docs/model-card.md docs/training.md ./docs/
 COPY docs/model-card ./docs/model-card/
 
@@ -37,6 +37,6 @@ COPY docs/model-card ./docs/model-card/
 # could not keep byte code. The import is the proof that nothing is missing.
 RUN chmod -R a+rX . \
  && python -m compileall -q . \
- && python -c "import app, promote_model, pneumonia.s3_batch as batch; app.handler, promote_model.handler, batch.handler"
+ && python -c "import app, promote_model, pneumonia.batch.s3_operations as batch; app.handler, promote_model.handler, batch.handler"
 
 CMD ["app.handler"]

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from pneumonia.coldstart import lean_imports
-from pneumonia.weights import Weights
+from pneumonia.releases.fetch import Weights
+from pneumonia.serving.coldstart import lean_imports
 
 # Downloading is told in the log, and begins here. Lambda has set up a handler of its own; uvicorn has none for us.
 logging.basicConfig()
@@ -43,10 +43,10 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
         WeightsError,
         WeightsUnavailableError,
     )
-    from pneumonia.image import MAX_BYTES
-    from pneumonia.page import add_page
-    from pneumonia.predictor import LOAD_SECONDS, Explanation, Prediction, Predictor, use_paid_cores
-    from pneumonia.telemetry import Record, emit
+    from pneumonia.imaging.decoding import MAX_BYTES
+    from pneumonia.serving.page import add_page
+    from pneumonia.serving.predictor import LOAD_SECONDS, Explanation, Prediction, Predictor, use_paid_cores
+    from pneumonia.serving.telemetry import Record, emit
 
 FORM_BYTES = 64 * 1024  # what a form may have around the image
 UPLOADS_BYTES = 10 * (MAX_BYTES + FORM_BYTES)  # of all the bodies in memory at once; on Lambda there is one
@@ -125,7 +125,7 @@ class Batch(BaseModel):
     results: list[Prediction | Failure] = Field(description="An answer, or why there is none, in the order sent.")
 
 
-# What Swagger UI shows of each answer, and when it comes. tests/test_openapi.py has the app say each sentence.
+# What Swagger UI shows of each answer, and when it comes. tests/serving/test_openapi.py has the app say each sentence.
 Answers = dict[int | str, dict[str, Any]]
 
 

@@ -22,13 +22,15 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pneumonia import WEIGHTS_NAME, store, telemetry
+from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import ConfigurationError, ReleaseRefusedError, WeightsError, exit_status
 from pneumonia.files import replacing, sha256
-from pneumonia.image import PREPROCESSING
-from pneumonia.input_check import input_check_in
-from pneumonia.manifest import Manifest, Pointer, calibration_in
-from pneumonia.model import CLASSES, check_outputs, load_weights
+from pneumonia.imaging.decoding import PREPROCESSING
+from pneumonia.network.input_check import input_check_in
+from pneumonia.network.resnet import CLASSES, check_outputs, load_weights
+from pneumonia.releases import bucket as store
+from pneumonia.releases.manifest import Manifest, Pointer, calibration_in
+from pneumonia.serving import telemetry
 
 REPORT_NAME = "training.json"  # what train_model.py writes beside the weights
 GZIP = b"\x1f\x8b"  # what such files begin with

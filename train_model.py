@@ -23,18 +23,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
-from pneumonia import WEIGHTS_NAME, metrics, plots
-from pneumonia.augment import augment
-from pneumonia.calibration import Calibration
-from pneumonia.data import SPLITS, Channel, Images, fingerprint, load_channel, scan_channels
+from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, file_sentence, first_line
 from pneumonia.files import replacing, sha256, write_json
-from pneumonia.fitting import fit, input_check_of
-from pneumonia.image import PREPROCESSING, SIZE, normalize
-from pneumonia.input_check import InputCheck
-from pneumonia.model import CLASSES, ResNet18, fits_at_rest, logits_of, save_weights, save_whole
-from pneumonia.pretrained import build_network
-from pneumonia.processes import Processes, joined
+from pneumonia.imaging.decoding import PREPROCESSING, SIZE, normalize
+from pneumonia.network.calibration import Calibration
+from pneumonia.network.input_check import InputCheck
+from pneumonia.network.resnet import CLASSES, ResNet18, fits_at_rest, logits_of, save_weights, save_whole
+from pneumonia.training import metrics, plots
+from pneumonia.training.augmentation import augment
+from pneumonia.training.channels import SPLITS, Channel, Images, fingerprint, load_channel, scan_channels
+from pneumonia.training.fitting import fit, input_check_of
+from pneumonia.training.pretrained import build_network
+from pneumonia.training.processes import Processes, joined
 
 Item = TypeVar("Item")
 CHECKPOINT_NAME = "checkpoint.pth"

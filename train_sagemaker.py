@@ -23,28 +23,10 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parent
 ENTRY_SCRIPT = "train_model.py"
-# The entry script and the modules it imports, nothing else. A requirements.txt could replace the container's torch, and
-# is not needed: by AWS's published Dockerfiles the image has psutil, scikit-learn, and, through seaborn, matplotlib.
-SHIPPED = (
-    ENTRY_SCRIPT,
-    "pneumonia/__init__.py",
-    "pneumonia/augment.py",
-    "pneumonia/calibration.py",
-    "pneumonia/codestream.py",
-    "pneumonia/data.py",
-    "pneumonia/detector.py",
-    "pneumonia/dicom.py",
-    "pneumonia/errors.py",
-    "pneumonia/files.py",
-    "pneumonia/fitting.py",
-    "pneumonia/image.py",
-    "pneumonia/input_check.py",
-    "pneumonia/metrics.py",
-    "pneumonia/model.py",
-    "pneumonia/plots.py",
-    "pneumonia/pretrained.py",
-    "pneumonia/processes.py",
-)
+# What a job gets: the entry script, of the package the ground floor and these rooms. A requirements.txt could replace
+# the container's torch, and is not needed: by AWS's published Dockerfiles the image has psutil, scikit-learn, and,
+# through seaborn, matplotlib.
+ROOMS = ("imaging", "network", "training")
 CHANNELS = ("train", "val", "test")
 JOB_PREFIX = "pneumonia-training"  # of job names, and of the S3 folder that holds each job's code and output
 CONTAINER = {"framework": "pytorch", "version": "2.10.0", "py_version": "py313", "image_scope": "training"}
@@ -62,7 +44,7 @@ METRICS = {
     "test:sensitivity": "test_sensitivity",
     "test:specificity": "test_specificity",
 }
-# Name to type and meaning; the defaults are train_model.py's own, which tests/test_train_sagemaker.py holds.
+# Name to type and meaning; the defaults are train_model.py's own, which tests/scripts/test_train_sagemaker.py holds.
 HYPERPARAMETERS: dict[str, tuple[type, str]] = {
     "epochs": (int, "how often all training images are seen (15)"),
     "batch-size": (int, "images a step, of all GPUs together (32)"),
@@ -207,12 +189,15 @@ def start(session: "boto3.Session", args: argparse.Namespace) -> Any:  # noqa: A
 @contextlib.contextmanager
 def staged_source() -> Iterator[Path]:
     """Yield a folder with the files that the job needs, and no others."""
+    package = PROJECT / "pneumonia"
     with tempfile.TemporaryDirectory() as temporary:
-        for name in SHIPPED:
-            copy = Path(temporary) / name
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(PROJECT / name, copy)
-        yield Path(temporary)
+        source = Path(temporary)
+        shutil.copy(PROJECT / ENTRY_SCRIPT, source)
+        for file in [*package.glob("*.py"), *(file for room in ROOMS for file in (package / room).rglob("*.py"))]:
+            copy = source / file.relative_to(PROJECT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
+        yield source
 
 
 def check_dataset(session: "boto3.Session", args: argparse.Namespace) -> None:

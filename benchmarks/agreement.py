@@ -1,9 +1,9 @@
 """Whether answers depend on how the same radiograph is stored.
 
-`python benchmarks/agreement.py FIRST.csv SECOND.csv` compares two `predictions.csv` that `python -m pneumonia.evaluate`
-wrote for folders of the same images, at full size in one and squashed to 224 pixels in the other say, by file name, and
-prints JSON: images in both, share of them with the same class, mean and largest difference of P(PNEUMONIA), and the
-names that changed class.
+`python benchmarks/agreement.py FIRST.csv SECOND.csv` compares two `predictions.csv` that
+`python -m pneumonia.training.evaluate` wrote for folders of the same images, at full size in one and squashed to 224
+pixels in the other say, by file name, and prints JSON: images in both, share of
+them with the same class, mean and largest difference of P(PNEUMONIA), and the names that changed class.
 """
 
 import csv

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from pneumonia.image import decode, preprocess
-from pneumonia.predictor import load_model
+from pneumonia.imaging.decoding import decode, preprocess
+from pneumonia.serving.predictor import load_model
 
 model = load_model(Path(os.environ["MODEL_PATH"]))
 

@@ -1,9 +1,9 @@
-"""How fast `python -m pneumonia.batch` is, against what it cannot be much faster than.
+"""How fast `python -m pneumonia.batch.command` is, against what it cannot be much faster than.
 
 `python benchmarks/batch.py FOLDER` answers for a folder's images, `--repeat` times over, in these ways, taking turns
 within a round, and prints a Markdown table of medians:
 
-ours            all of pneumonia.batch but the imports: listing, loading the model, journal, progress bar, CSV
+ours            all of pneumonia.batch.command but the imports: listing, loading the model, journal, progress bar, CSV
 bare            each file decoded and preprocessed, one after the other, and the same network in batches
 bare, threads   the same with a batch's files decoded on all cores; the network waits meanwhile
 bare, at once   the same with files decoded on all cores while the network runs
@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pneumonia import batch
-from pneumonia.image import decode, preprocess
-from pneumonia.predictor import BATCH_SIZE, Model, load_model
-from pneumonia.weights import RELEASED_WEIGHTS, Weights
+from pneumonia.batch import command as batch
+from pneumonia.imaging.decoding import decode, preprocess
+from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
+from pneumonia.serving.predictor import BATCH_SIZE, Model, load_model
 
 Way = Callable[[], None]
 

@@ -17,11 +17,11 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pneumonia import metrics
-from pneumonia.data import Images
-from pneumonia.evaluate import Model, load_model, probabilities_of, scan_folder
 from pneumonia.files import write_json
-from pneumonia.image import decode, resize
+from pneumonia.imaging.decoding import decode, resize
+from pneumonia.training import metrics
+from pneumonia.training.channels import Images
+from pneumonia.training.evaluate import Model, load_model, probabilities_of, scan_folder
 
 FIGURES = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
 

@@ -15,16 +15,16 @@ from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pneumonia.image import decode, preprocess, warnings_of
-from pneumonia.predictor import load_model
-from pneumonia.weights import RELEASED_WEIGHTS
+from pneumonia.imaging.decoding import decode, preprocess, warnings_of
+from pneumonia.releases.fetch import RELEASED_WEIGHTS
+from pneumonia.serving.predictor import load_model
 
 
 def row(path: Path, rounds: int) -> str:
     """Return the table's row for one file."""
     data = path.read_bytes()
     started = time.perf_counter()
-    from pneumonia import dicom  # noqa: F401, PLC0415  # its import is measured
+    from pneumonia.imaging import dicom  # noqa: F401, PLC0415  # its import is measured
 
     imported = time.perf_counter() - started
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

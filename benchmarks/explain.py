@@ -13,8 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pneumonia.predictor import Predictor
-from pneumonia.weights import RELEASED_WEIGHTS, Weights
+from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
+from pneumonia.serving.predictor import Predictor
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ RUNS = 7
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9"}  # as on Lambda, where imports are lean
 WAYS = {
     "torch": "import torch",
-    "torch, leaner": "from pneumonia.coldstart import lean_imports\nwith lean_imports(): import torch",
+    "torch, leaner": "from pneumonia.serving.coldstart import lean_imports\nwith lean_imports(): import torch",
     "FastAPI": "import fastapi",
     "the app, as it is": "import app",
     "the app, not leaner": "from pneumonia import coldstart\ncoldstart.UNUSED.clear()\nimport app",

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.e2e.events import multipart
+from tools.stand_ins.events import multipart
 
 
 def main(port: int, xray: Path, clients: int, requests: int) -> None:

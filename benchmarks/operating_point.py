@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from recipe import answers_file, mean_and_spread
 
 from pneumonia.files import write_json
-from pneumonia.fitting import at_sensitivity
+from pneumonia.training.fitting import at_sensitivity
 
 FIGURES = ("balanced_accuracy", "sensitivity", "specificity")
 

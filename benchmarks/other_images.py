@@ -24,8 +24,8 @@ from PIL import Image, ImageOps
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.errors import ImageError
 from pneumonia.files import write_json
-from pneumonia.image import decode, preprocess
-from pneumonia.predictor import Model, load_model
+from pneumonia.imaging.decoding import decode, preprocess
+from pneumonia.serving.predictor import Model, load_model
 
 Variants = Callable[[Image.Image], Iterable[Image.Image]]
 BATCH_SIZE = 16

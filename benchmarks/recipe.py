@@ -29,13 +29,13 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
-from pneumonia import WEIGHTS_NAME, evaluate
-from pneumonia import augment as augmentation
-from pneumonia.augment import augment
-from pneumonia.data import SPLITS, load_channel, scan_channels, split_by_patient
+from pneumonia import WEIGHTS_NAME
 from pneumonia.files import write_json
-from pneumonia.model import CLASSES
-from pneumonia.pretrained import build_network
+from pneumonia.network.resnet import CLASSES
+from pneumonia.training import augmentation, evaluate
+from pneumonia.training.augmentation import augment
+from pneumonia.training.channels import SPLITS, load_channel, scan_channels, split_by_patient
+from pneumonia.training.pretrained import build_network
 
 FIGURES = (
     *("val_accuracy", "val_auroc", "test_accuracy", "test_auroc"),
@@ -145,7 +145,7 @@ def answers_file(output: Path, variant: str, number: int, split: str) -> Path:
 
 
 def write_answers(weights: Path, folder: Path, file: Path) -> None:
-    """Write what a bare network answers to a folder's images, as `python -m pneumonia.evaluate` does."""
+    """Write what a bare network answers to a folder's images, as `python -m pneumonia.training.evaluate` does."""
     model, channel = evaluate.load_model(weights), evaluate.scan_folder(folder)
     images = load_channel(channel, 2, lambda results, _: results)
     probabilities = evaluate.probabilities_of(model, images, 64)

@@ -40,15 +40,15 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pneumonia import store
 from pneumonia.files import write_json
-from pneumonia.image import SIZE
-from pneumonia.manifest import manifest_of
-from pneumonia.model import load_weights
-from pneumonia.weights import RELEASED_WEIGHTS
-from tests.conftest import Moto, running_moto
-from tests.e2e.events import function_url_event, multipart
-from tests.e2e.runtime_api import RuntimeApi
+from pneumonia.imaging.decoding import SIZE
+from pneumonia.network.resnet import load_weights
+from pneumonia.releases import bucket as store
+from pneumonia.releases.fetch import RELEASED_WEIGHTS
+from pneumonia.releases.manifest import manifest_of
+from tools.stand_ins.events import function_url_event, multipart
+from tools.stand_ins.moto import Moto, running_moto
+from tools.stand_ins.runtime_api import RuntimeApi
 
 PROJECT = Path(__file__).parent.parent
 APPS = {

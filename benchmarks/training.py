@@ -39,10 +39,10 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
-from pneumonia.data import scan_channels
-from pneumonia.image import MEAN, SIZE, STD
-from pneumonia.pretrained import build_network
-from pneumonia.processes import Processes
+from pneumonia.imaging.decoding import MEAN, SIZE, STD
+from pneumonia.training.channels import scan_channels
+from pneumonia.training.pretrained import build_network
+from pneumonia.training.processes import Processes
 
 BATCH_SIZE = 32
 

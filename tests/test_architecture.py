@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 import train_sagemaker
+from tests.builders.checkout import PROJECT
 
-PROJECT = Path(__file__).parent.parent
 SCRIPTS = {"train_model", "train_sagemaker", "promote_model", "app"}
 TRAINING = {
-    f"pneumonia.{name}" for name in ("augment", "data", "fitting", "metrics", "plots", "pretrained", "processes")
+    f"pneumonia.training.{name}"
+    for name in ("augmentation", "channels", "fitting", "metrics", "plots", "pretrained", "processes")
 }
-SERVING = {"pneumonia.store", "pneumonia.manifest", "pneumonia.predictor"}
-BATCHES = ("pneumonia.batch", "pneumonia.s3_batch")
+SERVING = {"pneumonia.releases.bucket", "pneumonia.releases.manifest", "pneumonia.serving.predictor"}
+BATCHES = ("pneumonia.batch.command", "pneumonia.batch.s3_operations")
 
 
 def file_of(module: str) -> Path | None:
@@ -52,7 +53,8 @@ def test_scripts_never_import_each_other(script: str) -> None:
 
 
 def test_package_imports_no_script() -> None:
-    modules = [f"pneumonia.{file.stem}" for file in (PROJECT / "pneumonia").glob("[!_]*.py")]
+    files = [file.relative_to(PROJECT) for file in (PROJECT / "pneumonia").rglob("[!_]*.py")]
+    modules = [".".join(file.with_suffix("").parts) for file in files]
     assert modules
     for module in modules:
         assert not closure_of(module) & SCRIPTS
@@ -66,13 +68,13 @@ def test_serving_imports_no_training_module() -> None:
 
 @pytest.mark.parametrize("module", BATCHES)
 def test_batches_import_what_serves_and_no_training_module(module: str) -> None:
-    assert closure_of(module) > {"pneumonia.predictor", "pneumonia.weights"}
+    assert closure_of(module) > {"pneumonia.serving.predictor", "pneumonia.releases.fetch"}
     assert not closure_of(module) & TRAINING
     assert not any("torchvision" in imports_of(name) for name in closure_of(module))
 
 
 def test_serving_imports_nothing_of_batches() -> None:
-    assert not closure_of("app") & {*BATCHES, "pneumonia.objects"}
+    assert not closure_of("app") & {*BATCHES, "pneumonia.storage.objects"}
 
 
 def test_training_imports_no_serving_module() -> None:
@@ -87,8 +89,11 @@ def test_launching_imports_nothing_but_errors_before_it_has_read_its_arguments()
 
 
 def test_job_gets_the_entry_script_and_what_it_imports() -> None:
+    with train_sagemaker.staged_source() as source:
+        shipped = {str(file.relative_to(source)) for file in source.rglob("*") if file.is_file()}
     files = {file for module in closure_of("train_model") if (file := file_of(module))}
-    assert sorted(str(file.relative_to(PROJECT)) for file in files) == sorted(train_sagemaker.SHIPPED)
+    assert {str(file.relative_to(PROJECT)) for file in files} <= shipped
+    assert {name.split("/")[1] for name in shipped if name.count("/") == 2} == {"imaging", "network", "training"}
 
 
 def names_imported_by(node: ast.stmt) -> list[str]:

@@ -1,11 +1,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parent.parent
+from tests.builders.checkout import PROJECT
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])  # what stays in the buffer until the end, and what does not

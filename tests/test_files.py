@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pneumonia.files import remove_abandoned, replacing, sha256
-from tests.disk import full_after
+from tests.builders.disk import full_after
 
 
 def write(path: Path, content: bytes) -> None:

@@ -27,9 +27,11 @@ import pytest
 from PIL import ExifTags, Image
 
 from pneumonia import WEIGHTS_NAME
-from pneumonia.synthetic import draw_radiograph
-from tests.conftest import REGION, Moto
-from tests.e2e.events import (
+from pneumonia.training.synthetic import draw_radiograph
+from tests.builders.checkout import PROJECT
+from tests.builders.images import encoded
+from tests.releases.test_manifest import manifest_for
+from tools.stand_ins.events import (
     function_url_event,
     http_api_1_event,
     http_api_event,
@@ -37,11 +39,9 @@ from tests.e2e.events import (
     multipart,
     rest_api_event,
 )
-from tests.e2e.runtime_api import InvocationError, RuntimeApi
-from tests.images import encoded
-from tests.test_manifest import manifest_for
+from tools.stand_ins.moto import REGION, Moto
+from tools.stand_ins.runtime_api import InvocationError, RuntimeApi
 
-PROJECT = Path(__file__).parent.parent.parent
 BUCKET = "weights"
 VERSION = "20260102-030405-0a1b2c3d"
 MAX_EVENT = 6 * 1024 * 1024  # bytes, of a synchronous invocation
@@ -183,14 +183,13 @@ class Function:
 
 def make_task_root(folder: Path) -> Path:
     """Copy the code to where nothing can be written."""
-    package = folder / "pneumonia"
-    package.mkdir(parents=True)
+    folder.mkdir(parents=True)
     shutil.copy(PROJECT / "app.py", folder)
-    for path in (PROJECT / "pneumonia").glob("*.py"):
-        shutil.copy(path, package)
-    shutil.copytree(PROJECT / "pneumonia/static", package / "static")
-    for path in (package, folder):
-        path.chmod(0o555)
+    ignored = shutil.ignore_patterns("training", "__pycache__")
+    shutil.copytree(PROJECT / "pneumonia", folder / "pneumonia", ignore=ignored)
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            path.chmod(0o555)
     return folder
 
 
@@ -426,8 +425,8 @@ def test_nothing_is_written_but_the_weights_and_their_manifest(function: Functio
         assert function.invoke(upload(image))["statusCode"] == 200
     assert files_in(function.tmp) == ["manifest.json", "model.pth"]
     package = PROJECT / "pneumonia"
-    sources = [f"pneumonia/{path.relative_to(package)}" for path in [*package.glob("*.py"), *package.glob("static/*")]]
-    assert files_in(function.task_root) == sorted(["app.py", "pneumonia", "pneumonia/static", *sources])
+    sources = [name for name in files_in(package) if not {"training", "__pycache__"} & set(Path(name).parts)]
+    assert files_in(function.task_root) == sorted(["app.py", "pneumonia", *(f"pneumonia/{name}" for name in sources)])
 
     with function.limited(resource.RLIMIT_FSIZE, 0):  # from here on no file can be written, wherever it may be
         assert function.invoke(upload(image))["statusCode"] == 200

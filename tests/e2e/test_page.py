@@ -19,16 +19,16 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from app import create_app
-from docs.browser import TIMEOUT, browsing, find_chromium, serving
-from docs.page.screenshots import XrayPage
-from pneumonia.image import PREPROCESSING
-from pneumonia.manifest import release_of
-from pneumonia.model import CLASSES
-from pneumonia.page import Guide, add_page
-from pneumonia.predictor import Predictor
-from pneumonia.synthetic import draw_radiograph
-from pneumonia.weights import RELEASED_WEIGHTS, Weights
-from tests.images import encoded
+from pneumonia.imaging.decoding import PREPROCESSING
+from pneumonia.network.resnet import CLASSES
+from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
+from pneumonia.releases.manifest import release_of
+from pneumonia.serving.page import Guide, add_page
+from pneumonia.serving.predictor import Predictor
+from pneumonia.training.synthetic import draw_radiograph
+from tests.builders.images import encoded
+from tools.browser import TIMEOUT, browsing, find_chromium, serving
+from tools.page_screenshots import XrayPage
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, or set CHROMIUM to its path")

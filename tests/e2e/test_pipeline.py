@@ -19,16 +19,16 @@ from PIL import Image
 from torchvision import transforms
 
 from pneumonia import WEIGHTS_NAME
-from pneumonia.image import MEAN, STD
-from pneumonia.model import CLASSES
-from pneumonia.synthetic import draw_dataset, draw_radiograph
-from tests.conftest import Moto
-from tests.e2e.events import function_url_event, multipart
-from tests.e2e.runtime_api import RuntimeApi
-from tests.e2e.sagemaker_job import FinishedJob, run_training_job
+from pneumonia.imaging.decoding import MEAN, STD
+from pneumonia.network.resnet import CLASSES
+from pneumonia.training.synthetic import draw_dataset, draw_radiograph
+from tests.builders.checkout import PROJECT
+from tools.stand_ins.events import function_url_event, multipart
+from tools.stand_ins.moto import Moto
+from tools.stand_ins.runtime_api import RuntimeApi
+from tools.stand_ins.sagemaker_job import FinishedJob, run_training_job
 from train_sagemaker import METRICS, metric_regex
 
-PROJECT = Path(__file__).parent.parent.parent
 ROLE = "arn:aws:iam::123456789012:role/training"
 # What separates drawn pneumonia from drawn normals is learnt in these from random values.
 HYPERPARAMETERS = ["--weights", "none", "--epochs", "4", "--batch-size", "8", "--learning-rate", "0.0005"]

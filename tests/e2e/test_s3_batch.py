@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 
 from pneumonia import WEIGHTS_NAME
-from pneumonia.image import MAX_BYTES
-from pneumonia.predictor import Predictor
-from pneumonia.synthetic import draw_radiograph
-from pneumonia.weights import Weights
-from tests.conftest import REGION, Moto
-from tests.e2e.runtime_api import InvocationError, RuntimeApi
+from pneumonia.imaging.decoding import MAX_BYTES
+from pneumonia.releases.fetch import Weights
+from pneumonia.serving.predictor import Predictor
+from pneumonia.training.synthetic import draw_radiograph
+from tests.builders.images import encoded
 from tests.e2e.test_lambda import make_task_root
-from tests.faulty_s3 import Answer, cut, refusal, serving, whole
-from tests.images import encoded
+from tools.stand_ins.faulty_s3 import Answer, cut, refusal, serving, whole
+from tools.stand_ins.moto import REGION, Moto
+from tools.stand_ins.runtime_api import InvocationError, RuntimeApi
 
 XRAYS = "xrays"
 WEIGHTS = "weights-of-batches"
@@ -79,7 +79,7 @@ class Function:
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "awslambdaric", "pneumonia.s3_batch.handler"],
+                [sys.executable, "-m", "awslambdaric", "pneumonia.batch.s3_operations.handler"],
                 env=variables | environment,
                 cwd=make_task_root(folder / "task"),
                 stdout=log,

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pneumonia.model import ResNet18, save_weights
-from tests.e2e.runtime_api import RuntimeApi
-from tests.e2e.smoke import INVOCATIONS, SmokeError, smoke
+from pneumonia.network.resnet import ResNet18, save_weights
+from tools.smoke import INVOCATIONS, SmokeError, smoke
+from tools.stand_ins.runtime_api import RuntimeApi
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def test_it_finds_a_function_with_other_weights(tmp_path: Path, weights: Path) -
 def test_its_command_fails_with_one_sentence_where_the_function_does(tmp_path: Path, weights: Path) -> None:
     (broken := tmp_path / "broken.pth").write_bytes(b"no weights")
     with emulator(tmp_path, broken) as address:
-        command = [sys.executable, "-m", "tests.e2e.smoke", address, str(weights)]
+        command = [sys.executable, "-m", "tools.smoke", address, str(weights)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
 
     assert done.returncode == 1

@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from docs.api.screenshots import SwaggerUI, swagger_ui
-from docs.browser import find_chromium, serving
-from pneumonia.synthetic import draw_radiograph
+from pneumonia.training.synthetic import draw_radiograph
+from tools.api_screenshots import SwaggerUI, swagger_ui
+from tools.browser import find_chromium, serving
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, or set CHROMIUM to its path")

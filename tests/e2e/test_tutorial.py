@@ -20,7 +20,7 @@ from typing import IO
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from tests.checkout import PROJECT, copy_checkout
+from tests.builders.checkout import PROJECT, copy_checkout
 
 PORT = "8000"  # the tutorial's, in the place of which comes one that is free here
 SERVER_SECONDS = 300  # until a server says where to look, on a busy machine

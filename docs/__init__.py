@@ -1,1 +1,0 @@
-"""The project's drawings and pictures, and the scripts that take them."""

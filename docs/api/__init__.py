@@ -1,1 +1,0 @@
-"""The API in pictures, and the script that takes them."""

@@ -1,1 +1,0 @@
-"""The page in pictures, and the script that takes them."""

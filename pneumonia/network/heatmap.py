@@ -1,0 +1,91 @@
+"""Heatmaps: where in an image the network found what speaks for its answer.
+
+A class activation map (Zhou et al. 2016, https://arxiv.org/abs/1512.04150): ResNet-18 ends in the mean over all
+positions and one linear layer, so what each position adds to the outputs can be told exactly, without a gradient.
+"""
+
+import base64
+import io
+import zlib
+from itertools import pairwise
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pneumonia.imaging.decoding import SIZE
+
+LEVELS = 32  # of colour; a PNG with more takes several times longer to write, and looks no different
+# From no evidence to the most, as in RGB and alpha: blue, red, yellow, more and more opaque. Gray stays for the image.
+COLOURS = ((40, 20, 160, 0), (150, 20, 150, 90), (235, 60, 60, 150), (255, 225, 80, 190))
+
+
+def class_activation_map(classifier: nn.Linear, features: Tensor, answer: int) -> Tensor:
+    """Return what each position adds to the log-odds of an answer, before calibration.
+
+    Args:
+        classifier: the last layer, of two outputs.
+        features: outputs of the layer before the mean over positions, float32, shape (512, H, W).
+        answer: index of the class that is answered.
+
+    Returns:
+        float32, shape (H, W). Its mean, and the difference of the classifier's biases, sum to the log-odds.
+    """
+    difference = classifier.weight[answer] - classifier.weight[1 - answer]
+    return torch.einsum("c,chw->hw", difference, features)
+
+
+def draw_heatmap(evidence: Tensor, size: tuple[int, int]) -> Image.Image:
+    """Draw a class activation map to be laid over its image.
+
+    What speaks against the answer is left transparent, and the strongest evidence for it has the last of COLOURS,
+    however weak it is: colours compare positions of one image, not images.
+
+    Args:
+        evidence: shape (H, W), as `class_activation_map` returns it for an image squashed to SIZE x SIZE.
+        size: width and height of the image, in pixels.
+
+    Returns:
+        Image of that size, mode "P", with LEVELS colours.
+    """
+    strongest = evidence.max().clamp(min=torch.finfo().tiny)
+    shares = (evidence / strongest).clamp(min=0)
+    # Position i of ResNet-18's last layer looks at the input around pixel stride * i, as its kernels are odd and padded
+    # by half: not at the middle of the i-th of H parts. The last position stands for what lies beyond it, too.
+    padded = nn.functional.pad(shares[None, None], (0, 1, 0, 1), mode="replicate")[0, 0]
+    height, width = evidence.shape
+    first = 0.5 - 0.5 * height / SIZE, 0.5 - 0.5 * width / SIZE
+    small = Image.frombytes("L", (width + 1, height + 1), bytes((padded * 255).round().byte().flatten().tolist()))
+    box = (first[1], first[0], first[1] + width, first[0] + height)
+    large = small.resize(size, Image.Resampling.BICUBIC, box=box)
+    levels = large.point([value * LEVELS // 256 for value in range(256)])
+    drawn = Image.frombytes("P", size, levels.tobytes())
+    drawn.putpalette(bytes(value for colour in _palette() for value in colour), "RGBA")
+    return drawn
+
+
+def heatmap_png(classifier: nn.Linear, features: Tensor, answer: int, size: tuple[int, int]) -> str:
+    """Return an image's heatmap as a PNG file in base64.
+
+    Args:
+        classifier: as for `class_activation_map`.
+        features: as for `class_activation_map`.
+        answer: as for `class_activation_map`.
+        size: as for `draw_heatmap`.
+    """
+    heatmap = draw_heatmap(class_activation_map(classifier, features, answer), size)
+    file = io.BytesIO()
+    # A row repeats most of its pixels, which is all that this way of compressing looks for: it takes the least time.
+    heatmap.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    return base64.b64encode(file.getbuffer()).decode()
+
+
+def _palette() -> list[tuple[int, ...]]:
+    """Return LEVELS colours along COLOURS."""
+    steps = []
+    for level in range(LEVELS):
+        place = level / (LEVELS - 1) * (len(COLOURS) - 1)
+        before, after = list(pairwise(COLOURS))[min(int(place), len(COLOURS) - 2)]
+        share = place - min(int(place), len(COLOURS) - 2)
+        steps.append(tuple(round(low + (high - low) * share) for low, high in zip(before, after, strict=True)))
+    return steps

@@ -1,0 +1,280 @@
+"""Releases in the weights bucket on S3.
+
+releases/<version>/pneumonia_classifier.pth
+releases/<version>/manifest.json              there once the release is complete
+current.json                                  {"version": "<version>", "previous": [...]}: the release that is served
+pneumonia_classifier.pth                      the same weights, for whoever has nothing but this key
+
+Whatever stops a promotion half-way, `current.json` leads to a whole release. Of two promotions at once one moves the
+pointer, and the other is told: S3 writes on the condition that an object is as it was read.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+"""
+
+import base64
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from pneumonia import WEIGHTS_NAME
+from pneumonia.errors import ReleaseConflictError, WeightsError, first_line
+from pneumonia.releases.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest, Pointer, parse, parse_pointer
+from pneumonia.storage.signed import CHUNK, S3Error, saying
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+ATTEMPTS = 4  # at writing what another is writing
+PAUSE = 0.5  # seconds before the second attempt; each further one waits for so much longer
+logger = logging.getLogger(__name__)
+
+
+class WeightsBucket:
+    """The releases of one bucket.
+
+    Every method raises WeightsUnavailableError where S3 refuses or cannot be reached.
+
+    Args:
+        name: the bucket's.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._s3 = _client()
+
+    def pointer(self) -> tuple[Pointer | None, str | None]:
+        """Return what `current.json` says, and the mark of its content that `serve` asks for.
+
+        Before the first release both are None. Of a file that cannot be read the pointer is: it can be replaced.
+        """
+        with _saying(f"The served release cannot be read from s3://{self._name}/{CURRENT_NAME}"):
+            try:
+                answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_NAME)
+            except self._s3.exceptions.NoSuchKey:
+                return None, None
+            text = answer["Body"].read()
+        try:
+            return parse_pointer(text, f"s3://{self._name}/{CURRENT_NAME}"), answer["ETag"]
+        except WeightsError as error:
+            logger.warning("%s", error)
+            return None, answer["ETag"]
+
+    def manifest(self, version: str) -> Manifest:
+        """Return a complete release's manifest.
+
+        Raises:
+            WeightsError: there is no such release.
+        """
+        key = f"releases/{version}/{MANIFEST_NAME}"
+        with _saying(f"The release cannot be read from s3://{self._name}/{key}"):
+            try:
+                text = self._s3.get_object(Bucket=self._name, Key=key)["Body"].read()
+            except self._s3.exceptions.NoSuchKey:
+                raise WeightsError(
+                    f"s3://{self._name} has no release {version!r}: `list` shows those it has."
+                ) from None
+        return parse(text, f"s3://{self._name}/{key}")
+
+    def versions(self) -> list[str]:
+        """Return the complete releases, in the order of their names, which is that of time."""
+        with _saying(f"The releases of s3://{self._name} cannot be listed"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix="releases/")
+            keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return sorted(key.split("/")[1] for key in keys if key.count("/") == 2 and key.endswith(f"/{MANIFEST_NAME}"))
+
+    def check(self, version: str) -> None:
+        """See that a release is complete: its manifest can be read, and its weights are those that it names.
+
+        Raises:
+            WeightsError: it is not.
+        """
+        self._compare(self.manifest(version))
+
+    def add(self, weights: Path, manifest: Manifest) -> None:
+        """Store a release, complete, without serving it; what is there of it already stays.
+
+        A manifest that cannot be read, or does not say what this one was forced against, is replaced.
+
+        Raises:
+            WeightsError: other weights are there under the same version.
+        """
+        release = f"releases/{manifest.version}"
+        with _saying(f"The release cannot be stored as s3://{self._name}/{release}"):
+            checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(manifest.sha256)}
+            if not self._put(f"{release}/{WEIGHTS_NAME}", weights.read_bytes(), IfNoneMatch="*", **checksum):
+                self._compare(manifest)
+            key = f"{release}/{MANIFEST_NAME}"
+            if not self._put(key, manifest.to_json().encode(), IfNoneMatch="*"):
+                answer = self._s3.get_object(Bucket=self._name, Key=key)
+                if not _says_as_much(answer["Body"].read(), manifest):
+                    self._put(key, manifest.to_json().encode(), IfMatch=answer["ETag"])
+
+    def serve(self, version: str, served: Pointer | None, mark: str | None) -> None:
+        """Have inference serve a complete release.
+
+        The plain key follows `current.json`: nobody who can read that looks there.
+
+        Args:
+            version: the release.
+            served: what `pointer` returned when this was decided.
+            mark: likewise.
+
+        Raises:
+            ReleaseConflictError: the served release is another one by now, and stays.
+        """
+        pointer = served.moved_to(version) if served else Pointer(version)
+        condition = {"IfMatch": mark} if mark else {"IfNoneMatch": "*"}
+        with _saying(f"The release {version} cannot be served from s3://{self._name}"):
+            is_moved = self._put(CURRENT_NAME, pointer.to_json().encode(), **condition)
+        now, _ = (pointer, None) if is_moved else self.pointer()
+        if now is None or now.version != version:  # else the same promotion ran twice
+            raise ReleaseConflictError(
+                f"Another promotion came first: s3://{self._name} serves {now.version if now else 'none'} now, "
+                f"and {version} is stored but not served. Promote it again if it is still wanted."
+            )
+        with _saying(f"{version} is served, but s3://{self._name}/{WEIGHTS_NAME} cannot be made to follow"):
+            self._fill_plain_key(version)
+
+    def _fill_plain_key(self, version: str) -> None:
+        """Copy a release to the plain key, and again until it is the one that is served: another may have moved on."""
+        while True:
+            source = {"Bucket": self._name, "Key": f"releases/{version}/{WEIGHTS_NAME}"}
+            self._s3.copy_object(Bucket=self._name, Key=WEIGHTS_NAME, CopySource=source)  # type: ignore[arg-type]
+            now, _ = self.pointer()
+            if now is None or now.version == version:
+                return
+            version = now.version
+
+    def _put(self, key: str, body: bytes, **condition: Any) -> bool:  # noqa: ANN401  # boto3's arguments
+        """Write an object if it is as the condition says; return whether it was."""
+        kind = "application/json" if key.endswith(".json") else "application/octet-stream"
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                self._s3.put_object(Bucket=self._name, Key=key, Body=body, ContentType=kind, **condition)
+            except ClientError as error:
+                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                # 404: what is to be replaced is gone. 409: another writes it right now, and S3 asks to try again.
+                if status == 412 or (status == 404 and "IfMatch" in condition):
+                    return False
+                if status != 409 or attempt == ATTEMPTS:
+                    raise
+                time.sleep(attempt * PAUSE)
+            else:
+                return True
+
+    def _compare(self, manifest: Manifest) -> None:
+        """See that a release's weights are those of its manifest."""
+        key = f"releases/{manifest.version}/{WEIGHTS_NAME}"
+        with _saying(f"The weights cannot be read from s3://{self._name}/{key}"):
+            found = self._s3.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
+            checksum = found.get("ChecksumSHA256")
+            if not checksum or found.get("ChecksumType") == "COMPOSITE":  # brought by something else than `add`
+                body = self._s3.get_object(Bucket=self._name, Key=key)["Body"]
+                checksum = _base64(hashlib.sha256(body.read()).hexdigest())
+        if checksum != _base64(manifest.sha256):
+            raise WeightsError(
+                f"s3://{self._name}/{key} holds other weights than {manifest.version}'s: remove that release first."
+            )
+
+
+def publish(weights: Path, manifest: Manifest, bucket: str) -> None:
+    """Store a release and serve it.
+
+    Raises:
+        WeightsUnavailableError: S3 refuses or cannot be reached.
+        WeightsError: other weights are there under the same version.
+        ReleaseConflictError: another promotion came first.
+    """
+    releases = WeightsBucket(bucket)
+    served, mark = releases.pointer()
+    releases.add(weights, manifest)
+    releases.serve(manifest.version, served, mark)
+
+
+def download(uri: str, destination: Path) -> None:
+    """Bring any object, such as SageMaker's `model.tar.gz`, to a file.
+
+    Args:
+        uri: `s3://bucket/key`.
+        destination: file to write.
+
+    Raises:
+        WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached, or the disk is full.
+    """
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    with _saying(f"{uri} cannot be downloaded"):
+        source = Boto3Bucket(bucket)
+        with destination.open("wb") as file:
+            for chunk in source.get(key):
+                file.write(chunk)
+
+
+class Boto3Bucket:
+    """One bucket, read by boto3: with a profile, through a proxy, or however else the machine is set up."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._s3 = _client()
+
+    def get(self, key: str) -> Generator[bytes, None, None]:
+        """Yield an object's bytes.
+
+        Raises:
+            S3Error: S3 refuses.
+            ConnectionError: it cannot be reached, or breaks off.
+        """
+        with _as_s3_errors(), contextlib.closing(self._s3.get_object(Bucket=self._name, Key=key)["Body"]) as body:
+            yield from body.iter_chunks(CHUNK)
+
+    def close(self) -> None:
+        """Do nothing: boto3 closes its connections itself."""
+
+
+def _client() -> "S3Client":
+    config = Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"})
+    with _saying("S3 cannot be used"):
+        try:
+            return boto3.client("s3", config=config)
+        except ValueError as error:  # an endpoint that is no URL
+            raise ConnectionError(first_line(error)) from error
+
+
+def _base64(digest: str) -> str:
+    return base64.b64encode(bytes.fromhex(digest)).decode()
+
+
+def _says_as_much(text: bytes, manifest: Manifest) -> bool:
+    """Tell whether a stored manifest is of the same weights, and has what they were forced against if this one has."""
+    try:
+        stored = parse(text, "the stored manifest")
+    except WeightsError:
+        return False
+    same = (stored.version, stored.sha256, stored.size) == (manifest.version, manifest.sha256, manifest.size)
+    return same and (stored.forced is not None or manifest.forced is None)
+
+
+@contextlib.contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Turn whatever boto3, S3 or the disk raises into one sentence that begins with `what`."""
+    with saying(what), _as_s3_errors():
+        yield
+
+
+@contextlib.contextmanager
+def _as_s3_errors() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        raise S3Error(error.response["Error"]["Code"], status) from error
+    except BotoCoreError as error:
+        raise ConnectionError(first_line(error)) from error

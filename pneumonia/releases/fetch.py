@@ -1,0 +1,299 @@
+"""The weights file that serving needs: taken from disk, or fetched from S3 when it is first needed.
+
+Imports neither torch nor boto3, so that a download can run while torch is being imported.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import logging
+import math
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from pneumonia import WEIGHTS_NAME
+from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
+from pneumonia.files import remove_abandoned, replacing
+from pneumonia.releases.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest, parse, parse_pointer
+from pneumonia.storage.signed import Access, Bucket, S3Error, saying
+
+RELEASED_WEIGHTS = Path(__file__).parents[2] / "weights" / WEIGHTS_NAME
+ATTEMPTS = 3  # at reading one object
+PAUSE = 0.2  # seconds before the second attempt; the third waits twice as long
+logger = logging.getLogger(__name__)
+
+
+class Readable(Protocol):
+    """What reads objects of one bucket."""
+
+    def get(self, key: str) -> Generator[bytes, None, None]:
+        """Yield an object's bytes."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class Weights:
+    """The weights file of one process; safe to use from many threads.
+
+    Args:
+        path: file that is used when it is there, and that a download makes.
+        bucket: S3 bucket to download from, None for the released weights of this repository.
+        key: the weights' key in a bucket without `current.json`.
+    """
+
+    def __init__(self, path: Path, bucket: str | None = None, key: str = WEIGHTS_NAME) -> None:
+        self.path = path
+        self.bucket = bucket
+        self.key = key
+        self.download_seconds: float | None = None  # of the last download that this process made
+        self.asked = -math.inf  # on time.monotonic's clock, when this process last asked the bucket what is served
+        self._has_pointer = False  # `current.json` could be read
+        self._fetching = threading.Lock()
+
+    @classmethod
+    def from_environment(cls) -> "Weights":
+        """Read MODEL_PATH, MODEL_BUCKET and MODEL_KEY; an empty variable counts as unset."""
+        return cls(
+            path=Path(os.environ.get("MODEL_PATH") or "/tmp/model.pth"),  # noqa: S108  # Lambda's one writable folder
+            bucket=os.environ.get("MODEL_BUCKET") or None,
+            key=os.environ.get("MODEL_KEY") or WEIGHTS_NAME,
+        )
+
+    def fetch_in_background(self, seconds: float) -> None:
+        """Begin to fetch what `find` will be asked for; should that fail, `find` tries again and tells why."""
+
+        def fetch() -> None:
+            with contextlib.suppress(PneumoniaError):
+                self.find(seconds)
+
+        if self.bucket:
+            threading.Thread(target=fetch, name="fetch weights", daemon=True).start()
+
+    def find(self, seconds: float) -> Path:
+        """Return the weights file, fetched if need be.
+
+        Args:
+            seconds: how long that may take.
+
+        Raises:
+            WeightsUnavailableError: there are no weights, S3 does not give them, the disk is full, or the time is up.
+            WeightsError: the object is not what its manifest says.
+        """
+        deadline = time.monotonic() + seconds
+        if self.path.exists():
+            return self.path
+        if self.bucket:
+            with self._turn(seconds):
+                if not self.path.exists():
+                    self._fetch(self.bucket, self.path, deadline)
+            return self.path
+        if RELEASED_WEIGHTS.exists():
+            return RELEASED_WEIGHTS
+        raise WeightsUnavailableError(
+            f"There are no weights: {self.path} does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the "
+            "bucket that promote_model.py published to, or put a weights file at MODEL_PATH."
+        )
+
+    def replace(self, seconds: float) -> Path:
+        """Fetch the weights though there is a file: one that cannot be used.
+
+        Raises:
+            WeightsUnavailableError, WeightsError: as `find`.
+        """
+        if not self.bucket:
+            raise ValueError("there is no bucket to fetch from")
+        deadline = time.monotonic() + seconds
+        with self._turn(seconds):
+            self._fetch(self.bucket, self.path, deadline)
+        return self.path
+
+    def served_version(self, seconds: float) -> str | None:
+        """Return the release that the bucket's `current.json` names now; None without one, or without a bucket.
+
+        Raises:
+            WeightsUnavailableError: S3 does not tell in time, or not any more.
+            WeightsError: it names none.
+        """
+        if not self.bucket:
+            return None
+        self.asked = time.monotonic()
+        with contextlib.closing(_Source(self.bucket, self.asked + seconds)) as source:
+            version = _current_version(source, self.bucket)
+        if version is None and self._has_pointer:
+            raise WeightsUnavailableError(
+                f"s3://{self.bucket}/{CURRENT_NAME} is gone, or may not be read any more: put it back with "
+                "promote_model.py, or grant the role s3:GetObject."
+            )
+        self._has_pointer = version is not None
+        return version
+
+    @contextlib.contextmanager
+    def fetched_aside(self, seconds: float) -> Iterator[Path]:
+        """Yield the served weights and their manifest in a folder of their own, which is gone after the block.
+
+        What is at `path` stays as it is.
+
+        Raises:
+            WeightsUnavailableError, WeightsError: as `find`.
+        """
+        if not self.bucket:
+            raise ValueError("there is no bucket to fetch from")
+        deadline = time.monotonic() + seconds
+        remove_abandoned(self.path)
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".part") as folder:
+            aside = Path(folder) / self.path.name
+            self._fetch(self.bucket, aside, deadline)
+            yield aside
+
+    def _fetch(self, bucket: str, destination: Path, deadline: float) -> None:
+        self.asked = time.monotonic()
+        self._has_pointer = fetch(bucket, self.key, destination, deadline) is not None
+        self.download_seconds = time.monotonic() - self.asked
+
+    @contextlib.contextmanager
+    def _turn(self, seconds: float) -> Iterator[None]:
+        seconds = max(0.0, seconds)
+        if not self._fetching.acquire(timeout=seconds):
+            raise WeightsUnavailableError(
+                f"The weights are still on their way from s3://{self.bucket} after {seconds:.0f} s: try again."
+            )
+        try:
+            yield
+        finally:
+            self._fetching.release()
+
+
+def fetch(bucket: str, key: str, destination: Path, deadline: float) -> Manifest | None:
+    """Bring the served weights to `destination`, and their manifest beside it; nothing half-written is ever there.
+
+    Args:
+        bucket: the weights bucket.
+        key: the weights' key, for a bucket without `current.json`.
+        destination: file to write.
+        deadline: on `time.monotonic`'s clock, when this gives up.
+
+    Returns:
+        The manifest, None for a bucket without `current.json`.
+
+    Raises:
+        WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached in time, or the disk is full.
+        WeightsError: the object is not what its manifest says.
+    """
+    with contextlib.closing(_Source(bucket, deadline)) as source:
+        manifest = _current_manifest(source, bucket)
+        if manifest:
+            key = f"releases/{manifest.version}/{WEIGHTS_NAME}"
+        uri = f"s3://{bucket}/{key}"
+        with saying(f"The weights cannot be had from {uri}"):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(destination)
+            with replacing(destination) as temporary:
+                with temporary.open("wb") as file:
+                    digest, size = source.copy(key, file)
+                if manifest and (digest, size) != (manifest.sha256, manifest.size):
+                    raise WeightsError(
+                        f"{uri} has {size} bytes with SHA-256 {digest}, but its manifest says {manifest.size} bytes "
+                        f"with {manifest.sha256}: promote the model again."
+                    )
+                if manifest:
+                    manifest.write_beside(destination)
+    logger.info("downloaded %s, %d bytes", uri, size)
+    return manifest
+
+
+class _Source:
+    """Reads objects of one bucket, tries again where that may help, and follows it to its region."""
+
+    def __init__(self, bucket: str, deadline: float) -> None:
+        self._name = bucket
+        self._deadline = deadline
+        self._access = Access.from_environment()
+        self._bucket = self._open()
+
+    def close(self) -> None:
+        self._bucket.close()
+
+    def copy(self, key: str, file: BinaryIO) -> tuple[str, int]:
+        """Write an object into a file; return its SHA-256 and its size in bytes."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._copy_once(key, file)
+            except S3Error as error:
+                may_help = self._moved_to(error.region) or error.status >= 500
+                if not may_help or attempt == ATTEMPTS:
+                    raise
+            except ConnectionError:
+                if attempt == ATTEMPTS:
+                    raise
+            time.sleep(min(PAUSE * attempt, max(0.0, self._deadline - time.monotonic())))
+
+    def read(self, key: str) -> bytes:
+        """Return a small object."""
+        file = io.BytesIO()
+        self.copy(key, file)
+        return file.getvalue()
+
+    def _copy_once(self, key: str, file: BinaryIO) -> tuple[str, int]:
+        file.seek(0)
+        file.truncate()
+        digest, size = hashlib.sha256(), 0
+        with contextlib.closing(self._bucket.get(key)) as chunks:  # closed also where the disk is full
+            for chunk in chunks:
+                digest.update(chunk)
+                size += file.write(chunk)
+        return digest.hexdigest(), size
+
+    def _moved_to(self, region: str | None) -> bool:
+        """Turn to the region that S3 says the bucket is in; tell whether it is another one."""
+        if not region or not self._access or region == self._access.region:
+            return False
+        self._access = dataclasses.replace(self._access, region=region)
+        self._bucket = self._open()
+        return True
+
+    def _open(self) -> Readable:
+        if self._access:
+            return Bucket(self._name, self._access, self._deadline)
+        try:
+            from pneumonia.releases import bucket as store  # noqa: PLC0415  # imports boto3, which the image does without
+        except ImportError as error:
+            raise WeightsUnavailableError(
+                "Reading from S3 takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as "
+                "Lambda sets them; with anything else it takes boto3: pip install boto3."
+            ) from error
+        return store.Boto3Bucket(self._name)
+
+
+def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
+    """Return the manifest of the release that `current.json` names, None for a bucket without `current.json`."""
+    if (version := _current_version(source, bucket)) is None:
+        logger.info("s3://%s has no %s that can be read: the plain key serves", bucket, CURRENT_NAME)
+        return None
+    key = f"releases/{version}/{MANIFEST_NAME}"
+    with saying(f"The served release cannot be read from s3://{bucket}/{key}"):
+        manifest = parse(source.read(key), f"s3://{bucket}/{key}")
+    if manifest.version != version:
+        raise WeightsError(f"s3://{bucket}/{key} is of version {manifest.version}: promote the model again.")
+    return manifest
+
+
+def _current_version(source: _Source, bucket: str) -> str | None:
+    """Return the release that `current.json` names, None for a bucket without `current.json`."""
+    with saying(f"The served release cannot be read from s3://{bucket}/{CURRENT_NAME}"):
+        try:
+            current = source.read(CURRENT_NAME)
+        except S3Error as error:
+            # To a role that may not list the bucket, S3 calls a missing key forbidden.
+            if error.code not in {"NoSuchKey", "AccessDenied"}:
+                raise
+            return None
+    return parse_pointer(current, f"s3://{bucket}/{CURRENT_NAME}").version

@@ -1,0 +1,394 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from pneumonia.batch import command as batch
+from pneumonia.imaging.decoding import MAX_BYTES
+from pneumonia.network.calibration import Calibration
+from pneumonia.releases.fetch import Weights
+from pneumonia.serving.predictor import BATCH_SIZE, Predictor
+from pneumonia.training.synthetic import draw_radiograph
+from tests.builders.checkout import PROJECT
+from tests.builders.images import encoded
+from tests.releases.test_manifest import manifest_for
+from tools.stand_ins.moto import Moto
+
+COLUMNS = ["file", "prediction", "confidence", "probability_pneumonia", "warnings", "model_version", "error"]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with more X-rays than two batches have, in folders of folders."""
+    folder = tmp_path / "images"
+    random = Random(0)
+    for number in range(2 * BATCH_SIZE + 5):
+        path = folder / ("b/c" if number % 2 else "a") / f"{number:02}.jpeg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_radiograph(random, "PNEUMONIA", 64).save(path)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return batch.main([str(one) for one in arguments])
+
+
+def rows_of(output: Path) -> list[dict[str, str]]:
+    with output.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def start(weights: Path, *arguments: object) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "pneumonia.batch.command", "--weights", str(weights), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    while not condition():
+        assert process.poll() is None
+        time.sleep(0.005)
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_answers_are_those_of_serving_in_the_order_of_the_names(
+    images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new" / "answers.csv"
+    assert run(images, output, "--weights", weights) == 0
+    rows = rows_of(output)
+    predictor = Predictor(Weights(weights))
+    paths = sorted(path for path in images.rglob("*") if path.is_file())
+    assert [row["file"] for row in rows] == [str(path) for path in paths]
+    for path, row in zip(paths, rows, strict=True):
+        expected = predictor.predict(path.read_bytes())
+        assert list(row) == COLUMNS
+        assert (row["prediction"], row["model_version"]) == (expected.prediction, expected.model_version)
+        assert float(row["confidence"]) == pytest.approx(expected.confidence, abs=1e-5)
+        assert float(row["probability_pneumonia"]) == pytest.approx(expected.probabilities["PNEUMONIA"], abs=1e-5)
+        assert (row["warnings"], row["error"]) == ("", "")
+    told = capsys.readouterr()
+    assert "has the answers of model sha256-" in told.out
+    assert f"{len(paths)}/{len(paths)}" in told.err  # the progress bar's
+    assert list(output.parent.iterdir()) == [output]  # and no journal
+
+
+def test_broken_files_have_a_row_of_their_own_are_named_and_make_status_3(
+    images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "a" / "00.jpeg").write_bytes(b"")
+    (images / "a" / "02.jpeg").write_bytes((images / "a" / "02.jpeg").read_bytes()[:500])
+    (images / "a" / "03.txt").write_text("Dear radiologist,\n")
+    (images / "a" / "04.gif").write_bytes(encoded(Image.new("L", (9, 9)), "GIF"))
+    (images / "a" / "gone.jpeg").symlink_to("nowhere")
+    (images / "a" / ".hidden").write_text("not looked at")
+    os.mkfifo(images / "a" / "pipe.jpeg")
+    with (images / "a" / "large.jpeg").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    output = tmp_path / "answers.csv"
+    assert run(images, output, "--weights", weights) == 3
+    rows = rows_of(output)
+    errors = {Path(row["file"]).name: row["error"] for row in rows if row["error"]}
+    assert {name: error.partition(":")[0] for name, error in errors.items()} == {
+        "00.jpeg": "The file is empty",
+        "02.jpeg": "The image is broken",
+        "03.txt": "The file is not an image",
+        "04.gif": "GIF files are not read",
+        "gone.jpeg": "The file cannot be read",
+        "large.jpeg": "The file has more than the 20,971,520 bytes that are read",
+        "pipe.jpeg": "This is not a plain file",
+    }
+    for row in rows:
+        assert any(row[name] for name in COLUMNS[1:-1]) != bool(row["error"])
+    told = capsys.readouterr().err
+    assert f"7 of {len(rows)} images have no answer:" in told
+    assert f"{images}/a/00.jpeg: The file is empty" in told
+
+
+def test_of_many_broken_files_the_first_ten_are_named(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(12):
+        (images / f"{number:02}").write_text("text")
+    assert run(images, tmp_path / "answers.csv", "--weights", weights) == 3
+    told = capsys.readouterr().err
+    assert "09: The file is not an image" in told
+    assert "10: " not in told
+    assert "and 2 more, in the column `error`" in told
+
+
+def test_parquet_has_the_same_rows_as_csv(images: Path, weights: Path, tmp_path: Path) -> None:
+    (images / "broken").write_text("text")
+    (images / os.fsdecode(b"bytes\xff.jpeg")).write_bytes(encoded(draw_radiograph(Random(1), "NORMAL"), "JPEG"))
+    assert run(images, tmp_path / "answers.csv", "--weights", weights) == 3
+    assert run(images, tmp_path / "answers.parquet", "--weights", weights) == 3
+    table = parquet.read_table(tmp_path / "answers.parquet")
+    assert table.schema.names == COLUMNS
+    assert str(table.schema.field("probability_pneumonia").type) == "double"
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8", errors="replace") as file:
+        expected = list(csv.DictReader(file))
+    assert [
+        {name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()
+    ] == expected
+
+
+def test_uncertain_answers_carry_the_warning(images: Path, weights: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model.pth"
+    copy.write_bytes(weights.read_bytes())
+    manifest = json.loads(manifest_for(copy).to_json())
+    manifest["calibration"] = vars(Calibration(1, 0.5, 0, 1))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert run(images, tmp_path / "answers.csv", "--weights", copy) == 0
+    assert {row["warnings"] for row in rows_of(tmp_path / "answers.csv")} == {"uncertain"}
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(images: Path, weights: Path, tmp_path: Path) -> None:
+    whole, output = tmp_path / "whole.csv", tmp_path / "answers.csv"
+    (images / "a" / "broken.jpeg").write_text("text")
+    assert run(images, whole, "--weights", weights) == 3
+    journal = tmp_path / "answers.csv.journal"
+    starts = 0
+    while not output.exists():  # killed after every batch, at whatever it is doing then
+        process = start(weights, images, output)
+        starts += 1
+        before = max(1, lines_in(journal))
+        wait_until(lambda before=before: lines_in(journal) > before or output.exists(), process)  # type: ignore[misc]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert starts <= 4
+    assert starts > 1
+    status = 3 if not journal.exists() else run(images, output, "--weights", weights)  # may be killed before the end
+    assert status == 3
+    assert output.read_bytes() == whole.read_bytes()
+    assert not journal.exists()
+
+
+def journal_of(images: Path, weights: Path, tmp_path: Path) -> tuple[Path, bytes]:
+    """Return the path that a journal has to have, and the content of one that is whole."""
+    names = [str(path) for path in batch.files_below(images)]
+    this = batch.Run(Predictor(Weights(weights)).load().version, len(names), batch.digest_of(names))
+    journal = tmp_path / "answers.csv.journal"
+    model = Predictor(Weights(weights)).load()
+    with batch.opened(journal, this) as (file, _):
+        for rows in batch.answers(model, list(batch.files_below(images))):
+            file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    return journal, journal.read_bytes()
+
+
+def test_journal_cut_off_anywhere_is_gone_on_from(images: Path, weights: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.csv"
+    assert run(images, whole, "--weights", weights) == 0
+    journal, content = journal_of(images, weights, tmp_path)
+    lines = content.splitlines(keepends=True)
+    batch_end = len(b"".join(lines[: 1 + BATCH_SIZE]))
+    for kept in (
+        content,  # killed before the output was written …
+        content[:-1],
+        content[: batch_end + 300],
+        content[:batch_end] + bytes(700),  # what a power cut may leave
+        content[: len(lines[0]) - 5],
+        b"",
+    ):
+        journal.write_bytes(kept)
+        if kept == content:  # … or after that, before the journal was removed
+            (tmp_path / "answers.csv").write_bytes(whole.read_bytes())
+        assert run(images, tmp_path / "answers.csv", "--weights", weights) == 0
+        assert (tmp_path / "answers.csv").read_bytes() == whole.read_bytes()
+        assert not journal.exists()
+        (tmp_path / "answers.csv").unlink()
+
+
+def test_answers_in_the_journal_are_not_computed_again(images: Path, weights: Path, tmp_path: Path) -> None:
+    journal, content = journal_of(images, weights, tmp_path)
+    lines = content.splitlines(keepends=True)
+    row = json.loads(lines[1])
+    row[2] = 0.125
+    journal.write_bytes(b"".join([lines[0], json.dumps(row).encode() + b"\n", *lines[2 : 1 + BATCH_SIZE]]))
+    assert run(images, tmp_path / "answers.csv", "--weights", weights) == 0
+    assert rows_of(tmp_path / "answers.csv")[0]["probability_pneumonia"] == "0.125"
+
+
+@pytest.mark.parametrize("what", ["another model", "another input", "no journal"])
+def test_journal_of_another_run_is_refused_and_kept(
+    what: str, images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal, content = journal_of(images, weights, tmp_path)
+    copy = tmp_path / "model.pth"
+    copy.write_bytes(weights.read_bytes())
+    if what == "another model":
+        manifest_for(copy).write_beside(copy)
+    elif what == "another input":
+        (images / "a" / "new.jpeg").write_text("text")
+    else:
+        journal.write_bytes(content := b"Dear diary,\n")
+    assert run(images, tmp_path / "answers.csv", "--weights", copy) == 1
+    assert {
+        "another model": "has answers of model sha256-",
+        "another input": "has answers for another input, of 37 images: remove it to start anew",
+        "no journal": "is not a journal of a run: remove it, or name another output.",
+    }[what] in capsys.readouterr().err
+    assert journal.read_bytes() == content
+    assert not (tmp_path / "answers.csv").exists()
+
+
+def test_two_runs_never_write_one_journal(
+    images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [str(path) for path in batch.files_below(images)]
+    this = batch.Run(Predictor(Weights(weights)).load().version, len(names), batch.digest_of(names))
+    with batch.opened(tmp_path / "answers.csv.journal", this):
+        assert run(images, tmp_path / "answers.csv", "--weights", weights) == 1
+    assert "is being written by another run: wait for its end." in capsys.readouterr().err
+
+
+def test_interrupted_run_says_that_it_can_go_on(images: Path, weights: Path, tmp_path: Path) -> None:
+    for copy in range(500):  # so many that no machine is through before it is interrupted
+        (images / f"{copy}.txt").symlink_to(images / "a" / "00.jpeg")
+    process = start(weights, images, tmp_path / "answers.csv")
+    wait_until(lambda: lines_in(tmp_path / "answers.csv.journal") > 1, process)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130
+    assert told.decode().endswith("Stopped: the same command goes on from here.\n")
+    assert "Traceback" not in told.decode()
+
+
+def test_prefix_in_s3_is_answered_like_a_folder(
+    images: Path, weights: Path, moto: Moto, bucket: str, tmp_path: Path
+) -> None:
+    for path in images.rglob("*.jpeg"):
+        moto.s3().upload_file(str(path), bucket, f"xrays/{path.relative_to(images)}")
+    moto.s3().put_object(Bucket=bucket, Key="xrays/z.txt", Body=b"text")
+    assert run(f"s3://{bucket}/xrays/", tmp_path / "s3.csv", "--weights", weights) == 3
+    assert run(images, tmp_path / "local.csv", "--weights", weights) == 0
+    *rows, broken = rows_of(tmp_path / "s3.csv")
+    for row, expected in zip(rows, rows_of(tmp_path / "local.csv"), strict=True):
+        assert row["file"] == f"s3://{bucket}/xrays/{Path(expected['file']).relative_to(images)}"
+        assert {**row, "file": ""} == {**expected, "file": ""}
+    assert broken["file"] == f"s3://{bucket}/xrays/z.txt"
+    assert broken["error"].startswith("The file is not an image")
+
+
+def test_manifests_name_objects_and_files(images: Path, weights: Path, moto: Moto, bucket: str, tmp_path: Path) -> None:
+    xray = images / "a" / "00.jpeg"
+    moto.s3().upload_file(str(xray), bucket, "ward 3/a.jpeg")
+    rows, lines = tmp_path / "rows.csv", tmp_path / "lines.txt"
+    rows.write_text(f"{bucket},ward%203/a.jpeg\n{bucket},none.jpeg\n")
+    lines.write_text(f"s3://{bucket}/ward 3/a.jpeg\n\n{xray}\n")
+    assert run(rows, tmp_path / "1.csv", "--weights", weights) == 3
+    assert run(lines, tmp_path / "2.csv", "--weights", weights) == 0
+    first, missing = rows_of(tmp_path / "1.csv")
+    assert (first["file"], missing["file"]) == (f"s3://{bucket}/ward 3/a.jpeg", f"s3://{bucket}/none.jpeg")
+    assert missing["error"] == "The object cannot be read: S3 answers NoSuchKey."
+    second, local = rows_of(tmp_path / "2.csv")
+    assert local["file"] == str(xray)
+    assert second["probability_pneumonia"] == local["probability_pneumonia"]
+
+
+def test_names_that_none_can_have_are_rows_with_an_error(weights: Path, bucket: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "lines.txt"
+    lines = [b"zero\0byte.jpeg", f"s3://{bucket}/".encode() + b"bytes\xff.jpeg", f"s3://{bucket}".encode(), b"."]
+    manifest.write_bytes(b"\n".join(lines))
+    assert run(manifest, tmp_path / "answers.csv", "--weights", weights) == 3
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        errors = [row["error"] for row in csv.DictReader(file)]
+    assert errors[0] == "The file cannot be read: embedded null byte."
+    assert errors[1].startswith("The file cannot be read: 'utf-8' codec can't encode")
+    assert errors[2:] == [
+        "The object cannot be read: its address cannot be one.",
+        "This is not a plain file: name an image.",
+    ]
+
+
+def test_s3_that_is_down_ends_the_run_and_no_image_is_blamed(
+    weights: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    (tmp_path / "rows.csv").write_text(f"{bucket},a.jpeg\n")
+    assert run(tmp_path / "rows.csv", tmp_path / "answers.csv", "--weights", weights) == 1
+    told = capsys.readouterr().err
+    assert "The object cannot be read (EndpointConnectionError): try again later." in told
+    assert lines_in(tmp_path / "answers.csv.journal") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "sentence"),
+    [
+        ("nowhere", "answers.csv", "is not a folder, an s3://bucket/prefix or a manifest"),
+        ("nowhere.csv", "answers.csv", "nowhere.csv does not exist: check the name."),
+        ("empty", "answers.csv", "empty holds no files"),
+        ("images", "answers.json", "ends with neither .csv nor .parquet"),
+        ("images", "there.csv", "there.csv is there already and nothing is overwritten"),
+        ("images", "images/a/answers.csv", "would lie among the images"),
+        ("s3://", "answers.csv", "is not an address in S3"),
+    ],
+)
+def test_what_cannot_be_run_is_told_and_makes_status_1(
+    source: str,
+    output: str,
+    sentence: str,
+    images: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "there.csv").write_text("precious")
+    for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "x-1"}.items():
+        monkeypatch.setenv(name, value)
+    assert images.is_dir()
+    assert run(source, output, "--weights", weights) == 1
+    assert sentence in capsys.readouterr().err
+    assert (tmp_path / "there.csv").read_text() == "precious"
+
+
+def test_missing_weights_are_told_not_replaced(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(images, tmp_path / "answers.csv", "--weights", tmp_path / "none.pth") == 1
+    assert "none.pth does not exist: name a weights file with --weights." in capsys.readouterr().err
+
+
+def test_weights_are_those_that_serving_finds(
+    images: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(weights))
+    assert run(images, tmp_path / "answers.csv") == 0
+    assert {row["model_version"] for row in rows_of(tmp_path / "answers.csv")} == {
+        Predictor(Weights(weights)).load().version
+    }
+
+
+def test_help_tells_the_columns_and_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--help")
+    told: Any = capsys.readouterr().out
+    assert ", ".join(COLUMNS) in told
+    assert "exit status: 0 all images have an answer, 3 some have an error instead, 1 the run could not" in told
+
+
+def test_a_buckets_weights_are_not_left_for_later_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = batch.parse_arguments(["xrays", "answers.csv"])
+    monkeypatch.setenv("MODEL_BUCKET", "weights")
+    monkeypatch.delenv("MODEL_PATH", raising=False)
+    assert batch.weights_of(args, tmp_path).path.parent == tmp_path
+    monkeypatch.setenv("MODEL_PATH", "/elsewhere/model.pth")
+    assert batch.weights_of(args, tmp_path).path == Path("/elsewhere/model.pth")

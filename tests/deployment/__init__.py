@@ -1,0 +1,1 @@
+"""Tests of image, stack, workflows and make's commands."""

@@ -1,0 +1,340 @@
+import struct
+import zlib
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+import torch
+from PIL import Image, ImageChops, ImageStat
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
+from torchvision import transforms
+
+from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging.decoding import MAX_BYTES, MEAN, SIZE, STD, decode, normalize, preprocess, resize
+from pneumonia.training.synthetic import draw_radiograph
+from tests.builders.images import encoded
+
+Transpose = Image.Transpose
+
+
+def picture(mode: str, width: int = 60, height: int = 40) -> Image.Image:
+    """Return a picture in which every mode shows something, and no two corners are alike."""
+    across = Image.linear_gradient("L").rotate(90).resize((width, height))
+    down = Image.linear_gradient("L").resize((width, height))
+    slope = ImageChops.add(across, down, scale=2)
+    if mode == "L":
+        return slope
+    if mode == "LA":
+        return Image.merge("LA", (slope, across))
+    if mode == "RGBA":
+        return Image.merge("RGBA", (across, down, slope, across))
+    colors = Image.merge("RGB", (across, down, slope))
+    return colors if mode == "RGB" else colors.convert(mode)
+
+
+def sixteen_bits(values: Sequence[int]) -> Image.Image:
+    """Return a one-row image of these values, 16 bits a pixel."""
+    return Image.frombytes("I;16", (len(values), 1), struct.pack(f"<{len(values)}H", *values))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Return a PNG file that promises so many pixels and has none."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+LOSSLESS = [
+    ("PNG", "1", "L"),
+    ("PNG", "L", "L"),
+    ("PNG", "LA", "L"),
+    ("PNG", "P", "RGB"),
+    ("PNG", "RGB", "RGB"),
+    ("PNG", "RGBA", "RGB"),
+    ("BMP", "1", "L"),
+    ("BMP", "L", "L"),
+    ("BMP", "P", "RGB"),
+    ("BMP", "RGB", "RGB"),
+    ("BMP", "RGBA", "RGB"),
+    ("TIFF", "1", "L"),
+    ("TIFF", "L", "L"),
+    ("TIFF", "LA", "L"),
+    ("TIFF", "P", "RGB"),
+    ("TIFF", "RGB", "RGB"),
+    ("TIFF", "RGBA", "RGB"),
+    ("TIFF", "CMYK", "RGB"),
+]
+
+
+@pytest.mark.parametrize(("kind", "mode", "decoded_mode"), LOSSLESS)
+def test_decodes_lossless_files_to_their_values(kind: str, mode: str, decoded_mode: str) -> None:
+    original = picture(mode)
+    decoded = decode(encoded(original, kind))
+    assert decoded.mode == decoded_mode
+    assert decoded.size == (60, 40)
+    assert decoded.convert("RGB").tobytes() == original.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "decoded_mode"),
+    [("JPEG", "L", "L"), ("JPEG", "RGB", "RGB"), ("JPEG", "CMYK", "RGB"), ("WEBP", "L", "RGB"), ("WEBP", "RGB", "RGB")],
+)
+def test_decodes_lossy_files_nearly_to_their_values(kind: str, mode: str, decoded_mode: str) -> None:
+    original = picture(mode)
+    decoded = decode(encoded(original, kind, quality=95))
+    assert decoded.mode == decoded_mode
+    difference = ImageChops.difference(decoded.convert("RGB"), original.convert("RGB"))
+    assert max(ImageStat.Stat(difference).mean) < 3
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_decodes_compressed_tiff(compression: str) -> None:
+    original = picture("L")
+    assert decode(encoded(original, "TIFF", compression=compression)).tobytes() == original.tobytes()
+
+
+@pytest.mark.parametrize(("mode", "transparency"), [("L", 100), ("RGB", (1, 2, 3)), ("P", 3), ("P", bytes(range(256)))])
+def test_drops_transparency_without_a_warning(mode: str, transparency: object) -> None:
+    original = picture(mode)
+    decoded = decode(encoded(original, "PNG", transparency=transparency))
+    assert decoded.convert("RGB").tobytes() == original.convert("RGB").tobytes()
+
+
+def test_keeps_the_values_below_transparency() -> None:
+    hidden = picture("RGBA")
+    hidden.putalpha(0)
+    assert decode(encoded(hidden, "PNG")).tobytes() == picture("RGB").tobytes()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param([0, 255, 256, 32768, 65535], [0, 0, 1, 128, 255], id="16 bits used"),
+        pytest.param([0, 15, 16, 2048, 4095], [0, 0, 1, 128, 255], id="12 bits used"),
+        pytest.param([0, 3, 4, 512, 1023], [0, 0, 1, 128, 255], id="10 bits used"),
+        pytest.param([0, 1, 128, 254, 255], [0, 1, 128, 254, 255], id="8 bits used"),
+        pytest.param([0, 1, 7], [0, 1, 7], id="fewer bits used"),
+        pytest.param([0, 0, 0], [0, 0, 0], id="black"),
+    ],
+)
+def test_scales_16_bit_files_by_the_bits_they_use(kind: str, values: list[int], expected: list[int]) -> None:
+    decoded = decode(encoded(sixteen_bits(values), kind))
+    assert decoded.mode == "L"
+    assert list(decoded.tobytes()) == expected
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(
+    ("orientation", "operation"),
+    [
+        (2, Transpose.FLIP_LEFT_RIGHT),
+        (3, Transpose.ROTATE_180),
+        (4, Transpose.FLIP_TOP_BOTTOM),
+        (5, Transpose.TRANSPOSE),
+        (6, Transpose.ROTATE_270),
+        (7, Transpose.TRANSVERSE),
+        (8, Transpose.ROTATE_90),
+    ],
+)
+def test_turns_the_image_as_its_exif_orientation_says(kind: str, orientation: int, operation: Transpose) -> None:
+    stored = picture("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = decode(encoded(stored, kind, exif=exif))
+    difference = ImageChops.difference(upright, stored.transpose(operation))
+    assert max(ImageStat.Stat(difference).mean) < 3
+
+
+def test_broken_exif_data_do_not_spoil_the_pixels() -> None:
+    stored = picture("RGB")
+    assert decode(encoded(stored, "PNG", exif=b"Exif\0\0garbage")).tobytes() == stored.tobytes()
+
+
+def test_a_16_bit_tiff_in_which_white_is_zero_is_read_as_it_looks() -> None:
+    data = encoded(sixteen_bits([0, 32768, 65535]), "TIFF", tiffinfo={PHOTOMETRIC_INTERPRETATION: 0})
+    assert list(decode(data).tobytes()) == [255, 127, 0]
+
+
+def test_turns_16_bit_images_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    assert list(decode(encoded(sixteen_bits([0, 32768, 65535]), "PNG", exif=exif)).tobytes()) == [255, 128, 0]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_the_first_frame_counts(kind: str) -> None:
+    frames = [Image.new("RGB", (20, 20), color) for color in ("white", "black")]
+    decoded = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert min(decoded.tobytes()) > 250
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(b"", "file is empty", id="empty"),
+        pytest.param(b"Dear radiologist, ", "not an image", id="text"),
+        pytest.param(b"\xff", "not an image", id="one byte"),
+        pytest.param(bytes(4000), "not an image", id="zeros"),
+        pytest.param(encoded(picture("L"), "JPEG")[:3], "not an image", id="3 bytes of a JPEG"),
+    ],
+)
+def test_what_is_no_image_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
+        decode(data)
+    assert caught.type is ImageError
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
+def test_a_truncated_image_is_refused(kind: str) -> None:
+    data = encoded(draw_radiograph(Random(0), "NORMAL"), kind)
+    with pytest.raises(ImageError, match="image is broken") as caught:
+        decode(data[: len(data) // 2])
+    assert caught.type is ImageError
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
+def test_broken_bytes_raise_nothing_but_an_image_error(kind: str) -> None:
+    good, random = encoded(picture("RGB"), kind), Random(0)
+    refused = 0
+    for _ in range(200):
+        data = bytearray(good)
+        for _ in range(3):
+            data[random.randrange(min(len(data), 200))] = random.randrange(256)
+        try:
+            decode(bytes(data))
+        except ImageError:
+            refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("GIF", encoded(picture("P"), "GIF")),
+        ("PDF", encoded(picture("L"), "PDF")),
+        ("DICOM without its 132 first bytes", b"\x08\0\x05\0CS\x0a\0ISO_IR 100"),
+        ("JPEG 2000", b"\x00\x00\x00\x0cjP  \r\n\x87\n\x00\x00\x00\x14ftypjp2 "),
+        ("HEIC, AVIF and MP4", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"),
+        ("SVG", b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
+    ],
+)
+def test_other_kinds_are_named_and_refused(kind: str, data: bytes) -> None:
+    with pytest.raises(UnsupportedImageError, match=f"^{kind} files are not read"):
+        decode(data)
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    with pytest.raises(UnsupportedImageError, match="Floating-point"):
+        decode(encoded(Image.new("F", (4, 4), 0.5), "TIFF"))
+
+
+def test_the_largest_file_is_read_and_one_byte_more_is_refused() -> None:
+    data = encoded(picture("L"), "PNG").ljust(MAX_BYTES, b"\x00")
+    assert decode(data).tobytes() == picture("L").tobytes()
+    with pytest.raises(ImageTooLargeError, match=r"more than the 20,971,520 bytes that are read"):
+        decode(data + b"\x00")
+
+
+def test_the_largest_image_is_read_and_one_column_more_is_refused() -> None:
+    assert decode(encoded(Image.new("1", (5_000, 5_000)), "PNG")).size == (5_000, 5_000)
+    with pytest.raises(ImageTooLargeError, match=r"5001 x 5000 pixels and at most 25,000,000"):
+        decode(encoded(Image.new("1", (5_001, 5_000)), "PNG"))
+
+
+def test_a_side_longer_than_any_jpeg_has_is_refused() -> None:
+    assert decode(encoded(Image.new("1", (1, 65_535)), "PNG")).size == (1, 65_535)
+    with pytest.raises(ImageTooLargeError, match=r"1 x 65536 pixels and at most 65,535 a side"):
+        decode(encoded(Image.new("1", (1, 65_536)), "PNG"))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("width", [6_000, 10_000, 20_000, 2_000_000_000])
+def test_too_many_pixels_are_refused_before_any_is_decoded(width: int) -> None:
+    with pytest.raises(ImageTooLargeError, match="25,000,000"):
+        decode(png_header(width, 10_000))
+
+
+def torchvision_input(image: Image.Image) -> torch.Tensor:
+    pipeline = transforms.Compose(
+        [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    )
+    tensor: torch.Tensor = pipeline(image.convert("RGB")).unsqueeze(0)
+    return tensor
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    "size", [(2090, 1858), (1152, 760), (937, 515), (100, 90), (301, 777), (224, 224), (223, 225), (1, 1), (3, 2000)]
+)
+def test_preprocessing_equals_torchvision_bit_for_bit(mode: str, size: tuple[int, int]) -> None:
+    random = Random(0)
+    bands = [draw_radiograph(random, "PNEUMONIA", 512).resize(size) for _ in mode]
+    image = decode(encoded(Image.merge(mode, bands), "JPEG", quality=95))
+    assert image.mode == mode
+    assert torch.equal(preprocess(image), torchvision_input(image))
+
+
+def test_preprocessing_of_16_bit_files_equals_torchvision_on_the_decoded_image() -> None:
+    image = decode(encoded(sixteen_bits(range(4096)).resize((300, 250)), "PNG"))
+    assert torch.equal(preprocess(image), torchvision_input(image))
+
+
+def test_the_input_has_the_networks_shape_and_type() -> None:
+    tensor = preprocess(picture("L"))
+    assert tensor.shape == (1, 3, SIZE, SIZE)
+    assert tensor.dtype == torch.float32
+
+
+def test_resizing_keeps_uint8_values_and_fills_three_channels() -> None:
+    gray = resize(Image.new("L", (50, 60), 77))
+    assert gray.dtype == torch.uint8
+    assert torch.equal(gray, torch.full((3, SIZE, SIZE), 77, dtype=torch.uint8))
+    red = resize(Image.new("RGB", (50, 60), (200, 10, 5)))
+    assert red[:, 0, 0].tolist() == [200, 10, 5]
+
+
+def test_training_normalises_a_batch_as_inference_does_one_image() -> None:
+    images = [draw_radiograph(Random(seed), "NORMAL") for seed in range(3)]
+    batch = normalize(torch.stack([resize(image) for image in images]))
+    assert torch.equal(batch, torch.cat([preprocess(image) for image in images]))
+
+
+def test_one_channel_is_normalised_as_three_alike_bit_for_bit() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(normalize(pixels), normalize(pixels.expand(1, 3, 16, 16)))
+    assert torch.equal(normalize(pixels[0]), normalize(pixels.expand(1, 3, 16, 16))[0])
+    assert pixels.flatten().tolist() == list(range(256))
+
+
+def test_float_pixels_are_normalised_as_integers_are() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    assert torch.equal(normalize(pixels), normalize(pixels.float()))
+
+
+def test_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
+    data = encoded(Image.linear_gradient("L"), "JPEG", progressive=True)
+    assert decode(data).size == (256, 256)
+    start = data.rindex(b"\xff\xda")
+    scan = data[start : data.rindex(b"\xff\xd9")]
+    with pytest.raises(ImageTooLargeError, match="more than 100 scans"):
+        decode(data[:start] + scan * 100 + b"\xff\xd9")
+
+
+def test_run_length_encoded_bmp_is_not_read() -> None:
+    data = encoded(Image.linear_gradient("L"), "BMP")
+    assert decode(data).size == (256, 256)
+    with pytest.raises(UnsupportedImageError, match="Run-length encoded BMP files are not read"):
+        decode(data[:30] + b"\1\0\0\0" + data[34:])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tag", [273, 324])
+def test_tiff_of_endless_pieces_is_refused_before_it_is_opened(order: str, tag: int) -> None:
+    magic = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    field = struct.pack(f"{order}HHII", tag, 4, 65_537, 26)
+    with pytest.raises(ImageTooLargeError, match="in more than 65,536 pieces"):
+        decode(magic + struct.pack(f"{order}IH", 8, 1) + field)

@@ -1,0 +1,139 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from pneumonia.network.calibration import Calibration
+from pneumonia.training.fitting import SENSITIVITY, TEMPERATURES, fit
+
+Simulated = tuple[Tensor, Tensor]
+# What validation sets can be like: (normals, pneumonias, how far apart they lie).
+SETS = [(400, 600, 3.0), (135, 389, 2.0), (1000, 1000, 0.5), (50, 25, 5.0), (300, 1, 2.0), (30, 30, 0.2)]
+
+
+def simulate(normals: int, pneumonias: int, distance: float, temperature: float = 2.5, seed: int = 0) -> Simulated:
+    """Return float32 logits and labels for which `temperature` is known to be right.
+
+    Of two normal distributions of variance d² around ±d²/2, the log-ratio of the densities at x is x itself: log-odds
+    drawn from them are calibrated for classes that weigh alike.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.tensor([0] * normals + [1] * pneumonias)
+    odds = distance * torch.randn(len(labels), generator=generator) + distance**2 / 2 * (2 * labels - 1)
+    shared = torch.randn(len(labels), generator=generator)  # softmax does not see what both logits have in common
+    return torch.stack([shared - odds / 2, shared + odds / 2], 1) * temperature, labels
+
+
+def suspicions(calibration: Calibration, logits: Tensor) -> list[float]:
+    """Return P(PNEUMONIA) as it is served: in float32, one image at a time."""
+    return [calibration.probabilities(one.unsqueeze(0))[0, 1].item() for one in logits.float()]
+
+
+def answers(calibration: Calibration, logits: Tensor) -> Tensor:
+    return torch.tensor([calibration.is_pneumonia(probability) for probability in suspicions(calibration, logits)])
+
+
+def balanced_loss(logits: Tensor, labels: Tensor, temperature: float) -> float:
+    """Return the mean over the classes of each one's mean cross-entropy, with Platt's targets."""
+    counts = labels.bincount()
+    wrong = 1 / (counts[labels] + 2)
+    targets = torch.where(labels.unsqueeze(1) == torch.arange(2), 1 - wrong.unsqueeze(1), wrong.unsqueeze(1)).double()
+    losses = cross_entropy(logits.double() / temperature, targets, reduction="none")
+    return sum(losses[labels == label].mean().item() for label in (0, 1)) / 2
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5, 7.0])
+@pytest.mark.parametrize(("normals", "pneumonias"), [(4000, 4000), (2000, 6000)])
+def test_fit_finds_the_temperature_of_what_was_simulated(temperature: float, normals: int, pneumonias: int) -> None:
+    logits, labels = simulate(normals, pneumonias, 2.0, temperature)
+    assert fit(logits, labels).temperature == pytest.approx(temperature, rel=0.05)
+
+
+@pytest.mark.parametrize("classes", SETS)
+def test_no_temperature_has_a_lower_class_balanced_loss(classes: tuple[int, int, float]) -> None:
+    logits, labels = simulate(*classes)
+    finer = torch.logspace(-1, 1, 2001).tolist()
+    least = min(finer, key=lambda temperature: balanced_loss(logits, labels, temperature))
+    step = (TEMPERATURES[1] / TEMPERATURES[0]).item()
+    assert least / step <= fit(logits, labels).temperature <= least * step
+
+
+@pytest.mark.parametrize("classes", SETS)
+def test_sensitivity_is_reached_and_by_no_more_images_than_it_takes(classes: tuple[int, int, float]) -> None:
+    logits, labels = simulate(*classes)
+    odds = (logits[:, 1] - logits[:, 0]).double()
+    found = answers(fit(logits, labels), logits)
+    pneumonias = labels == 1
+    assert found[pneumonias].double().mean() >= SENSITIVITY
+    lowest_found = odds[found & pneumonias].min()
+    assert (odds[pneumonias] > lowest_found).double().mean() < SENSITIVITY
+    assert torch.equal(found, odds >= lowest_found)
+
+
+@pytest.mark.parametrize("classes", SETS)
+def test_a_tenth_of_validation_lies_in_the_band_of_doubt(classes: tuple[int, int, float]) -> None:
+    logits, labels = simulate(*classes)
+    calibration = fit(logits, labels)
+    uncertain = sum(map(calibration.is_uncertain, suspicions(calibration, logits)))
+    assert uncertain == pytest.approx(0.1 * len(labels), abs=1)
+
+
+@pytest.mark.parametrize("images", [1, 2, 20])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 1e4])
+def test_separated_classes_give_an_ordered_calibration_without_an_error(images: int, scale: float) -> None:
+    labels = torch.arange(2).repeat_interleave(images)
+    noise = torch.rand(2 * images, 2, generator=torch.Generator().manual_seed(0))
+    logits = scale * (torch.stack([1 - labels, labels], 1) + 0.3 * noise)
+    calibration = fit(logits, labels)
+    assert 0.1 <= calibration.temperature <= 10
+    assert 0 <= calibration.uncertain_low <= calibration.threshold <= calibration.uncertain_high <= 1
+    assert torch.equal(answers(calibration, logits), labels == 1)
+
+
+@pytest.mark.parametrize("odds", [[0, 0], [-3, 3], [-1e4, 1e4], [-1, 0, 0, 1]], ids=str)
+def test_pneumonias_below_all_normals_are_found_nevertheless(odds: list[float]) -> None:
+    logits = torch.tensor([[0, value] for value in odds], dtype=torch.float32)
+    labels = torch.tensor([1, 0]).repeat_interleave(len(odds) // 2)
+    calibration = fit(logits, labels)
+    assert math.isfinite(calibration.temperature)
+    assert answers(calibration, logits)[labels == 1].all()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rounding_turns_no_answer(seed: int) -> None:
+    logits, labels = simulate(20, 20, 1.0, seed=seed)
+    logits += 30  # the larger the numbers, the coarser the rounding
+    calibration = fit(logits, labels)
+    threshold = calibration.temperature * math.log(calibration.threshold / (1 - calibration.threshold))
+    assert torch.equal(answers(calibration, logits), logits.double().diff().squeeze(1) >= threshold)
+    assert answers(calibration, logits)[labels == 1].sum() == 20  # 96% of 20 are all of them
+
+
+def test_default_is_softmax_and_the_larger_probability() -> None:
+    logits = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(Calibration().probabilities(logits), logits.softmax(1))
+    assert torch.equal(answers(Calibration(), logits), logits.argmax(1) == 1)
+    assert not any(map(Calibration().is_uncertain, [*suspicions(Calibration(), logits), 0.5]))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (0.0, 0.5, 0.4, 0.6),
+        (-1.0, 0.5, 0.4, 0.6),
+        (math.inf, 0.5, 0.4, 0.6),
+        (math.nan, 0.5, 0.4, 0.6),
+        (1.0, 0.3, 0.4, 0.6),
+        (1.0, 0.7, 0.4, 0.6),
+        (1.0, 0.5, -0.1, 0.6),
+        (1.0, 0.5, 0.4, 1.1),
+        (1.0, math.nan, 0.4, 0.6),
+        (1.0, 0.5, math.nan, 0.6),
+        (1.0, 0.5, 0.4, math.nan),
+    ],
+)
+def test_numbers_that_are_no_calibration_are_refused(numbers: tuple[float, float, float, float]) -> None:
+    with pytest.raises(ValueError, match="not a calibration"):
+        Calibration(*numbers)

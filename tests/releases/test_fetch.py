@@ -1,0 +1,495 @@
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import pytest
+
+from pneumonia import WEIGHTS_NAME
+from pneumonia.errors import WeightsError, WeightsUnavailableError
+from pneumonia.releases import bucket as store
+from pneumonia.releases.fetch import Weights, fetch
+from pneumonia.releases.manifest import manifest_of
+from pneumonia.storage.signed import Access
+from tests.builders.checkout import PROJECT
+from tests.builders.disk import full_after
+from tests.releases.test_manifest import manifest_for
+from tools.stand_ins.faulty_s3 import (
+    Answer,
+    Server,
+    cut,
+    hang_up,
+    held,
+    last,
+    refusal,
+    serving,
+    silence,
+    trickle,
+    whole,
+)
+from tools.stand_ins.moto import Moto
+
+RELEASE = "releases/20260102-030405-0a1b2c3d"
+PLAIN = f"/models/{WEIGHTS_NAME}"
+FETCH = """
+import sys, time
+from pathlib import Path
+from pneumonia.releases.fetch import fetch
+fetch("models", "pneumonia_classifier.pth", Path(sys.argv[1]), time.monotonic() + 60)
+"""
+
+
+def soon() -> float:
+    """Return a deadline that no test here reaches."""
+    return time.monotonic() + 60
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "model.pth"
+
+
+@pytest.fixture(params=["signed here", "by boto3"])
+def either_way(
+    bucket: str,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """An empty bucket for both ways to read from it."""
+    if request.param == "by boto3":
+        credentials = tmp_path_factory.mktemp("aws") / "credentials"
+        credentials.write_text("[default]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert (Access.from_environment() is None) == (request.param == "by boto3")
+    return bucket
+
+
+@contextlib.contextmanager
+def standing_for_s3(patch: pytest.MonkeyPatch, answers: dict[str, list[Answer]]) -> Iterator[Server]:
+    """Have this process, and those that it starts, get these answers from S3."""
+    with serving(answers) as server:
+        for name in ("AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        yield server
+
+
+def nothing_in(folder: Path) -> bool:
+    return not folder.exists() or not list(folder.iterdir())
+
+
+def test_fetch_brings_the_served_release_and_its_manifest(either_way: str, weights: Path, destination: Path) -> None:
+    bucket = either_way
+    manifest = manifest_for(weights)
+    store.publish(weights, manifest, bucket)
+    fetch(bucket, WEIGHTS_NAME, destination, soon())
+    assert destination.read_bytes() == weights.read_bytes()
+    assert manifest_of(destination) == manifest
+
+
+def test_pointer_chooses_between_releases(
+    moto: Moto, bucket: str, weights: Path, destination: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.pth"
+    other.write_bytes(b"other weights")
+    store.publish(weights, manifest_for(weights, "1"), bucket)
+    store.publish(other, manifest_for(other, "2"), bucket)
+    moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b'{"version": "1"}')
+    fetch(bucket, WEIGHTS_NAME, destination, soon())
+    assert destination.read_bytes() == weights.read_bytes()
+
+
+def test_without_a_pointer_the_key_serves(moto: Moto, either_way: str, destination: Path) -> None:
+    bucket = either_way
+    moto.s3().put_object(Bucket=bucket, Key="models/mine.pth", Body=b"weights")
+    fetch(bucket, "models/mine.pth", destination, soon())
+    assert destination.read_bytes() == b"weights"
+    assert [path.name for path in destination.parent.iterdir()] == ["model.pth"]
+
+
+def test_empty_bucket_says_what_to_do(either_way: str, destination: Path) -> None:
+    with pytest.raises(WeightsUnavailableError) as caught:
+        fetch(either_way, WEIGHTS_NAME, destination, soon())
+    assert str(caught.value) == (
+        f"The weights cannot be had from s3://{either_way}/{WEIGHTS_NAME}, S3 answers NoSuchKey: promote a model into "
+        "this bucket first, or name another key."
+    )
+    assert nothing_in(destination.parent)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_missing_bucket_says_what_to_do(destination: Path) -> None:
+    with pytest.raises(WeightsUnavailableError) as caught:
+        fetch("nowhere-at-all", WEIGHTS_NAME, destination, soon())
+    assert str(caught.value) == (
+        "The served release cannot be read from s3://nowhere-at-all/current.json, S3 answers NoSuchBucket: make the "
+        "bucket, or name another."
+    )
+    assert nothing_in(destination.parent)
+
+
+def test_object_that_is_not_what_the_manifest_says_is_refused(
+    moto: Moto, either_way: str, weights: Path, destination: Path
+) -> None:
+    bucket = either_way
+    store.publish(weights, manifest_for(weights), bucket)
+    moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/{WEIGHTS_NAME}", Body=b"something else")
+    with pytest.raises(WeightsError, match=r"has 14 bytes with SHA-256 .* but its manifest says"):
+        fetch(bucket, WEIGHTS_NAME, destination, soon())
+    assert nothing_in(destination.parent)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"<html>", b'{"version": "1"}'])
+def test_broken_manifest_is_refused(moto: Moto, bucket: str, weights: Path, destination: Path, content: bytes) -> None:
+    store.publish(weights, manifest_for(weights), bucket)
+    moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/manifest.json", Body=content)
+    with pytest.raises(WeightsError) as caught:
+        fetch(bucket, WEIGHTS_NAME, destination, soon())
+    assert str(caught.value).startswith(f"s3://{bucket}/{RELEASE}/manifest.json is not a manifest that can be read (")
+    assert nothing_in(destination.parent)
+
+
+def test_full_disk_is_told_and_nothing_stays(either_way: str, weights: Path, destination: Path) -> None:
+    store.publish(weights, manifest_for(weights), either_way)
+    with full_after(1_000_000), pytest.raises(WeightsUnavailableError) as caught:
+        fetch(either_way, WEIGHTS_NAME, destination, soon())
+    assert str(caught.value) == (
+        f"The weights cannot be had from s3://{either_way}/{RELEASE}/{WEIGHTS_NAME}: File too large ({destination})."
+    )
+    assert nothing_in(destination.parent)
+
+
+@pytest.mark.parametrize("pointer", [b"", b"{}", b"[]", b"{"])
+def test_broken_pointer_is_refused(moto: Moto, bucket: str, destination: Path, pointer: bytes) -> None:
+    moto.s3().put_object(Bucket=bucket, Key="current.json", Body=pointer)
+    with pytest.raises(WeightsError, match=r"current\.json names no version: promote the model again"):
+        fetch(bucket, WEIGHTS_NAME, destination, soon())
+
+
+def test_manifest_of_another_version_than_its_folder_is_refused(
+    moto: Moto, bucket: str, weights: Path, destination: Path
+) -> None:
+    store.publish(weights, manifest_for(weights, "1"), bucket)
+    manifest = manifest_for(weights, "2").to_json().encode()
+    moto.s3().put_object(Bucket=bucket, Key="releases/1/manifest.json", Body=manifest)
+    with pytest.raises(WeightsError, match=r"releases/1/manifest\.json is of version 2: promote the model again"):
+        fetch(bucket, WEIGHTS_NAME, destination, soon())
+    assert nothing_in(destination.parent)
+
+
+def test_pointer_to_a_missing_release_is_told(moto: Moto, bucket: str, destination: Path) -> None:
+    moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b'{"version": "1"}')
+    with pytest.raises(WeightsUnavailableError, match=r"releases/1/manifest\.json, S3 answers NoSuchKey"):
+        fetch(bucket, WEIGHTS_NAME, destination, soon())
+
+
+def test_role_that_may_read_one_key_but_not_list_gets_it(
+    moto: Moto, bucket: str, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # To such a role S3 answers AccessDenied for the missing current.json, where others read NoSuchKey.
+    moto.s3().put_object(Bucket=bucket, Key=WEIGHTS_NAME, Body=b"weights")
+    key = restricted_access_key(moto, f"arn:aws:s3:::{bucket}/{WEIGHTS_NAME}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key[1])
+    try:
+        set_authorisation(moto, enforced=True)
+        fetch(bucket, WEIGHTS_NAME, destination, soon())
+        with pytest.raises(WeightsUnavailableError, match="S3 answers AccessDenied: grant the role s3:GetObject"):
+            fetch(bucket, "another.pth", destination, soon())
+    finally:
+        set_authorisation(moto, enforced=False)
+    assert destination.read_bytes() == b"weights"
+
+
+def test_unreachable_s3_is_one_sentence(bucket: str, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(WeightsUnavailableError, match=rf"s3://{bucket}.*Connection refused"):
+        fetch(bucket, WEIGHTS_NAME, destination, soon())
+
+
+def restricted_access_key(moto: Moto, resource: str) -> tuple[str, str]:
+    iam = boto3.client("iam", endpoint_url=moto.endpoint)
+    iam.create_user(UserName="reader")
+    statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": resource}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    return key["AccessKeyId"], key["SecretAccessKey"]
+
+
+def set_authorisation(moto: Moto, *, enforced: bool) -> None:
+    """Have moto check policies after as many more calls as the number says."""
+    request = urllib.request.Request(
+        f"{moto.endpoint}/moto-api/reset-auth",
+        data=b"0" if enforced else b"inf",
+        headers={"Content-Type": "text/plain"},
+    )
+    urllib.request.urlopen(request, timeout=30).close()
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MODEL_PATH", "MODEL_BUCKET", "MODEL_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert settings() == (Path("/tmp/model.pth"), None, "pneumonia_classifier.pth")
+    monkeypatch.setenv("MODEL_PATH", "/data/m.pth")
+    monkeypatch.setenv("MODEL_BUCKET", "models")
+    monkeypatch.setenv("MODEL_KEY", "a/b.pth")
+    assert settings() == (Path("/data/m.pth"), "models", "a/b.pth")
+    monkeypatch.setenv("MODEL_BUCKET", "")
+    assert settings()[1] is None
+
+
+def settings() -> tuple[Path, str | None, str]:
+    weights = Weights.from_environment()
+    return weights.path, weights.bucket, weights.key
+
+
+def said(destination: Path, seconds: float = 60) -> str:
+    """Return what fetch from the bucket `models` says when it fails, and see that it leaves nothing."""
+    with pytest.raises(WeightsUnavailableError) as caught:
+        fetch("models", WEIGHTS_NAME, destination, time.monotonic() + seconds)
+    assert nothing_in(destination.parent)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [cut(b"the weights", 4), whole(b"the weights")],
+        [cut(b"the weights", 0), cut(b"the weights", 10), whole(b"the weights")],
+        [hang_up, whole(b"the weights")],
+        [refusal(503, "SlowDown"), refusal(503, "SlowDown"), whole(b"the weights")],
+        [refusal(500, "InternalError"), cut(b"the weights", 4), last(b"the weights")],
+    ],
+    ids=["cut once", "cut twice", "hung up", "overloaded twice", "one of each"],
+)
+def test_what_passes_is_tried_again(answers: list[Answer], destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with standing_for_s3(monkeypatch, {PLAIN: answers}) as server:
+        fetch("models", WEIGHTS_NAME, destination, soon())
+    assert destination.read_bytes() == b"the weights"
+    assert [path.name for path in destination.parent.iterdir()] == ["model.pth"]
+    assert server.count(PLAIN) == len(answers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (cut(b"the weights", 4), ": the connection broke off after 4 of 11 bytes."),
+        (hang_up, ": Remote end closed connection without response."),
+        (refusal(503, "SlowDown"), ", S3 answers SlowDown: try again, or see the AWS service health page."),
+    ],
+)
+def test_what_does_not_pass_is_given_up_after_three_attempts(
+    answer: Answer, reason: str, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with standing_for_s3(monkeypatch, {PLAIN: [answer]}) as server:
+        assert said(destination) == f"The weights cannot be had from s3:/{PLAIN}{reason}"
+    assert server.count(PLAIN) == 3
+
+
+def test_refusal_that_stays_is_not_tried_again(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with standing_for_s3(monkeypatch, {PLAIN: [refusal(403, "AccessDenied")]}) as server:
+        assert "S3 answers AccessDenied: grant the role" in said(destination)
+    assert server.count(PLAIN) == 1
+
+
+@pytest.mark.parametrize("answer", [silence, trickle(bytes(10_000))], ids=["silence", "a byte now and then"])
+def test_slow_s3_is_given_up_by_the_deadline(
+    answer: Answer, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with standing_for_s3(monkeypatch, {PLAIN: [answer]}):
+        assert said(destination, 0.7) == f"The weights cannot be had from s3:/{PLAIN}: the time for it is over."
+    with standing_for_s3(monkeypatch, {"/models/current.json": [answer]}):
+        assert said(destination, 0.7) == (
+            "The served release cannot be read from s3://models/current.json: the time for it is over."
+        )
+
+
+def test_deadline_also_ends_further_attempts(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with standing_for_s3(monkeypatch, {PLAIN: [refusal(503, "SlowDown")]}) as server:
+        assert said(destination, 0.1) == f"The weights cannot be had from s3:/{PLAIN}: the time for it is over."
+    assert server.count(PLAIN) < 3
+
+
+def test_nothing_is_asked_for_when_the_time_is_over_already(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}) as server:
+        assert said(destination, -1).endswith(": the time for it is over.")
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(301, "PermanentRedirect", {"x-amz-bucket-region": "us-east-2"}),
+        refusal(400, "AuthorizationHeaderMalformed", {"x-amz-bucket-region": "us-east-2"}),
+        refusal(400, "AuthorizationHeaderMalformed", more="<Region>us-east-2</Region>"),
+    ],
+)
+def test_bucket_is_followed_to_its_region(answer: Answer, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_place = {"x-amz-bucket-region": "us-east-2"}
+    answers = {"/models/current.json": [answer, refusal(404, "NoSuchKey", in_place)], PLAIN: [whole(b"the weights")]}
+    with standing_for_s3(monkeypatch, answers) as server:
+        fetch("models", WEIGHTS_NAME, destination, soon())
+    assert [(request.path, request.region) for request in server.seen] == [
+        ("/models/current.json", "eu-west-1"),
+        ("/models/current.json", "us-east-2"),
+        (PLAIN, "us-east-2"),
+    ]
+    assert destination.read_bytes() == b"the weights"
+
+
+def test_bucket_that_is_in_no_region_is_given_up(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = [refusal(301, "PermanentRedirect", {"x-amz-bucket-region": f"us-east-{number}"}) for number in range(9)]
+    with standing_for_s3(monkeypatch, {"/models/current.json": moved}) as server:
+        assert "S3 answers PermanentRedirect" in said(destination)
+    assert len(server.seen) == 3
+
+
+def test_old_leftovers_of_killed_processes_are_removed(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with standing_for_s3(monkeypatch, {PLAIN: [trickle(b"the weights" * 1000), whole(b"the weights")]}) as server:
+        process = subprocess.Popen([sys.executable, "-c", FETCH, str(destination)], cwd=PROJECT)
+        wait_for_requests(server, 1, process)
+        process.kill()
+        process.wait()
+        (old,) = destination.parent.iterdir()
+        young = destination.with_name(".model.pth.young.part")
+        others = destination.with_name(".another.pth.old.part")
+        for path, minutes in ((old, 16), (young, 14), (others, 16)):
+            path.touch()
+            os.utime(path, (time.time() - 60 * minutes,) * 2)
+        fetch("models", WEIGHTS_NAME, destination, soon())
+    assert sorted(destination.parent.iterdir()) == sorted([destination, young, others])
+    assert destination.read_bytes() == b"the weights"
+
+
+def test_two_processes_at_once_both_get_the_file(
+    weights: Path, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, both_ask = manifest_for(weights), threading.Event()
+    answers = {
+        "/models/current.json": [whole(b'{"version": "20260102-030405-0a1b2c3d"}')],
+        f"/models/{RELEASE}/manifest.json": [whole(manifest.to_json().encode())],
+        f"/models/{RELEASE}/{WEIGHTS_NAME}": [held(both_ask, whole(weights.read_bytes()))],
+    }
+    with standing_for_s3(monkeypatch, answers) as server:
+        command = [sys.executable, "-W", "error", "-c", FETCH, str(destination)]
+        processes = [subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE) for _ in range(2)]
+        wait_for_requests(server, 2, *processes, path=f"/models/{RELEASE}/{WEIGHTS_NAME}")
+        both_ask.set()
+        assert [process.communicate()[1] for process in processes] == [b"", b""]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(path.name for path in destination.parent.iterdir()) == ["manifest.json", "model.pth"]
+    assert destination.read_bytes() == weights.read_bytes()
+    assert manifest_of(destination) == manifest
+
+
+def wait_for_requests(server: Server, number: int, *processes: "subprocess.Popen[bytes]", path: str = PLAIN) -> None:
+    """Wait until a path was asked for so often, by processes that live."""
+    while server.count(path) < number:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+
+
+def test_many_threads_fetch_once(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = Weights(destination, "models")
+    with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}) as server, ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(weights.find, [60.0] * 8)) == {destination}
+    assert server.count(PLAIN) == 1
+
+
+def test_who_waits_for_another_fetch_waits_no_longer_than_its_time(
+    destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    weights = Weights(destination, "models")
+    with standing_for_s3(monkeypatch, {PLAIN: [held(gate, whole(b"the weights"))]}) as server:
+        weights.fetch_in_background(60)
+        wait_for_requests(server, 1)
+        for seconds, shown in ((0.6, 1), (-5, 0)):
+            with pytest.raises(WeightsUnavailableError) as caught:
+                weights.find(seconds)
+            assert str(caught.value) == (
+                f"The weights are still on their way from s3://models after {shown} s: try again."
+            )
+        gate.set()
+        assert weights.find(60).read_bytes() == b"the weights"
+    assert server.count(PLAIN) == 1
+
+
+def test_background_fetch_that_fails_is_tried_again(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = Weights(destination, "models")
+    answers = [refusal(403, "InvalidAccessKeyId"), whole(b"the weights")]
+    with standing_for_s3(monkeypatch, {PLAIN: answers}) as server:
+        weights.fetch_in_background(60)
+        wait_for_requests(server, 1)
+        assert weights.find(60).read_bytes() == b"the weights"
+    assert server.count(PLAIN) == 2
+
+
+def test_nothing_is_fetched_in_the_background_without_a_bucket(destination: Path) -> None:
+    before = threading.enumerate()
+    Weights(destination).fetch_in_background(60)
+    assert threading.enumerate() == before
+    assert not destination.parent.exists()
+
+
+def test_replace_fetches_though_there_is_a_file(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    destination.parent.mkdir()
+    destination.write_bytes(b"the wei")
+    weights = Weights(destination, "models")
+    with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}):
+        assert weights.find(60).read_bytes() == b"the wei"
+        assert weights.replace(60).read_bytes() == b"the weights"
+
+
+def test_failed_replacement_keeps_the_file(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    destination.parent.mkdir()
+    destination.write_bytes(b"the wei")
+    with standing_for_s3(monkeypatch, {}), pytest.raises(WeightsUnavailableError, match="NoSuchKey"):
+        Weights(destination, "models").replace(60)
+    assert destination.read_bytes() == b"the wei"
+    assert list(destination.parent.iterdir()) == [destination]
+
+
+def test_without_a_bucket_there_is_nothing_to_replace_from(destination: Path) -> None:
+    with pytest.raises(ValueError, match="no bucket"):
+        Weights(destination).replace(60)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "sentence"),
+    [
+        ("localhost:9000", r"^S3 cannot be used: Invalid endpoint: localhost:9000\.$"),
+        ("http://[::1", r"^S3 cannot be used: Invalid IPv6 URL\.$"),
+        ("ftp://localhost:9000", r"current\.json: Custom endpoint `ftp://localhost:9000` was not a valid URI\.$"),
+    ],
+)
+def test_endpoint_that_is_no_address_is_told(
+    bucket: str, destination: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str, sentence: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(WeightsUnavailableError, match=sentence):
+        fetch(bucket, WEIGHTS_NAME, destination, soon())
+
+
+@pytest.mark.usefixtures("bucket")
+def test_name_that_no_bucket_can_have_is_told(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    with pytest.raises(
+        WeightsUnavailableError, match=r"cannot be read from s3://m{64}/current\.json: .*label.* too long"
+    ):
+        fetch("m" * 64, WEIGHTS_NAME, destination, soon())

@@ -1,0 +1,139 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pneumonia.errors import WeightsError
+from pneumonia.files import sha256
+from pneumonia.imaging.decoding import PREPROCESSING
+from pneumonia.network.calibration import Calibration
+from pneumonia.network.resnet import CLASSES
+from pneumonia.releases.manifest import MANIFEST_NAME, Manifest, Release, manifest_of, parse, release_of
+
+CALIBRATION = Calibration(temperature=1.37, threshold=0.61, uncertain_low=0.4, uncertain_high=0.8)
+
+
+def manifest_for(weights: Path, version: str = "20260102-030405-0a1b2c3d") -> Manifest:
+    return Manifest(
+        version=version,
+        sha256=sha256(weights),
+        size=weights.stat().st_size,
+        classes=list(CLASSES),
+        preprocessing=PREPROCESSING,
+        metrics={"val_accuracy": 0.97, "test_accuracy": 0.95},
+        training_job="pneumonia-training-1",
+        dataset_fingerprint="f" * 64,
+        created="2026-01-02T03:04:05+00:00",
+        calibration=CALIBRATION,
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_json_is_read_back(file: Path) -> None:
+    manifest = manifest_for(file)
+    assert parse(manifest.to_json(), "here") == manifest
+
+
+def test_fields_of_a_later_version_are_left_out(file: Path) -> None:
+    manifest = manifest_for(file)
+    text = json.dumps(dataclasses.asdict(manifest) | {"temperature": 1.5})
+    assert parse(text, "here") == manifest
+
+
+def test_manifest_from_before_there_was_a_calibration_has_the_default(file: Path) -> None:
+    manifest = manifest_for(file)
+    content = dataclasses.asdict(manifest)
+    del content["calibration"]
+    assert parse(json.dumps(content), "here") == dataclasses.replace(manifest, calibration=Calibration())
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        None,
+        [1.37, 0.61, 0.4, 0.8],
+        {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4},
+        dataclasses.asdict(CALIBRATION) | {"threshold": "0.61"},
+        dataclasses.asdict(CALIBRATION) | {"threshold": None},
+        dataclasses.asdict(CALIBRATION) | {"threshold": float("nan")},
+        dataclasses.asdict(CALIBRATION) | {"threshold": 0.3},
+        dataclasses.asdict(CALIBRATION) | {"temperature": True},
+        dataclasses.asdict(CALIBRATION) | {"temperature": 0},
+        dataclasses.asdict(CALIBRATION) | {"temperature": 10**400},
+    ],
+    ids=["null", "list", "missing", "text", "none", "nan", "order", "boolean", "zero", "huge"],
+)
+def test_calibration_that_is_none_is_refused(file: Path, calibration: object) -> None:
+    content = dataclasses.asdict(manifest_for(file)) | {"calibration": calibration}
+    with pytest.raises(WeightsError, match=r"^here is not a manifest that can be read \(.*\): promote the model again"):
+        parse(json.dumps(content), "here")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"version": "1"}', "\xff"])
+def test_what_is_no_manifest_is_refused(text: str) -> None:
+    with pytest.raises(
+        WeightsError, match=r"^s3://b/manifest\.json is not a manifest that can be read .*promote the model"
+    ):
+        parse(text.encode("latin-1"), "s3://b/manifest.json")
+
+
+def test_manifest_beside_its_weights_is_found(file: Path) -> None:
+    manifest = manifest_for(file)
+    manifest.write_beside(file)
+    assert manifest_of(file) == manifest
+
+
+def test_manifest_of_other_weights_does_not_count(file: Path) -> None:
+    manifest_for(file).write_beside(file)
+    file.write_bytes(b"other weights")
+    assert manifest_of(file) is None
+
+
+@pytest.mark.parametrize("broken", [{"calibration": None}, {"input_check": []}, {"version": 1}])
+def test_broken_manifest_of_these_weights_is_refused(file: Path, broken: dict[str, object]) -> None:
+    content = dataclasses.asdict(manifest_for(file)) | broken
+    file.with_name(MANIFEST_NAME).write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=r"manifest\.json is not a manifest that can be read .*: promote the model"):
+        manifest_of(file)
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"sha256": "0"}', "[" * 200_000])
+def test_no_manifest_beside_the_weights(file: Path, content: str | None) -> None:
+    if content is not None:
+        file.with_name(MANIFEST_NAME).write_text(content)
+    assert manifest_of(file) is None
+
+
+def test_release_of_its_manifest_or_of_the_files_digest(file: Path) -> None:
+    assert release_of(file, CLASSES, PREPROCESSING) == Release(f"sha256-{sha256(file)[:12]}")
+    manifest_for(file).write_beside(file)
+    assert release_of(file, CLASSES, PREPROCESSING) == Release("20260102-030405-0a1b2c3d", CALIBRATION)
+
+
+@pytest.mark.parametrize(
+    "other", [{"classes": ["PNEUMONIA", "NORMAL"]}, {"preprocessing": PREPROCESSING | {"resize": [256, 256]}}]
+)
+def test_release_for_another_code_is_refused(file: Path, other: dict[str, Any]) -> None:
+    dataclasses.replace(manifest_for(file), **other).write_beside(file)
+    with pytest.raises(WeightsError, match=r"^Release 20260102-030405-0a1b2c3d was made for other classes or another"):
+        release_of(file, CLASSES, PREPROCESSING)
+
+
+@pytest.mark.parametrize("version", [5, None, ["1"]])
+def test_version_that_is_no_name_is_refused(weights: Path, version: object) -> None:
+    content = json.loads(manifest_for(weights).to_json()) | {"version": version}
+    with pytest.raises(WeightsError, match="is not a manifest that can be read"):
+        parse(json.dumps(content), "manifest.json")
+
+
+def test_endless_nesting_is_refused() -> None:
+    with pytest.raises(WeightsError, match="is not a manifest that can be read"):
+        parse("[" * 200_000, "manifest.json")

@@ -1,0 +1,600 @@
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import promote_model
+from pneumonia import WEIGHTS_NAME
+from pneumonia.errors import WeightsError
+from pneumonia.imaging.decoding import PREPROCESSING
+from pneumonia.network.calibration import Calibration
+from pneumonia.network.input_check import InputCheck
+from pneumonia.network.resnet import CLASSES, ResNet18, save_weights
+from pneumonia.releases.manifest import manifest_of
+from promote_model import MAX_MEMBERS, MAX_UNPACKED, extract
+from tests.builders.checkout import PROJECT
+from tests.network.test_input_check import INPUT_CHECK
+from tools.stand_ins.moto import Moto
+from tools.stand_ins.runtime_api import InvocationError, RuntimeApi
+
+CALIBRATION = {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4, "uncertain_high": 0.8}
+REPORT: dict[str, Any] = {
+    "training_job": "pneumonia-training-1",
+    "finished": "2026-01-02T03:04:05+00:00",
+    "classes": list(CLASSES),
+    "preprocessing": PREPROCESSING,
+    "metrics": {"val_accuracy": 0.97, "test_accuracy": 0.95, "test_auroc": 0.98},
+    "dataset": {"fingerprint": "f" * 64},
+    "calibration": CALIBRATION,
+}
+
+
+def make_archive(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for info, content in members:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.fixture
+def archive(tmp_path: Path, weights: Path) -> Path:
+    return make_archive(
+        tmp_path / "model.tar.gz",
+        [
+            (member("code/inference.py"), b"raise SystemExit"),
+            (member(WEIGHTS_NAME), weights.read_bytes()),
+            (member("training.json"), json.dumps(REPORT).encode()),
+        ],
+    )
+
+
+def run(*arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    environment = {key: value for key, value in os.environ.items() if key != "MODEL_BUCKET"}
+    return subprocess.run(
+        [sys.executable, PROJECT / "promote_model.py", *arguments],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_archive_on_s3_becomes_the_served_release(moto: Moto, bucket: str, archive: Path, weights: Path) -> None:
+    moto.s3().upload_file(str(archive), bucket, "job/output/model.tar.gz")
+    process = run(f"s3://{bucket}/job/output/model.tar.gz", MODEL_BUCKET=bucket, **moto.environment)
+    assert process.returncode == 0, process.stderr
+    version = json.loads(moto.s3().get_object(Bucket=bucket, Key="current.json")["Body"].read())["version"]
+    assert process.stdout == f"Released {version} to s3://{bucket}\n"
+    assert version.startswith("20260102-030405-")
+    served = moto.s3().get_object(Bucket=bucket, Key=f"releases/{version}/{WEIGHTS_NAME}")["Body"].read()
+    assert served == weights.read_bytes()
+
+
+def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Path) -> None:
+    process = run(archive, "--directory", tmp_path / "released")
+    assert process.returncode == 0, process.stderr
+    released = tmp_path / "released" / WEIGHTS_NAME
+    assert released.read_bytes() == weights.read_bytes()
+    assert sorted(path.name for path in released.parent.iterdir()) == ["manifest.json", WEIGHTS_NAME]
+    manifest = manifest_of(released)
+    assert manifest
+    assert manifest.size == weights.stat().st_size
+    assert manifest.metrics == REPORT["metrics"]
+    assert manifest.training_job == "pneumonia-training-1"
+    assert manifest.dataset_fingerprint == "f" * 64
+    assert manifest.calibration == Calibration(1.37, 0.61, 0.4, 0.8)
+
+
+def test_input_check_reaches_the_manifest_and_is_shown_by_its_length(weights: Path) -> None:
+    manifest = promote_model.manifest_for(weights, REPORT | {"input_check": INPUT_CHECK})
+    assert manifest.input_check == InputCheck(**INPUT_CHECK)
+    shown = json.loads(promote_model.shown(manifest))
+    assert shown["input_check"] == INPUT_CHECK | {
+        "mean": "4,096 characters",
+        "scale": "4,096 characters",
+        "components": "2,048 characters",
+    }
+    assert shown["version"] == manifest.version
+
+
+def test_same_archive_gives_the_same_version(archive: Path, tmp_path: Path) -> None:
+    first, second = (promote_model.promote_to_folder(str(archive), tmp_path / name) for name in ("a", "b"))
+    assert first.version == second.version
+
+
+def test_archive_without_a_report_is_promoted(tmp_path: Path, weights: Path) -> None:
+    path = make_archive(tmp_path / "m.tar.gz", [(member(f"./{WEIGHTS_NAME}"), weights.read_bytes())])
+    manifest = promote_model.promote_to_folder(str(path), tmp_path / "released")
+    assert (manifest.metrics, manifest.training_job, manifest.dataset_fingerprint) == ({}, None, None)
+    assert manifest.calibration == Calibration()
+
+
+def test_report_from_before_there_was_a_calibration_gives_the_default(weights: Path) -> None:
+    report = {name: value for name, value in REPORT.items() if name != "calibration"}
+    assert promote_model.manifest_for(weights, report).calibration == Calibration()
+
+
+def test_only_the_weights_are_written_to_disk(archive: Path, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "into"
+    folder.mkdir()
+    assert extract(archive, folder / "weights.pth", "model.tar.gz") == REPORT
+    assert [path.name for path in folder.iterdir()] == ["weights.pth"]
+    assert (folder / "weights.pth").read_bytes() == weights.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        (member("../evil.py"), "leads out of its folder"),
+        (member("/etc/cron.d/evil"), "leads out of its folder"),
+        (member("a/../../evil"), "leads out of its folder"),
+        (member("..\\evil.py"), "leads out of its folder"),
+        (member("C:\\evil.py"), "leads out of its folder"),
+        (member("link", tarfile.SYMTYPE, "/etc/passwd"), "is a link or not a plain file"),
+        (member("link", tarfile.LNKTYPE, "/etc/passwd"), "is a link or not a plain file"),
+        (member(WEIGHTS_NAME, tarfile.SYMTYPE, "/etc/passwd"), "is a link or not a plain file"),
+        (member("pipe", tarfile.FIFOTYPE), "is a link or not a plain file"),
+        (member("device", tarfile.CHRTYPE), "is a link or not a plain file"),
+        (member(f"./{WEIGHTS_NAME}"), "twice"),
+    ],
+    ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
+)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_suspicious_archive_is_refused_as_a_whole(
+    tmp_path: Path, bad: tarfile.TarInfo, sentence: str, place: str
+) -> None:
+    good = (member(WEIGHTS_NAME), b"weights")
+    path = make_archive(tmp_path / "model.tar.gz", [(bad, b""), good] if place == "first" else [good, (bad, b"")])
+    with pytest.raises(WeightsError, match=sentence):
+        promote_model.promote_to_folder(str(path), tmp_path / "released")
+    assert not (tmp_path / "released").exists()
+
+
+def zeros(path: Path, name: str, size: int, kind: bytes = tarfile.REGTYPE) -> Path:
+    """Write an archive with one member of zeros, without holding them."""
+    info = member(name, kind)
+    info.size = size
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar, Path("/dev/zero").open("rb") as content:
+        tar.addfile(info, content)
+    return path
+
+
+def test_bomb_beside_the_weights_is_refused(tmp_path: Path) -> None:
+    path = zeros(tmp_path / "model.tar.gz", "notes.txt", MAX_UNPACKED + 1)
+    assert path.stat().st_size < MAX_UNPACKED // 100
+    with pytest.raises(WeightsError, match=r"unpacks to more than 536,870,912 bytes"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
+def test_bomb_in_a_header_is_refused(tmp_path: Path) -> None:
+    path = zeros(tmp_path / "model.tar.gz", "long", MAX_UNPACKED + 1, tarfile.GNUTYPE_LONGNAME)
+    with pytest.raises(WeightsError, match=r"unpacks to more than 536,870,912 bytes"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
+def test_weights_of_a_size_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    path = zeros(tmp_path / "model.tar.gz", WEIGHTS_NAME, 200_000_000)
+    with pytest.raises(WeightsError, match=r"of 200,000,000 bytes; at most 134,217,728 are expected"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+    assert not (tmp_path / "weights.pth").exists()
+
+
+def test_very_many_files_are_refused(tmp_path: Path) -> None:
+    path = make_archive(tmp_path / "model.tar.gz", [(member(f"{n}"), b"") for n in range(MAX_MEMBERS + 1)])
+    with pytest.raises(WeightsError, match=r"holds more than 1,000 files"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
+def test_archive_without_weights_says_what_it_holds(tmp_path: Path) -> None:
+    path = make_archive(tmp_path / "model.tar.gz", [(member("model/weights.bin"), b"")])
+    with pytest.raises(WeightsError, match=r"holds no pneumonia_classifier\.pth at its top, but 'model/weights\.bin'"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:0],
+        lambda data: b"PK\x03\x04" + data,
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-100],
+        lambda data: data[:-8],
+        lambda data: data[:-8] + bytes(4) + data[-4:],
+    ],
+    ids=["empty", "zip", "half", "end missing", "checksum missing", "checksum wrong"],
+)
+def test_damaged_archive_is_refused(archive: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    archive.write_bytes(damage(archive.read_bytes()))
+    with pytest.raises(WeightsError, match=r"is not a whole tar\.gz|is no tar\.gz|holds no pneumonia_classifier"):
+        promote_model.promote_to_folder(str(archive), tmp_path / "released")
+    assert not (tmp_path / "released").exists()
+
+
+class RunsCode:
+    """A pickle that leaves a file when it is loaded without care."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(self.proof),)
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    path = make_archive(tmp_path / "model.tar.gz", [(member(WEIGHTS_NAME), pickle.dumps(RunsCode(proof)))])
+    with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is not a weights file"):
+        promote_model.promote_to_folder(str(path), tmp_path / "released")
+    assert not proof.exists()
+
+
+def test_weights_that_unpack_to_more_are_refused(tmp_path: Path) -> None:
+    compressed = io.BytesIO()
+    with zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10_000_000))
+    path = make_archive(tmp_path / "model.tar.gz", [(member(WEIGHTS_NAME), compressed.getvalue())])
+    with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is compressed, as torch\.save never does"):
+        promote_model.promote_to_folder(str(path), tmp_path / "released")
+
+
+def test_weights_in_place_of_the_archive_are_named_so(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"is no tar\.gz: name the model\.tar\.gz that training left\.$"):
+        promote_model.promote_to_folder(str(weights), tmp_path / "there")
+
+
+def test_malformed_header_is_refused(tmp_path: Path) -> None:
+    header = b"99999999999999999999999999 path=a\n"
+    path = make_archive(tmp_path / "m.tar.gz", [(member("pax", tarfile.XHDTYPE), header), (member("a"), b"")])
+    with pytest.raises(WeightsError, match=r"is not a whole tar\.gz"):
+        extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
+def archive_of(state: dict[str, torch.Tensor], report: object, tmp_path: Path) -> Path:
+    save_weights(state, tmp_path / WEIGHTS_NAME)
+    content = (tmp_path / WEIGHTS_NAME).read_bytes()
+    members = [(member(WEIGHTS_NAME), content), (member("training.json"), json.dumps(report).encode())]
+    return make_archive(tmp_path / "model.tar.gz", members)
+
+
+def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None:
+    state = ResNet18().state_dict()
+    state["layer4.1.bn2.weight"].fill_(3e35)  # every value is finite, but not what they give
+    state["fc.weight"].fill_(1e4)
+    path = archive_of(state, REPORT, tmp_path)
+    with pytest.raises(WeightsError, match=r"outputs of the network in .* are not finite: training diverged"):
+        promote_model.promote_to_folder(str(path), tmp_path / "released")
+
+
+@pytest.mark.parametrize(
+    ("report", "sentence"),
+    [
+        (REPORT | {"classes": ["PNEUMONIA", "NORMAL"]}, "was trained with classes"),
+        (REPORT | {"preprocessing": {"resize": [256, 256]}}, "was trained with preprocessing"),
+        (REPORT | {"finished": "yesterday"}, "not as train_model.py writes it"),
+        (REPORT | {"finished": "0001-01-01T00:00:00+14:00"}, "not as train_model.py writes it"),
+        (REPORT | {"dataset": "x"}, "not as train_model.py writes it"),
+        (REPORT | {"metrics": {"test_loss": float("nan")}}, "its metrics are not finite"),
+        (REPORT | {"metrics": "x"}, "not as train_model.py writes it"),
+        (
+            REPORT | {"calibration": {"threshold": 0.5}},
+            "not as train_model.py writes it: its calibration is .*, not the",
+        ),
+        (REPORT | {"calibration": CALIBRATION | {"threshold": 0.9}}, "writes it: not a calibration: .* threshold=0.9"),
+        (REPORT | {"input_check": {"mean": 1}}, "writes it: its input check has not the texts mean, scale"),
+        (REPORT | {"weights_sha256": "0" * 64}, "is of other weights"),
+        ([], "not a JSON object"),
+    ],
+    ids=[
+        *("classes", "preprocessing", "finished", "early", "dataset", "nan", "metrics"),
+        *("calibration", "order", "input check", "weights", "list"),
+    ],
+)
+def test_report_of_another_kind_of_model_is_refused(tmp_path: Path, report: object, sentence: str) -> None:
+    path = archive_of(ResNet18().state_dict(), report, tmp_path)
+    with pytest.raises(WeightsError, match=sentence):
+        promote_model.promote_to_folder(str(path), tmp_path / "released")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["model.tar.gz"], "The bucket is missing: pass --bucket, or set MODEL_BUCKET, or pass --directory."),
+        (
+            ["nowhere.tar.gz", "--directory", "d"],
+            "nowhere.tar.gz does not exist: check the name.",
+        ),
+    ],
+)
+def test_command_says_what_is_wrong(arguments: list[str], sentence: str) -> None:
+    process = run(*arguments)
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", f"{sentence}\n")
+
+
+def test_missing_archive_on_s3_is_told(moto: Moto, bucket: str) -> None:
+    process = run(f"s3://{bucket}/model.tar.gz", "--bucket", bucket, **moto.environment)
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"s3://{bucket}/model.tar.gz cannot be downloaded, S3 answers NoSuchKey: ")
+    assert process.stderr.count("\n") == 1
+
+
+def archive_with(folder: Path, number: int, **metrics: float) -> Path:
+    """Write an archive of weights of their own, whose training reported these figures."""
+    folder.mkdir(exist_ok=True)
+    state = ResNet18().state_dict()
+    state["fc.bias"] = torch.full((2,), float(number))
+    report = REPORT | {"finished": f"2026-01-0{number}T03:04:05+00:00", "training_job": f"job-{number}"}
+    path = archive_of(state, report | {"metrics": REPORT["metrics"] | metrics}, folder)
+    return path.rename(folder / f"{number}.tar.gz")
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three good models, of ever later trainings."""
+    folder = tmp_path_factory.mktemp("archives")
+    return [archive_with(folder, number) for number in (1, 2, 3)]
+
+
+class Command:
+    """The command, in this process, with the bucket in its environment."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> str:
+        """Run what is to succeed; return what it prints."""
+        assert promote_model.main([*map(str, arguments)]) == 0
+        return self._capsys.readouterr().out
+
+    def fails(self, *arguments: str | Path) -> str:
+        """Run what is to fail; return its one sentence."""
+        assert promote_model.main([*map(str, arguments)]) == 1
+        captured = self._capsys.readouterr()
+        assert (captured.out, captured.err.count("\n")) == ("", 1)
+        return captured.err.rstrip("\n")
+
+
+@pytest.fixture
+def command(moto: Moto, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    for name, value in {**moto.environment, "MODEL_BUCKET": bucket}.items():
+        monkeypatch.setenv(name, value)
+    return Command(capsys)
+
+
+def pointer(moto: Moto, bucket: str) -> dict[str, Any]:
+    """Return what `current.json` says, without the list of withdrawn releases."""
+    content: dict[str, Any] = json.loads(moto.s3().get_object(Bucket=bucket, Key="current.json")["Body"].read())
+    del content["withdrawn"]
+    return content
+
+
+def test_releases_are_listed_shown_and_rolled_back(
+    moto: Moto, bucket: str, archives: list[Path], command: Command
+) -> None:
+    versions = [command(archive).split()[1] for archive in archives]
+    assert command("list").splitlines() == [
+        "  version                   accuracy  AUROC   training job",
+        f"* {versions[2]}  0.9500    0.9800  job-3",
+        f"  {versions[1]}  0.9500    0.9800  job-2",
+        f"  {versions[0]}  0.9500    0.9800  job-1",
+    ]
+    assert json.loads(command("show", versions[0]))["training_job"] == "job-1"
+
+    told = command("rollback")
+    assert told.startswith(
+        f"s3://{bucket} serves {versions[1]} now, instead of {versions[2]}: `rollback {versions[2]}`"
+    )
+    assert pointer(moto, bucket) == {"version": versions[1], "previous": [versions[0]]}
+    command("rollback", versions[2])
+    assert pointer(moto, bucket) == {"version": versions[2], "previous": [versions[1], versions[0]]}
+    command("rollback", versions[0])
+    manifest = json.loads(command("show", versions[0]))
+    plain = moto.s3().get_object(Bucket=bucket, Key=WEIGHTS_NAME)["Body"].read()
+    assert hashlib.sha256(plain).hexdigest() == manifest["sha256"]
+
+    assert command.fails("rollback") == (
+        f"s3://{bucket} has no earlier release than {versions[0]} to go back to: name one, `list` shows them."
+    )
+
+
+def test_commands_on_an_empty_bucket(bucket: str, command: Command) -> None:
+    assert command("list") == f"s3://{bucket} has no releases yet: promote a model.tar.gz there.\n"
+    assert command.fails("rollback") == f"s3://{bucket} serves no release yet: promote a model first."
+    assert command.fails("rollback", "7") == f"s3://{bucket} serves no release yet: promote a model first."
+    assert command.fails("show", "7") == f"s3://{bucket} has no release '7': `list` shows those it has."
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "1"], ["rollback"]])
+def test_commands_without_a_bucket(command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.delenv("MODEL_BUCKET")
+    assert command.fails(*arguments) == "The bucket is missing: pass --bucket, or set MODEL_BUCKET."
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        ({"test_accuracy": 0.79}, r"its test_accuracy of 0\.7900 is below 0\.80"),
+        ({"test_auroc": 0.89}, r"its test_auroc of 0\.8900 is below 0\.90"),
+        ({"test_accuracy": 0.91}, r"its test_accuracy of 0\.9100 is more than 0\.03 below the 0\.9500 of 20260101-03"),
+        ({"test_auroc": 0.94}, r"its test_auroc of 0\.9400 is more than 0\.03 below the 0\.9800 of 20260101-03"),
+        ({"test_accuracy": 0.5, "test_auroc": 0.5}, r"test_accuracy .* and its test_auroc of 0\.5000 is below 0\.90"),
+    ],
+)
+def test_gate_refuses_unless_forced_and_the_manifest_tells(
+    moto: Moto,
+    bucket: str,
+    archives: list[Path],
+    tmp_path: Path,
+    command: Command,
+    metrics: dict[str, float],
+    sentence: str,
+) -> None:
+    command(archives[0])
+    served, before = pointer(moto, bucket), moto.keys(bucket)
+    archive = archive_with(tmp_path, 2, **metrics)
+    assert re.search(rf"{sentence}.*: train again, or pass --force", command.fails(archive))
+    assert (pointer(moto, bucket), moto.keys(bucket)) == (served, before)
+
+    command(archive, "--force")
+    version = pointer(moto, bucket)["version"]
+    assert pointer(moto, bucket) == {"version": version, "previous": [served["version"]]}
+    assert re.search(sentence, json.loads(command("show", version))["forced"])
+    assert re.search(sentence, command("list"))
+
+
+def test_a_little_below_the_served_release_is_no_objection(archives: list[Path], tmp_path: Path) -> None:
+    served = promote_model.take_release(str(archives[0]), tmp_path / "served.pth")
+    assert served.forced is None
+    for name, figure in (("test_accuracy", 0.93), ("test_auroc", 0.96), ("test_accuracy", 1.0)):
+        manifest = dataclasses.replace(served, metrics={**served.metrics, name: figure})
+        assert promote_model.objections(manifest, served) == []
+
+
+def test_folder_gets_what_a_bucket_would_refuse_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = archive_with(tmp_path, 1, test_auroc=0.6)
+    assert promote_model.main([str(archive), "--directory", str(tmp_path / "released")]) == 0
+    told = capsys.readouterr().err
+    assert told == "A bucket would refuse it, because its test_auroc of 0.6000 is below 0.90.\n"
+
+
+def test_gate_refuses_a_model_without_figures(
+    moto: Moto, bucket: str, tmp_path: Path, weights: Path, command: Command
+) -> None:
+    path = make_archive(tmp_path / "m.tar.gz", [(member(WEIGHTS_NAME), weights.read_bytes())])
+    sentence = "because its training reported no test_accuracy and its training reported no test_auroc"
+    assert sentence in command.fails(path)
+    assert moto.keys(bucket) == []
+    command(path, "--force")
+    assert pointer(moto, bucket)["previous"] == []
+
+
+EVENT: dict[str, Any] = {
+    "version": "0",
+    "id": "844e2571-85d4-695f-b930-0153b71dcb42",
+    "detail-type": "SageMaker Training Job State Change",
+    "source": "aws.sagemaker",
+    "account": "123456789012",
+    "time": "2026-01-02T03:10:00Z",
+    "region": "eu-central-1",
+    "resources": ["arn:aws:sagemaker:eu-central-1:123456789012:training-job/job-1"],
+    "detail": {
+        "TrainingJobName": "job-1",
+        "TrainingJobArn": "arn:aws:sagemaker:eu-central-1:123456789012:training-job/job-1",
+        "ModelArtifacts": {"S3ModelArtifacts": "s3://bucket/job-1/output/model.tar.gz"},
+        "TrainingJobStatus": "Completed",
+        "SecondaryStatus": "Completed",
+    },
+}
+
+
+@pytest.fixture
+def function(moto: Moto, bucket: str, tmp_path: Path) -> Iterator[RuntimeApi]:
+    """The promotion function: the real runtime client, and the API that feeds it; it writes to `tmp_path / "log"`."""
+    with RuntimeApi() as api, (tmp_path / "log").open("w") as log:
+        variables = {"MODEL_BUCKET": bucket, "POWERTOOLS_SERVICE_NAME": "promotion"}
+        variables["AWS_LAMBDA_RUNTIME_API"] = api.address
+        process = subprocess.Popen(
+            [sys.executable, "-m", "awslambdaric", "promote_model.handler"],
+            env=os.environ | moto.environment | variables,
+            cwd=PROJECT,
+            stdout=log,
+        )
+        try:
+            yield api
+        finally:
+            process.kill()
+            process.wait()
+
+
+def event_of(moto: Moto, bucket: str, archive: Path) -> dict[str, Any]:
+    """Put an archive where SageMaker leaves it, and return the event that follows."""
+    key = f"{archive.stem}/output/model.tar.gz"
+    moto.s3().upload_file(str(archive), bucket, key)
+    return EVENT | {"detail": {**EVENT["detail"], "ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/{key}"}}}
+
+
+def test_completed_training_jobs_are_promoted_once_each(
+    moto: Moto,
+    bucket: str,
+    archives: list[Path],
+    tmp_path: Path,
+    function: RuntimeApi,
+) -> None:
+    first = event_of(moto, bucket, archives[0])
+    version = function.invoke(first)["version"]
+    assert function.invoke(first) == {"version": version, "served": True}
+    assert pointer(moto, bucket) == {"version": version, "previous": []}
+    second = function.invoke(event_of(moto, bucket, archives[1]))["version"]
+    assert pointer(moto, bucket) == {"version": second, "previous": [version]}
+
+    refused = function.invoke(event_of(moto, bucket, archive_with(tmp_path, 3, test_auroc=0.6)))
+    assert "its test_auroc of 0.6000 is below 0.90" in refused["refused"]
+    assert pointer(moto, bucket)["version"] == second
+    assert function.invoke(first) == {"version": version, "served": False}  # late, and not newer
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line.get("Promotions", line.get("PromotionsRefused")) for line in lines] == [[1.0]] * 4 + [[0.0]]
+    assert [line.get("model_version") for line in lines] == [version, version, second, None, version]
+    assert {line["service"] for line in lines} == {"promotion"}
+
+
+def test_an_event_undoes_no_rollback(
+    moto: Moto, bucket: str, archives: list[Path], function: RuntimeApi, command: Command
+) -> None:
+    events = [event_of(moto, bucket, archive) for archive in archives]
+    versions = [function.invoke(event)["version"] for event in events[:2]]
+    command("rollback")
+    assert function.invoke(events[1]) == {"version": versions[1], "served": False}
+    assert pointer(moto, bucket)["version"] == versions[0]
+    assert function.invoke(events[2])["served"]  # a new one is no repetition
+    command(archives[1])  # said by a person
+    assert pointer(moto, bucket)["version"] == versions[1]
+
+
+def test_what_is_damaged_in_the_bucket_is_mended_by_a_promotion(
+    moto: Moto, bucket: str, archives: list[Path], command: Command
+) -> None:
+    versions = [command(archive).split()[1] for archive in archives[:2]]
+    moto.s3().put_object(Bucket=bucket, Key=f"releases/{versions[1]}/manifest.json", Body=b"{}")
+    assert "is not a manifest that can be read" in command("list")
+    assert "is not a manifest that can be read" in command.fails("rollback", versions[1])
+    command(archives[1])
+    assert json.loads(command("show", versions[1]))["version"] == versions[1]
+
+    moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b"")
+    assert "has no earlier release that it remembers to go back to" in command.fails("rollback")
+    command("rollback", versions[0])
+    assert pointer(moto, bucket) == {"version": versions[0], "previous": []}
+
+
+def test_rollback_to_a_release_without_its_weights_changes_nothing(
+    moto: Moto, bucket: str, archives: list[Path], command: Command
+) -> None:
+    versions = [command(archive).split()[1] for archive in archives[:2]]
+    moto.s3().delete_object(Bucket=bucket, Key=f"releases/{versions[0]}/{WEIGHTS_NAME}")
+    assert "The weights cannot be read from" in command.fails("rollback")
+    assert pointer(moto, bucket)["version"] == versions[1]
+
+
+def test_event_of_another_kind_is_an_error(function: RuntimeApi) -> None:
+    failed = EVENT | {"detail": {"TrainingJobStatus": "Failed", "TrainingJobName": "job-1"}}
+    with pytest.raises(InvocationError, match=r"is not a completed training job but .* with the status 'Failed'"):
+        function.invoke(failed)

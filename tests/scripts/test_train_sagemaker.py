@@ -1,0 +1,383 @@
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import boto3
+import pytest
+
+from pneumonia.errors import ConfigurationError
+from tests.builders.checkout import PROJECT
+from tools.stand_ins.moto import REGION, Moto
+from train_sagemaker import HYPERPARAMETERS, metric_regex, parse_arguments, staged_source
+
+ROLE = "arn:aws:iam::123456789012:role/training"
+LOG = (
+    "epoch=3 train_loss=0.1234 val_accuracy=0.9512 val_loss=0.1402 val_auroc=0.9876 images_per_second=123.4 best=yes",
+    (
+        "test_accuracy=0.9512 test_loss=0.1402 test_auroc=0.9876 test_balanced_accuracy=0.9412 "
+        "test_sensitivity=0.9712 test_specificity=0.9112"
+    ),
+)
+
+
+def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command with no AWS or TRAIN variable but those given."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "TRAIN_"))}
+    return subprocess.run(
+        [sys.executable, PROJECT / "train_sagemaker.py", *arguments],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "TRAIN_"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def request_body() -> dict[str, Any]:
+    """The request of a dry run with every option, without credentials or a server."""
+    options = ["--spot", "--max-run-seconds", "3600", "--max-wait-seconds", "7200", "--tag", "a=b", "--tag", "c=d=e"]
+    options += ["--instance-count", "2"]
+    process = run(
+        *("--bucket", "xrays", "--role", ROLE, "--region", "us-east-1", "--prefix", "sets/one/", "--dry-run"),
+        *("--epochs", "3", "--learning-rate", "1e-4", "--weights", "none"),
+        *options,
+    )
+    assert process.returncode == 0, process.stderr
+    body: dict[str, Any] = json.loads(process.stdout)
+    return body
+
+
+def test_what_is_missing_is_named_all_at_once() -> None:
+    process = run()
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert process.stderr == (
+        "Missing: --bucket (TRAIN_BUCKET), --role (TRAIN_ROLE), --region (AWS_REGION). "
+        "Pass the arguments or set the environment variables.\n"
+    )
+
+
+def test_missing_credentials_are_told_with_what_to_do(tmp_path: Path) -> None:
+    arguments = ("--bucket", "xrays", "--role", ROLE, "--region", "us-east-1")
+    process = run(*arguments, AWS_EC2_METADATA_DISABLED="true", HOME=str(tmp_path))
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1] == (
+        "The job cannot be launched without AWS credentials: "
+        "run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
+    )
+
+
+def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {
+        "TRAIN_BUCKET": "b",
+        "TRAIN_ROLE": ROLE,
+        "AWS_DEFAULT_REGION": "us-west-2",
+        "TRAIN_INSTANCE_TYPE": "ml.g5.xlarge",
+        "TRAIN_INSTANCE_COUNT": "2",
+        "TRAIN_SPOT": "true",
+        "TRAIN_MAX_RUN_SECONDS": "60",
+        "TRAIN_TAG": "a=b,c=d",
+        "TRAIN_BATCH_SIZE": "64",
+        "TRAIN_EPOCHS": "",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    args = parse_arguments(["--batch-size", "8"])
+    assert (args.bucket, args.role, args.region, args.instance_type) == ("b", ROLE, "us-west-2", "ml.g5.xlarge")
+    assert args.instance_count == 2
+    assert args.spot
+    assert (args.max_run_seconds, args.max_wait_seconds) == (60, 120)
+    assert args.tags == {"a": "b", "c": "d"}
+    assert args.hyperparameters == {"batch-size": 8}
+    assert not parse_arguments(["--no-spot"]).spot
+    assert parse_arguments(["--instance-count", "3"]).instance_count == 3
+
+
+@pytest.mark.parametrize("word", ["1", "true", "on", "0", "off", ""])
+def test_variables_stand_behind_switches_too(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    for name in ("TRAIN_SPOT", "TRAIN_NO_WAIT", "TRAIN_DRY_RUN"):
+        monkeypatch.setenv(name, word)
+    args = parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"])
+    assert (args.spot, args.no_wait, args.dry_run) == (word in {"1", "true", "on"},) * 3
+
+
+def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAIN_DRY_RUN", "perhaps")
+    with pytest.raises(ConfigurationError, match=r"TRAIN_DRY_RUN is perhaps: set it to true or false\."):
+        parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--tag", "a"], "A tag is KEY=VALUE, not a."),
+        (["--tag", "=b"], "A tag is KEY=VALUE, not =b."),
+        (["--role", "training"], "--role is an ARN, arn:aws:iam::123456789012:role/training say, not training."),
+        (["--instance-count", "0"], "--instance-count must be above 0, not 0."),
+        (["--instance-count", "-1"], "--instance-count must be above 0, not -1."),
+        (["--epochs", "0"], "--epochs must be above 0, not 0."),
+        (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan."),
+        (["--weights", "mine.pth"], "--weights is imagenet or none, not mine.pth"),
+        (["--max-run-seconds", "0"], "--max-run-seconds must be above 0, not 0."),
+        (["--max-wait-seconds", "1"], "--max-wait-seconds includes the run"),
+    ],
+)
+def test_wrong_settings_are_told(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(sentence)):
+        parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1", *arguments])
+
+
+def test_request_names_the_channels(request_body: dict[str, Any]) -> None:
+    channels = {
+        channel["ChannelName"]: channel["DataSource"]["S3DataSource"]["S3Uri"]
+        for channel in request_body["InputDataConfig"]
+    }
+    assert {name: channels[name] for name in ("train", "val", "test")} == {
+        "train": "s3://xrays/sets/one/train/",
+        "val": "s3://xrays/sets/one/val/",
+        "test": "s3://xrays/sets/one/test/",
+    }
+    assert sorted(channels) == ["code", "sm_drivers", "test", "train", "val"]
+
+
+def test_request_has_what_was_asked_for(request_body: dict[str, Any]) -> None:
+    assert request_body["RoleArn"] == ROLE
+    assert request_body["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
+    assert request_body["ResourceConfig"]["InstanceCount"] == 2
+    assert request_body["HyperParameters"] == {"epochs": "3", "learning-rate": "0.0001", "weights": "none"}
+    assert request_body["EnableManagedSpotTraining"] is True
+    assert request_body["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200}
+    assert request_body["CheckpointConfig"]["LocalPath"] == "/opt/ml/checkpoints"
+    assert request_body["CheckpointConfig"]["S3Uri"].startswith("s3://xrays/pneumonia-training/")
+    assert request_body["Tags"] == [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "d=e"}]
+    assert request_body["OutputDataConfig"]["S3OutputPath"] == "s3://xrays/pneumonia-training"
+
+
+def test_container_is_of_the_region_and_has_a_gpu(request_body: dict[str, Any]) -> None:
+    image = request_body["AlgorithmSpecification"]["TrainingImage"]
+    assert re.fullmatch(r"\d{12}\.dkr\.ecr\.us-east-1\.amazonaws\.com/pytorch-training:2\.10\.0-gpu-py313", image)
+
+
+def test_dry_run_sends_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        arguments = ["--bucket", "xrays", "--role", ROLE, "--region", REGION, "--dry-run"]
+        process = run(*arguments, HTTP_PROXY=address, HTTPS_PROXY=address)
+        assert process.returncode == 0, process.stderr
+        proxy.setblocking(False)  # noqa: FBT003  # socket's argument has no name
+        with pytest.raises(BlockingIOError):  # nobody has called
+            proxy.accept()
+
+
+def test_metric_definitions_match_the_log_lines(request_body: dict[str, Any]) -> None:
+    definitions = request_body["AlgorithmSpecification"]["MetricDefinitions"]
+    found = {
+        definition["Name"]: [match for line in LOG for match in re.findall(definition["Regex"], line)]
+        for definition in definitions
+    }
+    assert found == {
+        "train:loss": ["0.1234"],
+        "train:images_per_second": ["123.4"],
+        "validation:accuracy": ["0.9512"],
+        "validation:loss": ["0.1402"],
+        "validation:auroc": ["0.9876"],
+        "test:accuracy": ["0.9512"],
+        "test:loss": ["0.1402"],
+        "test:auroc": ["0.9876"],
+        "test:balanced_accuracy": ["0.9412"],
+        "test:sensitivity": ["0.9712"],
+        "test:specificity": ["0.9112"],
+    }
+
+
+@pytest.mark.parametrize("number", ["1.2e-05", "nan", "inf", "-0.5", ""])
+@pytest.mark.parametrize("line", ["epoch=1 train_loss={} val_accuracy=0.5", "train_loss={}"])
+def test_no_metric_is_read_off_what_is_no_plain_number(line: str, number: str) -> None:
+    assert re.findall(metric_regex("train_loss"), line.format("0.5")) == ["0.5"]
+    assert not re.findall(metric_regex("train_loss"), line.format(number))
+
+
+@pytest.mark.parametrize("word", ["accuracy", "val_accuracy", "loss"])
+def test_metric_is_not_found_inside_another_word(word: str) -> None:
+    assert not re.findall(metric_regex(word), "test_balanced_accuracy=0.9 old_val_accuracy=0.8 test_loss=0.1")
+
+
+def test_hyperparameters_are_arguments_of_training_with_the_same_defaults() -> None:
+    process = subprocess.run(
+        [sys.executable, PROJECT / "train_model.py", "--help"],
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    defaults = dict(re.findall(r"^  --(\S+) \S+ .*\((\S+)\)$", process.stdout, re.MULTILINE))
+    defaults["num-workers"] = "the cores"  # of the instance, not of this machine
+    assert {name: f"({defaults[name]})" for name in HYPERPARAMETERS} == {
+        name: text[text.rindex("(") :] for name, (_, text) in HYPERPARAMETERS.items()
+    }
+
+
+@pytest.mark.parametrize("script", ["train_model.py", "train_sagemaker.py"])
+def test_help_explains_every_option_and_its_default(script: str) -> None:
+    process = subprocess.run(
+        [sys.executable, PROJECT / script, "--help"],
+        env={name: value for name, value in os.environ.items() if not name.startswith("TRAIN_")} | {"COLUMNS": "250"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    options = re.findall(
+        r"^  --.*(?:\n {20,}.*)?$", process.stdout, re.MULTILINE
+    )  # long names have a line of their own
+    assert len(options) > 10
+    assert [option for option in options if not re.search(r"\s{2,}\w.*\(.+\)$", option)] == []
+    assert "None" not in process.stdout
+
+
+@pytest.fixture
+def data_bucket(moto: Moto, bucket: str) -> str:
+    for channel in ("train", "val", "test"):
+        moto.s3().put_object(Bucket=bucket, Key=f"chest_xray/{channel}/NORMAL/1.jpeg", Body=b"image")
+    return bucket
+
+
+def test_job_gets_the_shipped_files_and_no_others(moto: Moto, data_bucket: str) -> None:
+    process = run("--bucket", data_bucket, "--role", ROLE, "--region", REGION, "--no-wait", **moto.environment)
+    assert process.returncode == 0, process.stderr
+    code = {key.partition("/input/code/")[2] for key in moto.keys(data_bucket) if "/input/code/" in key}
+    with staged_source() as source:
+        assert code == {str(file.relative_to(source)) for file in source.rglob("*.py")}
+
+
+def test_job_of_two_instances_starts_torchrun_over_all_images(moto: Moto, data_bucket: str) -> None:
+    options = ["--bucket", data_bucket, "--role", ROLE, "--region", REGION, "--instance-count", "2", "--no-wait"]
+    process = run(*options, **moto.environment)
+    assert process.returncode == 0, process.stderr
+    name = re.search(r"^Training job (\S+) in", process.stdout, re.MULTILINE)
+    assert name
+    job = boto3.client("sagemaker").describe_training_job(TrainingJobName=name[1])
+    assert job["ResourceConfig"]["InstanceCount"] == 2
+    sources = {channel["ChannelName"]: channel["DataSource"]["S3DataSource"] for channel in job["InputDataConfig"]}
+    assert {source["S3DataDistributionType"] for source in sources.values()} == {"FullyReplicated"}
+
+    def driver(file: str) -> str:
+        key = urlparse(sources["sm_drivers"]["S3Uri"]).path.strip("/") + f"/{file}"
+        return moto.s3().get_object(Bucket=data_bucket, Key=key)["Body"].read().decode()
+
+    assert json.loads(driver("distributed.json"))["process_count_per_node"] is None  # one for each GPU
+    assert "/distributed_drivers/torchrun_driver.py\n" in driver("sm_train.sh")
+
+
+@pytest.mark.parametrize("waiting", [[], ["--no-wait"]], ids=["wait", "no wait"])
+def test_launch_ends_with_the_model_and_the_next_command(moto: Moto, data_bucket: str, waiting: list[str]) -> None:
+    process = run("--bucket", data_bucket, "--role", ROLE, "--region", REGION, *waiting, **moto.environment)
+    assert process.returncode == 0, process.stderr
+    name = re.search(r"^Training job (\S+) in eu-west-1$", process.stdout, re.MULTILINE)
+    assert name
+    archive = f"s3://{data_bucket}/pneumonia-training/{name[1]}/output/model.tar.gz"
+    assert process.stdout.endswith(f"{archive}\nNext: python promote_model.py {archive} --bucket WEIGHTS_BUCKET\n")
+
+
+def test_empty_channel_is_told_before_a_job_starts(moto: Moto, data_bucket: str) -> None:
+    moto.s3().delete_object(Bucket=data_bucket, Key="chest_xray/val/NORMAL/1.jpeg")
+    process = run("--bucket", data_bucket, "--role", ROLE, "--region", REGION, **moto.environment)
+    assert process.returncode == 1
+    assert process.stderr.endswith(
+        f"There are no files in s3://{data_bucket}/chest_xray/val/: upload the images there, or name another folder "
+        "with --prefix.\n"
+    )
+    assert not any("/input/code/" in key for key in moto.keys(data_bucket))
+
+
+def test_refusal_by_aws_is_one_sentence(moto: Moto) -> None:
+    process = run("--bucket", "nowhere-at-all", "--role", ROLE, "--region", REGION, **moto.environment)
+    assert process.returncode == 1
+    assert "The job cannot be launched: " in process.stderr
+    assert "NoSuchBucket" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["launch", "dry run"])
+def test_instance_type_that_does_not_exist_is_one_sentence(moto: Moto, data_bucket: str, dry: list[str]) -> None:
+    options = ["--bucket", data_bucket, "--role", ROLE, "--region", REGION, "--instance-type", "large"]
+    process = run(*options, *dry, **moto.environment)
+    assert process.returncode == 1
+    assert "The job cannot be launched: " in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
+
+
+class FailingJobs(ThreadingHTTPServer):
+    """Stands before moto, whose jobs never fail, and has each job fail for want of a reason of its own."""
+
+    reason = "AlgorithmError: Images cannot be read, remove or replace them: train/NORMAL/1.jpeg"
+
+    def __init__(self, moto: Moto) -> None:
+        super().__init__(("127.0.0.1", 0), ForwardingHandler)
+        self.moto = moto
+
+
+class ForwardingHandler(BaseHTTPRequestHandler):
+    server: FailingJobs
+    protocol_version = "HTTP/1.1"  # answers "Expect: 100-continue", for which botocore would wait a second
+
+    def forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name: value for name, value in self.headers.items() if name != "Expect"}
+        request = urllib.request.Request(
+            self.server.moto.endpoint + self.path, data=body or None, headers=headers, method=self.command
+        )
+        try:
+            response = urllib.request.urlopen(request, timeout=30)
+        except urllib.error.HTTPError as error:  # an answer as well: a log group that is not there, say
+            response = error
+        with response:
+            answer = response.read()
+        if self.headers.get("X-Amz-Target", "").endswith(".DescribeTrainingJob"):
+            failed = {"TrainingJobStatus": "Failed", "FailureReason": self.server.reason}
+            answer = json.dumps(json.loads(answer) | failed).encode()
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.headers.get("Content-Type", "text/plain"))
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST = do_PUT = do_HEAD = forward  # noqa: N815  # http.server's names
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's name
+        """Say nothing."""
+
+
+@pytest.fixture
+def failing_jobs(moto: Moto) -> Iterator[str]:
+    with FailingJobs(moto) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_failed_job_exits_with_sagemakers_reason(moto: Moto, data_bucket: str, failing_jobs: str) -> None:
+    variables = moto.environment | {"AWS_ENDPOINT_URL": failing_jobs}
+    process = run("--bucket", data_bucket, "--role", ROLE, "--region", REGION, **variables)
+    assert process.returncode == 1
+    assert process.stderr.endswith(f"The job failed: {FailingJobs.reason}\n")
+    assert "Traceback" not in process.stderr
+    assert "model.tar.gz" not in process.stdout

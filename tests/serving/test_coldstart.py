@@ -1,0 +1,174 @@
+"""Each in a process of its own: what was imported there before is what matters."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.uid import JPEGLosslessSV1
+
+from pneumonia.releases import bucket as store
+from tests.builders.checkout import PROJECT
+from tests.builders.dicom_files import dicom
+from tests.releases.test_manifest import manifest_for
+from tools.stand_ins.moto import Moto
+
+UNWANTED = [
+    "boto3",
+    "botocore.session",  # Powertools imports the package itself, which is 2 ms
+    "imagecodecs",
+    "matplotlib",
+    "numpy",
+    "pydicom",
+    "sagemaker",
+    "sympy",
+    "torch._dynamo",
+    "torch._meta_registrations",
+    "torchvision",
+]
+ANSWER = """
+import sys
+from pathlib import Path
+import app  # first, as on Lambda
+from fastapi.testclient import TestClient
+with TestClient(app.app) as client:
+    response = client.post("/predict", files={"file": Path(sys.argv[1]).read_bytes()})
+print(response.status_code, response.json().get("model_version"), *sorted(set(sys.argv[2:]) & sys.modules.keys()))
+"""
+
+
+ON_LAMBDA = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9"}  # nobody listens: only the handler would ask
+
+
+def run(program: str, *arguments: str, **environment: str) -> str:
+    """Return what a program prints."""
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        env=os.environ | {"PYTHONPATH": str(PROJECT)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_lean_imports_leave_nothing_behind() -> None:
+    program = """
+import gc, sys
+from pneumonia.serving.coldstart import UNUSED, lean_imports
+with lean_imports():
+    import torch, fastapi
+    assert not gc.isenabled()
+assert gc.isenabled()
+assert not UNUSED.keys() & sys.modules.keys(), UNUSED.keys() & sys.modules.keys()
+assert "_meta_registrations" not in vars(torch)
+
+from torch import _meta_registrations
+import torch._meta_registrations
+import pydantic.v1
+assert _meta_registrations is torch._meta_registrations is sys.modules["torch._meta_registrations"]
+assert torch._meta_registrations.__file__ and pydantic.v1.BaseModel
+meta = torch.nn.functional.conv2d(torch.empty(1, 3, 8, 8, device="meta"), torch.empty(2, 3, 3, 3, device="meta"))
+assert meta.shape == (1, 2, 6, 6)
+print("fine")
+"""
+    assert run(program) == "fine\n"
+
+
+def test_error_while_importing_passes_and_leaves_nothing_behind() -> None:
+    program = """
+import gc, sys
+from pneumonia.serving.coldstart import UNUSED, lean_imports
+try:
+    with lean_imports():
+        import no_such_module
+except ModuleNotFoundError as error:
+    assert error.name == "no_such_module"
+    print("fine")
+assert gc.isenabled()
+assert not UNUSED.keys() & sys.modules.keys()
+"""
+    assert run(program) == "fine\n"
+
+
+def test_modules_that_were_imported_before_stay() -> None:
+    program = """
+import sys
+import pydantic.v1 as before
+from pneumonia.serving.coldstart import lean_imports
+with lean_imports():
+    import pydantic.v1 as within
+    assert "torch._meta_registrations" in sys.modules
+import pydantic.v1 as after
+assert before is within is after is sys.modules["pydantic.v1"]
+assert "torch._meta_registrations" not in sys.modules
+print("fine")
+"""
+    assert run(program) == "fine\n"
+
+
+@pytest.fixture
+def xray(tmp_path: Path) -> str:
+    path = tmp_path / "xray.png"
+    file = io.BytesIO()
+    Image.linear_gradient("L").save(file, "PNG")
+    path.write_bytes(file.getvalue())
+    return str(path)
+
+
+def test_first_answer_imports_nothing_that_it_does_not_need(weights: Path, xray: str) -> None:
+    status, version, *imported = (
+        run(ANSWER, xray, *UNWANTED, MODEL_PATH=str(weights), **ON_LAMBDA).splitlines()[-1].split()
+    )
+    assert status == "200"
+    assert version.startswith("sha256-")
+    assert imported == []
+
+
+def test_dicom_is_answered_where_the_first_answer_went_without_what_it_takes(
+    weights: Path, xray: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "xray.dcm"
+    path.write_bytes(dicom(np.arange(64_000, dtype=np.uint16).reshape(250, 256), JPEGLosslessSV1))
+    program = """
+import sys
+from pathlib import Path
+import app
+from fastapi.testclient import TestClient
+with TestClient(app.app) as client:
+    for path in sys.argv[1:]:
+        response = client.post("/predict", files={"file": Path(path).read_bytes()})
+        print(response.status_code, "pydicom" in sys.modules)
+"""
+    printed = run(program, xray, str(path), MODEL_PATH=str(weights), **ON_LAMBDA).splitlines()
+    assert [line for line in printed if line.startswith("200 ")] == ["200 False", "200 True"]
+
+
+def test_nor_does_it_where_the_weights_come_from_s3(
+    moto: Moto, bucket: str, weights: Path, tmp_path: Path, xray: str
+) -> None:
+    manifest = manifest_for(weights)
+    store.publish(weights, manifest, bucket)
+    path = tmp_path / "model.pth"
+    printed = run(ANSWER, xray, *UNWANTED, MODEL_PATH=str(path), MODEL_BUCKET=bucket, **ON_LAMBDA)
+    assert printed.splitlines()[-1].split() == ["200", manifest.version]
+    assert path.read_bytes() == weights.read_bytes()
+    got = [request for request in moto.requests() if request.startswith(f"GET /{bucket}/")]
+    assert got[-3:] == [  # publishing has asked as well
+        f"GET /{bucket}/current.json",
+        f"GET /{bucket}/releases/{manifest.version}/manifest.json",
+        f"GET /{bucket}/releases/{manifest.version}/pneumonia_classifier.pth",
+    ]
+
+
+def test_elsewhere_nothing_is_missing_afterwards() -> None:
+    program = """
+import app, torch, torchvision
+print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
+"""
+    assert run(program) == "2.0\n"

@@ -1,0 +1,337 @@
+import dataclasses
+import io
+import math
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pneumonia import WEIGHTS_NAME
+from pneumonia.errors import ImageError, WeightsError, WeightsUnavailableError
+from pneumonia.files import sha256
+from pneumonia.imaging.decoding import decode, preprocess
+from pneumonia.network.calibration import Calibration
+from pneumonia.network.resnet import CLASSES, ResNet18, load_weights, save_weights
+from pneumonia.releases import bucket as store
+from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
+from pneumonia.releases.manifest import manifest_of
+from pneumonia.serving.predictor import Predictor
+from tests.network.test_resnet import Payload
+from tests.releases.test_fetch import PLAIN, standing_for_s3, wait_for_requests
+from tests.releases.test_manifest import manifest_for
+from tools.stand_ins.faulty_s3 import held, refusal, whole
+from tools.stand_ins.moto import Moto
+
+
+@pytest.fixture
+def image() -> bytes:
+    picture = Image.linear_gradient("L").resize((400, 300))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def copy(weights: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(weights, tmp_path / "model.pth"))
+
+
+def calibrated(weights: Path, calibration: Calibration) -> Predictor:
+    """Return a predictor for a release with this calibration."""
+    dataclasses.replace(manifest_for(weights), calibration=calibration).write_beside(weights)
+    return Predictor(Weights(weights))
+
+
+def softmax(weights: Path, image: bytes, temperature: float = 1) -> Tensor:
+    with torch.inference_mode():
+        logits: Tensor = load_weights(weights)(preprocess(decode(image)))
+        return (logits / temperature).softmax(1)[0]
+
+
+def test_answer_is_the_networks(copy: Path, image: bytes) -> None:
+    answer = Predictor(Weights(copy)).predict(image)
+    expected = softmax(copy, image).tolist()
+    assert answer.probabilities == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=1e-6)
+    assert answer.confidence == max(answer.probabilities.values())
+    assert answer.prediction == CLASSES[expected.index(max(expected))]
+    assert answer.warnings == []
+
+
+def test_probabilities_are_the_networks_at_the_temperature(copy: Path, image: bytes) -> None:
+    answer = calibrated(copy, Calibration(temperature=2.7)).predict(image)
+    assert list(answer.probabilities.values()) == pytest.approx(softmax(copy, image, 2.7).tolist(), abs=1e-6)
+    assert list(answer.probabilities.values()) != softmax(copy, image).tolist()
+
+
+def test_operating_point_decides_whatever_is_more_probable(copy: Path, image: bytes) -> None:
+    normal, pneumonia = calibrated(copy, Calibration(2.7)).predict(image).probabilities.values()
+    above = math.nextafter(pneumonia, 1)
+    answer = calibrated(copy, Calibration(2.7, pneumonia, pneumonia, pneumonia)).predict(image)
+    assert (answer.prediction, answer.confidence) == ("PNEUMONIA", pneumonia)
+    answer = calibrated(copy, Calibration(2.7, above, above, above)).predict(image)
+    assert (answer.prediction, answer.confidence) == ("NORMAL", normal)
+
+
+def test_answer_within_the_band_of_doubt_is_uncertain(copy: Path, image: bytes) -> None:
+    pneumonia = calibrated(copy, Calibration()).predict(image).probabilities["PNEUMONIA"]
+    below, above = math.nextafter(pneumonia, 0), math.nextafter(pneumonia, 1)
+    for low, high in ((below, pneumonia), (pneumonia, above), (0, 1)):
+        assert calibrated(copy, Calibration(1, low, low, high)).predict(image).warnings == ["uncertain"]
+    for low, high in ((0, below), (above, 1), (pneumonia, pneumonia)):
+        assert calibrated(copy, Calibration(1, low, low, high)).predict(image).warnings == []
+
+
+def test_calibration_of_other_weights_does_not_count(copy: Path, image: bytes) -> None:
+    manifest = dataclasses.replace(manifest_for(copy), sha256="0" * 64, calibration=Calibration(2.7, 0, 0, 1))
+    manifest.write_beside(copy)
+    answer = Predictor(Weights(copy)).predict(image)
+    assert list(answer.probabilities.values()) == pytest.approx(softmax(copy, image).tolist(), abs=1e-6)
+    assert answer.warnings == []
+
+
+def test_version_without_a_manifest_is_the_files_digest(copy: Path, image: bytes) -> None:
+    assert Predictor(Weights(copy)).predict(image).model_version == f"sha256-{sha256(copy)[:12]}"
+
+
+def test_version_is_the_manifests(copy: Path, image: bytes) -> None:
+    manifest_for(copy).write_beside(copy)
+    assert Predictor(Weights(copy)).predict(image).model_version == "20260102-030405-0a1b2c3d"
+
+
+def test_model_is_loaded_when_first_needed_and_kept(copy: Path, image: bytes) -> None:
+    predictor = Predictor(Weights(copy))
+    assert predictor.model_version is None
+    first = predictor.predict(image)
+    copy.write_bytes(b"overwritten in place")
+    assert predictor.predict(image) == first
+    assert predictor.model_version == first.model_version
+
+
+def test_broken_image_is_told_before_any_weights_are_needed(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="not an image"):
+        Predictor(Weights(tmp_path / "none.pth", "no-such-bucket")).predict(b"text")
+
+
+def test_first_need_downloads_once_however_many_ask(
+    moto: Moto, bucket: str, weights: Path, tmp_path: Path, image: bytes
+) -> None:
+    store.publish(weights, manifest_for(weights), bucket)
+    predictor = Predictor(Weights(tmp_path / "model.pth", bucket))
+    together = threading.Barrier(8)
+
+    def ask() -> str:
+        together.wait()
+        return predictor.predict(image).model_version
+
+    with ThreadPoolExecutor(8) as pool:
+        versions = {answer.result() for answer in [pool.submit(ask) for _ in range(8)]}
+    assert versions == {"20260102-030405-0a1b2c3d"}
+    got = [request for request in moto.requests() if request.startswith(f"GET /{bucket}/releases/")]
+    assert len([request for request in got if WEIGHTS_NAME in request]) == 1
+
+
+def test_file_at_the_path_comes_before_the_bucket(copy: Path, image: bytes) -> None:
+    assert Predictor(Weights(copy, "no-such-bucket")).predict(image).model_version.startswith("sha256-")
+
+
+def test_failed_load_is_not_remembered(bucket: str, weights: Path, tmp_path: Path, image: bytes) -> None:
+    predictor = Predictor(Weights(tmp_path / "model.pth", bucket))
+    with pytest.raises(WeightsUnavailableError, match="promote a model"):
+        predictor.predict(image)
+    store.publish(weights, manifest_for(weights), bucket)
+    assert predictor.predict(image).model_version == "20260102-030405-0a1b2c3d"
+
+
+def test_who_waited_while_a_load_failed_shares_its_failure(
+    moto: Moto, bucket: str, tmp_path: Path, image: bytes
+) -> None:
+    predictor = Predictor(Weights(tmp_path / "model.pth", f"no-{bucket}"[:63]))
+    together = threading.Barrier(8)
+    before = len(moto.requests())
+
+    def ask() -> str:
+        together.wait()
+        with pytest.raises(WeightsUnavailableError) as failure:
+            predictor.predict(image)
+        return str(failure.value)
+
+    with ThreadPoolExecutor(8) as pool:
+        sentences = {answer.result() for answer in [pool.submit(ask) for _ in range(8)]}
+    assert len(sentences) == 1
+    assert len(moto.requests()) - before < 8
+
+
+def test_network_without_finite_probabilities_gives_no_answer(tmp_path: Path, image: bytes) -> None:
+    state = ResNet18().state_dict()
+    state["fc.bias"][0] = 3e38  # finite, but not when divided by the temperature
+    save_weights(state, tmp_path / "model.pth")
+    with pytest.raises(WeightsError, match=r"gives no finite probabilities: promote another model"):
+        calibrated(tmp_path / "model.pth", Calibration(temperature=0.1)).predict(image)
+
+
+def test_broken_weights_are_told(copy: Path, image: bytes) -> None:
+    copy.write_bytes(copy.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=r"model\.pth is not a weights file"):
+        Predictor(Weights(copy)).predict(image)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda _: torch.zeros(3), r"holds no plain state dict: save model\.state_dict\(\), not the model itself"),
+        (lambda state: state | {"fc.bias": torch.zeros(1000)}, r"fc\.bias of shape \(1000,\) where this network has"),
+        (lambda state: state | {"payload": Payload(Path("ran"))}, "is not a weights file"),
+    ],
+    ids=["no state dict", "another shape", "code"],
+)
+def test_weights_that_are_none_of_ours_are_told(
+    change: Callable[[dict[str, object]], object],
+    message: str,
+    tmp_path: Path,
+    image: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(change(dict(ResNet18().state_dict())), "model.pth")
+    predictor = Predictor(Weights(Path("model.pth")))
+    for _ in range(2):
+        with pytest.raises(WeightsError, match=message):
+            predictor.predict(image)
+    assert predictor.model_version is None
+    assert list(Path().iterdir()) == [Path("model.pth")]  # code would have made a folder
+
+
+def test_half_a_file_is_fetched_anew_where_there_is_a_bucket(
+    moto: Moto, bucket: str, weights: Path, copy: Path, image: bytes
+) -> None:
+    store.publish(weights, manifest_for(weights), bucket)
+    copy.write_bytes(weights.read_bytes()[:1_000_000])
+    answer = Predictor(Weights(copy, bucket)).predict(image)
+    assert answer.model_version == "20260102-030405-0a1b2c3d"
+    assert copy.read_bytes() == weights.read_bytes()
+    assert downloads(moto, bucket) == 1
+
+
+def test_half_a_file_is_told_where_there_is_no_other(bucket: str, weights: Path, copy: Path, image: bytes) -> None:
+    half = weights.read_bytes()[:1_000_000]
+    copy.write_bytes(half)
+    with pytest.raises(WeightsError, match=r"model\.pth is not a weights file that torch\.save wrote whole"):
+        Predictor(Weights(copy)).predict(image)
+    with pytest.raises(
+        WeightsUnavailableError, match=rf"cannot be had from s3://{bucket}/{WEIGHTS_NAME}, S3 answers NoS"
+    ):
+        Predictor(Weights(copy, bucket)).predict(image)
+    assert copy.read_bytes() == half
+
+
+def test_empty_object_in_the_bucket_is_told(moto: Moto, bucket: str, tmp_path: Path, image: bytes) -> None:
+    moto.s3().put_object(Bucket=bucket, Key=WEIGHTS_NAME, Body=b"")
+    with pytest.raises(WeightsError, match=r"model\.pth is not a weights file"):
+        Predictor(Weights(tmp_path / "model.pth", bucket)).predict(image)
+
+
+def test_fifty_requests_to_a_cold_process_load_once_and_are_answered_right(
+    moto: Moto, bucket: str, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = dataclasses.replace(manifest_for(weights), calibration=Calibration())
+    store.publish(weights, manifest, bucket)
+    path = tmp_path / "model.pth"
+    pictures = [Image.effect_noise((64, 64), 20 * number) for number in range(1, 6)]
+    images = []
+    for picture in pictures:
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        images.append(file.getvalue())
+    predictor = Predictor(Weights(path, bucket))
+    together = threading.Barrier(50)
+
+    def ask(number: int) -> dict[str, float]:
+        together.wait()
+        return predictor.predict(images[number % 5], 120).probabilities
+
+    with caplog.at_level("INFO", "pneumonia"), ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, range(50)))
+    expected = [softmax(weights, image).tolist() for image in images]
+    for number, answer in enumerate(answers):
+        assert list(answer.values()) == pytest.approx(expected[number % 5], abs=1e-5)
+    assert downloads(moto, bucket) == 1
+    assert len([line for line in caplog.messages if line.startswith("loaded ")]) == 1
+
+
+def test_who_has_less_time_than_a_load_takes_is_told(
+    weights: Path, tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    predictor = Predictor(Weights(tmp_path / "model.pth", "models"))
+    answers = {PLAIN: [held(gate, whole(weights.read_bytes()))]}
+    with standing_for_s3(monkeypatch, answers) as server, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(predictor.predict, image)
+        wait_for_requests(server, 1)
+        for seconds, shown in ((0.6, 1), (-5.0, 0)):
+            with pytest.raises(WeightsUnavailableError) as caught:
+                predictor.predict(image, seconds)
+            assert str(caught.value) == f"The model is still being loaded after {shown} s: try again."
+        gate.set()
+        assert first.result().model_version.startswith("sha256-")
+        assert predictor.predict(image, 0) == first.result()
+    assert server.count(PLAIN) == 1
+
+
+def test_load_that_would_take_too_long_is_given_up_and_tried_again(
+    weights: Path, tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    predictor = Predictor(Weights(tmp_path / "model.pth", "models"))
+    content = whole(weights.read_bytes())
+    with standing_for_s3(monkeypatch, {PLAIN: [held(gate, content), content]}):
+        with pytest.raises(WeightsUnavailableError, match="the time for it is over"):
+            predictor.predict(image, 0.5)
+        assert predictor.predict(image).model_version.startswith("sha256-")
+        gate.set()
+
+
+def test_fetch_in_the_background_is_the_only_one(
+    moto: Moto, bucket: str, weights: Path, tmp_path: Path, image: bytes
+) -> None:
+    store.publish(weights, manifest_for(weights), bucket)
+    source = Weights(tmp_path / "model.pth", bucket)
+    source.fetch_in_background(60)
+    assert Predictor(source).predict(image).model_version == "20260102-030405-0a1b2c3d"
+    assert downloads(moto, bucket) == 1
+
+
+def test_failed_fetch_in_the_background_does_no_harm(
+    weights: Path, tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Weights(tmp_path / "model.pth", "models")
+    answers = {PLAIN: [refusal(403, "ExpiredToken"), whole(weights.read_bytes())]}
+    with standing_for_s3(monkeypatch, answers) as server:
+        source.fetch_in_background(60)
+        wait_for_requests(server, 1)
+        assert Predictor(source).predict(image).model_version.startswith("sha256-")
+    assert server.count(PLAIN) == 2
+
+
+def downloads(moto: Moto, bucket: str) -> int:
+    """Return how often a release's weights were asked for."""
+    asked = [request for request in moto.requests() if request.startswith(f"GET /{bucket}/releases/")]
+    return len([request for request in asked if request.endswith(WEIGHTS_NAME)])
+
+
+def test_folder_in_place_of_the_weights_is_told(tmp_path: Path, image: bytes) -> None:
+    with pytest.raises(WeightsUnavailableError, match=r"cannot be read: Is a directory"):
+        Predictor(Weights(tmp_path)).predict(image)
+
+
+def test_with_no_bucket_the_released_model_serves(tmp_path: Path, image: bytes) -> None:
+    manifest = manifest_of(RELEASED_WEIGHTS)
+    assert manifest
+    answer = Predictor(Weights(tmp_path / "none.pth")).predict(image)
+    expected = softmax(RELEASED_WEIGHTS, image, manifest.calibration.temperature)
+    assert list(answer.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)

@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from pneumonia.errors import ConfigurationError, ImageTooLargeError
+from pneumonia.imaging.decoding import MAX_BYTES
+from pneumonia.storage import objects
+from pneumonia.storage.objects import ObjectError, S3Object, StorageError
+from tools.stand_ins.moto import Moto
+
+ODD_KEY = 'ward 3/röntgen+100%,"a"?&=.jpg'
+
+
+def test_object_is_read_in_the_version_asked_for(moto: Moto, bucket: str) -> None:
+    s3 = moto.s3()
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    versions = [s3.put_object(Bucket=bucket, Key=ODD_KEY, Body=body)["VersionId"] for body in (b"old", b"new")]
+
+    assert objects.read(objects.client(), S3Object(bucket, ODD_KEY)) == b"new"
+    assert objects.read(objects.client(), S3Object(bucket, ODD_KEY, versions[0])) == b"old"
+    assert str(S3Object(bucket, "a.jpg", "v1")) == f"s3://{bucket}/a.jpg?versionId=v1"
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("missing key", "The object cannot be read: S3 answers NoSuchKey."),
+        ("missing bucket", "The object cannot be read: S3 answers NoSuchBucket."),
+        ("no bucket's name", "The object cannot be read: its address cannot be one."),
+    ],
+)
+def test_what_concerns_one_object_is_told_apart(bucket: str, where: str, sentence: str) -> None:
+    image = {
+        "missing key": S3Object(bucket, "none.jpg"),
+        "missing bucket": S3Object("no-such-bucket-at-all", "a.jpg"),
+        "no bucket's name": S3Object("no bucket", "a.jpg"),
+    }[where]
+    with pytest.raises(ObjectError) as error:
+        objects.read(objects.client(), image)
+    assert str(error.value) == sentence
+
+
+def test_s3_that_cannot_be_reached_is_told_without_the_objects_address(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # the discard port, where nothing listens
+    with pytest.raises(StorageError) as error:
+        objects.read(objects.client(), S3Object(bucket, "patient.jpg"))
+    assert str(error.value) == "The object cannot be read (EndpointConnectionError): try again later."
+
+
+def test_object_larger_than_any_image_is_not_read(moto: Moto, bucket: str) -> None:
+    for size in (MAX_BYTES, MAX_BYTES + 1):
+        moto.s3().put_object(Bucket=bucket, Key=str(size), Body=bytes(size))
+    assert len(objects.read(objects.client(), S3Object(bucket, str(MAX_BYTES)))) == MAX_BYTES
+    with pytest.raises(ImageTooLargeError, match=r"has 20,971,521 bytes and at most 20,971,520 are read"):
+        objects.read(objects.client(), S3Object(bucket, str(MAX_BYTES + 1)))
+
+
+def test_objects_below_a_prefix_are_listed_page_after_page_without_folders(moto: Moto, bucket: str) -> None:
+    s3 = moto.s3()
+    keys = [f"xrays/{number:04}.jpg" for number in range(1100)]  # a page has 1,000
+    for key in (*keys, "xrays/", "other/a.jpg", ODD_KEY):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"" if key.endswith("/") else b"x")
+    assert [one.key for one in objects.below(objects.client(), f"s3://{bucket}/xrays/")] == keys
+    assert S3Object(bucket, ODD_KEY) in list(objects.below(objects.client(), f"s3://{bucket}"))
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///key", "bucket/key", "https://bucket/key"])
+def test_address_without_a_bucket_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"is not an address in S3: name one as s3://bucket/key\."):
+        objects.split(uri)
+
+
+@pytest.mark.parametrize("version", [None, "v1"])
+def test_manifests_row_comes_back_as_the_object(tmp_path: Path, version: str | None) -> None:
+    image = S3Object("bucket", ODD_KEY, version)
+    row = objects.manifest_row(image)
+    assert row[:2] == ["bucket", "ward%203/r%C3%B6ntgen%2B100%25%2C%22a%22%3F%26%3D.jpg"]
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(",".join(row) + "\n")
+    assert list(objects.manifest_rows(manifest)) == [image]
+
+
+def test_manifest_may_be_quoted_and_have_spaces_as_plus(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text('"bucket","ward+3/a.jpg"\n\nbucket,b.jpg,\nbucket,c.jpg,v1\n')
+    assert list(objects.manifest_rows(manifest)) == [
+        S3Object("bucket", "ward 3/a.jpg"),
+        S3Object("bucket", "b.jpg"),
+        S3Object("bucket", "c.jpg", "v1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content", [b"a.jpg\n", b"bucket,\n", b",a.jpg\n", b"bucket,a.jpg,v1,17\n", b"bucket,%ff\n", b"bucket,\xff\n"]
+)
+def test_other_tables_are_refused(tmp_path: Path, content: bytes) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_bytes(b"bucket,good.jpg\n" + content)
+    with pytest.raises(ConfigurationError, match=r"is not a manifest with rows of bucket,key or bucket,key,version: ."):
+        list(objects.manifest_rows(manifest))
+
+
+def test_missing_credentials_are_told_with_what_to_do(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers those of other tests
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    with pytest.raises(StorageError) as error:
+        objects.read(objects.client(), S3Object(bucket, "patient.jpg"))
+    assert str(error.value) == (
+        "The object cannot be read without AWS credentials: run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
+    )
+
+
+def test_expired_credentials_are_to_be_renewed() -> None:
+    expired = {"Error": {"Code": "ExpiredToken"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    with pytest.raises(StorageError) as error, objects.saying("The object cannot be read"):
+        raise ClientError(expired, "GetObject")  # type: ignore[arg-type]
+    assert str(error.value) == "The object cannot be read, S3 answers ExpiredToken: renew your AWS credentials."

@@ -1,0 +1,1 @@
+"""Python that is not the product: stand-ins for AWS, screenshots, costs."""
