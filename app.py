@@ -43,9 +43,10 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
         WeightsError,
         WeightsUnavailableError,
     )
-    from pneumonia.imaging.decoding import MAX_BYTES
+    from pneumonia.imaging.limits import MAX_BYTES
+    from pneumonia.network.prediction import Explanation, Prediction
     from pneumonia.serving.page import add_page
-    from pneumonia.serving.predictor import LOAD_SECONDS, Explanation, Prediction, Predictor, use_paid_cores
+    from pneumonia.serving.predictor import LOAD_SECONDS, Predictor, use_paid_cores
     from pneumonia.serving.telemetry import Record, emit
 
 FORM_BYTES = 64 * 1024  # what a form may have around the image

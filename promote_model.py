@@ -22,12 +22,13 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import ConfigurationError, ReleaseRefusedError, WeightsError, exit_status
 from pneumonia.files import replacing, sha256
-from pneumonia.imaging.decoding import PREPROCESSING
+from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.input_check import input_check_in
-from pneumonia.network.resnet import CLASSES, check_outputs, load_weights
+from pneumonia.network.resnet import check_outputs
+from pneumonia.network.weights_file import load_weights
 from pneumonia.releases import bucket as store
 from pneumonia.releases.manifest import Manifest, Pointer, calibration_in
 from pneumonia.serving import telemetry

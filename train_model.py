@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
-from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, file_sentence, first_line
 from pneumonia.files import replacing, sha256, write_json
-from pneumonia.imaging.decoding import PREPROCESSING, SIZE, normalize
+from pneumonia.imaging.preprocessing import PREPROCESSING, SIZE, normalize
 from pneumonia.network.calibration import Calibration
+from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.input_check import InputCheck
-from pneumonia.network.resnet import CLASSES, ResNet18, fits_at_rest, logits_of, save_weights, save_whole
+from pneumonia.network.resnet import ResNet18, logits_of
+from pneumonia.network.weights_file import fits_at_rest, save_weights, save_whole
 from pneumonia.training import metrics, plots
 from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import SPLITS, Channel, Images, fingerprint, load_channel, scan_channels

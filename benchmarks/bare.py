@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from pneumonia.imaging.decoding import decode, preprocess
-from pneumonia.serving.predictor import load_model
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import preprocess
+from pneumonia.releases.loading import load_file
 
-model = load_model(Path(os.environ["MODEL_PATH"]))
+model = load_file(Path(os.environ["MODEL_PATH"]))
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -22,5 +23,5 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     data = base64.b64decode(event["image"])
     started = time.perf_counter()
     with torch.inference_mode():
-        model.network(preprocess(decode(data)))
+        model.network(preprocess(decode(data).image))
     return {"statusCode": 200, "seconds": time.perf_counter() - started}

@@ -29,17 +29,20 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pneumonia.batch import command as batch
-from pneumonia.imaging.decoding import decode, preprocess
+from pneumonia.batch.command import answer_all
+from pneumonia.batch.sources import files_below
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import preprocess
+from pneumonia.network.classifier import BATCH_SIZE, Classifier
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
-from pneumonia.serving.predictor import BATCH_SIZE, Model, load_model
+from pneumonia.releases.loading import load_file
 
 Way = Callable[[], None]
 
 
 def pixels_of(path: Path) -> Tensor:
     """Return the network's input for one file, shape (1, 3, SIZE, SIZE)."""
-    return preprocess(decode(path.read_bytes()))
+    return preprocess(decode(path.read_bytes()).image)
 
 
 def batches(paths: list[Path], size: int) -> Iterator[list[Path]]:
@@ -48,14 +51,14 @@ def batches(paths: list[Path], size: int) -> Iterator[list[Path]]:
 
 
 @torch.inference_mode()
-def bare(model: Model, paths: list[Path], size: int = BATCH_SIZE) -> None:
+def bare(model: Classifier, paths: list[Path], size: int = BATCH_SIZE) -> None:
     """Decode and run the network, straightforwardly."""
     for some in batches(paths, size):
         model.network(torch.cat([pixels_of(path) for path in some]))
 
 
 @torch.inference_mode()
-def bare_threads(model: Model, paths: list[Path]) -> None:
+def bare_threads(model: Classifier, paths: list[Path]) -> None:
     """Decode a batch on all cores, run the network, and so on."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for some in batches(paths, BATCH_SIZE):
@@ -63,7 +66,7 @@ def bare_threads(model: Model, paths: list[Path]) -> None:
 
 
 @torch.inference_mode()
-def bare_at_once(model: Model, paths: list[Path]) -> None:
+def bare_at_once(model: Classifier, paths: list[Path]) -> None:
     """Decode on all cores, and run the network meanwhile."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         images = pool.map(pixels_of, paths)
@@ -72,7 +75,7 @@ def bare_at_once(model: Model, paths: list[Path]) -> None:
 
 
 @torch.inference_mode()
-def network(model: Model, pixels: Tensor, images: int) -> None:
+def network(model: Classifier, pixels: Tensor, images: int) -> None:
     """Run the network alone on one batch, again and again."""
     for start in range(0, images, BATCH_SIZE):
         model.network(pixels[: images - start])
@@ -84,7 +87,7 @@ def ours(paths: list[Path], folder: Path) -> None:
     manifest.write_text("".join(f"{path}\n" for path in paths))
     output.unlink(missing_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):
-        if broken := batch.run(str(manifest), output, Weights(RELEASED_WEIGHTS)):
+        if broken := answer_all(str(manifest), output, Weights(RELEASED_WEIGHTS)):
             raise RuntimeError(f"{broken} images are broken")
 
 
@@ -123,9 +126,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="times that each is answered (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="(%(default)s)")
     args = parser.parse_args()
-    paths = list(batch.files_below(args.folder))
+    paths = list(files_below(args.folder))
     paths = paths[:: max(1, len(paths) // args.images)][: args.images] * args.repeat
-    model = load_model(RELEASED_WEIGHTS)
+    model = load_file(RELEASED_WEIGHTS)
     one_batch = torch.cat([pixels_of(path) for path in paths[:BATCH_SIZE]])
     with tempfile.TemporaryDirectory() as temporary:
         ways: dict[str, Way] = {

@@ -8,7 +8,7 @@ Markdown table, and writes JSON where --output says.
 import argparse
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.files import write_json
-from pneumonia.imaging.decoding import decode, resize
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import resize
+from pneumonia.network.classifier import Classifier
+from pneumonia.releases.loading import load_file
 from pneumonia.training import metrics
-from pneumonia.training.channels import Images
-from pneumonia.training.evaluate import Model, load_model, probabilities_of, scan_folder
+from pneumonia.training.channels import Channel, Images
+from pneumonia.training.evaluate import answers_to, scan_folder
 
 FIGURES = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
 
@@ -111,9 +114,10 @@ DEPICTIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def figures_of(model: Model, images: Images, patients: Sequence[str]) -> dict[str, float]:
+def figures_of(model: Classifier, channel: Channel, images: Images) -> dict[str, float]:
     """Return a model's figures on images, as evaluation has them."""
-    summary = metrics.summarize(probabilities_of(model, images, 32), images.labels, model.calibration, patients)
+    probabilities = answers_to(channel, images, model, 32).probabilities
+    summary = metrics.summarize(probabilities, images.labels, model.calibration, channel.patients())
     return {name: summary[name] for name in FIGURES}
 
 
@@ -134,15 +138,15 @@ def main() -> None:
     parser.add_argument("weights", type=Path, nargs="+", metavar="WEIGHTS", help="weights files")
     parser.add_argument("--output", type=Path, metavar="FILE", help="gets the figures as JSON")
     args = parser.parse_args()
-    models = [load_model(path) for path in args.weights]
+    models = [load_file(path) for path in args.weights]
     channel = scan_folder(args.folder)
-    decoded = [decode(path.read_bytes()).convert("L") for path in channel.paths]
+    decoded = [decode(path.read_bytes()).image.convert("L") for path in channel.paths]
     labels = torch.tensor(channel.labels)
     report: dict[str, Any] = {"folder": channel.name, "images": len(decoded), "releases": {}}
     for depiction, depict in DEPICTIONS.items():
         images = Images(torch.stack([resize(depict(image))[:1] for image in decoded]), labels, digests=[])
         for model in models:
-            report["releases"].setdefault(model.version, {})[depiction] = figures_of(model, images, channel.patients())
+            report["releases"].setdefault(model.version, {})[depiction] = figures_of(model, channel, images)
     if args.output:
         write_json(args.output, report)
     print(table(report))

@@ -15,9 +15,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pneumonia.imaging.decoding import decode, preprocess, warnings_of
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-from pneumonia.serving.predictor import load_model
+from pneumonia.releases.loading import load_file
 
 
 def row(path: Path, rounds: int) -> str:
@@ -31,12 +32,12 @@ def row(path: Path, rounds: int) -> str:
     times = []
     for _ in range(rounds):
         started = time.perf_counter()
-        image = decode(data)
+        image, told = decode(data)
         times.append(1000 * (time.perf_counter() - started))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    probability = load_model(RELEASED_WEIGHTS).answer(preprocess(image)).probabilities["PNEUMONIA"]
+    probability = load_file(RELEASED_WEIGHTS).answers(preprocess(image))[0].probabilities["PNEUMONIA"]
     size = f"{image.width} x {image.height}"
-    header = " ".join(warnings_of(data)) or "none"
+    header = " ".join(told) or "none"
     numbers = f"{imported:.2f} | {statistics.median(times):.1f} | {grown:.0f} | {probability:.4f}"
     return f"| {path.name} | {size} | {len(data) / 1e6:.1f} | {numbers} | {header} |"
 

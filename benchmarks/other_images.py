@@ -24,8 +24,10 @@ from PIL import Image, ImageOps
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.errors import ImageError
 from pneumonia.files import write_json
-from pneumonia.imaging.decoding import decode, preprocess
-from pneumonia.serving.predictor import Model, load_model
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import preprocess
+from pneumonia.network.classifier import Classifier
+from pneumonia.releases.loading import load_file
 
 Variants = Callable[[Image.Image], Iterable[Image.Image]]
 BATCH_SIZE = 16
@@ -152,12 +154,12 @@ def radiographs(folder: Path) -> Iterator[Image.Image]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             try:
-                yield decode(path.read_bytes())
+                yield decode(path.read_bytes()).image
             except ImageError as error:
                 print(f"{path}: {error}", file=sys.stderr)
 
 
-def count_flagged(model: Model, images: Iterable[Image.Image]) -> dict[str, int]:
+def count_flagged(model: Classifier, images: Iterable[Image.Image]) -> dict[str, int]:
     """Return how many images there are, at least one, and how many of them carry the warning."""
     inputs = [preprocess(image) for image in images]
     answers = [answer for batch in torch.split(torch.cat(inputs), BATCH_SIZE) for answer in model.answers(batch)]
@@ -180,7 +182,7 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, default=Path("packages"), metavar="DIR", help="(%(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="gets the counts as JSON")
     args = parser.parse_args()
-    model = load_model(args.weights)
+    model = load_file(args.weights)
     counts = {str(folder): count_flagged(model, radiographs(folder)) for folder in args.radiographs}
     for name, kind in KINDS.items():
         counts[name] = count_flagged(model, pictures(kind, args.packages))

@@ -29,9 +29,9 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
-from pneumonia import WEIGHTS_NAME
 from pneumonia.files import write_json
-from pneumonia.network.resnet import CLASSES
+from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
+from pneumonia.releases.loading import load_file
 from pneumonia.training import augmentation, evaluate
 from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import SPLITS, load_channel, scan_channels, split_by_patient
@@ -145,12 +145,11 @@ def answers_file(output: Path, variant: str, number: int, split: str) -> Path:
 
 
 def write_answers(weights: Path, folder: Path, file: Path) -> None:
-    """Write what a bare network answers to a folder's images, as `python -m pneumonia.training.evaluate` does."""
-    model, channel = evaluate.load_model(weights), evaluate.scan_folder(folder)
+    """Write what a bare network answers to a folder's images, as `pneumonia evaluate` does."""
+    model, channel = load_file(weights), evaluate.scan_folder(folder)
     images = load_channel(channel, 2, lambda results, _: results)
-    probabilities = evaluate.probabilities_of(model, images, 64)
     file.parent.mkdir(parents=True, exist_ok=True)
-    evaluate.write_predictions(evaluate.Answers(channel, images, probabilities), model.calibration, file)
+    evaluate.write_predictions(evaluate.answers_to(channel, images, model, 64), file)
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

@@ -41,8 +41,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.files import write_json
-from pneumonia.imaging.decoding import SIZE
-from pneumonia.network.resnet import load_weights
+from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.network.weights_file import load_weights
 from pneumonia.releases import bucket as store
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from pneumonia.releases.manifest import manifest_of

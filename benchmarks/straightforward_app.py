@@ -32,7 +32,7 @@ transform = transforms.Compose(
 )
 
 
-def load_model() -> torch.nn.Module:
+def load_file() -> torch.nn.Module:
     """Return the model, downloaded and loaded at the first call."""
     global model  # noqa: PLW0603  # what tutorials do
     if model is None:
@@ -56,7 +56,7 @@ async def predict(file: UploadFile = File(...)) -> dict[str, Any]:  # noqa: B008
     """Classify one X-ray."""
     image = Image.open(io.BytesIO(await file.read())).convert("RGB")
     with torch.no_grad():
-        probabilities = torch.softmax(load_model()(transform(image).unsqueeze(0)), dim=1)[0]
+        probabilities = torch.softmax(load_file()(transform(image).unsqueeze(0)), dim=1)[0]
     index = int(probabilities.argmax())
     return {"prediction": CLASSES[index], "confidence": float(probabilities[index])}
 

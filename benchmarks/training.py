@@ -39,7 +39,7 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
-from pneumonia.imaging.decoding import MEAN, SIZE, STD
+from pneumonia.imaging.preprocessing import MEAN, SIZE, STD
 from pneumonia.training.channels import scan_channels
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes

@@ -1,8 +1,39 @@
-"""Chest X-ray classification: what training, promotion and inference share."""
+"""Classify chest X-rays: PNEUMONIA or NORMAL, with a confidence. Not medical advice.
 
-import warnings
+>>> import pneumonia
+>>> model = pneumonia.load()
+>>> model.predict("docs/tutorial/IM-0086-0001.jpeg").prediction
+'NORMAL'
 
-# Serving does without numpy, and torch would tell so at every cold start.
-warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+What is named here is loaded when it is first used: importing the package imports neither torch nor Pillow.
+"""
 
-WEIGHTS_NAME = "pneumonia_classifier.pth"  # the weights file, in every folder and bucket
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pneumonia.network.contract import CLASSES
+
+if TYPE_CHECKING:
+    from pneumonia.network.classifier import Classifier
+    from pneumonia.network.prediction import Explanation, Prediction
+    from pneumonia.releases.loading import load
+
+__version__ = "0.2.0"
+__all__ = ["CLASSES", "Classifier", "Explanation", "Prediction", "__version__", "load"]
+
+_HOMES = {
+    "Classifier": "pneumonia.network.classifier",
+    "Explanation": "pneumonia.network.prediction",
+    "Prediction": "pneumonia.network.prediction",
+    "load": "pneumonia.releases.loading",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # a class or a function
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pneumonia' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pneumonia import WEIGHTS_NAME
-from pneumonia.network.resnet import ResNet18, save_weights
+from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import save_weights
 from tools.stand_ins.moto import Moto, running_moto
 
 # A shell lets what it starts in the background ignore SIGINT, and so would all that tests start and interrupt.

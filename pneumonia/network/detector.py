@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pneumonia.errors import WeightsError
-from pneumonia.imaging.decoding import MEAN, STD
+from pneumonia.imaging.preprocessing import MEAN, STD
 from pneumonia.network.input_check import FEATURES, InputCheck, decoded
 
 

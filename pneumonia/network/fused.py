@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pneumonia.imaging.decoding import SIZE
+from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.resnet import BasicBlock, ResNet18
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pneumonia.imaging.decoding import SIZE
+from pneumonia.imaging.preprocessing import SIZE
 
 LEVELS = 32  # of colour; a PNG with more takes several times longer to write, and looks no different
 # From no evidence to the most, as in RGB and alpha: blue, red, yellow, more and more opaque. Gray stays for the image.

@@ -23,8 +23,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import ReleaseConflictError, WeightsError, first_line
+from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest, Pointer, parse, parse_pointer
 from pneumonia.storage.signed import CHUNK, S3Error, saying
 

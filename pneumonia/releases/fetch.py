@@ -17,9 +17,9 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.files import remove_abandoned, replacing
+from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest, parse, parse_pointer
 from pneumonia.storage.signed import Access, Bucket, S3Error, saying
 

@@ -1,14 +1,11 @@
 """From an image's bytes to an answer, with the model loaded once, when it is first needed."""
 
 import logging
-import math
 import os
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -22,170 +19,30 @@ from pneumonia.errors import (
     WeightsUnavailableError,
     first_line,
 )
-from pneumonia.imaging.decoding import PREPROCESSING, PREVIEW_SIDE, decode, preprocess, preview_jpeg, warnings_of
-from pneumonia.network.calibration import Calibration
-from pneumonia.network.detector import Detector
-from pneumonia.network.fused import Network, fuse
-from pneumonia.network.heatmap import heatmap_png
-from pneumonia.network.resnet import CLASSES, check_outputs, load_weights
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preview import preview_jpeg
+from pneumonia.network.classifier import BATCH_SIZE, Classifier, Input
+from pneumonia.network.prediction import Explanation, Prediction
+from pneumonia.network.resnet import check_outputs
 from pneumonia.releases.fetch import Weights
-from pneumonia.releases.manifest import release_of
+from pneumonia.releases.loading import load_file
 from pneumonia.serving import telemetry
 from pneumonia.serving.telemetry import Record
 
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
 REFRESH_MINUTES = 5.0  # between two looks for a new release
 REFRESH_SECONDS = 10.0  # that a look may take, fetching the release included
-BATCH_SIZE = 16  # images that the network takes at a time
 DECODERS = min(2, os.cpu_count() or 1)
 MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one image.
-
-    P(PNEUMONIA) is calibrated, and the release's operating point decides, not 0.5. So `confidence` is below 0.5 where
-    P(PNEUMONIA) lies between the two.
-    """
-
-    # What a field means stands in its metadata, where OpenAPI's schema takes it from.
-    prediction: str = field(
-        metadata={"description": "PNEUMONIA where P(PNEUMONIA) reaches the release's operating point, NORMAL below it."}
-    )
-    confidence: float = field(
-        metadata={
-            "description": "Calibrated probability of the predicted class, 0 to 1. Below 0.5 where P(PNEUMONIA) lies "
-            "between 0.5 and the operating point."
-        }
-    )
-    probabilities: dict[str, float] = field(
-        metadata={"description": "Calibrated probability of each class, 0 to 1; they sum to 1."}
-    )
-    model_version: str = field(metadata={"description": "The release that answered."})
-    warnings: list[str] = field(
-        metadata={
-            "description": "Reasons to doubt the answer. `uncertain`: P(PNEUMONIA) is so near to the operating point "
-            "that a little more or less would have changed the answer, as for a tenth of the validation images. "
-            "`not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the answer "
-            "means nothing. "
-            "`dicom_not_a_chest_radiograph`: by the DICOM header this is no radiograph, or of another body part. "
-            "`dicom_not_a_frontal_view`: by the DICOM header it is a lateral, oblique or decubitus view. "
-            "Several may stand there, in this order."
-        }
-    )
-
-    def warned(self, more: Sequence[str]) -> "Prediction":
-        """Return the same answer with more warnings."""
-        return replace(self, warnings=[*self.warnings, *more]) if more else self
-
-
-@dataclass(frozen=True)
-class Explanation(Prediction):
-    """The answer for one image, with what else was asked for about it."""
-
-    heatmap: str | None = field(
-        default=None,
-        metadata={
-            "description": "With `explain=true`: a PNG in base64, as large as the image, upright, to be laid over it. "
-            "The warmer and the more opaque, the more a place speaks for the answer (class activation map)."
-        },
-    )
-    preview: str | None = field(
-        default=None,
-        metadata={
-            "description": "With `preview=true`: the image as it was understood, upright, as a JPEG in base64 of at "
-            f"most {PREVIEW_SIDE} pixels a side. For files that a browser does not show, or shows otherwise."
-        },
-    )
-
-
-@dataclass(frozen=True)
-class Input:
-    """An image made ready for the network.
-
-    Attributes:
-        pixels: float32, shape (1, 3, SIZE, SIZE), as `preprocess` gives it.
-        size: width and height of the decoded image.
-        preview: a JPEG in base64, where one was asked for.
-        warnings: what the file itself says against the answer.
-    """
-
-    pixels: Tensor
-    size: tuple[int, int]
-    preview: str | None = None
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network ready for inference, the name of its release, and how its outputs become an answer.
-
-    Without a detector no image is told to be no chest X-ray.
-    """
-
-    network: Network
-    version: str
-    calibration: Calibration
-    detector: Detector | None = None
-
-    def answer(self, pixels: Tensor) -> Prediction:
-        """Answer for one image.
-
-        Args:
-            pixels: float32, shape (1, 3, SIZE, SIZE), as `preprocess` gives it.
-
-        Raises:
-            WeightsError: the probabilities are not finite.
-        """
-        return self.answers(pixels)[0]
-
-    def answers(self, pixels: Tensor) -> list[Prediction]:
-        """Answer for a batch of images, in their order.
-
-        Args:
-            pixels: float32, shape (N, 3, SIZE, SIZE).
-
-        Raises:
-            WeightsError: the probabilities are not finite.
-        """
-        return self.answers_with_features(pixels)[0]
-
-    def answers_with_features(self, pixels: Tensor) -> tuple[list[Prediction], Tensor]:
-        """Return what `answers` returns, and the outputs of the last layer, of which a heatmap is made.
-
-        Args:
-            pixels: float32, shape (N, 3, SIZE, SIZE).
-
-        Returns:
-            The answers; float32, shape (N, 512, 7, 7).
-
-        Raises:
-            WeightsError: the probabilities are not finite.
-        """
-        with torch.inference_mode():
-            layers = self.network.layers(pixels)
-            rows = self.calibration.probabilities(self.network.fc(layers[-1].mean((2, 3)))).tolist()
-            unlike = self.detector.unlike(layers, pixels) if self.detector else [False] * len(rows)
-        return [self._prediction(*image) for image in zip(rows, unlike, strict=True)], layers[-1]
-
-    def _prediction(self, values: list[float], is_unlike: bool) -> Prediction:  # noqa: FBT001
-        if not all(map(math.isfinite, values)):
-            raise WeightsError(f"Model {self.version} gives no finite probabilities: promote another model.")
-        probabilities = dict(zip(CLASSES, values, strict=True))
-        suspicion = probabilities["PNEUMONIA"]
-        prediction = "PNEUMONIA" if self.calibration.is_pneumonia(suspicion) else "NORMAL"
-        reasons = {"uncertain": self.calibration.is_uncertain(suspicion), "not_a_chest_xray": is_unlike}
-        warnings = [name for name, holds in reasons.items() if holds]
-        return Prediction(prediction, probabilities[prediction], probabilities, self.version, warnings)
 
 
 class _Answer(NamedTuple):
     """The answer for one image, and what it came from: a heatmap is made of that."""
 
     given: Input
-    model: Model
+    preview: str | None
+    model: Classifier
     prediction: Prediction
     features: Tensor  # float32, shape (512, 7, 7)
 
@@ -204,7 +61,7 @@ class Predictor:
         self._refreshing = threading.Thread()  # never started: nothing to wait for
         self._starting_refresh = threading.Lock()
         self._loading = threading.Lock()
-        self._model: Model | None = None
+        self._model: Classifier | None = None
         self._failure: PneumoniaError | None = None
         self._failures = 0
         # However many ask at once, two images at most are decoded, and one network runs, on all cores: more would take
@@ -226,7 +83,7 @@ class Predictor:
             raise ConfigurationError(f"MODEL_REFRESH_MINUTES is {text!r}: set it to a number of minutes.") from None
 
     @property
-    def model(self) -> Model | None:
+    def model(self) -> Classifier | None:
         """The model that is loaded, None before the first need of one. A refresh may replace it at any time."""
         return self._model
 
@@ -275,10 +132,9 @@ class Predictor:
         answer = self._answer(data, load_seconds, record, preview=preview)
         drawn = None
         if heatmap:
-            index = CLASSES.index(answer.prediction.prediction)
             with self._decoding, record.timed("Heatmap"):
-                drawn = heatmap_png(answer.model.network.fc, answer.features, index, answer.given.size)
-        return Explanation(**vars(answer.prediction), heatmap=drawn, preview=answer.given.preview)
+                drawn = answer.model.heatmap(answer.prediction, answer.features, answer.given.size)
+        return Explanation(**vars(answer.prediction), heatmap=drawn, preview=answer.preview)
 
     def predict_many(
         self, files: Sequence[bytes], load_seconds: float = LOAD_SECONDS, record: Record | None = None
@@ -298,7 +154,7 @@ class Predictor:
 
         def decoded_or_not(data: bytes) -> Input | ImageError:
             try:
-                return self._decode(data, record)
+                return self._decode(data, record)[0]
             except ImageError as error:
                 return error
 
@@ -314,7 +170,7 @@ class Predictor:
         in_turn = iter(answers)
         return [one if isinstance(one, ImageError) else next(in_turn) for one in decoded]
 
-    def load(self, seconds: float = LOAD_SECONDS, record: Record | None = None) -> Model:
+    def load(self, seconds: float = LOAD_SECONDS, record: Record | None = None) -> Classifier:
         """Return the model, loaded if need be.
 
         Args:
@@ -350,21 +206,21 @@ class Predictor:
 
     def _answer(self, data: bytes, load_seconds: float, record: Record, *, preview: bool = False) -> _Answer:
         deadline = time.monotonic() + load_seconds
-        given = self._decode(data, record, preview=preview)
+        given, shown = self._decode(data, record, preview=preview)
         model = self.load(deadline - time.monotonic(), record)
         self._refresh_if_due(deadline)
         (prediction,), features = self._answers(model, [given], record)
-        return _Answer(given, model, prediction, features[0])
+        return _Answer(given, shown, model, prediction, features[0])
 
-    def _decode(self, data: bytes, record: Record, *, preview: bool = False) -> Input:
+    def _decode(self, data: bytes, record: Record, *, preview: bool = False) -> tuple[Input, str | None]:
+        """Return the network's input, and the preview where one is asked for."""
         record.image_bytes.append(len(data))
         with self._decoding, record.timed("Decode"):
-            image = decode(data)
-            record.image_pixels.append(image.width * image.height)
-            shown = preview_jpeg(image) if preview else None
-            return Input(preprocess(image), image.size, shown, tuple(warnings_of(data)))
+            decoded = decode(data)
+            record.image_pixels.append(decoded.image.width * decoded.image.height)
+            return Input.of(decoded), preview_jpeg(decoded.image) if preview else None
 
-    def _answers(self, model: Model, given: Sequence[Input], record: Record) -> tuple[list[Prediction], Tensor]:
+    def _answers(self, model: Classifier, given: Sequence[Input], record: Record) -> tuple[list[Prediction], Tensor]:
         pixels = torch.cat([one.pixels for one in given])
 
         def answers() -> tuple[list[Prediction], Tensor]:
@@ -376,11 +232,11 @@ class Predictor:
         record.predictions += predictions
         return predictions, features
 
-    def _load(self, deadline: float, record: Record) -> Model:
+    def _load(self, deadline: float, record: Record) -> Classifier:
         path = self._weights.find(deadline - time.monotonic())
         try:
             with record.timed("Load"):
-                return load_model(path)
+                return load_file(path)
         except WeightsError as error:
             if not self._weights.bucket:
                 raise
@@ -388,7 +244,7 @@ class Predictor:
             logger.warning("%s It is fetched anew.", error)
             path = self._weights.replace(deadline - time.monotonic())
             with record.timed("Load"):
-                return load_model(path)
+                return load_file(path)
         finally:
             if self._weights.download_seconds is not None:
                 record.add("Download", self._weights.download_seconds)
@@ -421,7 +277,7 @@ class Predictor:
             if version is None or version == self.model_version:
                 return
             with self._weights.fetched_aside(deadline - time.monotonic()) as path:
-                model = load_model(path)
+                model = load_file(path)
             check_outputs(model.network, f"release {model.version}")
             self._model = model
             outcome, reason = "Refreshes", None
@@ -433,23 +289,6 @@ class Predictor:
             {outcome: [1], "RefreshMilliseconds": [milliseconds]},
             {"model_version": self.model_version, "reason": reason},
         )
-
-
-def load_model(path: Path) -> Model:
-    """Load a weights file, and what the manifest beside it says.
-
-    Raises:
-        WeightsError: not a state dict of this network, or made for other classes or another preprocessing.
-        WeightsUnavailableError: the file cannot be read.
-    """
-    try:
-        network = fuse(load_weights(path))
-        release = release_of(path, CLASSES, PREPROCESSING)
-    except OSError as error:
-        raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
-    detector = Detector(release.input_check) if release.input_check else None
-    logger.info("loaded %s, model version %s", path, release.version)
-    return Model(network, release.version, release.calibration, detector)
 
 
 def use_paid_cores() -> None:

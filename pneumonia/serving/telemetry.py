@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
 if TYPE_CHECKING:
-    from pneumonia.serving.predictor import Prediction
+    from pneumonia.network.prediction import Prediction
 
 NAMESPACE = "Pneumonia"
 SERVICE = "inference"

@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
 
 from pneumonia.errors import NO_CREDENTIALS, ConfigurationError, ImageTooLargeError, PneumoniaError, first_line
-from pneumonia.imaging.decoding import MAX_BYTES
+from pneumonia.imaging.limits import MAX_BYTES
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pneumonia.errors import ConfigurationError, exit_status
 from pneumonia.network.input_check import InputCheck
-from pneumonia.network.resnet import load_weights
+from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.manifest import MANIFEST_NAME, manifest_of
 from pneumonia.training.channels import load_channel, scan_channels
 from pneumonia.training.fitting import input_check_of

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from pneumonia.errors import ConfigurationError, DataError, ImageError, exit_status
-from pneumonia.imaging.decoding import SIZE, decode, resize
-from pneumonia.network.resnet import CLASSES
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import SIZE, resize
+from pneumonia.network.contract import CLASSES
 
 SPLITS = ("train", "val", "test")
 # Kermany et al. name files `person12_bacteria_34.jpeg`, `IM-0115-0001.jpeg` and `NORMAL2-IM-0529-0001.jpeg`. Numbers
@@ -201,7 +202,7 @@ def _load(
         path = channel.paths[index]
         try:
             data = path.read_bytes()
-            image = resize(decode(data))
+            image = resize(decode(data).image)
         except (ImageError, OSError) as error:
             return f"{channel.name}/{path.relative_to(channel.root)} ({error})"
         if depth == 1 and not (torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])):

@@ -1,92 +1,109 @@
-"""Test released weights on a labelled folder, as they serve.
-
-`python -m pneumonia.training.evaluate WEIGHTS FOLDER` prints the figures, and writes them with pictures and every
-answer into `evaluation/`.
-"""
+"""Test a model on a labelled folder, as it serves: figures with intervals, pictures and every answer."""
 
 import argparse
 import csv
 import dataclasses
 import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from pneumonia.errors import ConfigurationError, DataError, WeightsError, exit_status
+from pneumonia.errors import ConfigurationError, DataError
 from pneumonia.files import replacing, sha256, write_json
-from pneumonia.imaging.decoding import PREPROCESSING
+from pneumonia.imaging.preprocessing import normalize
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.resnet import CLASSES, ResNet18, load_weights, logits_of
-from pneumonia.releases.manifest import release_of
+from pneumonia.network.classifier import Classifier
+from pneumonia.network.contract import CLASSES
+from pneumonia.network.prediction import Prediction
 from pneumonia.training import metrics, plots
 from pneumonia.training.channels import Channel, Images, fingerprint, load_channel, scan_channels
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the images answered, at which the report gives the accuracy
+EPILOG = "example: pneumonia evaluate weights/pneumonia_classifier.pth chest_xray/test"
 
 
 @dataclass(frozen=True)
-class Model:
-    """What is tested: the network, the way from its outputs to an answer, its release and its file's SHA-256."""
-
-    network: ResNet18
-    calibration: Calibration
-    version: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the model says of a folder: `probabilities[i]` is P(PNEUMONIA) of `channel.paths[i]`, float32, 0 to 1."""
+class Answered:
+    """A labelled folder with the model's answers: `predictions[i]` is for `channel.paths[i]`."""
 
     channel: Channel
     images: Images
-    probabilities: Tensor
+    predictions: list[Prediction]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """P(PNEUMONIA) of each image, float32, shape (N,), 0 to 1."""
+        return torch.tensor([one.probabilities["PNEUMONIA"] for one in self.predictions])
 
 
-def evaluate(weights: Path, folder: Path, output: Path, batch_size: int, workers: int) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file, its manifest.json beside it")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
+    parser.add_argument(
+        "--output", type=Path, default=Path("evaluation"), metavar="DIR", help="gets the report (%(default)s)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (%(default)s)")
+    parser.add_argument(
+        "--num-workers", type=int, default=os.cpu_count() or 1, metavar="N", help="decoding threads (%(default)s)"
+    )
+
+
+def run(model: Classifier, args: argparse.Namespace) -> None:
+    """Evaluate a model as the arguments say.
+
+    Raises:
+        PneumoniaError, OSError: as `evaluate`, or a number that is not above 0.
+    """
+    for name in ("batch_size", "num_workers"):
+        if not getattr(args, name) > 0:
+            raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}.")
+    evaluate(model, sha256(args.weights), args.folder, args.output, args.batch_size, args.num_workers)
+
+
+def evaluate(model: Classifier, digest: str, folder: Path, output: Path, batch_size: int, workers: int) -> None:
     """Run a model over a folder, print the figures and write the report.
 
     Args:
-        weights: the file; a manifest beside it tells release and calibration, as when serving.
+        model: as it serves.
+        digest: SHA-256 of its weights file, for the report.
         folder: NORMAL/ and PNEUMONIA/ with images.
         output: folder to write into, made when it is missing; files of an earlier evaluation are replaced.
         batch_size: images at a time.
         workers: threads that decode images.
 
     Raises:
-        PneumoniaError: arguments, weights or images that cannot be used.
+        PneumoniaError: images that cannot be used, or a model whose answers are not finite.
         OSError: a file cannot be read or written.
     """
     if output.resolve().is_relative_to(folder.resolve()):
         raise ConfigurationError(
             f"The report would lie among the images, in {output.resolve()}: name a folder elsewhere with --output."
         )
-    model = load_model(weights)
     channel = scan_folder(folder)
     print(f"{channel.name}: {len(channel.paths):,} images, model {model.version}", flush=True)
     images = load_channel(channel, workers, lambda results, _: results)
     output.mkdir(parents=True, exist_ok=True)  # before the network runs for minutes in vain
-    answers = Answers(channel, images, probabilities_of(model, images, batch_size))
-    report = report_on(model, answers)
+    answered = answers_to(channel, images, model, batch_size)
+    report = {"model_version": model.version, "weights_sha256": digest} | report_on(model.calibration, answered)
     print(table(report))
-    write(output, model, answers, report)
+    write(output, model.calibration, answered, report)
     print(f"\nFigures, pictures and every answer are in {output}.")
 
 
-def load_model(weights: Path) -> Model:
-    """Load weights and what the manifest beside them says; without one, softmax and a threshold of 0.5 hold.
+def answers_to(channel: Channel, images: Images, model: Classifier, batch_size: int) -> Answered:
+    """Return a model's answers to a folder's images.
 
     Raises:
-        WeightsError: not weights of this network.
-        OSError: the file cannot be read.
+        WeightsError: the network gives no finite numbers.
     """
-    release = release_of(weights, CLASSES, PREPROCESSING)
-    return Model(load_weights(weights), release.calibration, release.version, sha256(weights))
+    starts = range(0, len(images), batch_size)
+    batches = (normalize(images.pixels[start : start + batch_size]) for start in starts)
+    return Answered(channel, images, [answer for batch in batches for answer in model.answers(batch)])
 
 
 def scan_folder(folder: Path) -> Channel:
@@ -101,39 +118,25 @@ def scan_folder(folder: Path) -> Channel:
     return scan_channels({name: folder})[name]
 
 
-def probabilities_of(model: Model, images: Images, batch_size: int) -> Tensor:
-    """Return P(PNEUMONIA) of each image, float32, shape (N,), as serving gives it.
-
-    Raises:
-        WeightsError: the network gives no finite numbers.
-    """
-    probabilities = model.calibration.probabilities(logits_of(model.network, images.pixels, batch_size))[:, 1]
-    if not probabilities.isfinite().all():
-        raise WeightsError(f"Model {model.version} gives no finite probabilities: evaluate another one.")
-    return probabilities
-
-
-def report_on(model: Model, answers: Answers) -> dict[str, Any]:
-    """Return the content of evaluation.json."""
-    given = answers.probabilities, answers.images.labels, model.calibration
+def report_on(calibration: Calibration, answered: Answered) -> dict[str, Any]:
+    """Return the figures of evaluation.json."""
+    given = answered.probabilities, answered.images.labels, calibration
     shares, accuracies = metrics.coverage(*given)
     # Images equally near are dropped together, so the curve has not every share: the next larger one counts.
     places = np.searchsorted(shares, SHARES)
-    images = zip(answers.channel.labels, answers.images.digests, strict=True)
+    images = zip(answered.channel.labels, answered.images.digests, strict=True)
     return {
-        "model_version": model.version,
-        "weights_sha256": model.sha256,
-        "calibration": dataclasses.asdict(model.calibration),
-        "folder": answers.channel.name,
+        "calibration": dataclasses.asdict(calibration),
+        "folder": answered.channel.name,
         "dataset_fingerprint": fingerprint({"evaluation": images}),
-        **metrics.summarize(*given, answers.channel.patients()),
+        **metrics.summarize(*given, answered.channel.patients()),
         "doubt": dataclasses.asdict(metrics.doubt(*given)),
         "coverage": [{"share": float(shares[place]), "accuracy": float(accuracies[place])} for place in places],
     }
 
 
 def table(report: dict[str, Any]) -> str:
-    """Return the figures of `report_on` as text for a terminal."""
+    """Return the figures of evaluation.json as text for a terminal."""
     counts = ", ".join(f"{count:,} {label}" for label, count in report["counts"].items())
     lines = [f"{counts}, {report['patients']:,} patients", "", f"{'':<18} {'value':>6}   95% interval"]
     for name, (low, high) in report["intervals"].items():
@@ -156,79 +159,37 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(output: Path, model: Model, answers: Answers, report: dict[str, Any]) -> None:
+def write(output: Path, calibration: Calibration, answered: Answered, report: dict[str, Any]) -> None:
     """Write report, answers and pictures, each whole or not at all.
 
     Raises:
         OSError: a file cannot be written.
     """
     write_json(output / "evaluation.json", report)
-    write_predictions(answers, model.calibration, output / "predictions.csv")
-    given = answers.probabilities, answers.images.labels, model.calibration
-    names = [path.name for path in answers.channel.paths]
+    write_predictions(answered, output / "predictions.csv")
+    given = answered.probabilities, answered.images.labels, calibration
+    names = [path.name for path in answered.channel.paths]
     plots.draw_roc(*given, output / "roc.png")
     plots.draw_confusion(report["confusion"], output / "confusion.png")
     plots.draw_reliability(*given, output / "reliability.png")
     plots.draw_coverage(*given, output / "coverage.png")
-    plots.draw_mistakes(*given, answers.images.pixels, names, output / "mistakes.png")
+    plots.draw_mistakes(*given, answered.images.pixels, names, output / "mistakes.png")
 
 
-def write_predictions(answers: Answers, calibration: Calibration, path: Path) -> None:
+def write_predictions(answered: Answered, path: Path) -> None:
     """Write a line per image: file, label, P(PNEUMONIA), prediction, and whether the answer carries a warning."""
-    channel = answers.channel
+    channel = answered.channel
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,  # names of any bytes
     ):
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("file", "label", "probability", "prediction", "uncertain"))
-        for image, label, probability in zip(
-            channel.paths, channel.labels, answers.probabilities.tolist(), strict=True
-        ):
-            prediction = CLASSES[calibration.is_pneumonia(probability)]
-            uncertain = str(calibration.is_uncertain(probability)).lower()
+        for image, label, answer in zip(channel.paths, channel.labels, answered.predictions, strict=True):
+            probability, uncertain = answer.probabilities["PNEUMONIA"], str("uncertain" in answer.warnings).lower()
             name = image.relative_to(channel.root).as_posix()
-            rows.writerow((name, CLASSES[label], probability, prediction, uncertain))
+            rows.writerow((name, CLASSES[label], probability, answer.prediction, uncertain))
 
 
 def _title(name: str) -> str:
     return {"auroc": "AUROC", "ece": "ECE", "brier": "Brier score"}.get(name, name.replace("_", " "))
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the arguments.
-
-    Raises:
-        ConfigurationError: a number that is not above 0.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m pneumonia.training.evaluate", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file, its manifest.json beside it")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
-    parser.add_argument(
-        "--output", type=Path, default=Path("evaluation"), metavar="DIR", help="gets the report (%(default)s)"
-    )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="(%(default)s)")
-    parser.add_argument(
-        "--num-workers", type=int, default=os.cpu_count() or 1, metavar="N", help="decoding threads (%(default)s)"
-    )
-    args = parser.parse_args(argv)
-    for name in ("batch_size", "num_workers"):
-        if not getattr(args, name) > 0:
-            raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}.")
-    return args
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate; return the exit status."""
-
-    def run() -> None:
-        args = parse_arguments(argv)
-        evaluate(args.weights, args.folder, args.output, args.batch_size, args.num_workers)
-
-    return exit_status(run)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pneumonia.imaging.decoding import SIZE, normalize
+from pneumonia.imaging.preprocessing import SIZE, normalize
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.detector import Detector, colour, pooled
 from pneumonia.network.input_check import InputCheck, encoded

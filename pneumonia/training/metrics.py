@@ -13,7 +13,7 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score
 from torch import Tensor
 
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.resnet import CLASSES
+from pneumonia.network.contract import CLASSES
 
 RESAMPLES = 2000
 BINS = 15  # of the confidence, as Guo et al. 2017 have

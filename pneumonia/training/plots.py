@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pneumonia.files import replacing
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.resnet import CLASSES
+from pneumonia.network.contract import CLASSES
 from pneumonia.training import metrics
 
 DOTS_PER_INCH = 160

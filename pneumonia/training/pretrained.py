@@ -9,7 +9,8 @@ import torchvision
 from torch import Tensor, nn
 
 from pneumonia.errors import ConfigurationError, first_line
-from pneumonia.network.resnet import CLASSES, is_state_dict
+from pneumonia.network.contract import CLASSES
+from pneumonia.network.weights_file import is_state_dict
 
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte; a subnet without internet would else hang for minutes
 

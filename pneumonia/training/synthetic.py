@@ -16,7 +16,7 @@ from typing import Literal
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from pneumonia.errors import ConfigurationError, DataError, exit_status
-from pneumonia.network.resnet import CLASSES
+from pneumonia.network.contract import CLASSES
 
 Box = tuple[float, float, float, float]
 BLACK, TISSUE, LUNG, BONE, OPACITY = 12, 165, 70, 205, 200  # before the exposure varies

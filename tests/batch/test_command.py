@@ -14,11 +14,15 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from pneumonia.batch import command as batch
-from pneumonia.imaging.decoding import MAX_BYTES
+from pneumonia.__main__ import main
+from pneumonia.batch.command import answers, weights_of
+from pneumonia.batch.journal import JournalHeader, digest_of, opened
+from pneumonia.batch.sources import files_below
+from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.calibration import Calibration
+from pneumonia.network.classifier import BATCH_SIZE
 from pneumonia.releases.fetch import Weights
-from pneumonia.serving.predictor import BATCH_SIZE, Predictor
+from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded
@@ -41,7 +45,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    return batch.main([str(one) for one in arguments])
+    return main(["batch", *(str(one) for one in arguments)])
 
 
 def rows_of(output: Path) -> list[dict[str, str]]:
@@ -50,7 +54,7 @@ def rows_of(output: Path) -> list[dict[str, str]]:
 
 
 def start(weights: Path, *arguments: object) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "pneumonia.batch.command", "--weights", str(weights), *map(str, arguments)]
+    command = [sys.executable, "-m", "pneumonia", "batch", "--weights", str(weights), *map(str, arguments)]
     return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -181,12 +185,12 @@ def test_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(images: Path, 
 
 def journal_of(images: Path, weights: Path, tmp_path: Path) -> tuple[Path, bytes]:
     """Return the path that a journal has to have, and the content of one that is whole."""
-    names = [str(path) for path in batch.files_below(images)]
-    this = batch.Run(Predictor(Weights(weights)).load().version, len(names), batch.digest_of(names))
+    names = [str(path) for path in files_below(images)]
+    this = JournalHeader(Predictor(Weights(weights)).load().version, len(names), digest_of(names))
     journal = tmp_path / "answers.csv.journal"
     model = Predictor(Weights(weights)).load()
-    with batch.opened(journal, this) as (file, _):
-        for rows in batch.answers(model, list(batch.files_below(images))):
+    with opened(journal, this) as (file, _):
+        for rows in answers(model, list(files_below(images))):
             file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
     return journal, journal.read_bytes()
 
@@ -250,9 +254,9 @@ def test_journal_of_another_run_is_refused_and_kept(
 def test_two_runs_never_write_one_journal(
     images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = [str(path) for path in batch.files_below(images)]
-    this = batch.Run(Predictor(Weights(weights)).load().version, len(names), batch.digest_of(names))
-    with batch.opened(tmp_path / "answers.csv.journal", this):
+    names = [str(path) for path in files_below(images)]
+    this = JournalHeader(Predictor(Weights(weights)).load().version, len(names), digest_of(names))
+    with opened(tmp_path / "answers.csv.journal", this):
         assert run(images, tmp_path / "answers.csv", "--weights", weights) == 1
     assert "is being written by another run: wait for its end." in capsys.readouterr().err
 
@@ -386,9 +390,8 @@ def test_help_tells_the_columns_and_the_exit_statuses(capsys: pytest.CaptureFixt
 
 
 def test_a_buckets_weights_are_not_left_for_later_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    args = batch.parse_arguments(["xrays", "answers.csv"])
     monkeypatch.setenv("MODEL_BUCKET", "weights")
     monkeypatch.delenv("MODEL_PATH", raising=False)
-    assert batch.weights_of(args, tmp_path).path.parent == tmp_path
+    assert weights_of(None, tmp_path).path.parent == tmp_path
     monkeypatch.setenv("MODEL_PATH", "/elsewhere/model.pth")
-    assert batch.weights_of(args, tmp_path).path == Path("/elsewhere/model.pth")
+    assert weights_of(None, tmp_path).path == Path("/elsewhere/model.pth")

@@ -14,7 +14,7 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 
-from pneumonia.batch import s3_operations as s3_batch
+from pneumonia.__main__ import main
 from tools.stand_ins.moto import REGION, Moto
 
 ACCOUNT = "123456789012"
@@ -82,7 +82,7 @@ def xrays(moto: Moto, bucket: str) -> str:
 def create(bucket: str, *options: str, source: str | None = None, report: str | None = None) -> int:
     """Run the command on the X-rays in a bucket."""
     places = [source or f"s3://{bucket}/xrays/", "--report", report or f"s3://{bucket}/reports/"]
-    return s3_batch.main([*places, "--function", FUNCTION, "--role", ROLE, *options])
+    return main(["s3-batch", *places, "--function", FUNCTION, "--role", ROLE, *options])
 
 
 def manifest_in(moto: Moto, bucket: str, prefix: str = "reports/") -> tuple[str, str, str]:

@@ -14,8 +14,9 @@ import pytest
 import torch
 import yaml
 
-from pneumonia import WEIGHTS_NAME
-from pneumonia.network.resnet import ResNet18, save_weights
+from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import save_weights
 from tests.builders.checkout import PROJECT
 from tools.stand_ins.moto import Moto
 

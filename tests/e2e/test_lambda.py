@@ -26,7 +26,7 @@ from urllib.parse import urljoin
 import pytest
 from PIL import ExifTags, Image
 
-from pneumonia import WEIGHTS_NAME
+from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded

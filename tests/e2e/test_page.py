@@ -19,8 +19,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from app import create_app
-from pneumonia.imaging.decoding import PREPROCESSING
-from pneumonia.network.resnet import CLASSES
+from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.contract import CLASSES
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.manifest import release_of
 from pneumonia.serving.page import Guide, add_page

@@ -18,9 +18,8 @@ import torchvision
 from PIL import Image
 from torchvision import transforms
 
-from pneumonia import WEIGHTS_NAME
-from pneumonia.imaging.decoding import MEAN, STD
-from pneumonia.network.resnet import CLASSES
+from pneumonia.imaging.preprocessing import MEAN, STD
+from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.checkout import PROJECT
 from tools.stand_ins.events import function_url_event, multipart

@@ -13,8 +13,8 @@ from typing import Any, Self
 import pytest
 from PIL import Image
 
-from pneumonia import WEIGHTS_NAME
-from pneumonia.imaging.decoding import MAX_BYTES
+from pneumonia.imaging.limits import MAX_BYTES
+from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
@@ -47,14 +47,6 @@ def event_2(*keys: str, bucket: str = XRAYS, version: str | None = None) -> dict
             for number, key in enumerate(keys)
         ],
     }
-
-
-def event_1(key: str) -> dict[str, Any]:
-    """Return an event of invocation schema 1.0."""
-    event = event_2(key)
-    (task,) = event["tasks"]
-    del task["s3Bucket"], event["job"]["userArguments"]
-    return event | {"invocationSchemaVersion": "1.0", "tasks": [task | {"s3BucketArn": f"arn:aws:s3:::{XRAYS}"}]}
 
 
 class Function:
@@ -144,10 +136,9 @@ def function(moto: Moto, versions: list[str], tmp_path_factory: pytest.TempPathF
         yield function
 
 
-@pytest.mark.parametrize("event", [event_1, event_2], ids=["schema 1.0", "schema 2.0"])
 @pytest.mark.parametrize("space", ["+", "%20"])
-def test_xray_is_answered_as_by_serving(function: Function, weights: Path, event: Any, space: str) -> None:  # noqa: ANN401  # either
-    code, text = function.result(event(f"ward{space}3/r%C3%B6ntgen%2B1.jpg"))
+def test_xray_is_answered_as_by_serving(function: Function, weights: Path, space: str) -> None:
+    code, text = function.result(event_2(f"ward{space}3/r%C3%B6ntgen%2B1.jpg"))
     assert code == "Succeeded"
     expected = Predictor(Weights(weights)).predict(XRAY)
     answer = json.loads(text)
@@ -201,10 +192,20 @@ def test_model_is_loaded_once_and_no_key_is_logged(function: Function, moto: Mot
     assert "versioned" not in function.log.read_text()
 
 
-def test_other_event_is_refused(function: Function) -> None:
+OTHER_EVENTS = {
+    "of a Function URL": {"version": "2.0", "rawPath": "/predict"},
+    "of schema 1.0": event_2("versioned.jpg") | {"invocationSchemaVersion": "1.0"},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_EVENTS)
+def test_other_event_is_refused(function: Function, name: str) -> None:
     with pytest.raises(InvocationError) as error:
-        function.api.invoke({"version": "2.0", "rawPath": "/predict"}, 60, function.process)
-    assert "answers S3 Batch Operations alone: for requests, deploy the image with app.handler." in str(error.value)
+        function.api.invoke(OTHER_EVENTS[name], 60, function.process)
+    assert (
+        "answers S3 Batch Operations alone, by invocation schema 2.0: for requests, deploy the image with app.handler."
+        in str(error.value)
+    )
     assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pneumonia.network.resnet import ResNet18, save_weights
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import save_weights
 from tools.smoke import INVOCATIONS, SmokeError, smoke
 from tools.stand_ins.runtime_api import RuntimeApi
 

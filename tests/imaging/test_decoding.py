@@ -10,7 +10,9 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 from torchvision import transforms
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
-from pneumonia.imaging.decoding import MAX_BYTES, MEAN, SIZE, STD, decode, normalize, preprocess, resize
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.limits import MAX_BYTES
+from pneumonia.imaging.preprocessing import MEAN, SIZE, STD, normalize, preprocess, resize
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.images import encoded
 
@@ -72,7 +74,7 @@ LOSSLESS = [
 @pytest.mark.parametrize(("kind", "mode", "decoded_mode"), LOSSLESS)
 def test_decodes_lossless_files_to_their_values(kind: str, mode: str, decoded_mode: str) -> None:
     original = picture(mode)
-    decoded = decode(encoded(original, kind))
+    decoded = decode(encoded(original, kind)).image
     assert decoded.mode == decoded_mode
     assert decoded.size == (60, 40)
     assert decoded.convert("RGB").tobytes() == original.convert("RGB").tobytes()
@@ -84,7 +86,7 @@ def test_decodes_lossless_files_to_their_values(kind: str, mode: str, decoded_mo
 )
 def test_decodes_lossy_files_nearly_to_their_values(kind: str, mode: str, decoded_mode: str) -> None:
     original = picture(mode)
-    decoded = decode(encoded(original, kind, quality=95))
+    decoded = decode(encoded(original, kind, quality=95)).image
     assert decoded.mode == decoded_mode
     difference = ImageChops.difference(decoded.convert("RGB"), original.convert("RGB"))
     assert max(ImageStat.Stat(difference).mean) < 3
@@ -93,20 +95,20 @@ def test_decodes_lossy_files_nearly_to_their_values(kind: str, mode: str, decode
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_decodes_compressed_tiff(compression: str) -> None:
     original = picture("L")
-    assert decode(encoded(original, "TIFF", compression=compression)).tobytes() == original.tobytes()
+    assert decode(encoded(original, "TIFF", compression=compression)).image.tobytes() == original.tobytes()
 
 
 @pytest.mark.parametrize(("mode", "transparency"), [("L", 100), ("RGB", (1, 2, 3)), ("P", 3), ("P", bytes(range(256)))])
 def test_drops_transparency_without_a_warning(mode: str, transparency: object) -> None:
     original = picture(mode)
-    decoded = decode(encoded(original, "PNG", transparency=transparency))
+    decoded = decode(encoded(original, "PNG", transparency=transparency)).image
     assert decoded.convert("RGB").tobytes() == original.convert("RGB").tobytes()
 
 
 def test_keeps_the_values_below_transparency() -> None:
     hidden = picture("RGBA")
     hidden.putalpha(0)
-    assert decode(encoded(hidden, "PNG")).tobytes() == picture("RGB").tobytes()
+    assert decode(encoded(hidden, "PNG")).image.tobytes() == picture("RGB").tobytes()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -122,7 +124,7 @@ def test_keeps_the_values_below_transparency() -> None:
     ],
 )
 def test_scales_16_bit_files_by_the_bits_they_use(kind: str, values: list[int], expected: list[int]) -> None:
-    decoded = decode(encoded(sixteen_bits(values), kind))
+    decoded = decode(encoded(sixteen_bits(values), kind)).image
     assert decoded.mode == "L"
     assert list(decoded.tobytes()) == expected
 
@@ -144,31 +146,31 @@ def test_turns_the_image_as_its_exif_orientation_says(kind: str, orientation: in
     stored = picture("RGB")
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = decode(encoded(stored, kind, exif=exif))
+    upright = decode(encoded(stored, kind, exif=exif)).image
     difference = ImageChops.difference(upright, stored.transpose(operation))
     assert max(ImageStat.Stat(difference).mean) < 3
 
 
 def test_broken_exif_data_do_not_spoil_the_pixels() -> None:
     stored = picture("RGB")
-    assert decode(encoded(stored, "PNG", exif=b"Exif\0\0garbage")).tobytes() == stored.tobytes()
+    assert decode(encoded(stored, "PNG", exif=b"Exif\0\0garbage")).image.tobytes() == stored.tobytes()
 
 
 def test_a_16_bit_tiff_in_which_white_is_zero_is_read_as_it_looks() -> None:
     data = encoded(sixteen_bits([0, 32768, 65535]), "TIFF", tiffinfo={PHOTOMETRIC_INTERPRETATION: 0})
-    assert list(decode(data).tobytes()) == [255, 127, 0]
+    assert list(decode(data).image.tobytes()) == [255, 127, 0]
 
 
 def test_turns_16_bit_images_too() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
-    assert list(decode(encoded(sixteen_bits([0, 32768, 65535]), "PNG", exif=exif)).tobytes()) == [255, 128, 0]
+    assert list(decode(encoded(sixteen_bits([0, 32768, 65535]), "PNG", exif=exif)).image.tobytes()) == [255, 128, 0]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_the_first_frame_counts(kind: str) -> None:
     frames = [Image.new("RGB", (20, 20), color) for color in ("white", "black")]
-    decoded = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    decoded = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:])).image
     assert min(decoded.tobytes()) > 250
 
 
@@ -234,19 +236,19 @@ def test_floating_point_pixels_are_refused() -> None:
 
 def test_the_largest_file_is_read_and_one_byte_more_is_refused() -> None:
     data = encoded(picture("L"), "PNG").ljust(MAX_BYTES, b"\x00")
-    assert decode(data).tobytes() == picture("L").tobytes()
+    assert decode(data).image.tobytes() == picture("L").tobytes()
     with pytest.raises(ImageTooLargeError, match=r"more than the 20,971,520 bytes that are read"):
         decode(data + b"\x00")
 
 
 def test_the_largest_image_is_read_and_one_column_more_is_refused() -> None:
-    assert decode(encoded(Image.new("1", (5_000, 5_000)), "PNG")).size == (5_000, 5_000)
+    assert decode(encoded(Image.new("1", (5_000, 5_000)), "PNG")).image.size == (5_000, 5_000)
     with pytest.raises(ImageTooLargeError, match=r"5001 x 5000 pixels and at most 25,000,000"):
         decode(encoded(Image.new("1", (5_001, 5_000)), "PNG"))
 
 
 def test_a_side_longer_than_any_jpeg_has_is_refused() -> None:
-    assert decode(encoded(Image.new("1", (1, 65_535)), "PNG")).size == (1, 65_535)
+    assert decode(encoded(Image.new("1", (1, 65_535)), "PNG")).image.size == (1, 65_535)
     with pytest.raises(ImageTooLargeError, match=r"1 x 65536 pixels and at most 65,535 a side"):
         decode(encoded(Image.new("1", (1, 65_536)), "PNG"))
 
@@ -273,13 +275,13 @@ def torchvision_input(image: Image.Image) -> torch.Tensor:
 def test_preprocessing_equals_torchvision_bit_for_bit(mode: str, size: tuple[int, int]) -> None:
     random = Random(0)
     bands = [draw_radiograph(random, "PNEUMONIA", 512).resize(size) for _ in mode]
-    image = decode(encoded(Image.merge(mode, bands), "JPEG", quality=95))
+    image = decode(encoded(Image.merge(mode, bands), "JPEG", quality=95)).image
     assert image.mode == mode
     assert torch.equal(preprocess(image), torchvision_input(image))
 
 
 def test_preprocessing_of_16_bit_files_equals_torchvision_on_the_decoded_image() -> None:
-    image = decode(encoded(sixteen_bits(range(4096)).resize((300, 250)), "PNG"))
+    image = decode(encoded(sixteen_bits(range(4096)).resize((300, 250)), "PNG")).image
     assert torch.equal(preprocess(image), torchvision_input(image))
 
 
@@ -317,7 +319,7 @@ def test_float_pixels_are_normalised_as_integers_are() -> None:
 
 def test_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
     data = encoded(Image.linear_gradient("L"), "JPEG", progressive=True)
-    assert decode(data).size == (256, 256)
+    assert decode(data).image.size == (256, 256)
     start = data.rindex(b"\xff\xda")
     scan = data[start : data.rindex(b"\xff\xd9")]
     with pytest.raises(ImageTooLargeError, match="more than 100 scans"):
@@ -326,7 +328,7 @@ def test_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
 
 def test_run_length_encoded_bmp_is_not_read() -> None:
     data = encoded(Image.linear_gradient("L"), "BMP")
-    assert decode(data).size == (256, 256)
+    assert decode(data).image.size == (256, 256)
     with pytest.raises(UnsupportedImageError, match="Run-length encoded BMP files are not read"):
         decode(data[:30] + b"\1\0\0\0" + data[34:])
 

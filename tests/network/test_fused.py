@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pneumonia.imaging.decoding import SIZE
+from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.fused import fuse
-from pneumonia.network.resnet import ResNet18, load_weights
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
 
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from pneumonia.imaging.decoding import SIZE, preprocess
+from pneumonia.imaging.preprocessing import SIZE, preprocess
 from pneumonia.network.heatmap import LEVELS, class_activation_map, draw_heatmap, heatmap_png
-from pneumonia.network.resnet import ResNet18, load_weights
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from pneumonia.training.synthetic import draw_radiograph
 

@@ -18,16 +18,18 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from app import create_app
-from pneumonia.batch import command as batch
+from pneumonia.__main__ import main
 from pneumonia.errors import WeightsError
-from pneumonia.imaging.decoding import normalize, preprocess, resize
+from pneumonia.imaging.preprocessing import normalize, preprocess, resize
 from pneumonia.network.calibration import Calibration
+from pneumonia.network.contract import CLASSES
 from pneumonia.network.detector import Detector, colour, pooled
 from pneumonia.network.input_check import FEATURES, MAX_COMPONENTS, InputCheck, encoded, input_check_in
-from pneumonia.network.resnet import CLASSES, load_weights
+from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
+from pneumonia.releases.loading import load_file
 from pneumonia.releases.manifest import Manifest, manifest_of, parse
-from pneumonia.serving.predictor import Predictor, load_model
+from pneumonia.serving.predictor import Predictor
 from pneumonia.training import add_input_check
 from pneumonia.training.fitting import COLOUR, MARGIN, features_of, fit_input_check
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
@@ -105,7 +107,7 @@ NO_XRAYS: dict[str, Callable[[], Image.Image]] = {
 
 @pytest.mark.parametrize("name", NO_XRAYS)
 def test_released_weights_flag_what_is_no_xray(name: str) -> None:
-    assert "not_a_chest_xray" in load_model(RELEASED_WEIGHTS).answer(preprocess(NO_XRAYS[name]())).warnings
+    assert "not_a_chest_xray" in load_file(RELEASED_WEIGHTS).answers(preprocess(NO_XRAYS[name]()))[0].warnings
 
 
 def test_released_manifest_is_small() -> None:
@@ -136,15 +138,15 @@ def checked(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_like_the_training_images_passes(checked: Path, drawn: Path) -> None:
-    model = load_model(checked)
+    model = load_file(checked)
     for path in (drawn / "test").glob("*/*"):
         with Image.open(path) as image:
-            assert model.answer(preprocess(image)).warnings == []
+            assert model.answers(preprocess(image))[0].warnings == []
 
 
 @pytest.mark.parametrize("name", ["black", "white", "red", "noise", "page", "landscape", "gray landscape", "screen"])
 def test_what_is_unlike_the_training_images_is_flagged(checked: Path, name: str) -> None:
-    assert load_model(checked).answer(preprocess(NO_XRAYS[name]())).warnings == ["not_a_chest_xray"]
+    assert load_file(checked).answers(preprocess(NO_XRAYS[name]()))[0].warnings == ["not_a_chest_xray"]
 
 
 def test_command_leaves_the_rest_of_the_manifest(checked: Path) -> None:
@@ -170,8 +172,8 @@ def test_command_refuses_weights_without_a_manifest(
 def test_without_a_check_nothing_is_flagged(weights: Path, tmp_path: Path) -> None:
     path = Path(shutil.copyfile(weights, tmp_path / "model.pth"))
     manifest_for(path).write_beside(path)
-    assert load_model(path).detector is None
-    assert "not_a_chest_xray" not in load_model(path).answer(preprocess(landscape())).warnings
+    assert load_file(path).detector is None
+    assert "not_a_chest_xray" not in load_file(path).answers(preprocess(landscape()))[0].warnings
 
 
 def test_warning_reaches_every_answer(checked: Path, tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_warning_reaches_every_answer(checked: Path, tmp_path: Path) -> None:
     (tmp_path / "images" / "a.png").write_bytes(xray)
     (tmp_path / "images" / "b.png").write_bytes(photograph)
     output = tmp_path / "answers.csv"
-    assert batch.main([str(tmp_path / "images"), str(output), "--weights", str(checked)]) == 0
+    assert main(["batch", str(tmp_path / "images"), str(output), "--weights", str(checked)]) == 0
     rows = output.read_text().splitlines()[1:]
     assert ["not_a_chest_xray" in row for row in rows] == [False, True]
 

@@ -8,7 +8,9 @@ import torchvision
 from torch import Tensor
 
 from pneumonia.errors import WeightsError
-from pneumonia.network.resnet import CLASSES, ResNet18, load_weights, save_weights, save_whole
+from pneumonia.network.contract import CLASSES
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import load_weights, save_weights, save_whole
 from tests.builders.disk import full_after
 
 State = dict[str, Tensor]

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import ReleaseConflictError, WeightsError, WeightsUnavailableError
-from pneumonia.network.resnet import ResNet18, save_weights
+from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import save_weights
 from pneumonia.releases import bucket as store
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import fetch

@@ -13,8 +13,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import WeightsError, WeightsUnavailableError
+from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases import bucket as store
 from pneumonia.releases.fetch import Weights, fetch
 from pneumonia.releases.manifest import manifest_of

@@ -7,9 +7,9 @@ import pytest
 
 from pneumonia.errors import WeightsError
 from pneumonia.files import sha256
-from pneumonia.imaging.decoding import PREPROCESSING
+from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.resnet import CLASSES
+from pneumonia.network.contract import CLASSES
 from pneumonia.releases.manifest import MANIFEST_NAME, Manifest, Release, manifest_of, parse, release_of
 
 CALIBRATION = Calibration(temperature=1.37, threshold=0.61, uncertain_low=0.4, uncertain_high=0.8)

@@ -17,12 +17,13 @@ import pytest
 import torch
 
 import promote_model
-from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import WeightsError
-from pneumonia.imaging.decoding import PREPROCESSING
+from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
+from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.input_check import InputCheck
-from pneumonia.network.resnet import CLASSES, ResNet18, save_weights
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import save_weights
 from pneumonia.releases.manifest import manifest_of
 from promote_model import MAX_MEMBERS, MAX_UNPACKED, extract
 from tests.builders.checkout import PROJECT

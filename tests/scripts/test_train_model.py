@@ -25,11 +25,12 @@ from torch.nn import functional
 
 import train_model
 from pneumonia.errors import ConfigurationError, DataError
-from pneumonia.imaging.decoding import PREPROCESSING, SIZE, normalize
+from pneumonia.imaging.preprocessing import PREPROCESSING, SIZE, normalize
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.detector import Detector, pooled
 from pneumonia.network.input_check import input_check_in
-from pneumonia.network.resnet import ResNet18, load_weights, logits_of, save_weights
+from pneumonia.network.resnet import ResNet18, logits_of
+from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.training.channels import SPLITS, Channel, Images, load_channel, scan_channels
 from pneumonia.training.processes import Processes
 from pneumonia.training.synthetic import draw_dataset

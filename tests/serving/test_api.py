@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from app import EXAMPLE, create_app
-from pneumonia.imaging.decoding import PREVIEW_SIDE
+from pneumonia.imaging.preview import PREVIEW_SIDE
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor
 from tests.builders.checkout import PROJECT

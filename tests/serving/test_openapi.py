@@ -14,9 +14,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from app import NO_WEIGHTS, Batch, Health, Readiness, create_app
-from pneumonia.imaging.decoding import MAX_BYTES
+from pneumonia.imaging.limits import MAX_BYTES
+from pneumonia.network.prediction import Explanation
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
-from pneumonia.serving.predictor import Explanation, Predictor
+from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded

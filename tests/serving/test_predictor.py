@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import ImageError, WeightsError, WeightsUnavailableError
 from pneumonia.files import sha256
-from pneumonia.imaging.decoding import decode, preprocess
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.resnet import CLASSES, ResNet18, load_weights, save_weights
+from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.releases import bucket as store
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.manifest import manifest_of
@@ -50,7 +52,7 @@ def calibrated(weights: Path, calibration: Calibration) -> Predictor:
 
 def softmax(weights: Path, image: bytes, temperature: float = 1) -> Tensor:
     with torch.inference_mode():
-        logits: Tensor = load_weights(weights)(preprocess(decode(image)))
+        logits: Tensor = load_weights(weights)(preprocess(decode(image).image))
         return (logits / temperature).softmax(1)[0]
 
 

@@ -7,8 +7,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app import create_app
-from pneumonia.imaging.decoding import PREPROCESSING
-from pneumonia.network.resnet import CLASSES
+from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.contract import CLASSES
 from pneumonia.releases.fetch import Weights
 from pneumonia.releases.manifest import release_of
 from pneumonia.serving.predictor import Predictor

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pneumonia import WEIGHTS_NAME
 from pneumonia.errors import ConfigurationError
-from pneumonia.imaging.decoding import PREPROCESSING
-from pneumonia.network.resnet import ResNet18, save_weights
+from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import save_weights
 from pneumonia.releases import bucket as store
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor

@@ -26,9 +26,11 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from app import FORM_BYTES, create_app
 from pneumonia.errors import ImageError
-from pneumonia.imaging.decoding import MAX_BYTES, decode
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.limits import MAX_BYTES
+from pneumonia.network.prediction import Prediction
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
-from pneumonia.serving.predictor import LOAD_SECONDS, Prediction, Predictor
+from pneumonia.serving.predictor import LOAD_SECONDS, Predictor
 from pneumonia.serving.telemetry import Record
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
@@ -566,7 +568,7 @@ def mutated(draw: st.DrawFn, good: list[bytes], most: int = 6) -> bytes:
 def check_decode(data: bytes) -> None:
     """See that bytes are decoded to what the network is made for, or refused in a sentence."""
     try:
-        image = decode(data)
+        image = decode(data).image
     except ImageError as error:
         assert is_sentence(str(error))  # noqa: PT017  # either may happen
     else:

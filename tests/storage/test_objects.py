@@ -5,7 +5,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from pneumonia.errors import ConfigurationError, ImageTooLargeError
-from pneumonia.imaging.decoding import MAX_BYTES
+from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.storage import objects
 from pneumonia.storage.objects import ObjectError, S3Object, StorageError
 from tools.stand_ins.moto import Moto

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from pneumonia.errors import DataError
-from pneumonia.imaging.decoding import SIZE, decode, resize
-from pneumonia.network.resnet import CLASSES
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import SIZE, resize
+from pneumonia.network.contract import CLASSES
 from pneumonia.training.channels import (
     SPLITS,
     Channel,
@@ -174,7 +175,7 @@ def load(root: Path, workers: int = 2, memory: int | None = None) -> Images:
 def decoded(root: Path) -> torch.Tensor:
     """Return the files' pixels as inference decodes them, one file after the other."""
     paths = sorted(root.glob("NORMAL/*")) + sorted(root.glob("PNEUMONIA/*"))
-    return torch.stack([resize(decode(path.read_bytes())) for path in paths])
+    return torch.stack([resize(decode(path.read_bytes()).image) for path in paths])
 
 
 def test_loading_decodes_every_image_once_in_the_order_of_the_files(drawn: Path) -> None:

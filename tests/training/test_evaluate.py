@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from pneumonia import WEIGHTS_NAME
+from pneumonia.__main__ import main
 from pneumonia.files import sha256
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.resnet import ResNet18, save_weights
+from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import save_weights
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor
-from pneumonia.training.evaluate import main
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
@@ -55,7 +56,10 @@ def release(drawn: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def report(release: Path, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("report") / "new" / "evaluation"
-    assert main([str(release), str(drawn), "--output", str(output), "--batch-size", "5", "--num-workers", "2"]) == 0
+    assert (
+        main(["evaluate", str(release), str(drawn), "--output", str(output), "--batch-size", "5", "--num-workers", "2"])
+        == 0
+    )
     return output
 
 
@@ -114,7 +118,7 @@ def test_the_report_has_pictures(report: Path, name: str) -> None:
 def test_the_command_prints_a_table(weights: Path, drawn: Path, tmp_path: Path) -> None:
     """Into `evaluation/` where it is called; without a manifest, the model is named by its file's digest."""
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "pneumonia.training.evaluate", str(weights), str(drawn)]
+    command = [sys.executable, "-m", "pneumonia", "evaluate", str(weights), str(drawn)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert (result.returncode, result.stderr) == (0, "")
     assert sorted(path.name for path in (tmp_path / "evaluation").iterdir()) == FILES
@@ -139,7 +143,7 @@ def test_the_command_prints_a_table(weights: Path, drawn: Path, tmp_path: Path) 
 def test_the_table_tells_what_the_warnings_are_worth(
     release: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(release), str(drawn), "--output", str(tmp_path)]) == 0
+    assert main(["evaluate", str(release), str(drawn), "--output", str(tmp_path)]) == 0
     doubt = json.loads((tmp_path / "evaluation.json").read_text())["doubt"]
     printed = capsys.readouterr().out
     assert "not calibrated" not in printed
@@ -154,7 +158,7 @@ def test_an_earlier_report_is_replaced_and_the_fingerprint_is_the_images(
 ) -> None:
     (tmp_path / "roc.png").write_bytes(b"old")
     shutil.copytree(drawn, tmp_path / "elsewhere")
-    assert main([str(weights), str(tmp_path / "elsewhere"), "--output", str(tmp_path)]) == 0
+    assert main(["evaluate", str(weights), str(tmp_path / "elsewhere"), "--output", str(tmp_path)]) == 0
     assert (tmp_path / "roc.png").read_bytes() != b"old"
     first, second = (json.loads((folder / "evaluation.json").read_text()) for folder in (report, tmp_path))
     assert first["dataset_fingerprint"] == second["dataset_fingerprint"]
@@ -171,7 +175,7 @@ def folder(drawn: Path, tmp_path: Path) -> Path:
 
 def failure(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Run the command, check that it fails with one sentence, and return it."""
-    assert main(argv) == 1
+    assert main(["evaluate", *argv]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     return error
@@ -206,7 +210,9 @@ def test_both_classes_are_needed(
 
 def test_missing_weights_are_named(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = failure([str(tmp_path / "none.pth"), str(drawn), "--output", str(tmp_path / "report")], capsys)
-    assert sentence == f"{tmp_path / 'none.pth'} does not exist: check the name.\n"
+    assert (
+        sentence == f"{tmp_path / 'none.pth'} does not exist: name a weights file, a folder with one, or s3://bucket.\n"
+    )
 
 
 def test_broken_weights_are_named(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +229,7 @@ def test_network_without_finite_probabilities_is_told(
     state["fc.weight"].fill_(1e4)
     save_weights(state, tmp_path / "model.pth")
     sentence = failure([str(tmp_path / "model.pth"), str(drawn), "--output", str(tmp_path / "report")], capsys)
-    assert "gives no finite probabilities: evaluate another one." in sentence
+    assert "gives no finite probabilities: promote another model." in sentence
 
 
 @pytest.mark.parametrize("option", ["--batch-size", "--num-workers"])

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pneumonia.imaging.decoding import SIZE
+from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.training.channels import Channel, Images
 from pneumonia.training.processes import Processes
 from train_model import GPU_IMAGES, Progress, Split, move_average, network_input, shuffled_batches

@@ -6,7 +6,8 @@ import torch
 import torchvision
 
 from pneumonia.errors import ConfigurationError
-from pneumonia.network.resnet import ResNet18, load_weights, save_weights
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.training.pretrained import build_network
 
 

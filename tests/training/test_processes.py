@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pneumonia.network.resnet import load_weights
+from pneumonia.network.weights_file import load_weights
 from pneumonia.training import metrics
 from pneumonia.training.channels import Channel, Images, scan_channels
 from pneumonia.training.pretrained import build_network

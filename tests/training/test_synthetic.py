@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from PIL import Image, ImageStat
 
-from pneumonia.network.resnet import CLASSES
+from pneumonia.network.contract import CLASSES
 from pneumonia.training.channels import SPLITS, Images, fingerprint, load_channel, patient_of, scan_channels
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph, main
 from tests.builders.checkout import PROJECT

@@ -1,0 +1,95 @@
+"""The command `pneumonia`: one subcommand a verb, each of which imports its own room when it is called."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from pneumonia import __version__
+from pneumonia.command import Parser, exit_status, nearest
+from pneumonia.errors import ConfigurationError
+
+# What a verb does, and the module with its `add_arguments`, `run` and EPILOG.
+COMMANDS = {
+    "predict": ("answer for image files", "pneumonia.batch.predict"),
+    "evaluate": ("test a model on a labelled folder", "pneumonia.training.evaluate"),
+    "split": ("divide a labelled folder into train/, val/ and test/ by patient", "pneumonia.training.split"),
+    "draw": ("draw chest X-rays to try everything with", "pneumonia.training.synthetic"),
+    "serve": ("serve the API on this machine", "pneumonia.serving.server"),
+    "batch": ("answer for many X-rays: a folder, a prefix in S3 or a manifest", "pneumonia.batch.command"),
+    "s3-batch": ("create an S3 Batch Operations job that answers for X-rays", "pneumonia.batch.s3_job"),
+}
+HELP = f"""usage: pneumonia COMMAND ...
+
+{"".join(f"  {verb:<10} {what}{chr(10)}" for verb, (what, _) in COMMANDS.items())}
+`pneumonia COMMAND --help` lists a command's arguments. Not medical advice: do not use it to diagnose anyone."""
+
+
+def run(argv: Sequence[str]) -> int | None:
+    """Run the subcommand that the arguments name.
+
+    Returns:
+        Its exit status, None for 0.
+
+    Raises:
+        PneumoniaError, OSError: as the subcommand.
+    """
+    verb, *rest = argv or ["--help"]
+    if verb in {"-h", "--help"}:
+        print(HELP)
+        return 0
+    if verb == "--version":
+        print(__version__)
+        return 0
+    if verb not in COMMANDS:
+        raise ConfigurationError(
+            f"There is no command {verb!r}{nearest(verb, COMMANDS)}: `pneumonia --help` lists them."
+        )
+    what, home = COMMANDS[verb]
+    module = imported(home, verb)
+    parser = Parser(
+        prog=f"pneumonia {verb}",
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=module.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    args = parser.parse_args(rest)
+    if verb == "evaluate":
+        evaluate(module, args)
+        return 0
+    status: int | None = module.run(args)
+    return status
+
+
+def imported(home: str, verb: str) -> ModuleType:
+    """Return a subcommand's module.
+
+    Raises:
+        ConfigurationError: a package that it needs is not installed.
+    """
+    try:
+        return importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("pneumonia"):
+            raise
+        raise ConfigurationError(
+            f"`pneumonia {verb}` needs the package {error.name}: install this one as pip install '.[train]'."
+        ) from error
+
+
+def evaluate(module: ModuleType, args: argparse.Namespace) -> None:
+    """Run `evaluate` with its model loaded: training knows nothing of releases, so the door hands it one."""
+    from pneumonia.releases.loading import load  # noqa: PLC0415
+
+    module.run(load(args.weights), args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    return exit_status(lambda: run(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""The images of a batch: which there are in a folder, below a prefix in S3 or in a manifest, and their bytes."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pneumonia.errors import ConfigurationError, ImageError
+from pneumonia.imaging.reading import read_file
+from pneumonia.network.classifier import BATCH_SIZE
+from pneumonia.storage import objects
+from pneumonia.storage.objects import ObjectError, S3Object
+
+READERS = 16  # threads that wait for a disk or for S3
+CHUNK = 2 * BATCH_SIZE  # files that are decoded at a time, while as many are being read
+Source = Path | S3Object
+
+
+def listed(source: str) -> Iterator[Source]:
+    """Yield the images of an input, in an order that is the same every time.
+
+    Raises:
+        ConfigurationError: it is nothing of what an input may be.
+        ObjectError: the bucket cannot be listed.
+        StorageError: S3 cannot be reached.
+        OSError: a folder or a manifest cannot be read.
+    """
+    path = Path(source)
+    if source.startswith("s3://"):
+        yield from objects.below(objects.client(), source)
+    elif path.is_dir():
+        yield from files_below(path)
+    elif path.suffix == ".csv":
+        yield from objects.manifest_rows(path)
+    elif path.suffix == ".txt":
+        yield from lines_of(path)
+    else:
+        raise ConfigurationError(f"{source} is not a folder, an s3://bucket/prefix or a manifest, *.csv or *.txt.")
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield a folder's files and those of the folders in it, except hidden ones.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
+
+
+def lines_of(manifest: Path) -> Iterator[Source]:
+    """Yield what a manifest names, a path or an object a line.
+
+    Raises:
+        ConfigurationError: an object without a bucket.
+        OSError: the file cannot be read.
+    """
+    with manifest.open(encoding="utf-8", errors="surrogateescape") as file:  # names of any bytes
+        for line in filter(None, map(str.strip, file)):
+            yield S3Object(*objects.split(line)) if line.startswith("s3://") else Path(line)
+
+
+def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | ImageError]]:
+    """Yield so many files' bytes at a time, or why they cannot be read, while the next ones are being read.
+
+    Raises:
+        StorageError: S3 cannot be reached.
+    """
+    # Local files need no credentials. One client serves all threads.
+    s3 = objects.client(READERS) if any(isinstance(one, S3Object) for one in sources) else None
+
+    def read(source: Source) -> bytes | ImageError:
+        try:
+            return objects.read(s3, source) if s3 and isinstance(source, S3Object) else read_file(Path(str(source)))
+        except ImageError as error:
+            return error
+        except ObjectError as error:
+            return ImageError(str(error))
+        except OSError as error:
+            return ImageError(f"The file cannot be read: {error.strerror or error}.")
+        except ValueError as error:  # a name that none can have, as one with a zero byte
+            return ImageError(f"The file cannot be read: {error}.")
+
+    pool = ThreadPoolExecutor(READERS, "reading")
+    try:
+        following = [pool.submit(read, one) for one in sources[:CHUNK]]
+        for start in range(CHUNK, len(sources) + CHUNK, CHUNK):
+            current, following = following, [pool.submit(read, one) for one in sources[start : start + CHUNK]]
+            yield [future.result() for future in current]
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,64 @@
+"""The table of answers: its columns, and how it is written."""
+
+import csv
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pneumonia.errors import ConfigurationError
+from pneumonia.network.prediction import Prediction
+
+COLUMNS = ("file", "prediction", "confidence", "probability_pneumonia", "warnings", "model_version", "error")
+NUMBERS = ("confidence", "probability_pneumonia")
+Row = list[str | float | None]  # of COLUMNS, without the file
+
+
+def answer_row(prediction: Prediction) -> Row:
+    """Return the row of an image that has an answer."""
+    probability = prediction.probabilities["PNEUMONIA"]
+    warnings = " ".join(prediction.warnings)
+    return [prediction.prediction, prediction.confidence, probability, warnings, prediction.model_version, None]
+
+
+def error_row(error: str) -> Row:
+    """Return the row of an image that has none."""
+    return [None, None, None, None, None, error]
+
+
+def writer(output: Path) -> Callable[[Path, Iterator[Row]], None]:
+    """Return what writes rows of COLUMNS in the format that a file's name ends with.
+
+    Raises:
+        ConfigurationError: another ending, or Parquet where there is no pyarrow.
+    """
+    if output.suffix == ".csv":
+        return write_csv
+    if output.suffix != ".parquet":
+        raise ConfigurationError(f"{output} ends with neither .csv nor .parquet: the ending tells what to write.")
+    try:
+        import pyarrow  # noqa: F401, PLC0415  # before hours of work, not after
+    except ImportError as error:
+        raise ConfigurationError("Writing Parquet takes pyarrow: pip install pyarrow, or name a .csv.") from error
+    return write_parquet
+
+
+def write_csv(path: Path, rows: Iterator[Row]) -> None:
+    """Write rows as CSV; what a row lacks is empty."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # names of any bytes
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(COLUMNS)
+        lines.writerows(rows)
+
+
+def write_parquet(path: Path, rows: Iterator[Row]) -> None:
+    """Write rows as Parquet; what a row lacks is null. In names, bytes that are no UTF-8 become question marks."""
+    import pyarrow  # noqa: PLC0415  # an extra
+    from pyarrow import parquet  # noqa: PLC0415
+
+    schema = pyarrow.schema([(name, pyarrow.float64() if name in NUMBERS else pyarrow.string()) for name in COLUMNS])
+    with parquet.ParquetWriter(path, schema) as file:
+        while part := list(itertools.islice(rows, 50_000)):
+            columns = [list(column) for column in zip(*part, strict=True)]
+            columns[0] = [str(name).encode(errors="surrogateescape").decode(errors="replace") for name in columns[0]]
+            arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            file.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))

@@ -1,0 +1,189 @@
+"""From the values that a DICOM file stores to the 8 bits that are shown.
+
+A grayscale image goes through one table, which has the 8-bit value of every word that a pixel can be stored as.
+
+C.… are sections of https://dicom.nema.org/medical/dicom/current/output/html/part03.html
+"""
+
+import math
+import struct
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import UID, RLELossless
+from torch import Tensor
+
+from pneumonia.imaging.dicom_pixels import UNCOMPRESSED
+
+Number = TypeVar("Number", int, Tensor)
+
+
+def shown_in_gray(band: Image.Image, syntax: UID, header: Dataset) -> Image.Image:
+    """Return a stored band as it is meant to be shown, mode "L".
+
+    Stored values go through the modality LUT or rescale, then through the first VOI LUT or window; where there is none,
+    the smallest value becomes 0 and the largest 255. MONOCHROME1 is inverted, and padding becomes black.
+
+    Args:
+        band: as `stored_bands` gives it.
+        syntax: the transfer syntax.
+        header: the elements that describe the pixels.
+
+    Raises:
+        Exception: whatever a broken header leads to.
+    """
+    return _apply(_gray_table(band, syntax, header), band)
+
+
+def shown_by_palette(band: Image.Image, header: Dataset) -> Image.Image:
+    """Return a stored band of palette indices in its colours, mode "RGB"; arguments and errors as above."""
+    return Image.merge("RGB", [_apply(table, band) for table in _palettes(header, band)])
+
+
+def _apply(table: Tensor, band: Image.Image) -> Image.Image:
+    return band.point(table.tolist(), "L")
+
+
+def _gray_table(band: Image.Image, syntax: UID, header: Dataset) -> Tensor:
+    """Return the 8-bit value of every word that a pixel can be stored as."""
+    stored = _stored_values(_words(band), syntax, header)
+    is_padding = _is_padding(stored, header)
+    values = _modality(stored, header)
+    shown = _shown(values, header, lambda: _present(band) & ~is_padding)
+    if not (values.isfinite().all() and shown.isfinite().all()):
+        raise ValueError
+    table = (shown.clamp(0, 1) * 255).round().to(torch.uint8)
+    if header.PhotometricInterpretation == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE":
+        table = 255 - table
+    return table.masked_fill(is_padding, 0)
+
+
+def _words(band: Image.Image) -> Tensor:
+    return torch.arange(256 if band.mode == "L" else 65_536)
+
+
+def _present(band: Image.Image) -> Tensor:
+    """Return for every word whether there is a pixel with it."""
+    if band.mode == "L":
+        return torch.tensor(band.histogram()) > 0
+    found = torch.zeros(65_536, dtype=torch.bool)
+    rows = max(1, 2**20 // band.width)  # as indices, a word is eight bytes
+    for top in range(0, band.height, rows):
+        strip = band.crop((0, top, band.width, min(top + rows, band.height)))
+        found[torch.frombuffer(bytearray(strip.tobytes()), dtype=torch.int32).long()] = True
+    return found
+
+
+def _stored_values(words: Tensor, syntax: UID, header: Dataset) -> Tensor:
+    """Return the value that each word holds, C.7.6.3.1: of its bits those that are said to count, with their sign."""
+    bits, lowest = int(header.BitsStored), 0
+    if syntax in UNCOMPRESSED | {RLELossless}:
+        lowest = int(header.get("HighBit", bits - 1)) - bits + 1
+    if not 0 <= lowest <= header.BitsAllocated - bits:
+        raise ValueError
+    return _held(words >> lowest, header)
+
+
+def _held(values: Number, header: Dataset) -> Number:
+    """Return what the lowest bits of integers mean, as many as are stored, with the sign that pixels have."""
+    bits = int(header.BitsStored)
+    values = values & (1 << bits) - 1
+    return values - (values >> bits - 1 << bits) if header.get("PixelRepresentation") == 1 else values
+
+
+def _as_stored(value: int, header: Dataset) -> int:
+    """Return a number as pixels with its bits hold it: some files write a signed one as unsigned, or the reverse."""
+    bits = int(header.BitsStored)
+    return _held(value, header) if -(1 << bits - 1) <= value < 1 << bits else value
+
+
+def _is_padding(stored: Tensor, header: Dataset) -> Tensor:
+    """Return which stored values only pad the image, C.7.5.1.1.2."""
+    given = (header.get(f"PixelPadding{name}") for name in ("Value", "RangeLimit"))
+    bounds = [_as_stored(int(value), header) for value in given if value is not None]
+    if not bounds:
+        return torch.zeros_like(stored, dtype=torch.bool)
+    return (stored >= min(bounds)) & (stored <= max(bounds))
+
+
+def _modality(stored: Tensor, header: Dataset) -> Tensor:
+    """Return what the stored values mean, C.11.1."""
+    if sequence := header.get("ModalityLUTSequence"):
+        return _lut(sequence[0], stored)[0]
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    return stored.double() * float(slope or 1) + float(intercept or 0)
+
+
+def _shown(values: Tensor, header: Dataset, present: Callable[[], Tensor]) -> Tensor:
+    """Return how bright values are to be shown, 0 to 1, C.11.2."""
+    if sequence := header.get("VOILUTSequence"):
+        found, brightest = _lut(sequence[0], values)
+        return found / brightest
+    center, width = (_first(header.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    function = header.get("VOILUTFunction") or "LINEAR"
+    if center is not None and width is not None and (width > 0 if function != "LINEAR" else width >= 1):
+        return _windowed(values, center, width, function)
+    there = values[present()]
+    if not len(there):
+        return torch.zeros_like(values)
+    return (values - there.min()) / (there.max() - there.min()).clamp(min=1e-9)
+
+
+def _windowed(values: Tensor, center: float, width: float, function: str) -> Tensor:
+    if function == "SIGMOID":  # C.11.2.1.3.1
+        return torch.sigmoid(4 * (values - center) / width)
+    if function == "LINEAR_EXACT":  # C.11.2.1.3.2
+        return (values - center) / width + 0.5
+    if width == 1:
+        return (values > center - 0.5).double()
+    return (values - (center - 0.5)) / (width - 1) + 0.5  # C.11.2.1.2.1
+
+
+def _first(value: Any) -> float | None:  # noqa: ANN401  # pydicom has a type for each number and for several of them
+    several = value if isinstance(value, MultiValue) else [value]
+    if not several or several[0] is None or several[0] == "" or not math.isfinite(float(several[0])):
+        return None
+    return float(several[0])
+
+
+def _lut(item: Dataset, values: Tensor) -> tuple[Tensor, int]:
+    """Return what a look-up table, C.11.1.1, has for values, and the largest that it can have."""
+    table, first, bits = _table(item, "LUT")
+    first -= 65_536 if values.min() < 0 and first >= 32_768 else 0
+    return table[(values.round().long() - first).clamp(0, len(table) - 1)].double(), (1 << bits) - 1
+
+
+def _palettes(header: Dataset, band: Image.Image) -> list[Tensor]:
+    """Return the 8-bit red, green and blue of every word, C.7.6.3.1.5."""
+    palettes = []
+    for color in ("Red", "Green", "Blue"):
+        table, first, bits = _table(header, f"{color}PaletteColorLookupTable")
+        found = table[(_words(band) - first).clamp(0, len(table) - 1)]
+        palettes.append(found >> max(0, bits - 8) & 255)
+    return palettes
+
+
+def _table(dataset: Dataset, name: str) -> tuple[Tensor, int, int]:
+    """Return a look-up table, the value that its first entry is for, and the bits that its entries have."""
+    entries, first, bits = _numbers(dataset, f"{name}Descriptor")
+    entries = entries or 65_536
+    if not 8 <= bits <= 16:
+        raise ValueError
+    data = dataset[f"{name}Data"].value
+    # Entries of 8 bits may be packed, two to a word.
+    is_packed = isinstance(data, bytes) and len(data) == entries + entries % 2
+    numbers = list(data) if is_packed else _numbers(dataset, f"{name}Data")
+    return torch.tensor(numbers[:entries]), first, bits
+
+
+def _numbers(dataset: Dataset, name: str) -> list[int]:
+    """Return an element's numbers, which some of its possible types hold as bytes."""
+    value = dataset[name].value
+    if isinstance(value, bytes):
+        order = ">" if dataset.original_encoding[1] is False else "<"
+        return list(struct.unpack(f"{order}{len(value) // 2}H", value))
+    return [int(number) for number in value]

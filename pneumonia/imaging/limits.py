@@ -1,0 +1,91 @@
+"""How large an image may be, and what is said of one that is larger.
+
+Every limit is checked before anything is decoded: a small file must not take minutes or gigabytes.
+"""
+
+import struct
+
+from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
+
+MAX_BYTES = 20 * 1024 * 1024
+MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB
+MAX_SIDE = 65_535  # pixels, what JPEG and DICOM can have; a heatmap of a longer side would be larger than its image
+MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; a file of thousands would be decoded for minutes
+MAX_PIECES = 65_536  # strips or tiles of a TIFF, usually some hundreds; Pillow makes an object of each as it opens it
+RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
+TOO_MANY_BYTES = f"The file has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image."
+
+
+def check_bytes(count: int) -> None:
+    """Check that a file has no more bytes than are read.
+
+    Args:
+        count: of the file's bytes.
+
+    Raises:
+        ImageTooLargeError: more than MAX_BYTES.
+    """
+    if count > MAX_BYTES:
+        raise ImageTooLargeError(TOO_MANY_BYTES)
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Check that an image has no more pixels than are decoded.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+
+    Raises:
+        ImageTooLargeError: more than MAX_PIXELS, or more than MAX_SIDE on one side.
+    """
+    if width * height > MAX_PIXELS:
+        limit = f"{MAX_PIXELS:,}"
+    elif max(width, height) > MAX_SIDE:
+        limit = f"{MAX_SIDE:,} a side"
+    else:
+        return
+    raise ImageTooLargeError(
+        f"The image has {width} x {height} pixels and at most {limit} are read: send a smaller one."
+    )
+
+
+def check_scans(data: bytes) -> None:
+    """Check that a JPEG has no more scans than are decoded in a sensible time; anything else passes.
+
+    Raises:
+        ImageTooLargeError: more than MAX_SCANS.
+    """
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ImageTooLargeError(f"The JPEG has more than {MAX_SCANS} scans, of which each costs time: save it anew.")
+
+
+def check_effort(data: bytes) -> None:
+    """Check that Pillow will not decode a small file for minutes.
+
+    Args:
+        data: the bytes of any file that Pillow may open.
+
+    Raises:
+        ImageTooLargeError: a JPEG of too many scans, or a TIFF of too many strips or tiles.
+        UnsupportedImageError: a run-length encoded BMP.
+    """
+    check_scans(data)
+    if data.startswith(b"BM") and data[30:34] in RUN_LENGTH_CODED:
+        raise UnsupportedImageError("Run-length encoded BMP files are not read: save the X-ray as JPEG or PNG.")
+    if _tiff_pieces(data) > MAX_PIECES:
+        raise ImageTooLargeError(f"The TIFF is in more than {MAX_PIECES:,} pieces: save it in fewer strips.")
+
+
+def _tiff_pieces(data: bytes) -> int:
+    """Return the number of strips or tiles that a TIFF's first image says it has, 0 for anything else (TIFF 6.0)."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    try:
+        if not order:
+            return 0
+        (offset,) = struct.unpack_from(f"{order}I", data, 4)
+        (entries,) = struct.unpack_from(f"{order}H", data, offset)
+        fields = [struct.unpack_from(f"{order}HHI", data, offset + 2 + 12 * number) for number in range(entries)]
+    except struct.error:  # cut off: decoding says so
+        return 0
+    return max((count for tag, _, count in fields if tag in {273, 324}), default=0)

@@ -1,0 +1,22 @@
+"""Reading an image file from a disk."""
+
+import stat
+from pathlib import Path
+
+from pneumonia.errors import ImageError
+from pneumonia.imaging.limits import check_bytes
+
+
+def read_file(path: Path) -> bytes:
+    """Return an image file's bytes.
+
+    Raises:
+        ImageTooLargeError: more than MAX_BYTES bytes.
+        ImageError: not a plain file, such as a pipe, which might never end.
+        OSError: it cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("This is not a plain file: name an image.")
+    check_bytes(status.st_size)
+    return path.read_bytes()

@@ -1,0 +1,212 @@
+"""A loaded model that answers: for files, bytes and Pillow images, one or many. The same for every way to ask."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pneumonia.errors import ImageError, WeightsError, file_sentence
+from pneumonia.imaging.decoding import Decoded, decode, from_pillow
+from pneumonia.imaging.preprocessing import preprocess
+from pneumonia.imaging.reading import read_file
+from pneumonia.network.calibration import Calibration
+from pneumonia.network.contract import CLASSES
+from pneumonia.network.detector import Detector
+from pneumonia.network.fused import Network
+from pneumonia.network.heatmap import heatmap_png
+from pneumonia.network.prediction import Explanation, Prediction
+
+BATCH_SIZE = 16  # images that the network takes at a time
+CORES = os.cpu_count() or 1
+Source = str | os.PathLike[str] | bytes | Image.Image
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image made ready for the network.
+
+    Attributes:
+        pixels: float32, shape (1, 3, SIZE, SIZE), as `preprocess` gives it.
+        size: width and height of the decoded image.
+        warnings: what the file itself says against the answer.
+    """
+
+    pixels: Tensor
+    size: tuple[int, int]
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, decoded: Decoded) -> "Input":
+        """Return the network's input for a decoded image."""
+        return cls(preprocess(decoded.image), decoded.image.size, decoded.warnings)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network ready for inference, the name of its release, and how its outputs become an answer.
+
+    `pneumonia.load` makes one. Safe to use from many threads.
+
+    >>> import pneumonia
+    >>> model = pneumonia.load()
+    >>> answer = model.predict("docs/tutorial/person96_virus_96.jpeg")
+    >>> answer.prediction, round(answer.confidence, 2)
+    ('PNEUMONIA', 0.93)
+    >>> answer.warnings  # it is a drawn X-ray
+    ['uncertain', 'not_a_chest_xray']
+
+    Attributes:
+        network: ResNet-18, in evaluation mode.
+        version: the release's.
+        calibration: temperature, operating point and band of doubt.
+        detector: recognises images that are no chest X-ray; without one, none is recognised.
+    """
+
+    network: Network
+    version: str
+    calibration: Calibration
+    detector: Detector | None = None
+
+    def predict(self, image: Source) -> Prediction:
+        """Answer for one image.
+
+        Args:
+            image: a file's path, the bytes of one (JPEG, PNG, BMP, TIFF, WebP or DICOM), or a Pillow image.
+
+        Raises:
+            ImageError: the image cannot be used.
+            OSError: the file cannot be read.
+            WeightsError: the probabilities are not finite.
+        """
+        given = prepared(image)
+        return self.answers(given.pixels)[0].warned(given.warnings)
+
+    def predict_many(self, images: Iterable[Source], batch_size: int = BATCH_SIZE) -> Iterator[Prediction | ImageError]:
+        """Answer for any number of images, in their order, a batch at a time and only as the answers are taken.
+
+        >>> import pneumonia
+        >>> for answer in pneumonia.load().predict_many(["docs/tutorial/IM-0086-0001.jpeg", "missing.jpeg"]):
+        ...     print(answer if isinstance(answer, Exception) else answer.prediction)
+        NORMAL
+        missing.jpeg does not exist: check the name.
+
+        Args:
+            images: as `predict` takes them.
+            batch_size: images that are decoded, and that the network takes, at a time.
+
+        Yields:
+            For each image the answer, or why there is none.
+
+        Raises:
+            WeightsError: the probabilities are not finite.
+        """
+        waiting = iter(images)
+        with ThreadPoolExecutor(CORES, "decoding") as pool:
+            while part := list(islice(waiting, batch_size)):
+                yield from self.answers_or_errors(list(pool.map(_prepared_or_error, part)))
+
+    def explain(self, image: Source) -> Explanation:
+        """Answer for one image as `predict` does, with a heatmap of what speaks for the answer.
+
+        >>> import pneumonia
+        >>> explanation = pneumonia.load().explain("docs/tutorial/person96_virus_96.jpeg")
+        >>> explanation.heatmap[:8]  # a PNG in base64
+        'iVBORw0K'
+
+        Raises:
+            ImageError, OSError, WeightsError: as `predict`.
+        """
+        given = prepared(image)
+        (answer,), features = self.answers_with_features(given.pixels)
+        heatmap = self.heatmap(answer, features[0], given.size)
+        return Explanation(**vars(answer.warned(given.warnings)), heatmap=heatmap)
+
+    def heatmap(self, answer: Prediction, features: Tensor, size: tuple[int, int]) -> str:
+        """Return what speaks for an answer, and where, as a PNG file in base64.
+
+        Args:
+            answer: for the image.
+            features: the image's, float32, shape (512, 7, 7), as `answers_with_features` gives them.
+            size: width and height of the image.
+        """
+        return heatmap_png(self.network.fc, features, CLASSES.index(answer.prediction), size)
+
+    def answers(self, pixels: Tensor) -> list[Prediction]:
+        """Answer for a batch of images, in their order.
+
+        Args:
+            pixels: float32, shape (N, 3, SIZE, SIZE), as `normalize` gives them.
+
+        Raises:
+            WeightsError: the probabilities are not finite.
+        """
+        return self.answers_with_features(pixels)[0]
+
+    def answers_or_errors(self, images: Sequence[Input | ImageError]) -> list[Prediction | ImageError]:
+        """Answer for those images of a batch that could be made ready; the others keep their error.
+
+        Raises:
+            WeightsError: the probabilities are not finite.
+        """
+        good = [one.pixels for one in images if isinstance(one, Input)]
+        answers = iter(self.answers(torch.cat(good)) if good else [])
+        return [next(answers).warned(one.warnings) if isinstance(one, Input) else one for one in images]
+
+    def answers_with_features(self, pixels: Tensor) -> tuple[list[Prediction], Tensor]:
+        """Return what `answers` returns, and the outputs of the last layer, of which a heatmap is made.
+
+        Args:
+            pixels: float32, shape (N, 3, SIZE, SIZE).
+
+        Returns:
+            The answers; float32, shape (N, 512, 7, 7).
+
+        Raises:
+            WeightsError: the probabilities are not finite.
+        """
+        with torch.inference_mode():
+            layers = self.network.layers(pixels)
+            rows = self.calibration.probabilities(self.network.fc(layers[-1].mean((2, 3)))).tolist()
+            unlike = self.detector.unlike(layers, pixels) if self.detector else [False] * len(rows)
+        return [self._prediction(*image) for image in zip(rows, unlike, strict=True)], layers[-1]
+
+    def _prediction(self, values: list[float], is_unlike: bool) -> Prediction:  # noqa: FBT001
+        if not all(map(math.isfinite, values)):
+            raise WeightsError(f"Model {self.version} gives no finite probabilities: promote another model.")
+        probabilities = dict(zip(CLASSES, values, strict=True))
+        suspicion = probabilities["PNEUMONIA"]
+        prediction = "PNEUMONIA" if self.calibration.is_pneumonia(suspicion) else "NORMAL"
+        reasons = {"uncertain": self.calibration.is_uncertain(suspicion), "not_a_chest_xray": is_unlike}
+        warnings = [name for name, holds in reasons.items() if holds]
+        return Prediction(prediction, probabilities[prediction], probabilities, self.version, warnings)
+
+
+def prepared(image: Source) -> Input:
+    """Return the network's input for an image.
+
+    Args:
+        image: a file's path, the bytes of one, or a Pillow image.
+
+    Raises:
+        ImageError: the image cannot be used.
+        OSError: the file cannot be read.
+    """
+    if isinstance(image, Image.Image):
+        return Input.of(from_pillow(image))
+    return Input.of(decode(image if isinstance(image, bytes) else read_file(Path(image))))
+
+
+def _prepared_or_error(image: Source) -> Input | ImageError:
+    try:
+        return prepared(image)
+    except ImageError as error:
+        return error
+    except OSError as error:
+        return ImageError(file_sentence(error))

@@ -1,0 +1,71 @@
+"""From a weights file and the manifest beside it, or from a bucket, to a classifier."""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from pneumonia.errors import ConfigurationError, WeightsUnavailableError
+from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.classifier import Classifier
+from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
+from pneumonia.network.detector import Detector
+from pneumonia.network.fused import fuse
+from pneumonia.network.weights_file import load_weights
+from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
+from pneumonia.releases.manifest import release_of
+
+DOWNLOAD_SECONDS = 300.0
+logger = logging.getLogger(__name__)
+
+
+def load(source: str | os.PathLike[str] | None = None) -> Classifier:
+    """Load a model.
+
+    >>> import pneumonia
+    >>> pneumonia.load().version
+    '20261127-042640-ace43483'
+
+    Args:
+        source: a weights file, its manifest beside it; a folder with both; or `s3://bucket`, for the release that the
+            bucket serves. Without it, the released weights that come with this package.
+
+    Raises:
+        ConfigurationError: there is no such file, or more than a bucket is named.
+        WeightsError: not weights of this network, or made for other classes or another preprocessing.
+        WeightsUnavailableError: the file cannot be read, or S3 does not give it.
+    """
+    if source is None:
+        return load_file(RELEASED_WEIGHTS)
+    if str(source).startswith("s3://"):
+        return _load_from_bucket(str(source))
+    path = Path(source)
+    path = path / WEIGHTS_NAME if path.is_dir() else path
+    if not path.exists():
+        raise ConfigurationError(f"{path} does not exist: name a weights file, a folder with one, or s3://bucket.")
+    return load_file(path)
+
+
+def load_file(path: Path) -> Classifier:
+    """Load a weights file, and what the manifest beside it says.
+
+    Raises:
+        WeightsError: not a state dict of this network, or made for other classes or another preprocessing.
+        WeightsUnavailableError: the file cannot be read.
+    """
+    try:
+        network = fuse(load_weights(path))
+        release = release_of(path, CLASSES, PREPROCESSING)
+    except OSError as error:
+        raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
+    detector = Detector(release.input_check) if release.input_check else None
+    logger.info("loaded %s, model version %s", path, release.version)
+    return Classifier(network, release.version, release.calibration, detector)
+
+
+def _load_from_bucket(uri: str) -> Classifier:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket or key:
+        raise ConfigurationError(f"{uri!r} is not a bucket: name the weights bucket alone, as s3://bucket.")
+    with tempfile.TemporaryDirectory() as folder:
+        return load_file(Weights(Path(folder) / WEIGHTS_NAME, bucket).find(DOWNLOAD_SECONDS))
