@@ -1,4 +1,4 @@
-"""A copy of this checkout, for commands that write into it."""
+"""Copies of this checkout: all of it, for commands that write into it, and what a function has of it."""
 
 import shutil
 import subprocess
@@ -42,4 +42,23 @@ def copy_checkout(folder: Path) -> Path:
             (environment / "bin" / program.name).symlink_to(program)
     for name in reversed(STAMPS):  # each newer than what it is made of
         (environment / name).touch()
+    return folder
+
+
+def make_task_root(folder: Path) -> Path:
+    """Copy a function's code to where nothing can be written, as Lambda has it.
+
+    Args:
+        folder: folder to make.
+
+    Returns:
+        The same folder.
+    """
+    folder.mkdir(parents=True)
+    shutil.copy(PROJECT / "app.py", folder)
+    ignored = shutil.ignore_patterns("training", "__pycache__")
+    shutil.copytree(PROJECT / "pneumonia", folder / "pneumonia", ignore=ignored)
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            path.chmod(0o555)
     return folder

@@ -1,8 +1,11 @@
 """Image files for uploads."""
 
 import io
+from random import Random
 
 from PIL import Image
+
+from pneumonia.training.synthetic import draw_radiograph
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -10,3 +13,6 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+XRAY = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "JPEG")

@@ -26,7 +26,7 @@ from pneumonia.serving.page import GUIDES, STATIC, Guide
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
-from tests.test_architecture import closure_of, file_of
+from tests.builders.imports import closure_of, file_of
 from tools.stand_ins.events import function_url_event, multipart
 from tools.stand_ins.runtime_api import RuntimeApi
 

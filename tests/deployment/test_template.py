@@ -15,16 +15,15 @@ import boto3
 import pytest
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
-from samtranslator.yaml_helper import yaml_parse
 
 from tests.builders.checkout import PROJECT
+from tests.builders.template import METRICS, Template, alarms, of_type, source
 from tools.stand_ins.moto import REGION, Moto
 from train_sagemaker import JOB_PREFIX
 
 ACCOUNT = "123456789012"
 MAX_BYTES = 51_200  # of a template that is not brought to S3 first
 GIVEN = {"ImageUri": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/pneumonia:4733b0787127", "Revision": "2611250412"}
-Template = dict[str, Any]
 
 # What moto's CloudFormation passes over, and what of it is tested instead.
 NOT_IN_MOTO = {
@@ -41,22 +40,7 @@ NOT_IN_MOTO = {
 # Of a bucket it makes encryption alone; S3's own calls put the rest.
 BUCKET_PROPERTIES_IN_MOTO = {"BucketEncryption"}
 
-# What the functions write, in embedded metric format.
-METRICS = {
-    "inference": {
-        *("Requests", "ClientErrors", "ServerErrors", "ColdStart", "RefreshFailures"),
-        *("TotalMilliseconds", "DecodeMilliseconds", "InferenceMilliseconds"),
-        *("DownloadMilliseconds", "LoadMilliseconds"),
-        *("Pneumonia", "Confidence", "Uncertain", "NotAChestXray", "ImageBytes", "ImagePixels"),
-    },
-    "promotion": {"Promotions", "PromotionsRefused"},
-}
 LAMBDA_METRICS = {"Invocations", "Errors", "Throttles", "Duration", "ConcurrentExecutions"}
-
-
-def source() -> Template:
-    template: Template = yaml_parse((PROJECT / "template.yaml").read_text())
-    return template
 
 
 def transformed(**parameters: str) -> Template:
@@ -64,13 +48,6 @@ def transformed(**parameters: str) -> Template:
     translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=REGION))
     template: Template = translator.translate(source(), GIVEN | parameters)
     return template
-
-
-def of_type(template: Template, kind: str) -> dict[str, dict[str, Any]]:
-    """Return the properties of the resources of one type by their logical names."""
-    return {
-        name: resource["Properties"] for name, resource in template["Resources"].items() if resource["Type"] == kind
-    }
 
 
 def replaced(node: Any, value: Callable[[str], Any]) -> Any:  # noqa: ANN401  # any part of a template
@@ -598,10 +575,6 @@ def test_dashboards_expressions_use_what_stands_beside_them(stack: Stack) -> Non
                 expressions += 1
                 assert set(re.findall(r"[a-z]\w+", option["expression"])) <= identifiers - {option["id"]}
     assert expressions == 2  # the error rate and the share of cold starts
-
-
-def alarms(template: Template) -> dict[str, dict[str, Any]]:
-    return of_type(template, "AWS::CloudWatch::Alarm")
 
 
 def test_dashboard_shows_every_alarm(stack: Stack) -> None:

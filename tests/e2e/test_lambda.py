@@ -8,7 +8,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import threading
@@ -27,10 +26,9 @@ import pytest
 from PIL import ExifTags, Image
 
 from pneumonia.network.contract import WEIGHTS_NAME
-from pneumonia.training.synthetic import draw_radiograph
-from tests.builders.checkout import PROJECT
-from tests.builders.images import encoded
-from tests.releases.test_manifest import manifest_for
+from tests.builders.checkout import PROJECT, make_task_root
+from tests.builders.images import XRAY, encoded
+from tests.builders.manifests import manifest_for
 from tools.stand_ins.events import (
     function_url_event,
     http_api_1_event,
@@ -47,9 +45,6 @@ VERSION = "20260102-030405-0a1b2c3d"
 MAX_EVENT = 6 * 1024 * 1024  # bytes, of a synchronous invocation
 SPARE = [megabytes * 1024 * 1024 for megabytes in (48, 96, 192, 288)]  # a large image takes 200 and more
 Response = dict[str, Any]
-
-
-XRAY = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "JPEG")
 
 
 @dataclass(frozen=True)
@@ -179,18 +174,6 @@ class Function:
         """Return how many bytes of address space the process has taken."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[0]
         return int(pages) * resource.getpagesize()
-
-
-def make_task_root(folder: Path) -> Path:
-    """Copy the code to where nothing can be written."""
-    folder.mkdir(parents=True)
-    shutil.copy(PROJECT / "app.py", folder)
-    ignored = shutil.ignore_patterns("training", "__pycache__")
-    shutil.copytree(PROJECT / "pneumonia", folder / "pneumonia", ignore=ignored)
-    for path in (*folder.rglob("*"), folder):
-        if path.is_dir():
-            path.chmod(0o555)
-    return folder
 
 
 def files_in(folder: Path) -> list[str]:

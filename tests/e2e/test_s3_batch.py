@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,16 +16,14 @@ from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor
-from pneumonia.training.synthetic import draw_radiograph
-from tests.builders.images import encoded
-from tests.e2e.test_lambda import make_task_root
+from tests.builders.checkout import make_task_root
+from tests.builders.images import XRAY, encoded
 from tools.stand_ins.faulty_s3 import Answer, cut, refusal, serving, whole
 from tools.stand_ins.moto import REGION, Moto
 from tools.stand_ins.runtime_api import InvocationError, RuntimeApi
 
 XRAYS = "xrays"
 WEIGHTS = "weights-of-batches"
-XRAY = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "JPEG")
 INVOCATION = "YXNkbGZqYWRmaiBhc2RmdW9hZHNmZGpmaGFzbGtkaGZza2RmaAo"
 
 

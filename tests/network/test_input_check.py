@@ -15,7 +15,6 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw, ImageOps
-from torch import Tensor
 
 from app import create_app
 from pneumonia.__main__ import main
@@ -24,7 +23,7 @@ from pneumonia.imaging.preprocessing import normalize, preprocess, resize
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.detector import Detector, colour, pooled
-from pneumonia.network.input_check import FEATURES, MAX_COMPONENTS, InputCheck, encoded, input_check_in
+from pneumonia.network.input_check import FEATURES, MAX_COMPONENTS, encoded, input_check_in
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.loading import load_file
@@ -34,7 +33,8 @@ from pneumonia.training import add_input_check
 from pneumonia.training.fitting import COLOUR, MARGIN, features_of, fit_input_check
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.images import encoded as encoded_image
-from tests.releases.test_manifest import manifest_for
+from tests.builders.input_checks import INPUT_CHECK, a_check
+from tests.builders.manifests import manifest_for
 
 
 def flat(value: int) -> Image.Image:
@@ -196,13 +196,6 @@ def test_warning_reaches_every_answer(checked: Path, tmp_path: Path) -> None:
     assert ["not_a_chest_xray" in row for row in rows] == [False, True]
 
 
-def a_check(components: Tensor) -> InputCheck:
-    def text(array: Tensor) -> str:
-        return encoded(array.numpy().tobytes())
-
-    return InputCheck(text(torch.zeros(FEATURES)), text(torch.ones(FEATURES)), text(components.half()), 1.0, 0.15)
-
-
 def test_distance_is_mahalanobis() -> None:
     """Of a Gaussian whose covariance is known: unit variance, but 4 and 9 in two directions."""
     directions = torch.linalg.qr(torch.randn(FEATURES, 2, generator=torch.Generator().manual_seed(0)))[0].T.half()
@@ -254,9 +247,6 @@ def test_check_is_read_back_from_a_manifest(checked: Path) -> None:
     manifest = manifest_of(checked)
     assert manifest
     assert parse(manifest.to_json(), "here") == manifest
-
-
-INPUT_CHECK = dataclasses.asdict(a_check(torch.zeros(1, FEATURES)))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pneumonia.network.contract import CLASSES
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import load_weights, save_weights, save_whole
 from tests.builders.disk import full_after
+from tests.builders.pickles import Payload
 
 State = dict[str, Tensor]
 
@@ -155,16 +155,6 @@ def test_a_pickled_model_is_refused(reference: torch.nn.Module, tmp_path: Path) 
     torch.save(reference, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match="is not a weights file"):
         load_weights(tmp_path / "weights.pth")
-
-
-class Payload:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.folder),)
 
 
 def test_code_in_a_pickle_does_not_run(state: State, tmp_path: Path) -> None:

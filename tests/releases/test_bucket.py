@@ -22,7 +22,7 @@ from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import fetch
 from pneumonia.releases.manifest import Pointer, manifest_of
 from tests.builders.checkout import PROJECT
-from tests.releases.test_manifest import manifest_for
+from tests.builders.manifests import manifest_for
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.s3_proxy import proxy
 

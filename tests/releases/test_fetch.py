@@ -1,4 +1,3 @@
-import contextlib
 import json
 import os
 import subprocess
@@ -6,7 +5,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,24 +19,24 @@ from pneumonia.releases.manifest import manifest_of
 from pneumonia.storage.signed import Access
 from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
-from tests.releases.test_manifest import manifest_for
+from tests.builders.manifests import manifest_for
 from tools.stand_ins.faulty_s3 import (
+    PLAIN,
     Answer,
-    Server,
     cut,
     hang_up,
     held,
     last,
     refusal,
-    serving,
     silence,
+    standing_for_s3,
     trickle,
+    wait_for_requests,
     whole,
 )
 from tools.stand_ins.moto import Moto
 
 RELEASE = "releases/20260102-030405-0a1b2c3d"
-PLAIN = f"/models/{WEIGHTS_NAME}"
 FETCH = """
 import sys, time
 from pathlib import Path
@@ -73,19 +71,6 @@ def either_way(
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert (Access.from_environment() is None) == (request.param == "by boto3")
     return bucket
-
-
-@contextlib.contextmanager
-def standing_for_s3(patch: pytest.MonkeyPatch, answers: dict[str, list[Answer]]) -> Iterator[Server]:
-    """Have this process, and those that it starts, get these answers from S3."""
-    with serving(answers) as server:
-        for name in ("AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
-            patch.delenv(name, raising=False)
-        patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        yield server
 
 
 def nothing_in(folder: Path) -> bool:
@@ -395,13 +380,6 @@ def test_two_processes_at_once_both_get_the_file(
     assert sorted(path.name for path in destination.parent.iterdir()) == ["manifest.json", "model.pth"]
     assert destination.read_bytes() == weights.read_bytes()
     assert manifest_of(destination) == manifest
-
-
-def wait_for_requests(server: Server, number: int, *processes: "subprocess.Popen[bytes]", path: str = PLAIN) -> None:
-    """Wait until a path was asked for so often, by processes that live."""
-    while server.count(path) < number:
-        assert all(process.poll() is None for process in processes)
-        time.sleep(0.01)
 
 
 def test_many_threads_fetch_once(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:

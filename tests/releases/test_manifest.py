@@ -10,24 +10,8 @@ from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
-from pneumonia.releases.manifest import MANIFEST_NAME, Manifest, Release, manifest_of, parse, release_of
-
-CALIBRATION = Calibration(temperature=1.37, threshold=0.61, uncertain_low=0.4, uncertain_high=0.8)
-
-
-def manifest_for(weights: Path, version: str = "20260102-030405-0a1b2c3d") -> Manifest:
-    return Manifest(
-        version=version,
-        sha256=sha256(weights),
-        size=weights.stat().st_size,
-        classes=list(CLASSES),
-        preprocessing=PREPROCESSING,
-        metrics={"val_accuracy": 0.97, "test_accuracy": 0.95},
-        training_job="pneumonia-training-1",
-        dataset_fingerprint="f" * 64,
-        created="2026-01-02T03:04:05+00:00",
-        calibration=CALIBRATION,
-    )
+from pneumonia.releases.manifest import MANIFEST_NAME, Release, manifest_of, parse, release_of
+from tests.builders.manifests import CALIBRATION, manifest_for
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from pneumonia.network.weights_file import save_weights
 from pneumonia.releases.manifest import manifest_of
 from promote_model import MAX_MEMBERS, MAX_UNPACKED, extract
 from tests.builders.checkout import PROJECT
-from tests.network.test_input_check import INPUT_CHECK
+from tests.builders.input_checks import INPUT_CHECK
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.runtime_api import InvocationError, RuntimeApi
 

@@ -14,7 +14,7 @@ from pydicom.uid import JPEGLosslessSV1
 from pneumonia.releases import bucket as store
 from tests.builders.checkout import PROJECT
 from tests.builders.dicom_files import dicom
-from tests.releases.test_manifest import manifest_for
+from tests.builders.manifests import manifest_for
 from tools.stand_ins.moto import Moto
 
 UNWANTED = [

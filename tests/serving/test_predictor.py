@@ -24,10 +24,9 @@ from pneumonia.releases import bucket as store
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.manifest import manifest_of
 from pneumonia.serving.predictor import Predictor
-from tests.network.test_resnet import Payload
-from tests.releases.test_fetch import PLAIN, standing_for_s3, wait_for_requests
-from tests.releases.test_manifest import manifest_for
-from tools.stand_ins.faulty_s3 import held, refusal, whole
+from tests.builders.manifests import manifest_for
+from tests.builders.pickles import Payload
+from tools.stand_ins.faulty_s3 import PLAIN, held, refusal, standing_for_s3, wait_for_requests, whole
 from tools.stand_ins.moto import Moto
 
 

@@ -18,8 +18,8 @@ from pneumonia.network.weights_file import save_weights
 from pneumonia.releases import bucket as store
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor
-from tests.releases.test_manifest import manifest_for
-from tests.serving.test_telemetry import XRAY
+from tests.builders.images import XRAY
+from tests.builders.manifests import manifest_for
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.s3_proxy import proxy
 

@@ -1,7 +1,6 @@
 import json
 import time
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -11,10 +10,8 @@ from app import create_app
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor
 from pneumonia.serving.telemetry import Record, emit
-from pneumonia.training.synthetic import draw_radiograph
-from tests.builders.images import encoded
+from tests.builders.images import XRAY
 
-XRAY = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "JPEG")
 PHASES = {"LoadMilliseconds", "DecodeMilliseconds", "InferenceMilliseconds", "TotalMilliseconds"}
 
 

@@ -35,7 +35,7 @@ from pneumonia.serving.telemetry import Record
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
-from tests.builders.images import encoded
+from tests.builders.images import XRAY, encoded
 
 LIMIT: Final = MAX_BYTES + FORM_BYTES  # bytes of a body
 BOUNDARY: Final = "----4f1d8ab2c3"
@@ -107,7 +107,6 @@ def webp(width: int, height: int, *, canvas: bool) -> bytes:
     return b"RIFF" + struct.pack("<I", len(image) + 4) + b"WEBP" + image
 
 
-XRAY = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "JPEG")
 XRAY_PNG = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "PNG")
 GOOD = form(part(XRAY))
 

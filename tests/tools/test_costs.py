@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from tests.builders.checkout import PROJECT
-from tests.deployment.test_template import METRICS, alarms, source
+from tests.builders.template import METRICS, alarms, source
 from tools.costs import month, parse_arguments, table, thousand_predictions, training
 
 

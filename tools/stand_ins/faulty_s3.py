@@ -4,10 +4,18 @@ import contextlib
 import http.server
 import re
 import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
+
+from pneumonia.network.contract import WEIGHTS_NAME
+
+PLAIN = f"/models/{WEIGHTS_NAME}"  # the path of the plain key in the bucket `models`
 
 Answer = Callable[["Handler"], None]
 
@@ -205,3 +213,23 @@ def serving(answers: Mapping[str, list[Answer]], certificate: Certificate | None
             server.over.set()
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def standing_for_s3(patch: pytest.MonkeyPatch, answers: Mapping[str, list[Answer]]) -> Iterator[Server]:
+    """Serve these answers as S3 to this process, and to those that it starts."""
+    with serving(answers) as server:
+        for name in ("AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        yield server
+
+
+def wait_for_requests(server: Server, number: int, *processes: "subprocess.Popen[bytes]", path: str = PLAIN) -> None:
+    """Wait until a path was asked for so often, by processes that live."""
+    while server.count(path) < number:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)

@@ -1,0 +1,38 @@
+"""template.yaml as it is written, and what belongs to it."""
+
+from typing import Any
+
+from samtranslator.yaml_helper import yaml_parse
+
+from tests.builders.checkout import PROJECT
+
+Template = dict[str, Any]
+
+# What the functions write, in embedded metric format.
+METRICS = {
+    "inference": {
+        *("Requests", "ClientErrors", "ServerErrors", "ColdStart", "RefreshFailures"),
+        *("TotalMilliseconds", "DecodeMilliseconds", "InferenceMilliseconds"),
+        *("DownloadMilliseconds", "LoadMilliseconds"),
+        *("Pneumonia", "Confidence", "Uncertain", "NotAChestXray", "ImageBytes", "ImagePixels"),
+    },
+    "promotion": {"Promotions", "PromotionsRefused"},
+}
+
+
+def source() -> Template:
+    """Return the template before SAM has turned it into CloudFormation."""
+    template: Template = yaml_parse((PROJECT / "template.yaml").read_text())
+    return template
+
+
+def of_type(template: Template, kind: str) -> dict[str, dict[str, Any]]:
+    """Return the properties of the resources of one type by their logical names."""
+    return {
+        name: resource["Properties"] for name, resource in template["Resources"].items() if resource["Type"] == kind
+    }
+
+
+def alarms(template: Template) -> dict[str, dict[str, Any]]:
+    """Return the properties of the alarms by their logical names."""
+    return of_type(template, "AWS::CloudWatch::Alarm")
