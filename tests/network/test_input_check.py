@@ -23,14 +23,14 @@ from pneumonia.imaging.preprocessing import normalize, preprocess, resize
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.detector import Detector, colour, pooled
-from pneumonia.network.input_check import FEATURES, MAX_COMPONENTS, encoded, input_check_in
+from pneumonia.network.input_check import FEATURES, MAX_COMPONENTS, InputCheck, encoded, input_check_in
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.loading import load_file
 from pneumonia.releases.manifest import Manifest, manifest_of, parse
 from pneumonia.serving.predictor import Predictor
-from pneumonia.training import add_input_check
-from pneumonia.training.fitting import COLOUR, MARGIN, features_of, fit_input_check
+from pneumonia.training.channels import load_channel, scan_channels
+from pneumonia.training.fitting import COLOUR, MARGIN, features_of, fit_input_check, input_check_of
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.images import encoded as encoded_image
 from tests.builders.input_checks import INPUT_CHECK, a_check
@@ -128,12 +128,19 @@ def manifest_without_doubt(weights: Path) -> Manifest:
     return dataclasses.replace(manifest_for(weights), calibration=calibration)
 
 
+def check_for(weights: Path, folder: Path) -> InputCheck:
+    """Fit an input check to a network and drawn radiographs, as training does at its end."""
+    channels = scan_channels({name: folder / name for name in ("train", "val")}).values()
+    train, validation = (load_channel(channel, 2, lambda results, _: results).pixels for channel in channels)
+    return input_check_of(load_weights(weights), train, validation, 64)
+
+
 @pytest.fixture(scope="module")
 def checked(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The released weights with an input check that was fitted to drawn radiographs."""
     path = Path(shutil.copyfile(RELEASED_WEIGHTS, tmp_path_factory.mktemp("checked") / RELEASED_WEIGHTS.name))
-    manifest_without_doubt(path).write_beside(path)
-    assert add_input_check.main([str(path), str(drawn / "train"), str(drawn / "val")]) == 0
+    manifest = dataclasses.replace(manifest_without_doubt(path), input_check=check_for(path, drawn))
+    manifest.write_beside(path)
     return path
 
 
@@ -149,24 +156,10 @@ def test_what_is_unlike_the_training_images_is_flagged(checked: Path, name: str)
     assert load_file(checked).answers(preprocess(NO_XRAYS[name]()))[0].warnings == ["not_a_chest_xray"]
 
 
-def test_command_leaves_the_rest_of_the_manifest(checked: Path) -> None:
+def test_the_same_images_give_the_same_check_again(checked: Path, drawn: Path) -> None:
     manifest = manifest_of(checked)
     assert manifest
-    assert manifest.input_check
-    assert dataclasses.replace(manifest, input_check=None) == manifest_without_doubt(checked)
-
-
-def test_command_fits_the_same_again(checked: Path, drawn: Path) -> None:
-    before = manifest_of(checked)
-    assert add_input_check.main([str(checked), str(drawn / "train"), str(drawn / "val")]) == 0
-    assert manifest_of(checked) == before
-
-
-def test_command_refuses_weights_without_a_manifest(
-    weights: Path, drawn: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert add_input_check.main([str(weights), str(drawn / "train"), str(drawn / "val")]) != 0
-    assert "has no manifest.json of its own beside it" in capsys.readouterr().err
+    assert check_for(checked, drawn) == manifest.input_check
 
 
 def test_without_a_check_nothing_is_flagged(weights: Path, tmp_path: Path) -> None:
