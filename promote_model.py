@@ -11,7 +11,6 @@ import dataclasses
 import datetime
 import gzip
 import json
-import math
 import os
 import shutil
 import sys
@@ -25,15 +24,15 @@ from typing import Any
 from pneumonia.errors import ConfigurationError, ReleaseRefusedError, WeightsError, exit_status
 from pneumonia.files import replacing, sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network import training_report
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
-from pneumonia.network.input_check import input_check_in
 from pneumonia.network.resnet import check_outputs
+from pneumonia.network.training_report import REPORT_NAME, TrainingReport
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases import bucket as store
-from pneumonia.releases.manifest import Manifest, Pointer, calibration_in
+from pneumonia.releases.manifest import Manifest, Pointer
 from pneumonia.serving import telemetry
 
-REPORT_NAME = "training.json"  # what train_model.py writes beside the weights
 GZIP = b"\x1f\x8b"  # what such files begin with
 CHUNK = 1024 * 1024  # bytes read at a time
 # What tarfile and gzip raise on damaged or malicious archives, found by trying.
@@ -244,8 +243,8 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     return {"version": manifest.version, "served": is_served}
 
 
-def extract(archive: Path, weights: Path, name: str) -> dict[str, Any]:
-    """Write the archive's weights file to `weights` and return its training report, {} where it has none.
+def extract(archive: Path, weights: Path, name: str) -> TrainingReport:
+    """Write the archive's weights file to `weights` and return its training report, an empty one where it has none.
 
     No other member is written to disk, and an archive that holds anything suspicious is refused as a whole.
 
@@ -269,13 +268,13 @@ def extract(archive: Path, weights: Path, name: str) -> dict[str, Any]:
     return report
 
 
-def take(tar: tarfile.TarFile, weights: Path, name: str) -> tuple[dict[str, Any], set[str]]:
+def take(tar: tarfile.TarFile, weights: Path, name: str) -> tuple[TrainingReport, set[str]]:
     """Read an archive once from front to back; return its training report and the names of its members.
 
     Raises:
         WeightsError: a member is suspicious or too large.
     """
-    report: dict[str, Any] = {}
+    report = TrainingReport()
     names: set[str] = set()
     for member in tar:
         check_member(member, name)
@@ -292,7 +291,7 @@ def take(tar: tarfile.TarFile, weights: Path, name: str) -> tuple[dict[str, Any]
                 shutil.copyfileobj(content, file)
         elif path == REPORT_NAME and content:
             check_size(member, MAX_REPORT, name)
-            report = parse_report(content.read(), name)
+            report = training_report.parse(content.read(), f"{REPORT_NAME} in {name}")
     return report, names
 
 
@@ -344,22 +343,7 @@ def check_size(member: tarfile.TarInfo, limit: int, name: str) -> None:
         raise WeightsError(f"{name} holds {member.name} of {member.size:,} bytes; at most {limit:,} are expected.")
 
 
-def parse_report(text: bytes, name: str) -> dict[str, Any]:
-    """Read the training report.
-
-    Raises:
-        WeightsError: it is not a JSON object.
-    """
-    try:
-        report = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{name} holds a {REPORT_NAME} that is not JSON ({error}): train again.") from error
-    if not isinstance(report, dict):
-        raise WeightsError(f"{name} holds a {REPORT_NAME} that is not a JSON object: train again.")
-    return report
-
-
-def check(weights: Path, report: dict[str, Any], name: str) -> None:
+def check(weights: Path, report: TrainingReport, name: str) -> None:
     """See that inference can serve these weights.
 
     Raises:
@@ -370,52 +354,33 @@ def check(weights: Path, report: dict[str, Any], name: str) -> None:
     except WeightsError as error:  # the temporary file's path tells a user nothing
         raise WeightsError(str(error).replace(str(weights), f"{WEIGHTS_NAME} in {name}")) from error
     check_outputs(network, name)
-    if report.get("weights_sha256", sha256(weights)) != sha256(weights):
+    if report.weights_sha256 not in {None, sha256(weights)}:
         raise WeightsError(f"{REPORT_NAME} in {name} is of other weights: train again, into an empty model directory.")
-    for field, expected in (("classes", list(CLASSES)), ("preprocessing", PREPROCESSING)):
-        if report.get(field, expected) != expected:
-            raise WeightsError(
-                f"The model in {name} was trained with {field} {report[field]}, but inference has {expected}."
-            )
+    for field, given, expected in (
+        ("classes", report.classes, list(CLASSES)),
+        ("preprocessing", report.preprocessing, PREPROCESSING),
+    ):
+        if given not in (None, expected):
+            raise WeightsError(f"The model in {name} was trained with {field} {given}, but inference has {expected}.")
 
 
-def manifest_for(weights: Path, report: dict[str, Any]) -> Manifest:
-    """Describe a release; promoting an archive with a training report again gives the same version.
-
-    Raises:
-        WeightsError: the report is not as train_model.py writes it.
-    """
+def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
+    """Describe a release; promoting an archive with a training report again gives the same version."""
     created = datetime.datetime.now(datetime.UTC)
-    try:
-        finished = datetime.datetime.fromisoformat(report["finished"]) if "finished" in report else created
-        digest = sha256(weights)
-        return Manifest(
-            version=f"{finished.astimezone(datetime.UTC):%Y%m%d-%H%M%S}-{digest[:8]}",
-            sha256=digest,
-            size=weights.stat().st_size,
-            classes=list(CLASSES),
-            preprocessing=PREPROCESSING,
-            metrics=finite(report.get("metrics", {})),
-            training_job=report.get("training_job"),
-            dataset_fingerprint=report.get("dataset", {}).get("fingerprint"),
-            created=created.isoformat(timespec="seconds"),
-            calibration=calibration_in(report),
-            input_check=input_check_in(report),
-        )
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise WeightsError(f"{REPORT_NAME} in the archive is not as train_model.py writes it: {error}.") from error
-
-
-def finite(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return the metrics as numbers.
-
-    Raises:
-        ValueError: one is no finite number.
-    """
-    numbers = {name: float(value) for name, value in metrics.items()}
-    if not all(map(math.isfinite, numbers.values())):
-        raise ValueError(f"its metrics are not finite: {metrics}")
-    return numbers
+    digest = sha256(weights)
+    return Manifest(
+        version=f"{report.finished or created:%Y%m%d-%H%M%S}-{digest[:8]}",
+        sha256=digest,
+        size=weights.stat().st_size,
+        classes=list(CLASSES),
+        preprocessing=PREPROCESSING,
+        metrics=report.metrics,
+        training_job=report.training_job,
+        dataset_fingerprint=report.dataset.fingerprint,
+        created=created.isoformat(timespec="seconds"),
+        calibration=report.calibration,
+        input_check=report.input_check,
+    )
 
 
 def shown(manifest: Manifest) -> str:

@@ -30,6 +30,7 @@ from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.input_check import InputCheck
 from pneumonia.network.resnet import ResNet18, logits_of
+from pneumonia.network.training_report import Dataset, TrainingReport
 from pneumonia.network.weights_file import fits_at_rest, save_weights, save_whole
 from pneumonia.training import metrics, plots
 from pneumonia.training.augmentation import augment
@@ -182,8 +183,8 @@ def report(
         folder = args.output_data_dir
         write_json(folder / "history.json", run.history)
         write_json(folder / "metrics.json", {"calibration": dataclasses.asdict(fitted), **summaries})
-        write_json(
-            args.model_dir / "training.json", training_report(args, splits, settings, summaries, fitted, input_check)
+        training_report(args, splits, settings, summaries, fitted, input_check).write_beside(
+            args.model_dir / WEIGHTS_NAME
         )
         probabilities, labels = fitted.probabilities(logits["test"])[:, 1], splits["test"].labels
         plots.draw_learning_curves(run.history, folder / "learning_curves.png")
@@ -574,28 +575,25 @@ def training_report(
     summaries: dict[str, Any],
     fitted: Calibration,
     input_check: InputCheck,
-) -> dict[str, Any]:
+) -> TrainingReport:
     """Return what the release's manifest tells of its training."""
     served = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
-    return {
-        "weights_sha256": sha256(args.model_dir / WEIGHTS_NAME),
-        "training_job": os.environ.get("TRAINING_JOB_NAME"),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "classes": CLASSES,
-        "preprocessing": PREPROCESSING,
-        "calibration": dataclasses.asdict(fitted),
-        "input_check": dataclasses.asdict(input_check),
-        "metrics": {
+    return TrainingReport(
+        weights_sha256=sha256(args.model_dir / WEIGHTS_NAME),
+        training_job=os.environ.get("TRAINING_JOB_NAME"),
+        finished=datetime.datetime.now(datetime.UTC),
+        classes=list(CLASSES),
+        preprocessing=PREPROCESSING,
+        calibration=fitted,
+        input_check=input_check,
+        metrics={
             f"{name}_{figure}": value
             for name, one in summaries.items()
             for figure, value in (one["network"] | {figure: one["served"][figure] for figure in served}).items()
         },
-        "dataset": {
-            "fingerprint": settings["dataset"],
-            "images": {name: split.channel.counts() for name, split in splits.items()},
-        },
-        "settings": settings | {"weights": Path(args.weights).name, "torch": str(torch.__version__)},
-    }
+        dataset=Dataset(settings["dataset"], {name: split.channel.counts() for name, split in splits.items()}),
+        settings=settings | {"weights": Path(args.weights).name, "torch": str(torch.__version__)},
+    )
 
 
 def check_writable(folder: Path) -> None:

@@ -4,9 +4,10 @@ All three are fitted on validation by `training.fitting`, travel in the release'
 model serves. Does not import torch, so that a cold start can read a manifest while torch is being imported.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,3 +57,20 @@ class Calibration:
     def is_uncertain(self, probability: float) -> bool:
         """Tell whether P(PNEUMONIA) lies in the band of doubt."""
         return self.uncertain_low < self.uncertain_high and self.uncertain_low <= probability <= self.uncertain_high
+
+
+def calibration_in(content: dict[str, Any]) -> Calibration:
+    """Return the calibration in a manifest or a training report, the default where it has none.
+
+    Raises:
+        ValueError: not four numbers, or none that make a calibration.
+        OverflowError: an integer that is too large.
+    """
+    if "calibration" not in content:
+        return Calibration()
+    given = content["calibration"]
+    names = [field.name for field in dataclasses.fields(Calibration)]
+    # By type, as a bool would pass for an int.
+    if not isinstance(given, dict) or any(type(given.get(name)) not in {int, float} for name in names):
+        raise ValueError(f"its calibration is {given!r:.200}, not the numbers {', '.join(names)}")
+    return Calibration(*(float(given[name]) for name in names))

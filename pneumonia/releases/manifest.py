@@ -10,7 +10,7 @@ from typing import Any
 
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing, sha256
-from pneumonia.network.calibration import Calibration
+from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.input_check import InputCheck, input_check_in
 
 MANIFEST_NAME = "manifest.json"
@@ -130,23 +130,6 @@ def parse(text: str | bytes, source: str) -> Manifest:
         raise WeightsError(
             f"{source} is not a manifest that can be read ({error!r}): promote the model again."
         ) from error
-
-
-def calibration_in(content: dict[str, Any]) -> Calibration:
-    """Return the calibration in a manifest or a training report, the default where it has none.
-
-    Raises:
-        ValueError: not four numbers, or none that make a calibration.
-        OverflowError: an integer that is too large.
-    """
-    if "calibration" not in content:
-        return Calibration()
-    given = content["calibration"]
-    names = [field.name for field in dataclasses.fields(Calibration)]
-    # By type, as a bool would pass for an int.
-    if not isinstance(given, dict) or any(type(given.get(name)) not in {int, float} for name in names):
-        raise ValueError(f"its calibration is {given!r:.200}, not the numbers {', '.join(names)}")
-    return Calibration(*(float(given[name]) for name in names))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.input_check import InputCheck
 from pneumonia.network.resnet import ResNet18
+from pneumonia.network.training_report import TrainingReport, parse
 from pneumonia.network.weights_file import save_weights
 from pneumonia.releases.manifest import manifest_of
 from promote_model import MAX_MEMBERS, MAX_UNPACKED, extract
@@ -41,6 +42,10 @@ REPORT: dict[str, Any] = {
     "dataset": {"fingerprint": "f" * 64},
     "calibration": CALIBRATION,
 }
+
+
+def parsed(report: dict[str, Any]) -> TrainingReport:
+    return parse(json.dumps(report), "training.json")
 
 
 def make_archive(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
@@ -107,7 +112,7 @@ def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Pa
 
 
 def test_input_check_reaches_the_manifest_and_is_shown_by_its_length(weights: Path) -> None:
-    manifest = promote_model.manifest_for(weights, REPORT | {"input_check": INPUT_CHECK})
+    manifest = promote_model.manifest_for(weights, parsed(REPORT | {"input_check": INPUT_CHECK}))
     assert manifest.input_check == InputCheck(**INPUT_CHECK)
     shown = json.loads(promote_model.shown(manifest))
     assert shown["input_check"] == INPUT_CHECK | {
@@ -132,13 +137,13 @@ def test_archive_without_a_report_is_promoted(tmp_path: Path, weights: Path) -> 
 
 def test_report_from_before_there_was_a_calibration_gives_the_default(weights: Path) -> None:
     report = {name: value for name, value in REPORT.items() if name != "calibration"}
-    assert promote_model.manifest_for(weights, report).calibration == Calibration()
+    assert promote_model.manifest_for(weights, parsed(report)).calibration == Calibration()
 
 
 def test_only_the_weights_are_written_to_disk(archive: Path, weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "into"
     folder.mkdir()
-    assert extract(archive, folder / "weights.pth", "model.tar.gz") == REPORT
+    assert extract(archive, folder / "weights.pth", "model.tar.gz") == parsed(REPORT)
     assert [path.name for path in folder.iterdir()] == ["weights.pth"]
     assert (folder / "weights.pth").read_bytes() == weights.read_bytes()
 

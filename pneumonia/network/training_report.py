@@ -1,0 +1,137 @@
+"""What a training says about the weights that it made, in `training.json` beside them; promotion reads it.
+
+Does not import torch.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from pneumonia.errors import WeightsError
+from pneumonia.files import replacing
+from pneumonia.network.calibration import Calibration, calibration_in
+from pneumonia.network.input_check import InputCheck, input_check_in
+
+REPORT_NAME = "training.json"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images of a training.
+
+    Attributes:
+        fingerprint: SHA-256 over which image was in which split and class, None where it is not known.
+        images: split to class to number of images.
+    """
+
+    fingerprint: str | None = None
+    images: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training says about its weights. Older trainings said less: each field has a value for "not said".
+
+    Attributes:
+        weights_sha256: of the weights file, 64 hexadecimal digits.
+        training_job: SageMaker's name of the job, None where it ran elsewhere.
+        finished: when the training ended, UTC.
+        classes: in the order of the network's outputs.
+        preprocessing: what was done to the images.
+        calibration: from the network's outputs to an answer.
+        input_check: what images that are no chest X-ray are told by.
+        metrics: finite figures of validation and test, such as `val_loss` (nats) and `test_accuracy` (share, 0 to 1).
+        dataset: the images.
+        settings: what the training was called with, and the device, precision and torch that it ran with.
+    """
+
+    weights_sha256: str | None = None
+    training_job: str | None = None
+    finished: datetime | None = None
+    classes: list[str] | None = None
+    preprocessing: dict[str, Any] | None = None
+    calibration: Calibration = dataclasses.field(default_factory=Calibration)
+    input_check: InputCheck | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    dataset: Dataset = dataclasses.field(default_factory=Dataset)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return indented JSON."""
+        finished = self.finished.isoformat(timespec="seconds") if self.finished else None
+        return json.dumps(dataclasses.asdict(self) | {"finished": finished}, indent=2) + "\n"
+
+    def write_beside(self, weights: Path) -> None:
+        """Write `training.json` into the folder of a weights file, whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with replacing(weights.with_name(REPORT_NAME)) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+
+def parse(text: str | bytes, source: str) -> TrainingReport:
+    """Read a training report; fields may be missing, and unknown ones are left out.
+
+    Args:
+        text: JSON.
+        source: where the text is from, for the error's sentence.
+
+    Raises:
+        WeightsError: it is not JSON, or a field is not as training writes it.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{source} is not JSON ({error}): train again.") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{source} is not a JSON object: train again.")
+    try:
+        return _report_of(content)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise WeightsError(f"{source} is not as train_model.py writes it: {error}; train again.") from error
+
+
+def _report_of(content: dict[str, Any]) -> TrainingReport:
+    """Return a JSON object's report.
+
+    Raises:
+        TypeError, ValueError, OverflowError: a field is not as training writes it.
+    """
+    dataset = _field(content, "dataset", dict, {})
+    return TrainingReport(
+        weights_sha256=_field(content, "weights_sha256", str, None),
+        training_job=_field(content, "training_job", str | None, None),
+        finished=_time(_field(content, "finished", str, None)),
+        classes=_field(content, "classes", list, None),
+        preprocessing=_field(content, "preprocessing", dict, None),
+        calibration=calibration_in(content),
+        input_check=input_check_in(content),
+        metrics=_finite(_field(content, "metrics", dict, {})),
+        dataset=Dataset(_field(dataset, "fingerprint", str | None, None), _field(dataset, "images", dict, {})),
+        settings=_field(content, "settings", dict, {}),
+    )
+
+
+def _field(content: dict[str, Any], name: str, kind: type | UnionType, default: object) -> Any:  # noqa: ANN401
+    """Return a field of this kind, the default where there is none."""
+    if name in content and not isinstance(content[name], kind):
+        raise TypeError(f"its {name} is {content[name]!r:.200}")
+    return content.get(name, default)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC) if text is not None else None
+
+
+def _finite(metrics: dict[str, Any]) -> dict[str, float]:
+    # By type, as a bool would pass for an int.
+    if not all(type(value) in {int, float} and math.isfinite(value) for value in metrics.values()):
+        raise ValueError(f"its metrics are not finite: {metrics!r:.200}")
+    return {name: float(value) for name, value in metrics.items()}

@@ -1,0 +1,120 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pneumonia.errors import WeightsError
+from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.calibration import Calibration
+from pneumonia.network.input_check import InputCheck
+from pneumonia.network.training_report import Dataset, TrainingReport, parse
+from tests.builders.checkout import PROJECT
+from tests.builders.input_checks import INPUT_CHECK
+
+REPORT = TrainingReport(
+    weights_sha256="0" * 64,
+    training_job="pneumonia-training-1",
+    finished=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    classes=["NORMAL", "PNEUMONIA"],
+    preprocessing=PREPROCESSING,
+    calibration=Calibration(1.37, 0.61, 0.4, 0.8),
+    input_check=InputCheck(**INPUT_CHECK),
+    metrics={"val_loss": 0.1, "test_accuracy": 0.95},
+    dataset=Dataset("f" * 64, {"train": {"NORMAL": 5, "PNEUMONIA": 4}}),
+    settings={"epochs": 2, "weights": "imagenet"},
+)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    REPORT.write_beside(tmp_path / "weights.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["training.json"]
+    assert parse((tmp_path / "training.json").read_bytes(), "here") == REPORT
+
+
+def test_json_has_what_trainings_have_written_before() -> None:
+    text = REPORT.to_json()
+    expected = {
+        "weights_sha256": "0" * 64,
+        "training_job": "pneumonia-training-1",
+        "finished": "2026-01-02T03:04:05+00:00",
+        "classes": ["NORMAL", "PNEUMONIA"],
+        "preprocessing": PREPROCESSING,
+        "calibration": {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4, "uncertain_high": 0.8},
+        "input_check": INPUT_CHECK,
+        "metrics": {"val_loss": 0.1, "test_accuracy": 0.95},
+        "dataset": {"fingerprint": "f" * 64, "images": {"train": {"NORMAL": 5, "PNEUMONIA": 4}}},
+        "settings": {"epochs": 2, "weights": "imagenet"},
+    }
+    assert text == json.dumps(expected, indent=2) + "\n"
+
+
+def test_every_field_may_be_missing() -> None:
+    assert parse("{}", "here") == TrainingReport()
+    content = json.loads(REPORT.to_json())
+    for field in dataclasses.fields(TrainingReport):
+        rest = {name: value for name, value in content.items() if name != field.name}
+        default = getattr(TrainingReport(), field.name)
+        assert parse(json.dumps(rest), "here") == dataclasses.replace(REPORT, **{field.name: default})
+
+
+def test_unknown_fields_and_a_job_without_a_name_are_no_mistake() -> None:
+    content = json.loads(REPORT.to_json()) | {"training_job": None, "input_check": None, "new": 1}
+    expected = dataclasses.replace(REPORT, training_job=None, input_check=None)
+    assert parse(json.dumps(content), "here") == expected
+
+
+def test_time_is_taken_as_utc() -> None:
+    report = parse('{"finished": "2026-01-02T05:04:05+02:00"}', "here")
+    assert f"{report.finished:%H:%M}" == "03:04"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("weights_sha256", None),
+        ("training_job", 1),
+        ("finished", None),
+        ("finished", "yesterday"),
+        ("finished", "0001-01-01T00:00:00+14:00"),
+        ("classes", "NORMAL"),
+        ("preprocessing", None),
+        ("calibration", None),
+        ("calibration", {"temperature": 0, "threshold": 0.5, "uncertain_low": 0.5, "uncertain_high": 0.5}),
+        ("input_check", []),
+        ("metrics", None),
+        ("metrics", {"val_loss": float("nan")}),
+        ("metrics", {"val_loss": "0.5"}),
+        ("metrics", {"val_loss": True}),
+        ("metrics", {"val_loss": 10**400}),
+        ("dataset", "x"),
+        ("dataset", {"fingerprint": 1}),
+        ("dataset", {"images": []}),
+        ("settings", []),
+    ],
+)
+def test_a_field_that_training_never_writes_is_refused(field: str, value: object) -> None:
+    content: dict[str, Any] = json.loads(REPORT.to_json()) | {field: value}
+    with pytest.raises(WeightsError, match=r"^here is not as train_model\.py writes it: .+; train again\.$"):
+        parse(json.dumps(content), "here")
+
+
+@pytest.mark.parametrize("text", ["", "{", b"\xff", "[" * 100_000])
+def test_what_is_not_json_is_refused(text: str | bytes) -> None:
+    with pytest.raises(WeightsError, match=r"^here is not JSON \(.*\): train again\.$"):
+        parse(text, "here")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "1"])
+def test_json_of_another_kind_is_refused(text: str) -> None:
+    with pytest.raises(WeightsError, match=r"^here is not a JSON object: train again\.$"):
+        parse(text, "here")
+
+
+def test_reading_a_report_does_not_need_torch() -> None:
+    program = "import sys; sys.modules['torch'] = None; import pneumonia.network.training_report"
+    subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=PROJECT, check=True)
