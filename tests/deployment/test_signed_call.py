@@ -15,8 +15,8 @@ from botocore.credentials import Credentials
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app import create_app
 from pneumonia.releases.fetch import Weights
+from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
 from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded

@@ -18,11 +18,11 @@ from playwright.sync_api import Browser, FilePayload, FloatRect, Locator, Route,
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from app import create_app
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.manifest import release_of
+from pneumonia.serving.api import create_app
 from pneumonia.serving.page import Guide, add_page
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph

@@ -44,12 +44,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from app import create_app
 from pneumonia.__main__ import main
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import resize
 from pneumonia.releases.fetch import Weights
+from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.channels import load_channel, scan_channels
 from pneumonia.training.synthetic import draw_radiograph

@@ -16,7 +16,6 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw, ImageOps
 
-from app import create_app
 from pneumonia.__main__ import main
 from pneumonia.errors import WeightsError
 from pneumonia.imaging.preprocessing import normalize, preprocess, resize
@@ -28,6 +27,7 @@ from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.loading import load_file
 from pneumonia.releases.manifest import Manifest, manifest_of, parse
+from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.channels import load_channel, scan_channels
 from pneumonia.training.fitting import COLOUR, MARGIN, features_of, fit_input_check, input_check_of

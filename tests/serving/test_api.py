@@ -11,9 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app import EXAMPLE, create_app
 from pneumonia.imaging.preview import PREVIEW_SIDE
 from pneumonia.releases.fetch import Weights
+from pneumonia.serving.api import create_app
+from pneumonia.serving.openapi import EXAMPLE
 from pneumonia.serving.predictor import Predictor
 from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded

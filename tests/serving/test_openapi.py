@@ -13,10 +13,11 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app import NO_WEIGHTS, Batch, Health, Readiness, create_app
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.prediction import Explanation
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
+from pneumonia.serving.api import create_app
+from pneumonia.serving.openapi import NO_WEIGHTS, Batch, Health, Readiness
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from app import create_app
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES
 from pneumonia.releases.fetch import Weights
 from pneumonia.releases.manifest import release_of
+from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
 
 NOT_LOADED = {"ready": False, "model_version": None, "operating_point": None}

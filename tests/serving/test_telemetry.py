@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app import create_app
 from pneumonia.releases.fetch import Weights
+from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
 from pneumonia.serving.telemetry import Record, emit
 from tests.builders.images import XRAY

@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from app import FORM_BYTES, create_app
 from pneumonia.errors import ImageError
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.prediction import Prediction
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
+from pneumonia.serving.api import create_app
+from pneumonia.serving.middleware import BODY_BYTES, FORM_BYTES
 from pneumonia.serving.predictor import LOAD_SECONDS, Predictor
 from pneumonia.serving.telemetry import Record
 from pneumonia.training.synthetic import draw_radiograph
@@ -37,7 +38,6 @@ from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
 from tests.builders.images import XRAY, encoded
 
-LIMIT: Final = MAX_BYTES + FORM_BYTES  # bytes of a body
 BOUNDARY: Final = "----4f1d8ab2c3"
 FORM: Final = f"multipart/form-data; boundary={BOUNDARY}"
 FILE: Final = 'name="file"; filename="xray.jpg"'
@@ -304,7 +304,7 @@ def test_the_largest_upload_is_answered_and_one_byte_more_refused(service: Servi
 
 
 def test_the_largest_body_is_answered_and_one_byte_more_refused(service: Service) -> None:
-    body = GOOD.ljust(LIMIT, b"\0")  # what follows a form does not count
+    body = GOOD.ljust(BODY_BYTES, b"\0")  # what follows a form does not count
     assert service.accept(body) == service.accept(GOOD)
     assert "20,971,520 bytes" in service.refuse(413, body + b"\0")
 
@@ -430,7 +430,7 @@ def check_413(text: str) -> None:
     assert '{"detail":"The upload has more than the 20,971,520 bytes that are read: send a smaller or' in rest
 
 
-@pytest.mark.parametrize("length", [LIMIT + 1, 10**12], ids=["one byte more", "a terabyte"])
+@pytest.mark.parametrize("length", [BODY_BYTES + 1, 10**12], ids=["one byte more", "a terabyte"])
 @pytest.mark.parametrize("sent", [GOOD[:4000], b""], ids=["a little sent", "nothing sent"])
 def test_a_body_declared_too_large_is_refused_unread(server: Server, length: int, sent: bytes) -> None:
     with server.connection() as connection:
@@ -446,7 +446,7 @@ def test_a_body_of_unknown_length_is_cut_off_at_the_limit(server: Server) -> Non
     start = part(b"").removesuffix(b"\r\n")
     with server.connection() as connection:
         connection.sendall(head("Transfer-Encoding: chunked") + chunk(start))
-        connection.sendall(chunk(bytes(LIMIT - len(start))))
+        connection.sendall(chunk(bytes(BODY_BYTES - len(start))))
         connection.sendall(chunk(b"\0"))  # all that is ever sent: the answer is due although more may come
         check_413(answer(connection))
     server.is_well()
@@ -458,7 +458,7 @@ def test_uploads_at_once_take_no_more_memory_than_ten_largest(server: Server) ->
         connections = [stack.enter_context(server.connection()) for _ in range(12)]
         for connection in connections:
             connection.settimeout(0)
-        waiting = {connection: head(f"Content-Length: {LIMIT}") + most for connection in connections}
+        waiting = {connection: head(f"Content-Length: {BODY_BYTES}") + most for connection in connections}
         refused: list[socket.socket] = []
         while not refused:
             refused, writable, _ = select.select(connections, [one for one in waiting if waiting[one]], [], 60)

@@ -1,0 +1,131 @@
+"""The API: its routes, and the app that is made of them."""
+
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, File, HTTPException, Query, Request, UploadFile
+from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
+from starlette.formparsers import MultiPartParser
+
+from pneumonia.errors import ImageError
+from pneumonia.imaging.limits import MAX_BYTES
+from pneumonia.network.prediction import Explanation, Prediction
+from pneumonia.releases.fetch import Weights
+from pneumonia.serving import openapi
+from pneumonia.serving.middleware import BODY_BYTES, BodyLimit, NoStore, Telemetry
+from pneumonia.serving.openapi import MAX_FILES, Batch, Failure, Health, Readiness
+from pneumonia.serving.page import add_page
+from pneumonia.serving.predictor import LOAD_SECONDS, Predictor
+from pneumonia.serving.problems import STATUS, add_problem_handlers
+
+ANSWER_SECONDS = 1.0  # what an invocation keeps of its time for everything but loading the model
+
+
+def create_app(predictor: Predictor) -> FastAPI:
+    """Return the API that answers with this predictor."""
+    # FastAPIOffline serves Swagger UI's files itself. With FastAPI every browser would fetch them from a third party.
+    app = FastAPIOffline(**openapi.API, redoc_url=None)
+    MultiPartParser.spool_max_size = BODY_BYTES  # uploads stay in memory: no image is ever written to disk
+    app.add_middleware(BodyLimit)
+    app.add_middleware(NoStore)
+    app.add_middleware(Telemetry)  # added last, it is the outermost
+    add_classification(app, predictor)
+    add_status(app, predictor)
+    add_page(app, lambda: predictor.model_version)
+    add_problem_handlers(app)
+    return app
+
+
+def app_from_environment() -> FastAPI:
+    """Return the API with the settings of the environment, for `uvicorn --factory`.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+    """
+    return create_app(Predictor.from_environment(Weights.from_environment()))
+
+
+def add_classification(app: FastAPI, predictor: Predictor) -> None:
+    """Add the routes that classify images."""
+
+    @app.post(
+        "/predict",
+        **openapi.PREDICT,
+        response_model_exclude_none=True,  # what was not asked for is not in the answer
+        dependencies=[Depends(check_one_file)],
+    )
+    def predict(  # not async: it runs on a thread of its own
+        request: Request,
+        file: UploadFile,
+        explain: Annotated[bool, Query(description="Add a heatmap of what speaks for the answer")] = False,  # noqa: FBT002
+        preview: Annotated[bool, Query(description="Add the image as it was understood")] = False,  # noqa: FBT002
+    ) -> Prediction | Explanation:
+        """Send a JPEG, PNG, BMP, TIFF, WebP or DICOM file as the multipart field `file`."""
+        given = file.file.read(MAX_BYTES + 1), seconds_to_load(request), request.state.record
+        if explain or preview:
+            return predictor.explain(*given, heatmap=explain, preview=preview)
+        return predictor.predict(*given)
+
+    @app.post("/predict/batch", **openapi.PREDICT_BATCH, dependencies=[Depends(check_number_of_files)])
+    def predict_batch(
+        request: Request,
+        file: Annotated[
+            list[UploadFile], File(min_length=1, max_length=MAX_FILES, description="Each in a field of its own")
+        ],
+    ) -> Batch:
+        """Send image files as multipart fields that are all called `file`. One broken image spoils its own row only."""
+        images = [one.file.read(MAX_BYTES + 1) for one in file]
+        results = predictor.predict_many(images, seconds_to_load(request), request.state.record)
+        return Batch(results=[failure(one) if isinstance(one, ImageError) else one for one in results])
+
+
+def add_status(app: FastAPI, predictor: Predictor) -> None:
+    """Add the routes that say whether the server and its model are there."""
+
+    @app.get("/health", **openapi.HEALTH)
+    async def health() -> Health:  # async: answers even while every thread waits for a load
+        return Health(status="ok", model_version=predictor.model_version)
+
+    @app.get("/ready", **openapi.READY)
+    async def ready(  # async: answers even while every thread waits
+        request: Request,
+        load: Annotated[bool, Query(description="Load the model first, if need be")] = False,  # noqa: FBT002
+    ) -> Readiness:
+        """Ask with `?load=1` to warm an instance up, or as a readiness probe; without, nothing is loaded."""
+        if load:
+            await run_in_threadpool(predictor.load, seconds_to_load(request))
+        if (model := predictor.model) is None:
+            return Readiness(ready=False, model_version=None, operating_point=None)
+        return Readiness(ready=True, model_version=model.version, operating_point=model.calibration.threshold)
+
+
+async def check_one_file(request: Request) -> None:
+    """Check that the form has one field `file` at most: of several, FastAPI would silently take one.
+
+    Raises:
+        HTTPException: it has several.
+    """
+    if (count := len((await request.form()).getlist("file"))) > 1:
+        raise HTTPException(422, f"There are {count} fields 'file' in the form: send one X-ray a request.")
+
+
+async def check_number_of_files(request: Request) -> None:
+    """Check that the form has no more files than one request may bring.
+
+    Raises:
+        HTTPException: it has more.
+    """
+    if (count := len((await request.form()).getlist("file"))) > MAX_FILES:
+        raise HTTPException(422, f"There are {count} fields 'file' in the form: send at most {MAX_FILES} a request.")
+
+
+def failure(error: ImageError) -> Failure:
+    """Return the result of an image that cannot be used."""
+    return Failure(status=STATUS[type(error)], detail=str(error))
+
+
+def seconds_to_load(request: Request) -> float:
+    """Return how long this request may wait for the model: on Lambda, until shortly before the function's time-out."""
+    if context := request.scope.get("aws.context"):
+        return float(context.get_remaining_time_in_millis()) / 1000 - ANSWER_SECONDS
+    return LOAD_SECONDS

@@ -1,0 +1,150 @@
+"""What every request passes through: a limit on its body, a header, a line in the log, and API Gateway's stage."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote
+
+from fastapi.exceptions import HTTPException
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pneumonia.imaging.limits import MAX_BYTES
+from pneumonia.serving.problems import NO_FILE, SENTENCES
+from pneumonia.serving.telemetry import Record, emit
+
+FORM_BYTES = 64 * 1024  # what a form may have around the image
+BODY_BYTES = MAX_BYTES + FORM_BYTES
+UPLOADS_BYTES = 10 * BODY_BYTES  # of all the bodies in memory at once; on Lambda there is one
+
+
+class BodyLimit:
+    """Refuse a body larger than a form with the largest image, and bodies that together are larger than ten of those.
+
+    FastAPI's own limit answers in plain text.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._held = 0  # bytes of the bodies whose requests have no answer yet
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a body that is declared too large unread, and any other where it becomes too large."""
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        limit, refusal = self._limit(headers)
+        held = 0
+
+        async def receive_some() -> Message:
+            nonlocal held
+            message = await receive()
+            size = len(message.get("body", b""))
+            held += size
+            self._held += size
+            if held > limit:
+                raise refusal
+            if self._held > UPLOADS_BYTES:
+                raise HTTPException(503, headers={"Retry-After": "1"})
+            return message
+
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):  # Python reads no endless number
+            await JSONResponse({"detail": refusal.detail}, refusal.status_code)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive_some, send)
+        finally:
+            self._held -= held
+
+    def _limit(self, headers: Headers) -> tuple[int, HTTPException]:
+        """Return how many bytes a body may have, and the error for one that has more."""
+        # A form that can hold no file is not worth the seconds that parsing its parameters takes.
+        if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+            return FORM_BYTES, HTTPException(422, NO_FILE)
+        return BODY_BYTES, HTTPException(413, SENTENCES[413])
+
+
+class NoStore:
+    """Add Cache-Control: no-store to every answer, as answers are about a person."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and add the header to the answer."""
+
+        async def send_uncached(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                # Only our static files have an ETag. They are about nobody: a browser may keep them and ask again.
+                headers["Cache-Control"] = "no-cache" if "etag" in headers else "no-store"
+            await send(message)
+
+        await self._app(scope, receive, send_uncached)
+
+
+class Telemetry:
+    """Write a line about each request, with metrics if it asks for a prediction."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a record, and write the line once it is answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        record = Record()
+        scope.setdefault("state", {})["record"] = record
+        status = 500  # unless an answer begins
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        finally:
+            record.add("Total", time.perf_counter() - started)
+            self._emit(scope, record, status)
+
+    def _emit(self, scope: Scope, record: Record, status: int) -> None:
+        context = scope.get("aws.context")
+        properties: dict[str, Any] = {
+            "request_id": context.aws_request_id if context else None,
+            "method": scope["method"],
+            "path": scope["path"][:100],
+            "status": status,
+            "milliseconds": round(record.milliseconds["Total"], 1),
+        }
+        metrics: dict[str, Sequence[float]] = {}
+        if scope["path"].endswith(("/predict", "/predict/batch")):
+            metrics = {"Requests": [1], "ClientErrors": [400 <= status < 500], "ServerErrors": [status >= 500]}
+            metrics |= record.metrics()
+            properties["predictions"] = [answer.prediction for answer in record.predictions]
+            properties["model_version"] = next((answer.model_version for answer in record.predictions), None)
+        emit(metrics, properties)
+
+
+class Stage:
+    """Split the stage of an API Gateway off the path, as in /prod/predict, so that links lead back to it.
+
+    Mangum does not. This works on Lambda alone, outside of the app.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with the stage as `root_path` if the client's address has it."""
+        context = scope["aws.event"].get("requestContext") or {}
+        # The path that the client asked for: a REST API takes the stage off the other one, an HTTP API leaves it on.
+        path = unquote(context.get("path") or "") or scope["path"]
+        stage = context.get("stage") or "$default"  # no address has that one
+        root = f"/{stage}"
+        if stage != "$default" and f"{path}/".startswith(f"{root}/"):
+            scope = {**scope, "path": path, "root_path": root}
+        await self._app(scope, receive, send)

@@ -1,0 +1,183 @@
+"""What Swagger UI shows: the models of the answers, one table for the API, and one for each route.
+
+A route's table says when each status is answered, with examples. tests/serving/test_openapi.py compares each example of
+an error with what the app answers.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from pneumonia.network.prediction import Prediction
+from pneumonia.serving.problems import NO_FILE, SENTENCES
+
+MAX_FILES = 64  # in one batch: about six seconds of one core; a metric takes less than 100 values at once
+
+
+class Problem(BaseModel):
+    """What is wrong, and what to do, in one sentence."""
+
+    detail: str = Field(description="The sentence.")
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: str = Field(description="Always `ok`.")
+    model_version: str | None = Field(description="The loaded release, null until something has needed the model.")
+
+
+class Readiness(BaseModel):
+    """Whether the model is loaded, which release that is, and from which P(PNEUMONIA) on it answers PNEUMONIA."""
+
+    ready: bool = Field(description="Whether the model is loaded.")
+    model_version: str | None = Field(description="The loaded release, null where there is none.")
+    operating_point: float | None = Field(
+        description="The answer is PNEUMONIA from this P(PNEUMONIA) on; null where no model is loaded."
+    )
+
+
+class Failure(BaseModel):
+    """Why an image of a batch has no answer: the status and the sentence that /predict would answer it with."""
+
+    status: int = Field(description="The status, 400 to 499.")
+    detail: str = Field(description="What is wrong, and what to do.")
+
+
+class Batch(BaseModel):
+    """One result for each image, in the order sent."""
+
+    results: list[Prediction | Failure] = Field(description="An answer, or why there is none, in the order sent.")
+
+
+def success(description: str, **examples: object) -> dict[str, Any]:
+    """Return the documentation of a 200, each example under its name."""
+    named = {name: {"value": example} for name, example in examples.items()}
+    return {"description": description, "content": {"application/json": {"examples": named}}}
+
+
+def refusal(description: str, **sentences: str) -> dict[str, Any]:
+    """Return the documentation of an error, each sentence under its cause."""
+    return {"model": Problem, **success(description, **{cause: {"detail": one} for cause, one in sentences.items()})}
+
+
+EXAMPLE = {
+    "prediction": "PNEUMONIA",
+    "confidence": 0.973,
+    "probabilities": {"NORMAL": 0.027, "PNEUMONIA": 0.973},
+    "model_version": "20261124-101500-1a2b3c4d",
+    "warnings": [],
+}
+UNCERTAIN = EXAMPLE | {
+    "confidence": 0.756,
+    "probabilities": {"NORMAL": 0.244, "PNEUMONIA": 0.756},
+    "warnings": ["uncertain"],
+}
+BROKEN = "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
+NO_WEIGHTS = (
+    "There are no weights: /tmp/model.pth does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the bucket "
+    "that promote_model.py published to, or put a weights file at MODEL_PATH."
+)
+FAULT = refusal("A fault of the server; its log has the details", fault=SENTENCES[500])
+UNAVAILABLE = refusal(
+    "The model's weights are unavailable, or there are more uploads at once than there is memory for",
+    weights=NO_WEIGHTS,
+    uploads=SENTENCES[503],
+)
+CLASSIFICATION_TAG, STATUS_TAG = "Classification", "Status"
+
+# Each table below holds arguments: of FastAPI, and of the decorators that make its routes.
+API: dict[str, Any] = {
+    "title": "Chest X-ray classification",
+    "description": """Tells PNEUMONIA from NORMAL on a frontal chest X-ray of a child.
+
+**Not medical advice.** A demonstration of training and serving, not a medical device: do not diagnose with it.""",
+    "version": "0.1.0",
+    "openapi_tags": [
+        {"name": CLASSIFICATION_TAG, "description": "What a chest X-ray shows"},
+        {"name": STATUS_TAG, "description": "Whether the server is there, and with which model"},
+    ],
+}
+
+PREDICT: dict[str, Any] = {
+    "operation_id": "predict",
+    "summary": "Classify a chest X-ray",
+    "tags": [CLASSIFICATION_TAG],
+    "responses": {
+        200: success(
+            "The class that the operating point gives, calibrated probabilities, and reasons to doubt: with the "
+            "warning `uncertain` have an expert look, with `not_a_chest_xray` do not trust it",
+            clear=EXAMPLE,
+            uncertain=UNCERTAIN,
+            explained=EXAMPLE | {"heatmap": "iVBORw0KGgoAAAANSUhEUgAA…"},
+        ),
+        400: refusal(
+            "Not an image, a broken one, or a form that cannot be read",
+            text="The file is not an image: send a chest X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.",
+            broken=BROKEN,
+            form=SENTENCES[400],
+        ),
+        413: refusal(
+            "Too many bytes or pixels",
+            bytes=SENTENCES[413],
+            pixels="The image has 9000 x 9000 pixels and at most 25,000,000 are read: send a smaller one.",
+        ),
+        415: refusal(
+            "A kind of file that is not read",
+            gif="GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.",
+        ),
+        422: refusal(
+            "Not exactly one field `file` in the form, or an invalid option",
+            none=NO_FILE,
+            several="There are 2 fields 'file' in the form: send one X-ray a request.",
+            option="'explain' must be true or false, or 1 or 0: see /docs.",
+        ),
+        500: FAULT,
+        503: UNAVAILABLE,
+    },
+}
+
+PREDICT_BATCH: dict[str, Any] = {
+    "operation_id": "predict_batch",
+    "summary": "Classify several chest X-rays",
+    "tags": [CLASSIFICATION_TAG],
+    "responses": {
+        200: success(
+            "One result for each image, in the order sent: what /predict answers, or why there is no answer",
+            one_broken={"results": [EXAMPLE, {"status": 400, "detail": BROKEN}]},
+        ),
+        400: refusal("Not a form that can be read", form=SENTENCES[400]),
+        413: refusal("Too many bytes, of all images together", bytes=SENTENCES[413]),
+        422: refusal(
+            f"No field `file` in the form, or more than {MAX_FILES}",
+            none=NO_FILE,
+            too_many="There are 65 fields 'file' in the form: send at most 64 a request.",
+        ),
+        500: FAULT,
+        503: UNAVAILABLE,
+    },
+}
+
+HEALTH: dict[str, Any] = {
+    "operation_id": "health",
+    "summary": "Tell whether the process answers, without loading the model",
+    "tags": [STATUS_TAG],
+    "responses": {
+        200: success("The process answers", loaded={"status": "ok", "model_version": EXAMPLE["model_version"]}),
+    },
+}
+
+READY: dict[str, Any] = {
+    "operation_id": "ready",
+    "summary": "Tell whether the model is loaded, or load it",
+    "tags": [STATUS_TAG],
+    "responses": {
+        200: success(
+            "Whether the model is loaded",
+            loaded={"ready": True, "model_version": EXAMPLE["model_version"], "operating_point": 0.911},
+        ),
+        422: refusal("An invalid value of `load`", option="'load' must be true or false, or 1 or 0: see /docs."),
+        500: FAULT,
+        503: refusal("The model's weights are unavailable", weights=NO_WEIGHTS),
+    },
+}

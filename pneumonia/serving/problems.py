@@ -1,0 +1,76 @@
+"""What the API answers where something is wrong: a status, and one sentence that says what is wrong and what to do.
+
+Our own errors bring their sentence; what FastAPI and Starlette refuse gets one from here.
+"""
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from pneumonia.errors import (
+    ImageError,
+    ImageTooLargeError,
+    UnsupportedImageError,
+    WeightsError,
+    WeightsUnavailableError,
+)
+from pneumonia.imaging.limits import MAX_BYTES
+
+STATUS: dict[type[Exception], int] = {
+    ImageError: 400,
+    ImageTooLargeError: 413,
+    UnsupportedImageError: 415,
+    WeightsError: 503,
+    WeightsUnavailableError: 503,
+}
+SENTENCES = {
+    400: "The body is not a form that can be read: send multipart/form-data with the X-ray as field 'file'.",
+    404: "There is nothing at this address: /docs lists what there is.",
+    405: "This address does not take that method: /docs lists what it takes.",
+    413: f"The upload has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image.",
+    500: "The server failed at this request, and its log has the details: try again.",
+    503: "The server holds as many uploads as it has memory for: try again in a moment.",
+}
+NO_FILE = "There is no file in the form: send multipart/form-data with the X-ray as field 'file'."
+logger = logging.getLogger(__name__)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of an app with `{"detail": sentence}`."""
+    for error in STATUS:
+        app.add_exception_handler(error, answer_problem)
+    app.add_exception_handler(RequestValidationError, answer_invalid)  # type: ignore[arg-type]  # it gets no other
+    app.add_exception_handler(HTTPException, answer_refused)  # type: ignore[arg-type]  # nor this one
+    app.add_exception_handler(Exception, answer_fault)
+
+
+def answer_problem(_: Request, error: Exception) -> JSONResponse:
+    """Answer one of our own errors with its sentence, and log it if the client cannot mend it."""
+    status = STATUS[type(error)]
+    if status >= 500:
+        logger.error("%s", error)
+    return JSONResponse({"detail": str(error)}, status)
+
+
+def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Answer a request without an upload, with an invalid option, or for a guide that does not exist."""
+    place = error.errors()[0]["loc"]
+    if place[0] == "path":
+        return JSONResponse({"detail": SENTENCES[404]}, 404)
+    detail = NO_FILE if place[0] == "body" else f"'{place[-1]}' must be true or false, or 1 or 0: see /docs."
+    return JSONResponse({"detail": detail}, 422)
+
+
+def answer_refused(_: Request, error: HTTPException) -> JSONResponse:
+    """Answer what FastAPI and Starlette refuse: unknown paths and methods, forms and bodies that cannot be read."""
+    detail = SENTENCES.get(error.status_code, error.detail)
+    return JSONResponse({"detail": detail}, error.status_code, error.headers)
+
+
+def answer_fault(_: Request, _error: Exception) -> JSONResponse:
+    """Answer any other error. Its traceback goes to the log and not to the client."""
+    # This answer is made outside of the middleware that adds the header to all others.
+    return JSONResponse({"detail": SENTENCES[500]}, 500, {"Cache-Control": "no-store"})
