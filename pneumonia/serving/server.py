@@ -1,25 +1,25 @@
-"""Serve the API on this machine.
+"""Serve the page and the API on this machine.
 
-`python -m pneumonia.serving.server --port 8000` says where to look once it listens; Ctrl-C ends it.
+`pneumonia serve --port 8000` prints the addresses once it listens; Ctrl-C ends it.
 """
 
 import argparse
 import contextlib
+import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
 
 import uvicorn
 
 from pneumonia.errors import ConfigurationError, exit_status
 
-HOST = "127.0.0.1"  # nobody else's machine: the API asks nobody who they are
-APP = "app:app"  # imported when the port is ours: it takes a second or two
+HOST = "127.0.0.1"  # for this machine alone: the API has no login
+APP = "pneumonia.serving.api:app_from_environment"  # imported once the port is ours: it takes a second or two
 
 
 class Server(uvicorn.Server):
-    """Says what to open, below whatever else is logged until then."""
+    """A server that prints what to open, after all that is logged until then."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and print the addresses of the page and of Swagger UI."""
@@ -32,7 +32,7 @@ def listen(port: int) -> socket.socket:
     """Return a socket that listens on this machine.
 
     Args:
-        port: its number, 0 for a free one.
+        port: its number, 0 for any free one.
 
     Raises:
         ConfigurationError: the port is in use, or may not be used.
@@ -43,33 +43,30 @@ def listen(port: int) -> socket.socket:
         # Not the error's own text: Python adds the address.
         reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "ports are numbers from 0 to 65535"
         raise ConfigurationError(
-            f"Port {port} cannot be listened on ({reason}): choose another, for example with make run PORT=8001."
+            f"Port {port} cannot be listened on ({reason}): choose another with --port, or with make run PORT=8001."
         ) from error
 
 
-def serve(port: int) -> None:
-    """Serve the API until Ctrl-C.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to a parser."""
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="where to listen (%(default)s)")
 
-    Args:
-        port: where to listen, 0 for any free port.
+
+def run(args: argparse.Namespace) -> None:
+    """Serve until Ctrl-C.
 
     Raises:
-        ConfigurationError: the port is in use, or may not be used, or a setting of the app is wrong.
+        ConfigurationError: the port is in use, or may not be used, or a setting of the environment is wrong.
     """
-    with contextlib.suppress(KeyboardInterrupt), listen(port) as listener:
-        config = uvicorn.Config(APP, port=listener.getsockname()[1])
+    logging.basicConfig()
+    logging.getLogger("pneumonia").setLevel(logging.INFO)  # which model is loaded, and from where
+    with contextlib.suppress(KeyboardInterrupt), listen(args.port) as listener:
+        config = uvicorn.Config(APP, factory=True, port=listener.getsockname()[1])
         Server(config).run(sockets=[listener])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pneumonia.serving.server", description="Serve the API on this machine."
-    )
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="where to listen (%(default)s)")
-    args = parser.parse_args(argv)
-    return exit_status(lambda: serve(args.port))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # until the command `pneumonia` is there
+    parser = argparse.ArgumentParser(description="Serve the page and the API on this machine.")
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    sys.exit(exit_status(lambda: run(arguments)))
