@@ -1,8 +1,9 @@
-"""Importing less, sooner done: what a new process need not do before its first answer (docs/performance.md)."""
+"""Shorten a cold start: leave out imports that no answer needs (docs/performance.md)."""
 
 import contextlib
 import gc
 import sys
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -10,22 +11,23 @@ from types import ModuleType
 UNUSED: dict[str, ModuleType | None] = {
     # Shapes without values, for torch.compile and torch.export: a quarter of torch's import or more.
     "torch._meta_registrations": ModuleType("torch._meta_registrations"),
-    # FastAPI asks of every annotation whether it is a model of Pydantic 1, and takes an ImportError for a no.
+    # FastAPI checks whether an annotation is a model of Pydantic 1, and takes an ImportError for a no.
     "pydantic.v1": None,
-    # torch imports it where it finds it. Only DICOM files need it, and import it then.
+    # torch imports it where it is installed. Only DICOM files need it, and import it then.
     "numpy": None,
 }
 
 
 @contextlib.contextmanager
 def lean_imports() -> Iterator[None]:
-    """Import without the modules in UNUSED, and without garbage collection, which finds none in modules.
+    """Import without the modules in UNUSED, and without garbage collection, as modules leave little garbage.
 
-    For processes that do nothing but serve: torchvision and torch.compile would miss torch._meta_registrations, unless
-    it is imported afterwards and before them. Changes nothing for modules that were imported before.
+    For processes that only serve: torchvision and torch.compile would miss torch._meta_registrations, unless it is
+    imported after this block and before them. Modules that were imported before the block stay as they are.
     """
     absent = {name: stand_in for name, stand_in in UNUSED.items() if name not in sys.modules}
     sys.modules.update(absent)  # type: ignore[arg-type]  # None, in there, makes an import fail
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")  # torch's, at every cold start
     gc.disable()
     try:
         yield

@@ -186,7 +186,8 @@ with TestClient(app.app) as client:
 print(*sorted({"torchvision", "torch._dynamo", "sympy", "sagemaker", "boto3", "matplotlib"} & sys.modules.keys()))
 """
     process = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "xray.jpg")],
+        # torch warns that there is no numpy: away from Lambda, nothing but this program takes it away.
+        [sys.executable, "-W", "ignore:Failed to initialize NumPy", "-c", program, str(tmp_path / "xray.jpg")],
         env=os.environ | {"MODEL_PATH": str(weights), "PYTHONPATH": str(PROJECT)},
         capture_output=True,
         text=True,
