@@ -46,7 +46,7 @@ CAUSES: Final[dict[tuple[str, str, str], Request]] = {
     ("predict_batch", "422", "too_many"): ("POST", "/predict/batch", {"files": [("file", b"x")] * 65}),
     ("ready", "422", "option"): ("GET", "/ready?load=perhaps", {}),
 }
-ELSEWHERE = {"fault", "weights", "uploads"}  # below, and in tests/serving/test_uploads.py
+ELSEWHERE = {"fault", "weights", "uploads"}  # below, and in tests/serving/test_connections.py
 
 
 @pytest.fixture(scope="module")

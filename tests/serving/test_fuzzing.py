@@ -1,0 +1,212 @@
+"""Random and mutated images and forms: decoded and answered, or refused by the table; every answer as documented."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from pneumonia.errors import ImageError
+from pneumonia.imaging.decoding import decode
+from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
+from pneumonia.serving.api import create_app
+from pneumonia.serving.predictor import Predictor
+from tests.builders.images import encoded
+from tests.builders.uploads import BOUNDARY, FORM, XRAY, form, frames, is_sentence, part, png
+
+COLORS = Image.merge("RGB", [Image.linear_gradient("L").rotate(90 * turns).resize((24, 18)) for turns in range(3)])
+
+pytestmark = [
+    # Starlette leaves the file of a part without an end to the garbage collector.
+    pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning"),
+    # Of a broken file Pillow warns before it fails, or reads on. As an error, which it is nowhere else, that would hide
+    # what follows.
+    pytest.mark.filterwarnings("ignore:::PIL"),
+]
+
+
+@pytest.fixture(scope="module")
+def client(weights: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Predictor(Weights(weights)))) as client:
+        yield client
+
+
+def fuzzed(max_examples: int) -> settings:
+    """Return Hypothesis's settings: the same cases in every run, however long one takes, and no file left."""
+    return settings(
+        max_examples=max_examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    )
+
+
+IMAGES = [
+    encoded(COLORS, "JPEG"),
+    encoded(
+        COLORS.convert("L"), "JPEG", progressive=True, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0"
+    ),
+    encoded(COLORS.convert("CMYK"), "JPEG"),
+    encoded(COLORS, "PNG"),
+    encoded(COLORS.convert("P"), "PNG", transparency=3),
+    encoded(COLORS.convert("LA"), "PNG"),
+    encoded(COLORS.convert("I;16"), "PNG"),
+    encoded(COLORS, "BMP"),
+    encoded(COLORS.convert("P"), "BMP"),
+    encoded(COLORS, "TIFF"),
+    encoded(COLORS.convert("I;16"), "TIFF"),
+    encoded(COLORS, "TIFF", compression="tiff_lzw"),
+    encoded(COLORS, "TIFF", compression="jpeg"),
+    encoded(COLORS.convert("1"), "TIFF", compression="group4"),
+    encoded(COLORS, "WEBP"),
+    encoded(COLORS, "WEBP", lossless=True),
+    frames("PNG"),
+    frames("WEBP"),
+    frames("TIFF"),
+    XRAY,
+]
+
+
+@st.composite
+def mutated(draw: st.DrawFn, good: list[bytes], most: int = 6) -> bytes:
+    """Return one of these with bytes changed, cut out, repeated or put in, or with its end cut off or another's."""
+    data = draw(st.sampled_from(good))
+    for _ in range(draw(st.integers(1, most))):
+        # Most that matters to a decoder stands at the beginning.
+        place = draw(st.integers(0, min(len(data), 120)) | st.integers(0, len(data)))
+        length = draw(st.integers(0, 40))
+        match draw(st.sampled_from(["flip", "flip", "write", "cut", "repeat", "insert", "truncate", "splice"])):
+            case "flip":
+                data = data[:place] + bytes([draw(st.integers(0, 255))]) + data[place + 1 :]
+            case "write":
+                number = draw(st.sampled_from([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff", b"\0\0\0\x80", b"\1\0\0\0"]))
+                data = data[:place] + number + data[place + 4 :]
+            case "cut":
+                data = data[:place] + data[place + length :]
+            case "repeat":
+                data = data[:place] + data[place : place + length] * 3 + data[place + length :]
+            case "insert":
+                data = data[:place] + draw(st.binary(max_size=40)) + data[place:]
+            case "truncate":
+                data = data[: max(place, 8)]
+            case "splice":
+                other = draw(st.sampled_from(good))
+                data = data[:place] + other[place:]
+    return data
+
+
+def check_decode(data: bytes) -> None:
+    """Check that bytes are decoded to what the network is made for, or refused in a sentence."""
+    try:
+        image = decode(data).image
+    except ImageError as error:
+        assert is_sentence(str(error))  # noqa: PT017  # either may happen
+    else:
+        assert image.mode in {"L", "RGB"}
+        assert len(image.tobytes()) == image.width * image.height * len(image.getbands())
+
+
+@given(st.binary(max_size=300))
+@fuzzed(300)
+def test_random_bytes_are_decoded_or_refused(data: bytes) -> None:
+    check_decode(data)
+
+
+@given(mutated(IMAGES))
+@fuzzed(1300)
+def test_mutated_images_are_decoded_or_refused(data: bytes) -> None:
+    check_decode(data)
+
+
+FORMS = [form(part(image)) for image in IMAGES if len(image) < 1000] + [
+    form(part(b"a", 'name="comment"'), part(IMAGES[3])),
+    form(part(IMAGES[3], "name*=utf-8''file; filename*=utf-8''x")),
+    form(part(IMAGES[3], 'name="image"; filename="x"')),
+    form(),
+]
+TOKENS = [
+    f"--{BOUNDARY}".encode(),
+    f"\r\n--{BOUNDARY}--\r\n".encode(),
+    b"\r\n",
+    b"\r\n\r\n",
+    b"Content-Disposition: form-data; ",
+    b'name="file"; ',
+    b'filename="x"',
+    b"Content-Type: image/png",
+    b"Content-Transfer-Encoding: base64",
+    b"Content-Length: 5",
+    b": ",
+    b"=",
+    b"&file=",
+    IMAGES[3],
+]
+HEADERS = st.text(st.characters(min_codepoint=33, max_codepoint=255), max_size=30)
+TYPES = st.one_of(
+    st.just(FORM),
+    st.sampled_from(["multipart/form-data", "application/x-www-form-urlencoded", "application/json", "image/jpeg", ""]),
+    st.builds("multipart/form-data; boundary={}".format, HEADERS),
+    st.builds(
+        f"{FORM}; charset={{}}".format, st.sampled_from(["utf-16", "idna", "punycode", "zlib", "undefined"]) | HEADERS
+    ),
+    HEADERS,
+)
+
+
+def check_post(client: TestClient, body: bytes, content_type: str) -> None:
+    """Check that a body is answered, or refused by the table and in a sentence."""
+    response = client.post("/predict", content=body, headers={b"Content-Type": content_type.encode("latin-1")})
+    assert response.status_code in {200, 400, 413, 415, 422}
+    assert response.status_code == 200 or is_sentence(response.json()["detail"])
+
+
+@given(mutated(FORMS, most=3))
+@fuzzed(400)
+def test_mutated_forms_are_answered_or_refused(client: TestClient, body: bytes) -> None:
+    check_post(client, body, FORM)
+
+
+@given(
+    st.lists(st.sampled_from(TOKENS) | st.binary(max_size=20), max_size=20).map(b"".join) | st.sampled_from(FORMS),
+    TYPES,
+)
+@fuzzed(400)
+def test_random_forms_are_answered_or_refused(client: TestClient, body: bytes, content_type: str) -> None:
+    check_post(client, body, content_type)
+
+
+API = schemathesis.openapi.from_asgi("/openapi.json", create_app(Predictor(Weights(RELEASED_WEIGHTS))))
+NO_IMAGE: list[schemathesis.CheckFunction] = [positive_data_acceptance]  # no schema can say that a file is an image
+
+
+@API.parametrize()
+@fuzzed(40)
+def test_every_answer_is_as_documented(case: "schemathesis.Case[Any]") -> None:
+    excluded = NO_IMAGE if case.path.startswith("/predict") else []
+    # In a form a number is as good as a string: all of it is bytes.
+    excluded = [*excluded, negative_data_rejection] if case.path == "/predict/batch" else excluded
+    case.call_and_validate(excluded_checks=excluded)
+
+
+def test_the_answer_to_a_batch_is_as_documented() -> None:
+    files: Any = [XRAY, b""]
+    case = API["/predict/batch"]["POST"].Case(body={"file": files}, media_type="multipart/form-data")
+    response = case.call_and_validate(excluded_checks=NO_IMAGE)
+    assert [row.get("status") for row in response.json()["results"]] == [None, 400]
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(XRAY, 200), (b"", 400), (png(50_000, 50_000), 413), (frames("GIF"), 415)],
+    ids=["answer", "no image", "too large", "GIF"],
+)
+def test_the_answer_to_a_file_is_as_documented(content: bytes, status: int) -> None:
+    case = API["/predict"]["POST"].Case(body={"file": content}, media_type="multipart/form-data")  # type: ignore[dict-item]
+    response = case.call_and_validate(excluded_checks=NO_IMAGE)
+    assert response.status_code == status
