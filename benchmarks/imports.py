@@ -21,7 +21,7 @@ WAYS = {
     "torch, leaner": "from pneumonia.serving.coldstart import lean_imports\nwith lean_imports(): import torch",
     "FastAPI": "import fastapi",
     "the app, as it is": "import app",
-    "the app, not leaner": "from pneumonia import coldstart\ncoldstart.UNUSED.clear()\nimport app",
+    "the app, not leaner": "from pneumonia.serving import coldstart\ncoldstart.UNUSED.clear()\nimport app",
     "the app and botocore's signing": "import app, botocore.auth, botocore.awsrequest, botocore.credentials",
     "the app and boto3's S3 client": "import app, boto3\nboto3.client('s3', region_name='eu-west-1')",
     "the app and torchvision": "import torchvision, app",

@@ -375,7 +375,7 @@ def test_page_and_docs_find_all_that_they_need(function: Function, gateway: Gate
     links = [link for link in _Links(content_of(get(root)).decode()).found if not link.startswith("data:")]
     assert links == ["static/page.css", "static/page.js"]
     for link in links:
-        assert content_of(get(urljoin(root, link))) == (PROJECT / "pneumonia" / link).read_bytes()
+        assert content_of(get(urljoin(root, link))) == (PROJECT / "pneumonia" / "serving" / link).read_bytes()
     docs = urljoin(root, "docs")
     page = get(docs)
     assert header(page, "content-type").startswith("text/html")
