@@ -1,7 +1,7 @@
-"""What a request took: one line of JSON on standard output, out of which CloudWatch makes metrics.
+"""Metrics: lines of JSON on standard output, which CloudWatch turns into metrics.
 
-The format is https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html,
-so nothing waits for a call to CloudWatch. A line has no image and no file name in it.
+No request waits for a call to CloudWatch, and a line has no image and no file name in it. The format is
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ UNITS = {"Milliseconds": "Milliseconds", "Bytes": "Bytes", "Confidence": "None"}
 
 @dataclass
 class Record:
-    """What is known of one request; who does a part of the work writes down what it took.
+    """What is measured of one request, filled in by each part of the work.
 
     Attributes:
-        milliseconds: by phase: Download and Load of the model, Decode, Inference.
+        milliseconds: by phase: Download and Load of the model, Decode, Inference, Heatmap, and Total.
         image_bytes: of each image as it was sent.
         image_pixels: of each image that could be decoded.
         is_cold: the request had to wait for the model.
@@ -44,7 +44,7 @@ class Record:
 
     @contextlib.contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add what the block takes to a phase, also where it fails."""
+        """Add the time that the block takes to a phase, also if it fails."""
         started = time.perf_counter()
         try:
             yield
@@ -72,12 +72,13 @@ class Record:
 
 
 def emit(metrics: Mapping[str, Sequence[float]], properties: Mapping[str, Any]) -> None:
-    """Write one line.
+    """Write one line on standard output.
 
     Args:
-        metrics: names to values, at most 99 each, of namespace `Pneumonia` with the one dimension `service`; names
-            without a value are left out. POWERTOOLS_METRICS_NAMESPACE and POWERTOOLS_SERVICE_NAME change the two.
-        properties: what else the line says; it makes no metric.
+        metrics: from name to values, at most 99 each; names without a value are left out. Their namespace is
+            POWERTOOLS_METRICS_NAMESPACE, by default `Pneumonia`, and their one dimension is `service`, which is
+            POWERTOOLS_SERVICE_NAME, by default `inference`.
+        properties: what else the line says, without being a metric.
     """
     provider = AmazonCloudWatchEMFProvider(
         namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or NAMESPACE,
@@ -88,5 +89,5 @@ def emit(metrics: Mapping[str, Sequence[float]], properties: Mapping[str, Any]) 
         for value in values:
             provider.add_metric(name, unit, value)
     content = {**provider.serialize_metric_set(), **properties} if provider.metric_set else dict(properties)
-    with contextlib.suppress(OSError):  # who reads it is gone: no reason to fail a request
-        print(json.dumps(content) + "\n", end="", flush=True)  # one write, so that threads do not mix their lines
+    with contextlib.suppress(OSError):  # the reader is gone: no reason to fail a request
+        print(json.dumps(content) + "\n", end="", flush=True)  # one write: threads do not mix their lines
