@@ -17,8 +17,8 @@ from pneumonia.imaging.decoding import decode
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
-from tests.builders.images import encoded
-from tests.builders.uploads import BOUNDARY, FORM, XRAY, form, frames, is_sentence, part, png
+from tests.builders.images import XRAY, encoded
+from tests.builders.uploads import BOUNDARY, FORM, form, frames, is_sentence, part, png
 
 COLORS = Image.merge("RGB", [Image.linear_gradient("L").rotate(90 * turns).resize((24, 18)) for turns in range(3)])
 
