@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from pneumonia import __version__
 from pneumonia.network.prediction import Prediction
 from pneumonia.serving.problems import NO_FILE, SENTENCES
 
@@ -92,7 +93,7 @@ API: dict[str, Any] = {
     "description": """Tells PNEUMONIA from NORMAL on a frontal chest X-ray of a child.
 
 **Not medical advice.** A demonstration of training and serving, not a medical device: do not diagnose with it.""",
-    "version": "0.1.0",
+    "version": __version__,
     "openapi_tags": [
         {"name": CLASSIFICATION_TAG, "description": "What a chest X-ray shows"},
         {"name": STATUS_TAG, "description": "Whether the server is there, and with which model"},
