@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Files: where those that come with the package lie, and writing so that nobody ever reads half of one."""
 
 import contextlib
 import glob
@@ -12,6 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ABANDONED_SECONDS = 900  # as long as a Lambda invocation can last
+
+
+def shipped(name: str) -> Path:
+    """Return a folder that comes with the package: inside it where it is installed, beside it in a checkout.
+
+    Args:
+        name: `weights` or `docs`, as pyproject.toml lists them.
+    """
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
 
 
 @contextlib.contextmanager

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
-from pneumonia.files import remove_abandoned, replacing
+from pneumonia.files import remove_abandoned, replacing, shipped
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest, parse, parse_pointer
 from pneumonia.storage.signed import Access, Bucket, S3Error, saying
 
-RELEASED_WEIGHTS = Path(__file__).parents[2] / "weights" / WEIGHTS_NAME
+RELEASED_WEIGHTS = shipped("weights") / WEIGHTS_NAME
 ATTEMPTS = 3  # at reading one object
 PAUSE = 0.2  # seconds before the second attempt; the third waits twice as long
 logger = logging.getLogger(__name__)

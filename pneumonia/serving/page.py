@@ -15,11 +15,13 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
+from pneumonia.files import shipped
+
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
 STATIC = Path(__file__).parent / "static"
-GUIDES = Path(__file__).parents[2] / "docs"
+GUIDES = shipped("docs")
 # Whatever a file name or an answer might smuggle in, the browser runs and fetches what comes from here alone.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
