@@ -10,9 +10,6 @@ TAG ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 ROLLOUT ?= Canary10Percent5Minutes
 PARAMETERS ?=
 BIN := .venv/bin
-# PyTorch's CPU wheels: TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu. Unset, the ordinary index serves.
-TORCH_INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL) --index-strategy unsafe-best-match)
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_INDEX)
 
 .DEFAULT_GOAL := help
 .PHONY: help develop run train test slow-test image-test check lint-template format bench lock deploy destroy clean
@@ -20,7 +17,8 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_INDEX)
 help:  ## list the commands
 	@sed -n "s/^\([a-z-]*\):.*## /\1\t/p" $(MAKEFILE_LIST) | expand -t 14
 
-run: .venv/serving  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:PORT, by default 8000
+# What development needs has all that serving needs, and its PyTorch may be another build: it stays.
+run: $(or $(wildcard .venv/development),.venv/serving)  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:PORT, by default 8000
 	@test -f $(MODEL_PATH) || { echo "MODEL_PATH names $(MODEL_PATH), which does not exist: promote a model there." >&2; exit 1; }
 	@MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) exec $(BIN)/python -m pneumonia.serving.server --port $(PORT)
 
@@ -139,11 +137,11 @@ clean:  ## remove .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 .venv/serving: requirements.txt .venv/bin/uv
-	$(INSTALL) --requirement requirements.txt
+	tools/install.sh cpu requirements.txt
 	@touch $@
 
 .venv/development: requirements-dev.txt .venv/bin/uv
-	$(INSTALL) --requirement requirements-dev.txt
+	tools/install.sh auto requirements-dev.txt
 	@touch $@
 
 # An environment of its own: the SAM CLI pins what it needs.
