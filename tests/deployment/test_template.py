@@ -479,16 +479,18 @@ def test_versions_take_over_by_a_canary_that_alarms_stop() -> None:
 
 # Promotion
 
+RULE_ARN = {"Fn::GetAtt": ["PromotionFunctionTrainingCompleted", "Arn"]}  # SAM's name for the event's rule
+
 
 def test_a_completed_job_of_this_stack_alone_triggers_the_promotion(stack: Stack) -> None:
     events, sqs = stack.client("events"), stack.client("sqs")
-    rule = stack.made["TrainingCompleted"].rpartition("/")[2]
+    rule = stack.made["PromotionFunctionTrainingCompleted"].rpartition("/")[2]
     targets = events.list_targets_by_rule(Rule=rule)["Targets"]
     assert [target["Arn"].rpartition(":")[2] for target in targets] == [f"{stack.name}-promotion"]
     # Moto invokes functions by Docker: a queue in the function's place gets what the rule lets through.
     queue = sqs.create_queue(QueueName="promotion")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    events.remove_targets(Rule=rule, Ids=["promotion"])
+    events.remove_targets(Rule=rule, Ids=[target["Id"] for target in targets])
     events.put_targets(Rule=rule, Targets=[{"Id": "queue", "Arn": arn}])
     role = stack.outputs["TrainingRole"]
     for job, status, job_role in (
@@ -505,6 +507,18 @@ def test_a_completed_job_of_this_stack_alone_triggers_the_promotion(stack: Stack
     assert names == [f"{JOB_PREFIX}-20261125010203"]
 
 
+def test_the_rule_alone_may_invoke_the_promotion() -> None:
+    permissions = of_type(transformed(UrlAuthorization="NONE"), "AWS::Lambda::Permission")
+    assert [one for one in permissions.values() if one["FunctionName"] == {"Ref": "PromotionFunction"}] == [
+        {
+            "FunctionName": {"Ref": "PromotionFunction"},
+            "Action": "lambda:InvokeFunction",
+            "Principal": "events.amazonaws.com",
+            "SourceArn": RULE_ARN,
+        }
+    ]
+
+
 def test_what_cannot_be_promoted_waits_in_a_queue(stack: Stack) -> None:
     template = stack.template
     (invoke,) = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
@@ -514,7 +528,7 @@ def test_what_cannot_be_promoted_waits_in_a_queue(stack: Stack) -> None:
     assert rule["Targets"][0]["DeadLetterConfig"] == {"Arn": arn}
     (statement,) = template["Resources"]["PromotionFailuresPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert statement["Principal"] == {"Service": "events.amazonaws.com"}
-    assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["TrainingCompleted", "Arn"]}}}
+    assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": RULE_ARN}}
     url = stack.made["PromotionFailures"]
     attributes = stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     assert attributes["MessageRetentionPeriod"] == str(14 * 24 * 3600)
