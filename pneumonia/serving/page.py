@@ -1,15 +1,15 @@
 """What people see in a browser: the page at `/`, and the guides that it links to.
 
-Nothing of it is read before somebody asks for it, and it asks no other host for anything.
+No file is read before it is asked for, and nothing is fetched from another host.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from enum import StrEnum
 from html import escape
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
@@ -17,19 +17,16 @@ from fastapi.staticfiles import StaticFiles
 
 from pneumonia.files import shipped
 
-if TYPE_CHECKING:
-    from markdown_it.token import Token
-
 STATIC = Path(__file__).parent / "static"
 GUIDES = shipped("docs")
-# Whatever a file name or an answer might smuggle in, the browser runs and fetches what comes from here alone.
+# The browser runs and fetches nothing but what this server sends, whatever a file name or an answer may contain.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 OTHER_MODEL = (
-    '<p class="warning">The model that answers here is release {version}. This card is about another one.</p>\n    '
+    '<p class="warning">The model that answers here is release {version}. This card describes another one.</p>\n    '
 )
 GUIDE = """<!doctype html>
 <html lang="en">
@@ -51,70 +48,50 @@ GUIDE = """<!doctype html>
 
 
 class Guide(StrEnum):
-    """A page of docs/ that people who are not developers may want to read."""
+    """A document of docs/ that is shown to people who are not developers."""
 
     MODEL_CARD = "model-card"
     TRAINING = "training"
 
 
+# A link in a rendered guide to a document that is not served.
+NOT_SERVED = re.compile(rf'<a href="(?!https:|#|{"|".join(Guide)})[^>]*>(.*?)</a>', re.DOTALL)
+
+
 def add_page(app: FastAPI, served_version: Callable[[], str | None]) -> None:
-    """Have an app answer with the page at `/`, and with the guides as HTML.
+    """Add the page at `/` to an app, and the guides as HTML.
 
     Args:
         app: the app.
-        served_version: tells the release that answers, None while none is loaded.
+        served_version: returns the release that answers, None while none is loaded.
     """
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     # The model card's pictures, and the figures behind it.
     app.mount("/guide/model-card", StaticFiles(directory=GUIDES / "model-card", check_dir=False), name="model-card")
 
-    # HEAD as well: FastAPI's get() takes GET alone, and whoever checks links or uptime asks for no body.
+    # HEAD as well, for whoever checks links or uptime: FastAPI's get() takes GET alone.
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=HEADERS)
 
     @app.api_route("/guide/{guide}.md", methods=["GET", "HEAD"], include_in_schema=False)
     def show_guide(guide: Guide) -> HTMLResponse:
-        text = (GUIDES / f"{guide}.md").read_text(encoding="utf-8")
-        title = text.partition("\n")[0].lstrip("# ")
-        version = served_version()
-        note = ""
-        if guide == Guide.MODEL_CARD and version and f"Release `{version}`" not in text:
-            note = OTHER_MODEL.format(version=escape(version))
-        return HTMLResponse(GUIDE.format(title=title, note=note, content=_to_html(text)), headers=HEADERS)
+        content, version = render(guide), escape(served_version() or "")
+        is_about_another = guide == Guide.MODEL_CARD and version and f"Release <code>{version}</code>" not in content
+        note = OTHER_MODEL.format(version=version) if is_about_another else ""
+        title = guide.replace("-", " ").capitalize()
+        return HTMLResponse(GUIDE.format(title=title, note=note, content=content), headers=HEADERS)
 
 
-def _to_html(text: str) -> str:
-    """Return a guide as HTML whose links lead somewhere."""
+@functools.cache
+def render(guide: Guide) -> str:
+    """Return a guide as HTML: with the fragments that GitHub gives headings, without links to what is not served."""
     from markdown_it import MarkdownIt  # noqa: PLC0415  # no cold start needs it
 
     markdown = MarkdownIt("commonmark").enable("table")
-    tokens = markdown.parse(text)
-    for number, token in enumerate(tokens):
+    tokens = markdown.parse((GUIDES / f"{guide}.md").read_text(encoding="utf-8"))
+    for token, following in pairwise(tokens):
         if token.type == "heading_open":
-            token.attrSet("id", _slug(tokens[number + 1].content))
-        if token.type == "inline":
-            _unlink(token.children or [])
+            token.attrSet("id", re.sub(r"[^\w\- ]", "", following.content.lower()).replace(" ", "-"))
     html: str = markdown.renderer.render(tokens, markdown.options, {})
-    return html
-
-
-def _slug(heading: str) -> str:
-    """Return the fragment that GitHub gives a heading, as the guides' links have it."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-def _unlink(tokens: list["Token"]) -> None:
-    """Leave no more than the text of links to documents that are not served."""
-    hidden = False
-    for token in tokens:
-        if token.type == "link_open":
-            hidden = not _is_served(str(token.attrGet("href")))
-        if token.type in {"link_open", "link_close"}:  # links do not lie in one another
-            token.hidden = hidden
-
-
-def _is_served(address: str) -> bool:
-    url = urlsplit(address)
-    served = url.path in {"", *(f"{guide}.md" for guide in Guide)} or url.path.startswith("model-card/")
-    return bool(url.scheme) or served
+    return NOT_SERVED.sub(r"\1", html)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import WEIGHTS_NAME, __version__
+from pneumonia import __version__
 from pneumonia.files import sha256
+from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from pneumonia.serving.page import Guide
 from tests.builders.checkout import PROJECT

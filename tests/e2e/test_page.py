@@ -487,7 +487,7 @@ def test_model_card_beside_another_model_says_so(version: str | None, *, warned:
     add_page(app, lambda: version)
     client = TestClient(app)
     card, training = (client.get(f"/guide/{guide}.md").text for guide in (Guide.MODEL_CARD, Guide.TRAINING))
-    assert ("This card is about another one." in card) == warned
+    assert ("This card describes another one." in card) == warned
     assert ('<p class="warning">The model that answers here is release &lt;b&gt;&quot;mine&quot;. ' in card) == warned
     assert "another one" not in training
 
@@ -496,7 +496,7 @@ def test_model_card_is_compared_with_the_model_that_answers(weights: Path) -> No
     client = TestClient(create_app(Predictor(Weights(weights))))
     assert "another one" not in client.get("/guide/model-card.md").text
     version = client.get("/ready?load=1").json()["model_version"]
-    assert f"is release {version}. This card is about another one." in client.get("/guide/model-card.md").text
+    assert f"is release {version}. This card describes another one." in client.get("/guide/model-card.md").text
 
 
 def test_page_runs_nothing_from_elsewhere(address: str) -> None:
