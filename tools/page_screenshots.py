@@ -46,7 +46,7 @@ class XrayPage:
     def open(self, address: str) -> None:
         """Open it, and wait until the model is loaded."""
         self.page.goto(address)
-        expect(self.page.locator("#version")).not_to_have_text("being loaded …", timeout=TIMEOUT)
+        expect(self.page.locator("#version")).not_to_have_text("loading …", timeout=TIMEOUT)
 
     def choose(self, files: dict[str, bytes]) -> None:
         """Choose files by the button."""

@@ -52,6 +52,14 @@ def address() -> Iterator[str]:
         yield served.address
 
 
+@pytest.fixture(scope="module")
+def unchecked(weights: Path) -> Iterator[str]:
+    """The address of an app whose model has no input check, so that drawn X-rays pass for real ones."""
+    with serving(weights) as served:
+        httpx2.get(f"{served.address}/health", timeout=TIMEOUT / 1000)
+        yield served.address
+
+
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[XrayPage]:
     page = XrayPage(browser.new_page())
@@ -86,9 +94,9 @@ def test_card_shows_what_the_api_answers(page: XrayPage, address: str, content: 
     suspicion = answer["probabilities"]["PNEUMONIA"]
     threshold = release_of(RELEASED_WEIGHTS, CLASSES, PREPROCESSING).calibration.threshold
     bar = card.get_by_role("img", name=re.compile("Probability of pneumonia"))
-    sentence = f"{100 * suspicion:.1f}%. From {100 * threshold:.1f}% on, the mark, the answer is PNEUMONIA."
-    assert bar.get_attribute("aria-label") == f"Probability of pneumonia {sentence}"
-    expect(card.locator(".legend")).to_have_text(f"Probability of pneumonia {sentence}")
+    sentence = f"{100 * suspicion:.1f}%. From {100 * threshold:.1f}% (the mark) upwards, the answer is PNEUMONIA."
+    assert bar.get_attribute("aria-label") == f"Probability of pneumonia: {sentence}"
+    expect(card.locator(".legend")).to_have_text(f"Probability of pneumonia: {sentence}")
     box, fill, point = (box_of(place) for place in (bar, card.locator(".fill"), card.locator(".point")))
     assert fill["width"] == pytest.approx(box["width"] * suspicion, abs=2)
     assert point["x"] + 1.5 - box["x"] == pytest.approx(box["width"] * threshold, abs=2)
@@ -191,12 +199,13 @@ def test_dicom_is_shown_and_answered(page: XrayPage, address: str) -> None:
     page.explain("xray.dcm")
 
 
-def dicom_file() -> bytes:
-    """Return a drawn radiograph as DICOM."""
+def dicom_file(**attributes: str) -> bytes:
+    """Return a drawn radiograph as DICOM, with these attributes besides or instead of those of a frontal view."""
     image = draw_radiograph(Random(3), "NORMAL", 300)
     dataset = Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = ComputedRadiographyImageStorage, generate_uid()
-    dataset.Modality, dataset.BodyPartExamined, dataset.ViewPosition = "CR", "CHEST", "PA"
+    for name, value in ({"Modality": "CR", "BodyPartExamined": "CHEST", "ViewPosition": "PA"} | attributes).items():
+        setattr(dataset, name, value)
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = image.height, image.width, 1
     dataset.PhotometricInterpretation, dataset.PixelRepresentation = "MONOCHROME2", 0
     dataset.BitsAllocated = dataset.BitsStored = 8
@@ -209,10 +218,64 @@ def dicom_file() -> bytes:
     return file.getvalue()
 
 
-def test_photograph_is_answered_with_a_warning(page: XrayPage) -> None:
-    page.choose({"photo": encoded(Image.effect_noise((300, 300), 80).convert("RGB"), "PNG")})
+@pytest.mark.parametrize("others", [{}, {"other": PNEUMONIA}], ids=["alone", "among others"])
+def test_photograph_gets_a_headline_and_a_warning_rather_than_a_diagnosis(
+    page: XrayPage, address: str, others: dict[str, bytes]
+) -> None:
+    photo = encoded(Image.radial_gradient("L").resize((400, 400)), "JPEG")
+    assert answer_of(address, photo)["prediction"] == "PNEUMONIA"
+    page.choose({"photo": photo} | others)
     page.finish()
-    expect(page.card("photo").locator(".warnings")).to_contain_text("does not look like the chest X-rays")
+    card = page.card("photo")
+    expect(card.locator(".warnings")).to_contain_text("does not look like the chest X-rays")
+    assert card.locator(".verdict").inner_text().startswith("Not a chest X-ray?\n")  # read out first
+    headline, label = (card.locator(f".{name}").evaluate(LOOK) for name in ("headline", "class"))
+    gray = card.locator(".legend").evaluate(LOOK)
+    assert headline["size"] > 1.3 * label["size"]
+    assert label == gray
+
+
+# The size of some text in pixels, and its colour and weight.
+LOOK = """element => {
+    const { fontSize, color, fontWeight } = getComputedStyle(element);
+    return { size: parseFloat(fontSize), color, fontWeight };
+}"""
+
+
+def test_chest_xray_gets_its_class_as_the_headline(browser: Browser, unchecked: str) -> None:
+    page = XrayPage(browser.new_page())
+    page.open(unchecked)
+    page.choose({"xray": PNEUMONIA})
+    page.finish()
+    card = page.card("xray")
+    expect(card.locator(".headline")).to_be_hidden()
+    label, gray = (card.locator(f".{name}").evaluate(LOOK) for name in ("class", "legend"))
+    assert label["size"] > 1.3 * gray["size"]
+    assert label["color"] != gray["color"]
+    page.page.close()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "headline"),
+    [
+        ({}, None),
+        ({"BodyPartExamined": "HAND"}, "Not a chest X-ray?"),
+        ({"ViewPosition": "LL"}, "Not a frontal view?"),
+        ({"BodyPartExamined": "HAND", "ViewPosition": "LL"}, "Not a chest X-ray?"),
+    ],
+    ids=["frontal chest", "hand", "lateral", "lateral hand"],
+)
+def test_headline_says_what_the_dicom_header_says_against_the_answer(
+    browser: Browser, unchecked: str, attributes: dict[str, str], headline: str | None
+) -> None:
+    page = XrayPage(browser.new_page())
+    page.open(unchecked)
+    page.choose({"xray.dcm": dicom_file(**attributes)})
+    page.finish()
+    place = page.card("xray.dcm").locator(".headline")
+    expect(place).to_be_visible(visible=headline is not None)
+    expect(place).to_have_text(headline or "")
+    page.page.close()
 
 
 def test_warnings_of_a_dicom_header_are_told_each_in_a_sentence(page: XrayPage, address: str) -> None:
@@ -222,9 +285,9 @@ def test_warnings_of_a_dicom_header_are_told_each_in_a_sentence(page: XrayPage, 
     page.choose({"both": NORMAL})
     page.finish()
     chest, frontal = page.card("both").get_by_role("list").get_by_role("listitem").all()
-    expect(chest).to_have_text("By its DICOM header this is no chest radiograph: do not trust the answer.")
+    expect(chest).to_have_text("The DICOM header says that this is not a chest X-ray: do not trust the answer.")
     expect(frontal).to_have_text(
-        "By its DICOM header this is no frontal view, and the model knows no others: do not trust the answer."
+        "The DICOM header says that this is not a frontal view. The model knows no others: do not trust the answer."
     )
 
 
@@ -336,9 +399,9 @@ def test_trying_again_is_offered_where_it_may_help(page: XrayPage, status: int) 
         (415, '{"detail": "GIF files are not read."}', "GIF files are not read."),
         (422, '{"detail": [{"loc": ["body"], "msg": "Field required"}]}', "The server answered 422."),
         (404, "Not here", "The server answered 404."),
-        (200, "<html>Welcome</html>", "What answered is not this server: see that the address is right."),
-        (200, '{"hello": "world"}', "What answered is not this server: see that the address is right."),
-        (200, '{"prediction": "NORMAL", "warnings": [1]}', "What answered is not this server"),
+        (200, "<html>Welcome</html>", "The answer does not come from this server: check the address."),
+        (200, '{"hello": "world"}', "The answer does not come from this server: check the address."),
+        (200, '{"prediction": "NORMAL", "warnings": [1]}', "The answer does not come from this server"),
     ],
 )
 def test_trying_again_is_not_offered_where_it_cannot_help(
@@ -384,7 +447,7 @@ def test_operating_point_is_drawn_where_it_is_that_of_the_answer(page: XrayPage,
         expect(page.card(name).locator(".legend")).not_to_contain_text("From")
     ready.fulfill(json={"ready": True, "model_version": "other", "operating_point": 0.25})
     for name in ("one", "two"):
-        expect(page.card(name).locator(".legend")).to_contain_text("From 25.0% on, the mark, the answer is PNEUMONIA.")
+        expect(page.card(name).locator(".legend")).to_contain_text("From 25.0% (the mark) upwards, the answer")
         expect(page.card(name).locator(".point")).to_be_visible()
     expect(page.page.locator("#version")).to_have_text("other")
     page.page.unroute(PREDICT)
@@ -445,6 +508,12 @@ def test_axe_finds_nothing(browser: Browser, address: str, scheme: Literal["ligh
     page.finish()
     page.explain("normal")
     page.finish()
+    expect(page.card("normal").locator(".headline")).to_be_visible()
+    assert violations(page) == []
+    certain = {**answer_of(address, PNEUMONIA), "prediction": "PNEUMONIA", "warnings": []}
+    page.page.route(PREDICT, lambda route: route.fulfill(json=certain))
+    page.choose({"certain": PNEUMONIA})
+    page.finish()
     assert violations(page) == []
     page.page.goto(f"{address}/guide/model-card.md")
     assert violations(page) == []
@@ -462,6 +531,7 @@ def test_phone_shows_all_of_it_and_always_the_disclaimer(browser: Browser, addre
     page.open(address)
     page.choose({"A name that is longer than a phone is wide, or so it seems.dcm" * 2: NORMAL, "two": PNEUMONIA})
     page.finish()
+    expect(page.page.locator(".headline:visible")).to_have_text("Not a chest X-ray?")
     page.page.mouse.wheel(0, 5000)
     assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
     expect(page.page.locator("#disclaimer")).to_be_in_viewport()

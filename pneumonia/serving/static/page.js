@@ -1,69 +1,44 @@
-// The page: a card for each file, sent to POST /predict one or two at a time, as the server decodes no more at once.
+// The page: a card for each file. Two at a time are sent to POST /predict, as the server decodes no more at once.
+
+import { ask, isPrediction, isReadiness, isText } from "./server.js";
 
 const AT_ONCE = 2;
+// The API's warnings. One with a headline says that the model cannot judge the image: the headline replaces the class.
 const WARNINGS = {
-  uncertain: "Uncertain: a little more or less would have changed the answer. Have an expert look.",
-  not_a_chest_xray: "This does not look like the chest X-rays that the model knows: do not trust the answer.",
-  dicom_not_a_chest_radiograph: "By its DICOM header this is no chest radiograph: do not trust the answer.",
-  dicom_not_a_frontal_view:
-    "By its DICOM header this is no frontal view, and the model knows no others: do not trust the answer.",
-};
-const UNREACHABLE = "The server does not answer: see that it runs and that you are online, and try again.";
-const FOREIGN = "What answered is not this server: see that the address is right.";
-// What a gateway in front of the server answers comes without a sentence of ours.
-const GATEWAY = {
-  413: "The file is too large for this server: save it as a JPEG, or smaller.",
-  403: "This server wants signed requests, which a browser does not send: docs/deployment.md tells how to open it.",
-  429: "The server has too much to do: try again in a moment.",
-  504: "The server took too long: try again.",
+  uncertain: { sentence: "Uncertain: the probability is close to the point where the answer changes. Ask an expert." },
+  not_a_chest_xray: {
+    headline: "Not a chest X-ray?",
+    sentence: "This does not look like the chest X-rays that the model was trained on: do not trust the answer.",
+  },
+  dicom_not_a_chest_radiograph: {
+    headline: "Not a chest X-ray?",
+    sentence: "The DICOM header says that this is not a chest X-ray: do not trust the answer.",
+  },
+  dicom_not_a_frontal_view: {
+    headline: "Not a frontal view?",
+    sentence: "The DICOM header says that this is not a frontal view. The model knows no others: do not trust the answer.",
+  },
 };
 const find = (id) => document.getElementById(id);
-const operatingPoints = new Map(); // by release: the server may change it, and several servers may have several
-let isLearning = false;
+const operatingPoints = new Map(); // by release, as the server may load another one at any time
+const xrays = new Set();
 const waiting = [];
-let running = 0;
+let sending = 0;
+let isLoading = false;
 
-const isText = (value) => typeof value === "string";
-const isNumber = (value) => typeof value === "number";
-const isReadiness = (answer) => isText(answer?.model_version) && isNumber(answer.operating_point);
-const isPrediction = (answer) => isText(answer?.prediction) && isText(answer.model_version) && isNumber(answer.confidence)
-  && isNumber(answer.probabilities?.PNEUMONIA) && Array.isArray(answer.warnings) && answer.warnings.every(isText);
-
-/** Return an Error with a sentence for people, and whether trying again may help. */
-function failure(sentence, mayPass) {
-  return Object.assign(new Error(sentence), { mayPass });
-}
-
-/** Ask the server; return what it answers, which `isOurs` knows by its shape, or throw a failure. */
-async function ask(address, isOurs, options) {
-  let response;
-  try {
-    response = await fetch(address, options);
-  } catch {
-    throw failure(UNREACHABLE, true);
-  }
-  const answer = await response.json().catch(() => null);
-  if (response.ok && isOurs(answer)) return answer;
-  if (response.ok) throw failure(FOREIGN, false);
-  const { status } = response;
-  const mayPass = status === 403 || status === 429 || status >= 500; // the same file gets the same answer otherwise
-  const sentence = isText(answer?.detail) ? answer.detail : GATEWAY[status];
-  throw failure(sentence ?? `The server answered ${status}${mayPass ? ": try again." : "."}`, mayPass);
-}
-
-/** Learn which release answers, and its operating point, once at a time; this also warms the server up. */
-async function learnModel() {
-  if (isLearning) return;
-  isLearning = true;
+/** Have the server load its model, and show which release it is; one request at a time. */
+async function loadModel() {
+  if (isLoading) return;
+  isLoading = true;
   try {
     const answer = await ask("ready?load=1", isReadiness);
     operatingPoints.set(answer.model_version, answer.operating_point);
     find("version").textContent = answer.model_version;
-    for (const xray of xrays) xray.mark();
+    for (const xray of xrays) xray.showProbability();
   } catch (error) {
     find("version").textContent = error.message;
   } finally {
-    isLearning = false;
+    isLoading = false;
   }
 }
 
@@ -72,17 +47,17 @@ const percent = (share) => {
   return `${(100 * share).toFixed(1)}%`;
 };
 
-/** A file, its card, and what was said about it. */
+/** A file, its card on the page, and the server's answer. */
 class Xray {
   constructor(file) {
     this.file = file;
-    this.item = find("result").content.firstElementChild.cloneNode(true);
+    this.item = find("card").content.firstElementChild.cloneNode(true);
     this.done = false;
     this.part("h2").textContent = file.name || "Pasted image";
     this.part("remove").addEventListener("click", () => this.remove());
     this.part("retry").addEventListener("click", () => this.retry());
     this.part("explain").addEventListener("click", () => this.toggleHeatmap());
-    this.part("opacity").querySelector("input").addEventListener("input", (event) => this.fade(event.target.value));
+    this.slider.addEventListener("input", () => this.fadeHeatmap());
     for (const [button, verb] of [["remove", "Remove"], ["retry", "Try again:"], ["explain", "Heatmap of"]]) {
       this.part(button).setAttribute("aria-label", `${verb} ${this.name}`);
     }
@@ -98,93 +73,110 @@ class Xray {
     return this.item.firstElementChild;
   }
 
+  get slider() {
+    return this.part("opacity").querySelector("input");
+  }
+
   part(name) {
     return this.item.querySelector(name === "h2" ? name : `.${name}`);
   }
 
-  /** Put it in the queue. */
-  send({ explain = false } = {}) {
+  /** Put the file in the queue. */
+  enqueue({ explain = false } = {}) {
     this.explain = explain;
-    this.say(null);
+    this.showError(null);
     this.part("state").textContent = "Waiting";
     this.part("state").hidden = false;
     this.setDone(false);
     waiting.push(this);
-    advance();
+    sendNext();
   }
 
-  /** Ask once more for what failed. */
   retry() {
-    this.card.focus(); // the button that had the focus disappears
-    this.send({ explain: this.explain });
+    this.card.focus(); // the button that has the focus disappears
+    this.enqueue({ explain: this.explain });
   }
 
-  async run() {
+  /** Send the file, and show the answer or the error. */
+  async send() {
     try {
-      this.part("state").textContent = "Being looked at …";
+      this.part("state").textContent = "Classifying …";
       if (!this.isShown) await this.showFile();
-      // A browser turns, brightens or blends some files otherwise than the model saw them, plain JPEGs seldom.
-      const needsPreview = !this.hasPreview && (this.explain || !this.isShown || this.file.type !== "image/jpeg");
-      const query = new URLSearchParams();
-      if (this.explain) query.set("explain", "true");
-      if (needsPreview) query.set("preview", "true");
-      const form = new FormData();
-      form.append("file", this.file, "xray"); // under no name of its own: it may be a patient's
-      this.show(await ask(query.size ? `predict?${query}` : "predict", isPrediction, { method: "POST", body: form }));
+      this.showAnswer(await this.askAboutFile());
     } catch (error) {
-      this.say(error.message, error.mayPass);
+      this.showError(error.message, error.canRetry);
     } finally {
       this.part("state").hidden = true;
       this.setDone(true);
     }
   }
 
-  /** Show the file itself at once, where the browser can; the server's preview may come with the answer. */
+  askAboutFile() {
+    // A browser may turn, brighten or blend an image otherwise than the server does; a plain JPEG seldom.
+    const needsPreview = !this.hasPreview && (this.explain || !this.isShown || this.file.type !== "image/jpeg");
+    const query = new URLSearchParams();
+    if (this.explain) query.set("explain", "true");
+    if (needsPreview) query.set("preview", "true");
+    const form = new FormData();
+    form.append("file", this.file, "xray"); // the file's own name may be a patient's
+    return ask(query.size ? `predict?${query}` : "predict", isPrediction, { method: "POST", body: form });
+  }
+
+  /** Show the file before there is an answer, if the browser can; the server's preview may come with the answer. */
   async showFile() {
     const picture = this.part("xray");
     picture.src = this.url = URL.createObjectURL(this.file);
     try {
       await picture.decode();
-      this.reveal();
+      this.showPicture();
     } catch {
       picture.removeAttribute("src");
-      this.forget();
+      this.revokeUrl();
     }
   }
 
-  reveal() {
+  showPicture() {
     this.isShown = true;
     this.part("xray").alt = `X-ray ${this.name}`;
     this.part("xray").hidden = false;
     this.part("none").hidden = true;
   }
 
-  show(answer) {
+  showAnswer(answer) {
     this.answer = answer;
-    if (answer.preview) {
-      this.part("xray").src = `data:image/jpeg;base64,${answer.preview}`;
-      this.hasPreview = true;
-      this.forget();
-      this.reveal();
-    }
-    if (!operatingPoints.has(answer.model_version)) learnModel();
+    if (answer.preview) this.showPreview(answer.preview);
+    if (!operatingPoints.has(answer.model_version)) loadModel();
     this.part("class").textContent = answer.prediction;
     this.part("class").className = `class ${answer.prediction}`;
     this.part("confidence").textContent = `confidence ${percent(answer.confidence)}`;
-    this.mark();
-    this.part("said").hidden = false;
-    this.part("warnings").replaceChildren(...answer.warnings.map((warning) => {
-      const line = document.createElement("li");
-      line.textContent = WARNINGS[warning] ?? warning.replaceAll("_", " ");
-      return line;
-    }));
-    this.part("warnings").hidden = answer.warnings.length === 0;
+    this.showProbability();
+    this.showWarnings(answer.warnings);
+    this.part("verdict").hidden = false;
     this.part("explain").hidden = false;
     if (answer.heatmap) this.showHeatmap(answer.heatmap);
   }
 
-  /** Draw the probability of pneumonia as a bar, with the operating point of the release that answered, if known. */
-  mark() {
+  showPreview(jpeg) {
+    this.part("xray").src = `data:image/jpeg;base64,${jpeg}`;
+    this.hasPreview = true;
+    this.revokeUrl();
+    this.showPicture();
+  }
+
+  showWarnings(warnings) {
+    const headline = warnings.map((warning) => WARNINGS[warning]?.headline).find(isText);
+    this.part("headline").textContent = headline ?? "";
+    this.part("headline").hidden = !headline;
+    this.part("warnings").replaceChildren(...warnings.map((warning) => {
+      const line = document.createElement("li");
+      line.textContent = WARNINGS[warning]?.sentence ?? warning.replaceAll("_", " ");
+      return line;
+    }));
+    this.part("warnings").hidden = warnings.length === 0;
+  }
+
+  /** Show the probability of pneumonia as a bar, and where it is known the release's operating point as a mark. */
+  showProbability() {
     if (!this.answer) return;
     const probability = this.answer.probabilities.PNEUMONIA;
     this.part("fill").style.width = `${100 * probability}%`;
@@ -192,46 +184,46 @@ class Xray {
     const isKnown = point !== undefined;
     this.part("point").hidden = !isKnown;
     if (isKnown) this.part("point").style.left = `${100 * point}%`;
-    const text = `Probability of pneumonia ${percent(probability)}.`
-      + (isKnown ? ` From ${percent(point)} on, the mark, the answer is PNEUMONIA.` : "");
+    const text = `Probability of pneumonia: ${percent(probability)}.`
+      + (isKnown ? ` From ${percent(point)} (the mark) upwards, the answer is PNEUMONIA.` : "");
     this.part("bar").setAttribute("aria-label", text);
     this.part("legend").textContent = text;
   }
 
   toggleHeatmap() {
     if (!this.done) return;
-    const shown = this.part("explain").getAttribute("aria-pressed") === "true";
-    if (!this.part("heatmap").src) this.send({ explain: true });
-    else this.setHeatmap(!shown);
+    const isShown = this.part("explain").getAttribute("aria-pressed") === "true";
+    if (!this.part("heatmap").src) this.enqueue({ explain: true });
+    else this.setHeatmap(!isShown);
   }
 
   showHeatmap(png) {
     this.part("heatmap").src = `data:image/png;base64,${png}`;
-    this.fade(this.part("opacity").querySelector("input").value);
+    this.fadeHeatmap();
     this.setHeatmap(true);
   }
 
-  setHeatmap(shown) {
-    for (const name of ["heatmap", "opacity", "colours"]) this.part(name).hidden = !shown;
-    this.part("explain").setAttribute("aria-pressed", String(shown));
+  setHeatmap(isShown) {
+    for (const name of ["heatmap", "opacity", "colours"]) this.part(name).hidden = !isShown;
+    this.part("explain").setAttribute("aria-pressed", String(isShown));
   }
 
-  fade(value) {
-    this.part("heatmap").style.opacity = value / 100;
+  fadeHeatmap() {
+    this.part("heatmap").style.opacity = this.slider.value / 100;
   }
 
-  /** Say what is wrong, beside the file, and offer to try again where that may help; null takes it back. */
-  say(sentence, mayPass = false) {
+  /** Show an error on the card, with a button to try again if that may help; null removes it. */
+  showError(sentence, canRetry = false) {
     this.part("error").textContent = sentence ?? "";
     this.part("error").hidden = sentence === null;
-    this.part("retry").hidden = !mayPass;
+    this.part("retry").hidden = !canRetry;
   }
 
   setDone(done) {
     this.done = done;
     this.card.setAttribute("aria-busy", String(!done));
-    this.part("explain").setAttribute("aria-disabled", String(!done)); // `disabled` would take the focus from it
-    tell();
+    this.part("explain").setAttribute("aria-disabled", String(!done)); // `disabled` would take its focus away
+    showProgress();
   }
 
   remove() {
@@ -239,57 +231,55 @@ class Xray {
     if (waiting.includes(this)) waiting.splice(waiting.indexOf(this), 1);
     this.item.remove();
     xrays.delete(this);
-    this.forget();
-    (next?.querySelector(".remove") ?? find("files")).focus(); // where the keyboard was
-    tell();
+    this.revokeUrl();
+    (next?.querySelector(".remove") ?? find("files")).focus(); // near the button that had it
+    showProgress();
   }
 
-  forget() {
+  revokeUrl() {
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = null;
   }
 }
 
-const xrays = new Set();
-
-/** Send what waits, as far as the server takes it at once. */
-function advance() {
-  while (running < AT_ONCE && waiting.length) {
-    running += 1;
-    waiting.shift().run().finally(() => {
-      running -= 1;
-      advance();
+/** Send the next files of the queue, AT_ONCE at most. */
+function sendNext() {
+  while (sending < AT_ONCE && waiting.length) {
+    sending += 1;
+    waiting.shift().send().finally(() => {
+      sending -= 1;
+      sendNext();
     });
   }
 }
 
-/** Tell how far it is, also to those who do not see the cards. */
-function tell() {
+/** Show how many files are done; screen readers announce it. */
+function showProgress() {
   const all = [...xrays];
   const done = all.filter((xray) => xray.done).length;
   find("progress").textContent = all.length ? `${done} of ${all.length} done` : "";
   find("clear").hidden = all.length < 2;
 }
 
-function take(files) {
+function add(files) {
   const added = [...files].map((file) => new Xray(file));
-  for (const xray of added) xrays.add(xray);
-  for (const xray of added) xray.send();
+  for (const xray of added) xrays.add(xray); // all of them first, so that the progress counts them
+  for (const xray of added) xray.enqueue();
 }
 
 find("files").addEventListener("change", (event) => {
-  take(event.target.files);
-  event.target.value = ""; // so that the same file can be chosen again
+  add(event.target.files);
+  event.target.value = ""; // otherwise choosing the same file again would do nothing
 });
 find("clear").addEventListener("click", () => {
   waiting.length = 0;
-  for (const xray of xrays) xray.forget();
+  for (const xray of xrays) xray.revokeUrl();
   xrays.clear();
   find("results").replaceChildren();
-  find("files").focus(); // once, not for each card: it has the browser lay out the page anew
-  tell();
+  find("files").focus(); // once and not for each card, as the browser lays out the page for it
+  showProgress();
 });
-document.addEventListener("paste", (event) => take(event.clipboardData.files));
+document.addEventListener("paste", (event) => add(event.clipboardData.files));
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   find("drop").classList.add("over");
@@ -300,6 +290,6 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   find("drop").classList.remove("over");
-  take(event.dataTransfer.files);
+  add(event.dataTransfer.files);
 });
-learnModel();
+loadModel();
