@@ -1,4 +1,4 @@
-"""template.yaml as it is written, and what belongs to it."""
+"""template.yaml as data, and the metrics that it is about."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ METRICS = {
 
 
 def source() -> Template:
-    """Return the template before SAM has turned it into CloudFormation."""
+    """Return template.yaml as it is written."""
     template: Template = yaml_parse((PROJECT / "template.yaml").read_text())
     return template
 

@@ -137,7 +137,7 @@ class Stack:
         ]
 
     def allows(self, role: str, action: str, resource: str) -> bool:
-        """Tell whether a role may do something."""
+        """Return whether a role may do something."""
         return any(
             action in listed(statement["Action"])
             and any(fnmatchcase(resource, pattern) for pattern in listed(statement["Resource"]))
