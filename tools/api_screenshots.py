@@ -1,4 +1,4 @@
-"""Take the pictures of Swagger UI in this folder, from the running app in a real browser.
+"""Take the pictures of Swagger UI in docs/api, from the running app in a real browser.
 
 `python tools/api_screenshots.py NORMAL.jpg PNEUMONIA.jpg`
 """
@@ -37,7 +37,7 @@ class SwaggerUI:
 
     Attributes:
         page: the page.
-        watch: what it did that it should not.
+        watch: notes what it does that it should not.
     """
 
     def __init__(self, page: Page) -> None:
@@ -52,7 +52,7 @@ class SwaggerUI:
         self._operation.wait_for()
 
     def predict(self, name: str, content: bytes) -> Answer:
-        """Upload a file to `POST /predict`, as one does by hand."""
+        """Upload a file to `POST /predict` by the page's buttons."""
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         upload = FilePayload(name=name, mimeType=kind, buffer=content)
         self._operation.locator(".opblock-summary-control").click()
@@ -85,7 +85,7 @@ def swagger_ui(address: str, chromium: str) -> Iterator[SwaggerUI]:
             page.open(address)
             yield page
         except BrowserError as error:
-            if page.watch.problems:  # the cause; the browser tells only what is missing for it
+            if page.watch.problems:  # the cause; the browser's error says only what did not come
                 raise ScreenshotError(page.watch.problems[0]) from error
             raise
 
@@ -114,7 +114,7 @@ def take_pictures(normal: Path, pneumonia: Path, chromium: str) -> dict[str, byt
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Take the pictures; return the exit status."""
-    parser = argparse.ArgumentParser(prog="screenshots.py", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("normal", metavar="NORMAL", type=Path, help="X-ray that the model calls NORMAL")
     parser.add_argument("pneumonia", metavar="PNEUMONIA", type=Path, help="X-ray that the model calls PNEUMONIA")
     args = parser.parse_args(argv)

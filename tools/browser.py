@@ -1,4 +1,4 @@
-"""The running app in a real browser: what the pictures in docs/ and the tests of what people see are made with."""
+"""The running app in a real browser, for the pictures in docs/ and the tests of what people see."""
 
 import contextlib
 import os
@@ -18,9 +18,9 @@ from pneumonia.errors import file_sentence
 PROJECT = Path(__file__).parent.parent
 HOST = "127.0.0.1"
 TIMEOUT = 120_000  # milliseconds: a busy machine takes long to import torch
-# The browser talks to the app, and to nobody else for reasons of its own.
+# With these the browser sends requests to the app alone, and none of its own.
 ARGUMENTS = (
-    "--no-sandbox",  # it cannot be had as root, in a container say; the only page that is opened is ours
+    "--no-sandbox",  # chromium as root, as in a container, has no sandbox; it opens no page but ours
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -31,7 +31,7 @@ ARGUMENTS = (
 
 
 class ScreenshotError(Exception):
-    """The pictures cannot be taken; the message says why in one sentence."""
+    """A picture cannot be taken; the message says why in one sentence."""
 
 
 class Watch:
@@ -53,7 +53,7 @@ class Watch:
             self.problems.append(f"The page asks another host: {request.url}")
 
     def _note_message(self, message: ConsoleMessage) -> None:
-        # The browser itself tells of each answer that is no success; the page has to tell it where people look.
+        # The browser logs each answer that is no success; the page has to show it where people look.
         if message.type == "error" and not message.text.startswith("Failed to load resource"):
             self.problems.append(f"The browser's console has an error: {message.text}")
 
@@ -90,7 +90,7 @@ class Served:
         self._process = process
 
     def stop(self) -> None:
-        """End it: who asks from now on is refused."""
+        """End it: later connections are refused."""
         self._process.terminate()
         self._process.wait()
 
@@ -105,14 +105,14 @@ def serving(model_path: Path) -> Iterator[Served]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MODEL_"))}
     command = [sys.executable, "-m", "uvicorn", "app:app", "--log-level", "warning"]
     with socket.create_server((HOST, 0)) as listener:
-        # The port listens before uvicorn starts: a request waits meanwhile, and is refused if uvicorn fails.
+        # The port listens before uvicorn starts: requests wait for it, and are refused if it fails.
         descriptor, port = listener.fileno(), listener.getsockname()[1]
         process = subprocess.Popen(
             [*command, "--fd", str(descriptor)],
             pass_fds=[descriptor],
             cwd=PROJECT,
             env=environment | {"MODEL_PATH": str(model_path)},
-            stdout=subprocess.DEVNULL,  # a line about each request
+            stdout=subprocess.DEVNULL,  # a line for each request
         )
     served = Served(f"http://{HOST}:{port}", process)
     try:
@@ -122,11 +122,11 @@ def serving(model_path: Path) -> Iterator[Served]:
 
 
 def write_pictures(folder: Path, take: Callable[[str], dict[str, bytes]]) -> int:
-    """Take pictures, write them into a folder, and return the exit status of the command that does so.
+    """Take pictures and write them into a folder; return the exit status.
 
     Args:
         folder: where they go.
-        take: from the browser's path to the pictures by their names; raises ScreenshotError.
+        take: given the browser's path, returns the pictures by their names; may raise ScreenshotError.
     """
     try:
         if not (chromium := find_chromium()):

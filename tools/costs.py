@@ -1,6 +1,6 @@
-"""What a thousand predictions, a training and a month of the stack cost.
+"""Calculate what a thousand predictions, a training and a month of the stack cost.
 
-All prices and amounts that go in are arguments, as prices differ by region and change. The defaults are examples: US
+Every price and amount is an argument, as prices differ by region and change. The defaults are examples: US
 dollars in us-east-1, without free tiers, savings plans and taxes. Look the prices up before you rely on the sum.
 """
 
@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Name, example, unit, AWS's page, and when the example was the price.
+# Name, example, unit, AWS's page, and the date of the example.
 PRICES = (
     ("request", "0.20", "a million invocations", "lambda", "March 2026"),
     ("gb-second", "0.0000166667", "a GB-second of an x86 function", "lambda", "March 2026"),
@@ -48,7 +48,7 @@ class Line(NamedTuple):
 
 
 def thousand_predictions(args: argparse.Namespace) -> list[Line]:
-    """Return what a thousand requests cost; the functions' metrics are read out of their logs at no further price."""
+    """Return what a thousand requests cost; CloudWatch reads the metrics out of the logs at no extra charge."""
     cold = 1000 * args.cold_share
     seconds = (cold * args.cold_milliseconds + (1000 - cold) * args.warm_milliseconds) / 1000
     return [
@@ -69,7 +69,7 @@ def training(args: argparse.Namespace) -> list[Line]:
 
 
 def month(args: argparse.Namespace) -> list[Line]:
-    """Return what a month costs that does not depend on what is asked; metrics are billed by the hour, at most this."""
+    """Return what a month costs without any requests; metrics are billed by the hour, at most this."""
     return [
         Line("CloudWatch, metrics", args.metrics * args.price_metric_month),
         Line("CloudWatch, alarms", args.alarm_metrics * args.price_alarm_month),

@@ -1,4 +1,4 @@
-"""Take the pictures of the page in this folder, from the running app in a real browser.
+"""Take the pictures of the page in docs/page, from the running app in a real browser.
 
 `python tools/page_screenshots.py WEIGHTS PNEUMONIA.jpg OTHER.jpg...`
 """
@@ -8,15 +8,16 @@ import base64
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-from playwright.sync_api import FilePayload, Locator, Page, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, ViewportSize, expect
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tools.browser import TIMEOUT, ScreenshotError, Watch, browsing, serving, write_pictures
 
 FOLDER = Path(__file__).parent.parent / "docs" / "page"
 
-# Makes the browser's own event out of files, as when somebody drops or pastes them.
+# Dispatches the event that the browser itself makes when files are dropped or pasted.
 GIVE = """([kind, files]) => {
     const data = new DataTransfer();
     for (const [name, content] of files)
@@ -35,7 +36,7 @@ class XrayPage:
 
     Attributes:
         page: the page.
-        watch: what it did that it should not.
+        watch: notes what it does that it should not.
     """
 
     def __init__(self, page: Page) -> None:
@@ -72,44 +73,56 @@ class XrayPage:
         self.card(name).locator("img.heatmap").wait_for()
 
 
+class Picture(NamedTuple):
+    """How a picture is taken."""
+
+    width: int
+    height: int
+    scheme: Literal["light", "dark"]
+    shows_all: bool = False  # every X-ray instead of the first one
+    is_full_page: bool = False
+
+
+PICTURES = {
+    "heatmap.png": Picture(1100, 760, "light"),
+    "many.png": Picture(1100, 900, "dark", shows_all=True),
+    "phone.png": Picture(390, 844, "light", is_full_page=True),
+}
+
+
 def take_pictures(weights: Path, xrays: Sequence[Path], chromium: str) -> dict[str, bytes]:
-    """Return the pictures by their names: one X-ray with its heatmap, and all of them, on a screen and on a phone.
+    """Return the pictures by their names; in each, the first X-ray has its heatmap.
 
     Raises:
         ScreenshotError: an X-ray is not answered, or the page does what it should not.
     """
-    pictures: dict[str, bytes] = {}
     # Not under the files' own names: they may be patients'.
     files = {f"xray-{number}{path.suffix}": path.read_bytes() for number, path in enumerate(xrays, 1)}
-    first = next(iter(files))
     with serving(weights) as served, browsing(chromium) as browser:
-        for name, chosen, width, height, scheme in (
-            ("heatmap.png", [first], 1100, 760, "light"),
-            ("many.png", list(files), 1100, 900, "dark"),
-            ("phone.png", [first], 390, 844, "light"),
-        ):
-            page = XrayPage(
-                browser.new_page(
-                    viewport={"width": width, "height": height},
-                    color_scheme="dark" if scheme == "dark" else "light",
-                )
-            )
-            page.open(served.address)
-            page.choose({one: files[one] for one in chosen})
-            page.finish()
-            page.explain(first)
-            if (error := page.page.locator("article .error:visible")).count():
-                raise ScreenshotError(f"An X-ray is not answered: {error.first.inner_text()}")
-            page.page.evaluate("scrollTo(0, 0)")
-            pictures[name] = page.page.screenshot(animations="disabled", full_page=name == "phone.png")
-            if page.watch.problems:
-                raise ScreenshotError(page.watch.problems[0])
-    return pictures
+        return {name: take(picture, files, served.address, browser) for name, picture in PICTURES.items()}
+
+
+def take(picture: Picture, files: dict[str, bytes], address: str, browser: Browser) -> bytes:
+    """Return one picture, as PNG."""
+    viewport = ViewportSize(width=picture.width, height=picture.height)
+    page = XrayPage(browser.new_page(viewport=viewport, color_scheme=picture.scheme))
+    first = next(iter(files))
+    page.open(address)
+    page.choose(files if picture.shows_all else {first: files[first]})
+    page.finish()
+    if (error := page.page.locator("article .error:visible")).count():
+        raise ScreenshotError(f"An X-ray is not answered: {error.first.inner_text()}")
+    page.explain(first)
+    page.page.evaluate("scrollTo(0, 0)")
+    png = page.page.screenshot(animations="disabled", full_page=picture.is_full_page)
+    if page.watch.problems:
+        raise ScreenshotError(page.watch.problems[0])
+    return png
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Take the pictures; return the exit status."""
-    parser = argparse.ArgumentParser(prog="screenshots.py", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("weights", metavar="WEIGHTS", type=Path, help="weights file, its manifest beside it")
     parser.add_argument("xrays", metavar="XRAY", type=Path, nargs="+", help="X-rays; the first one gets a heatmap")
     args = parser.parse_args(argv)

@@ -1,6 +1,5 @@
 """The page at `/` of the running app, used in a real browser."""
 
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +8,13 @@ from typing import Any, Literal
 from urllib.parse import urldefrag
 
 import httpx2
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, FloatRect, Locator, Route, expect
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES
@@ -26,6 +24,7 @@ from pneumonia.serving.api import create_app
 from pneumonia.serving.page import Guide, add_page
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
+from tests.builders.dicom_files import dicom
 from tests.builders.images import encoded
 from tools.browser import TIMEOUT, browsing, find_chromium, serving
 from tools.page_screenshots import XrayPage
@@ -35,6 +34,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, o
 NORMAL = encoded(draw_radiograph(Random(0), "NORMAL", 400).resize((500, 400)), "JPEG")
 PNEUMONIA = encoded(draw_radiograph(Random(1), "PNEUMONIA", 400), "PNG")
 TIFF = encoded(draw_radiograph(Random(2), "NORMAL", 300), "TIFF")
+FRONTAL = np.asarray(draw_radiograph(Random(3), "NORMAL", 300))
 PREDICT, READY = re.compile(r"/predict(\?|$)"), re.compile(r"/ready\?load=1$")
 
 
@@ -187,7 +187,7 @@ def test_jpeg_is_shown_as_the_model_saw_it_once_the_heatmap_lies_over_it(page: X
 
 
 def test_dicom_is_shown_and_answered(page: XrayPage, address: str) -> None:
-    content = dicom_file()
+    content = dicom(FRONTAL)
     answer = answer_of(address, content)
     page.choose({"xray.dcm": content})
     page.finish()
@@ -197,25 +197,6 @@ def test_dicom_is_shown_and_answered(page: XrayPage, address: str) -> None:
     assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [300, 300]
     expect(card.locator(".class")).to_have_text(answer["prediction"])
     page.explain("xray.dcm")
-
-
-def dicom_file(**attributes: str) -> bytes:
-    """Return a drawn radiograph as DICOM, with these attributes besides or instead of those of a frontal view."""
-    image = draw_radiograph(Random(3), "NORMAL", 300)
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = ComputedRadiographyImageStorage, generate_uid()
-    for name, value in ({"Modality": "CR", "BodyPartExamined": "CHEST", "ViewPosition": "PA"} | attributes).items():
-        setattr(dataset, name, value)
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = image.height, image.width, 1
-    dataset.PhotometricInterpretation, dataset.PixelRepresentation = "MONOCHROME2", 0
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit = 7
-    dataset.PixelData = image.tobytes()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("others", [{}, {"other": PNEUMONIA}], ids=["alone", "among others"])
@@ -266,11 +247,11 @@ def test_chest_xray_gets_its_class_as_the_headline(browser: Browser, unchecked: 
     ids=["frontal chest", "hand", "lateral", "lateral hand"],
 )
 def test_headline_says_what_the_dicom_header_says_against_the_answer(
-    browser: Browser, unchecked: str, attributes: dict[str, str], headline: str | None
+    browser: Browser, unchecked: str, attributes: dict[str, Any], headline: str | None
 ) -> None:
     page = XrayPage(browser.new_page())
     page.open(unchecked)
-    page.choose({"xray.dcm": dicom_file(**attributes)})
+    page.choose({"xray.dcm": dicom(FRONTAL, **attributes)})
     page.finish()
     place = page.card("xray.dcm").locator(".headline")
     expect(place).to_be_visible(visible=headline is not None)
