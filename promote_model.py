@@ -30,6 +30,7 @@ from pneumonia.network.resnet import check_outputs
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases import bucket as store
+from pneumonia.releases.layout import Pointer
 from pneumonia.releases.manifest import Manifest, Pointer
 from pneumonia.serving import telemetry
 

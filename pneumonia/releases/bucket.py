@@ -1,9 +1,4 @@
-"""Releases in the weights bucket on S3.
-
-releases/<version>/pneumonia_classifier.pth
-releases/<version>/manifest.json              there once the release is complete
-current.json                                  {"version": "<version>", "previous": [...]}: the release that is served
-pneumonia_classifier.pth                      the same weights, for whoever has nothing but this key
+"""Releases in the weights bucket on S3, laid out as layout.py says.
 
 Whatever stops a promotion half-way, `current.json` leads to a whole release. Of two promotions at once one moves the
 pointer, and the other is told: S3 writes on the condition that an object is as it was read.
@@ -24,8 +19,17 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pneumonia.errors import ReleaseConflictError, WeightsError, first_line
-from pneumonia.network.contract import WEIGHTS_NAME
-from pneumonia.releases.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest, Pointer, parse, parse_pointer
+from pneumonia.releases.layout import (
+    CURRENT_KEY,
+    PLAIN_KEY,
+    RELEASES,
+    Pointer,
+    manifest_key,
+    parse_pointer,
+    version_of,
+    weights_key,
+)
+from pneumonia.releases.manifest import Manifest, Pointer, parse, parse_pointer
 from pneumonia.storage.signed import CHUNK, S3Error, saying
 
 if TYPE_CHECKING:
@@ -54,14 +58,14 @@ class WeightsBucket:
 
         Before the first release both are None. Of a file that cannot be read the pointer is: it can be replaced.
         """
-        with _saying(f"The served release cannot be read from s3://{self._name}/{CURRENT_NAME}"):
+        with _saying(f"The served release cannot be read from s3://{self._name}/{CURRENT_KEY}"):
             try:
-                answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_NAME)
+                answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_KEY)
             except self._s3.exceptions.NoSuchKey:
                 return None, None
             text = answer["Body"].read()
         try:
-            return parse_pointer(text, f"s3://{self._name}/{CURRENT_NAME}"), answer["ETag"]
+            return parse_pointer(text, f"s3://{self._name}/{CURRENT_KEY}"), answer["ETag"]
         except WeightsError as error:
             logger.warning("%s", error)
             return None, answer["ETag"]
@@ -72,7 +76,7 @@ class WeightsBucket:
         Raises:
             WeightsError: there is no such release.
         """
-        key = f"releases/{version}/{MANIFEST_NAME}"
+        key = manifest_key(version)
         with _saying(f"The release cannot be read from s3://{self._name}/{key}"):
             try:
                 text = self._s3.get_object(Bucket=self._name, Key=key)["Body"].read()
@@ -85,9 +89,9 @@ class WeightsBucket:
     def versions(self) -> list[str]:
         """Return the complete releases, in the order of their names, which is that of time."""
         with _saying(f"The releases of s3://{self._name} cannot be listed"):
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix="releases/")
-            keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-        return sorted(key.split("/")[1] for key in keys if key.count("/") == 2 and key.endswith(f"/{MANIFEST_NAME}"))
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=RELEASES)
+            found = [version_of(item["Key"]) for page in pages for item in page.get("Contents", [])]
+        return sorted(version for version in found if version is not None)
 
     def check(self, version: str) -> None:
         """See that a release is complete: its manifest can be read, and its weights are those that it names.
@@ -105,12 +109,11 @@ class WeightsBucket:
         Raises:
             WeightsError: other weights are there under the same version.
         """
-        release = f"releases/{manifest.version}"
-        with _saying(f"The release cannot be stored as s3://{self._name}/{release}"):
+        with _saying(f"The release {manifest.version} cannot be stored in s3://{self._name}"):
             checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(manifest.sha256)}
-            if not self._put(f"{release}/{WEIGHTS_NAME}", weights.read_bytes(), IfNoneMatch="*", **checksum):
+            if not self._put(weights_key(manifest.version), weights.read_bytes(), IfNoneMatch="*", **checksum):
                 self._compare(manifest)
-            key = f"{release}/{MANIFEST_NAME}"
+            key = manifest_key(manifest.version)
             if not self._put(key, manifest.to_json().encode(), IfNoneMatch="*"):
                 answer = self._s3.get_object(Bucket=self._name, Key=key)
                 if not _says_as_much(answer["Body"].read(), manifest):
@@ -132,21 +135,21 @@ class WeightsBucket:
         pointer = served.moved_to(version) if served else Pointer(version)
         condition = {"IfMatch": mark} if mark else {"IfNoneMatch": "*"}
         with _saying(f"The release {version} cannot be served from s3://{self._name}"):
-            is_moved = self._put(CURRENT_NAME, pointer.to_json().encode(), **condition)
+            is_moved = self._put(CURRENT_KEY, pointer.to_json().encode(), **condition)
         now, _ = (pointer, None) if is_moved else self.pointer()
         if now is None or now.version != version:  # else the same promotion ran twice
             raise ReleaseConflictError(
                 f"Another promotion came first: s3://{self._name} serves {now.version if now else 'none'} now, "
                 f"and {version} is stored but not served. Promote it again if it is still wanted."
             )
-        with _saying(f"{version} is served, but s3://{self._name}/{WEIGHTS_NAME} cannot be made to follow"):
+        with _saying(f"{version} is served, but s3://{self._name}/{PLAIN_KEY} cannot be made to follow"):
             self._fill_plain_key(version)
 
     def _fill_plain_key(self, version: str) -> None:
         """Copy a release to the plain key, and again until it is the one that is served: another may have moved on."""
         while True:
-            source = {"Bucket": self._name, "Key": f"releases/{version}/{WEIGHTS_NAME}"}
-            self._s3.copy_object(Bucket=self._name, Key=WEIGHTS_NAME, CopySource=source)  # type: ignore[arg-type]
+            source = {"Bucket": self._name, "Key": weights_key(version)}
+            self._s3.copy_object(Bucket=self._name, Key=PLAIN_KEY, CopySource=source)  # type: ignore[arg-type]
             now, _ = self.pointer()
             if now is None or now.version == version:
                 return
@@ -173,7 +176,7 @@ class WeightsBucket:
 
     def _compare(self, manifest: Manifest) -> None:
         """See that a release's weights are those of its manifest."""
-        key = f"releases/{manifest.version}/{WEIGHTS_NAME}"
+        key = weights_key(manifest.version)
         with _saying(f"The weights cannot be read from s3://{self._name}/{key}"):
             found = self._s3.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
             checksum = found.get("ChecksumSHA256")

@@ -20,7 +20,8 @@ from typing import BinaryIO, Protocol
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.files import remove_abandoned, replacing, shipped
 from pneumonia.network.contract import WEIGHTS_NAME
-from pneumonia.releases.manifest import CURRENT_NAME, MANIFEST_NAME, Manifest, parse, parse_pointer
+from pneumonia.releases.layout import CURRENT_KEY, PLAIN_KEY, manifest_key, parse_pointer, weights_key
+from pneumonia.releases.manifest import Manifest, parse, parse_pointer
 from pneumonia.storage.signed import Access, Bucket, S3Error, saying
 
 RELEASED_WEIGHTS = shipped("weights") / WEIGHTS_NAME
@@ -48,7 +49,7 @@ class Weights:
         key: the weights' key in a bucket without `current.json`.
     """
 
-    def __init__(self, path: Path, bucket: str | None = None, key: str = WEIGHTS_NAME) -> None:
+    def __init__(self, path: Path, bucket: str | None = None, key: str = PLAIN_KEY) -> None:
         self.path = path
         self.bucket = bucket
         self.key = key
@@ -63,7 +64,7 @@ class Weights:
         return cls(
             path=Path(os.environ.get("MODEL_PATH") or "/tmp/model.pth"),  # noqa: S108  # Lambda's one writable folder
             bucket=os.environ.get("MODEL_BUCKET") or None,
-            key=os.environ.get("MODEL_KEY") or WEIGHTS_NAME,
+            key=os.environ.get("MODEL_KEY") or PLAIN_KEY,
         )
 
     def fetch_in_background(self, seconds: float) -> None:
@@ -128,7 +129,7 @@ class Weights:
             version = _current_version(source, self.bucket)
         if version is None and self._has_pointer:
             raise WeightsUnavailableError(
-                f"s3://{self.bucket}/{CURRENT_NAME} is gone, or may not be read any more: put it back with "
+                f"s3://{self.bucket}/{CURRENT_KEY} is gone, or may not be read any more: put it back with "
                 "promote_model.py, or grant the role s3:GetObject."
             )
         self._has_pointer = version is not None
@@ -189,7 +190,7 @@ def fetch(bucket: str, key: str, destination: Path, deadline: float) -> Manifest
     with contextlib.closing(_Source(bucket, deadline)) as source:
         manifest = _current_manifest(source, bucket)
         if manifest:
-            key = f"releases/{manifest.version}/{WEIGHTS_NAME}"
+            key = weights_key(manifest.version)
         uri = f"s3://{bucket}/{key}"
         with saying(f"The weights cannot be had from {uri}"):
             destination.parent.mkdir(parents=True, exist_ok=True)
@@ -276,9 +277,9 @@ class _Source:
 def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
     """Return the manifest of the release that `current.json` names, None for a bucket without `current.json`."""
     if (version := _current_version(source, bucket)) is None:
-        logger.info("s3://%s has no %s that can be read: the plain key serves", bucket, CURRENT_NAME)
+        logger.info("s3://%s has no %s that can be read: the plain key serves", bucket, CURRENT_KEY)
         return None
-    key = f"releases/{version}/{MANIFEST_NAME}"
+    key = manifest_key(version)
     with saying(f"The served release cannot be read from s3://{bucket}/{key}"):
         manifest = parse(source.read(key), f"s3://{bucket}/{key}")
     if manifest.version != version:
@@ -288,12 +289,12 @@ def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
 
 def _current_version(source: _Source, bucket: str) -> str | None:
     """Return the release that `current.json` names, None for a bucket without `current.json`."""
-    with saying(f"The served release cannot be read from s3://{bucket}/{CURRENT_NAME}"):
+    with saying(f"The served release cannot be read from s3://{bucket}/{CURRENT_KEY}"):
         try:
-            current = source.read(CURRENT_NAME)
+            current = source.read(CURRENT_KEY)
         except S3Error as error:
             # To a role that may not list the bucket, S3 calls a missing key forbidden.
             if error.code not in {"NoSuchKey", "AccessDenied"}:
                 raise
             return None
-    return parse_pointer(current, f"s3://{bucket}/{CURRENT_NAME}").version
+    return parse_pointer(current, f"s3://{bucket}/{CURRENT_KEY}").version

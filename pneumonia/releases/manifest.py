@@ -14,8 +14,6 @@ from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.input_check import InputCheck, input_check_in
 
 MANIFEST_NAME = "manifest.json"
-CURRENT_NAME = "current.json"  # in a bucket: names the release that is served
-MAX_PREVIOUS = 100  # releases of each kind that `current.json` remembers
 
 
 @dataclass(frozen=True)
@@ -58,54 +56,6 @@ class Manifest:
         """Write `manifest.json` into the folder of a weights file, whole or not at all."""
         with replacing(weights.with_name(MANIFEST_NAME)) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """The content of `current.json`.
-
-    Attributes:
-        version: the release that is served.
-        previous: those that were served before it, the last one first; what was rolled back is not among them.
-        withdrawn: those that were rolled back; they are served again only when someone says so.
-    """
-
-    version: str
-    previous: tuple[str, ...] = ()
-    withdrawn: tuple[str, ...] = ()
-
-    def moved_to(self, version: str) -> "Pointer":
-        """Return the pointer to another release: forwards, or back to one that was served before."""
-        if version == self.version:
-            return self
-        if version in self.previous:
-            place = self.previous.index(version)
-            withdrawn = (self.version, *self.previous[:place], *self.withdrawn)[:MAX_PREVIOUS]
-            return Pointer(version, self.previous[place + 1 :], withdrawn)
-        withdrawn = tuple(one for one in self.withdrawn if one != version)
-        return Pointer(version, (self.version, *self.previous)[:MAX_PREVIOUS], withdrawn)
-
-    def to_json(self) -> str:
-        """Return JSON of one line."""
-        return json.dumps(dataclasses.asdict(self)) + "\n"
-
-
-def parse_pointer(text: str | bytes, source: str) -> Pointer:
-    """Read `current.json`.
-
-    Args:
-        text: JSON; without `previous`, nothing was served before, and without `withdrawn`, nothing rolled back.
-        source: where the text is from, for the error's sentence.
-
-    Raises:
-        WeightsError: it names no release.
-    """
-    try:
-        content = json.loads(text)
-        previous, withdrawn = (tuple(map(str, content.get(name, ()))) for name in ("previous", "withdrawn"))
-        return Pointer(str(content["version"]), previous, withdrawn)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{source} names no version: promote the model again.") from error
 
 
 def parse(text: str | bytes, source: str) -> Manifest:

@@ -20,7 +20,8 @@ from pneumonia.network.weights_file import save_weights
 from pneumonia.releases import bucket as store
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import fetch
-from pneumonia.releases.manifest import Pointer, manifest_of
+from pneumonia.releases.layout import Pointer
+from pneumonia.releases.manifest import manifest_of
 from tests.builders.checkout import PROJECT
 from tests.builders.manifests import manifest_for
 from tools.stand_ins.moto import Moto

@@ -1,0 +1,84 @@
+"""Where things lie in the weights bucket, and what `current.json` says.
+
+releases/<version>/pneumonia_classifier.pth
+releases/<version>/manifest.json              there once the release is complete
+current.json                                  {"version": "<version>", "previous": [...]}: the release that is served
+pneumonia_classifier.pth                      the same weights, for whoever has nothing but this key
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from pneumonia.errors import WeightsError
+from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.releases.manifest import MANIFEST_NAME
+
+RELEASES = "releases/"  # what all keys of releases begin with
+CURRENT_KEY = "current.json"
+PLAIN_KEY = WEIGHTS_NAME
+MAX_PREVIOUS = 100  # releases of each kind that `current.json` remembers
+
+
+def weights_key(version: str) -> str:
+    """Return the key of a release's weights."""
+    return f"{RELEASES}{version}/{WEIGHTS_NAME}"
+
+
+def manifest_key(version: str) -> str:
+    """Return the key of a release's manifest."""
+    return f"{RELEASES}{version}/{MANIFEST_NAME}"
+
+
+def version_of(key: str) -> str | None:
+    """Return the release whose manifest has this key, None for any other key."""
+    version = key.removeprefix(RELEASES).removesuffix(f"/{MANIFEST_NAME}")
+    return version if "/" not in version and key == manifest_key(version) else None
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The content of `current.json`.
+
+    Attributes:
+        version: the release that is served.
+        previous: those that were served before it, the latest first; without those that were rolled back.
+        withdrawn: those that were rolled back; they are served again only when someone asks for it.
+    """
+
+    version: str
+    previous: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+
+    def moved_to(self, version: str) -> "Pointer":
+        """Return the pointer to another release: forwards, or back to one that was served before."""
+        if version == self.version:
+            return self
+        if version in self.previous:
+            place = self.previous.index(version)
+            withdrawn = (self.version, *self.previous[:place], *self.withdrawn)[:MAX_PREVIOUS]
+            return Pointer(version, self.previous[place + 1 :], withdrawn)
+        withdrawn = tuple(one for one in self.withdrawn if one != version)
+        return Pointer(version, (self.version, *self.previous)[:MAX_PREVIOUS], withdrawn)
+
+    def to_json(self) -> str:
+        """Return JSON of one line."""
+        return json.dumps(dataclasses.asdict(self)) + "\n"
+
+
+def parse_pointer(text: str | bytes, source: str) -> Pointer:
+    """Read `current.json`.
+
+    Args:
+        text: JSON; without `previous`, nothing was served before, and without `withdrawn`, nothing was rolled back.
+        source: where the text is from, for the error's sentence.
+
+    Raises:
+        WeightsError: it names no release.
+    """
+    try:
+        content = json.loads(text)
+        previous, withdrawn = (tuple(map(str, content.get(name, ()))) for name in ("previous", "withdrawn"))
+        return Pointer(str(content["version"]), previous, withdrawn)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{source} names no version: promote the model again.") from error
