@@ -29,9 +29,9 @@ from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.resnet import check_outputs
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
 from pneumonia.network.weights_file import load_weights
-from pneumonia.releases import bucket as store
+from pneumonia.releases.bucket import WeightsBucket, download
 from pneumonia.releases.layout import Pointer
-from pneumonia.releases.manifest import Manifest, Pointer
+from pneumonia.releases.manifest import Manifest
 from pneumonia.serving import telemetry
 
 GZIP = b"\x1f\x8b"  # what such files begin with
@@ -68,7 +68,7 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
         WeightsUnavailableError: S3 refuses or cannot be reached.
         OSError: a local file cannot be read or written.
     """
-    releases = store.WeightsBucket(bucket)
+    releases = WeightsBucket(bucket)
     with tempfile.TemporaryDirectory() as temporary:
         weights = Path(temporary) / WEIGHTS_NAME
         manifest = take_release(source, weights)
@@ -88,7 +88,7 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
     return manifest, True
 
 
-def served_manifest(releases: store.WeightsBucket, pointer: Pointer | None) -> Manifest | None:
+def served_manifest(releases: WeightsBucket, pointer: Pointer | None) -> Manifest | None:
     """Return the served release's manifest; None without one, or where it cannot be read, which a promotion mends.
 
     Raises:
@@ -127,7 +127,7 @@ def take_release(source: str, weights: Path) -> Manifest:
         archive = Path(source)
         if source.startswith("s3://"):
             archive = Path(temporary) / "model.tar.gz"
-            store.download(source, archive)
+            download(source, archive)
         report = extract(archive, weights, name=source)
     check(weights, report, name=source)
     return manifest_for(weights, report)
@@ -169,7 +169,7 @@ def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
         WeightsError: there is no such release.
         WeightsUnavailableError: S3 refuses or cannot be reached.
     """
-    releases = store.WeightsBucket(bucket)
+    releases = WeightsBucket(bucket)
     pointer, mark = releases.pointer()
     if not pointer and not mark:
         raise WeightsError(f"s3://{bucket} serves no release yet: promote a model first.")
@@ -191,7 +191,7 @@ def listing(bucket: str) -> str:
     Raises:
         WeightsError, WeightsUnavailableError: as `rollback`.
     """
-    releases = store.WeightsBucket(bucket)
+    releases = WeightsBucket(bucket)
     pointer, _ = releases.pointer()
     versions = releases.versions()
     if not versions:
@@ -445,7 +445,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.command == "list":
         print(listing(args.bucket))
     elif args.command == "show":
-        print(shown(store.WeightsBucket(args.bucket).manifest(args.version)))
+        print(shown(WeightsBucket(args.bucket).manifest(args.version)))
     else:
         version, before = rollback(args.bucket, args.version)
         if version == before:

@@ -43,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.files import write_json
 from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.weights_file import load_weights
-from pneumonia.releases import bucket as store
+from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from pneumonia.releases.manifest import manifest_of
 from tools.stand_ins.events import function_url_event, multipart
@@ -309,7 +309,9 @@ def fill_bucket(bench: Bench) -> None:
     if not manifest:
         raise RuntimeError(f"{RELEASED_WEIGHTS} has no manifest")
     os.environ.update(bench.moto.environment)
-    store.publish(RELEASED_WEIGHTS, manifest, bench.bucket)
+    releases = WeightsBucket(bench.bucket)
+    releases.add(RELEASED_WEIGHTS, manifest)
+    releases.serve(manifest.version, *releases.pointer())
     network = load_weights(RELEASED_WEIGHTS)
     single, exported = bench.folder / "float32.pth", bench.folder / "network.onnx"
     torch.save(network.state_dict(), single)

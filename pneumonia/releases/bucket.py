@@ -29,7 +29,7 @@ from pneumonia.releases.layout import (
     version_of,
     weights_key,
 )
-from pneumonia.releases.manifest import Manifest, Pointer, parse, parse_pointer
+from pneumonia.releases.manifest import Manifest, parse
 from pneumonia.storage.signed import CHUNK, S3Error, saying
 
 if TYPE_CHECKING:
@@ -187,20 +187,6 @@ class WeightsBucket:
             raise WeightsError(
                 f"s3://{self._name}/{key} holds other weights than {manifest.version}'s: remove that release first."
             )
-
-
-def publish(weights: Path, manifest: Manifest, bucket: str) -> None:
-    """Store a release and serve it.
-
-    Raises:
-        WeightsUnavailableError: S3 refuses or cannot be reached.
-        WeightsError: other weights are there under the same version.
-        ReleaseConflictError: another promotion came first.
-    """
-    releases = WeightsBucket(bucket)
-    served, mark = releases.pointer()
-    releases.add(weights, manifest)
-    releases.serve(manifest.version, served, mark)
 
 
 def download(uri: str, destination: Path) -> None:

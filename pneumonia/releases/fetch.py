@@ -21,7 +21,7 @@ from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableErr
 from pneumonia.files import remove_abandoned, replacing, shipped
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.layout import CURRENT_KEY, PLAIN_KEY, manifest_key, parse_pointer, weights_key
-from pneumonia.releases.manifest import Manifest, parse, parse_pointer
+from pneumonia.releases.manifest import Manifest, parse
 from pneumonia.storage.signed import Access, Bucket, S3Error, saying
 
 RELEASED_WEIGHTS = shipped("weights") / WEIGHTS_NAME
@@ -265,13 +265,13 @@ class _Source:
         if self._access:
             return Bucket(self._name, self._access, self._deadline)
         try:
-            from pneumonia.releases import bucket as store  # noqa: PLC0415  # imports boto3, which the image does without
+            from pneumonia.releases.bucket import Boto3Bucket  # noqa: PLC0415  # imports boto3, which the image lacks
         except ImportError as error:
             raise WeightsUnavailableError(
                 "Reading from S3 takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as "
                 "Lambda sets them; with anything else it takes boto3: pip install boto3."
             ) from error
-        return store.Boto3Bucket(self._name)
+        return Boto3Bucket(self._name)
 
 
 def _current_manifest(source: _Source, bucket: str) -> Manifest | None:

@@ -26,7 +26,7 @@ from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded
-from tests.builders.manifests import manifest_for
+from tests.builders.releases import manifest_for
 from tools.stand_ins.moto import Moto
 
 COLUMNS = ["file", "prediction", "confidence", "probability_pneumonia", "warnings", "model_version", "error"]

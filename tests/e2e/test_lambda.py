@@ -28,7 +28,7 @@ from PIL import ExifTags, Image
 from pneumonia.network.contract import WEIGHTS_NAME
 from tests.builders.checkout import PROJECT, make_task_root
 from tests.builders.images import XRAY, encoded
-from tests.builders.manifests import manifest_for
+from tests.builders.releases import manifest_for
 from tools.stand_ins.events import (
     function_url_event,
     http_api_1_event,

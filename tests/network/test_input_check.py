@@ -34,7 +34,7 @@ from pneumonia.training.fitting import COLOUR, MARGIN, features_of, fit_input_ch
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.images import encoded as encoded_image
 from tests.builders.input_checks import INPUT_CHECK, a_check
-from tests.builders.manifests import manifest_for
+from tests.builders.releases import manifest_for
 
 
 def flat(value: int) -> Image.Image:

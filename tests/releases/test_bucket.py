@@ -17,23 +17,22 @@ from pneumonia.errors import ReleaseConflictError, WeightsError, WeightsUnavaila
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import save_weights
-from pneumonia.releases import bucket as store
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import fetch
 from pneumonia.releases.layout import Pointer
 from pneumonia.releases.manifest import manifest_of
 from tests.builders.checkout import PROJECT
-from tests.builders.manifests import manifest_for
+from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.s3_proxy import proxy
 
 PUBLISH = """
 import sys
 from pathlib import Path
-from pneumonia.releases import bucket as store
 from pneumonia.releases.manifest import parse
+from tests.builders.releases import publish
 weights, manifest, bucket = sys.argv[1:]
-store.publish(Path(weights), parse(manifest, "here"), bucket)
+publish(Path(weights), parse(manifest, "here"), bucket)
 """
 VERSION = "20260102-030405-0a1b2c3d"
 RELEASE = f"releases/{VERSION}"
@@ -65,7 +64,7 @@ def pointer(moto: Moto, bucket: str) -> dict[str, object]:
 
 def test_publish_leaves_a_release_the_pointer_and_the_plain_key(moto: Moto, bucket: str, weights: Path) -> None:
     manifest = manifest_for(weights)
-    store.publish(weights, manifest, bucket)
+    publish(weights, manifest, bucket)
 
     assert {key: contents(moto, bucket, key) for key in moto.keys(bucket)} == {
         f"{RELEASE}/{WEIGHTS_NAME}": weights.read_bytes(),
@@ -76,16 +75,16 @@ def test_publish_leaves_a_release_the_pointer_and_the_plain_key(moto: Moto, buck
 
 
 def test_release_is_complete_before_the_pointer_names_it(moto: Moto, bucket: str, weights: Path) -> None:
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     put = [request.partition("?")[0] for request in moto.requests() if request.startswith(f"PUT /{bucket}/")]
     names = [request.removeprefix(f"PUT /{bucket}/") for request in put]
     assert names == [f"{RELEASE}/{WEIGHTS_NAME}", f"{RELEASE}/manifest.json", "current.json", WEIGHTS_NAME]
 
 
 def test_the_same_release_twice_is_one(moto: Moto, bucket: str, weights: Path, others: list[Path]) -> None:
-    store.publish(others[0], manifest_for(others[0], "1"), bucket)
+    publish(others[0], manifest_for(others[0], "1"), bucket)
     for _ in range(2):
-        store.publish(weights, manifest_for(weights, "2"), bucket)
+        publish(weights, manifest_for(weights, "2"), bucket)
     assert pointer(moto, bucket) == {"version": "2", "previous": ["1"]}
     assert WeightsBucket(bucket).versions() == ["1", "2"]
 
@@ -93,27 +92,27 @@ def test_the_same_release_twice_is_one(moto: Moto, bucket: str, weights: Path, o
 def test_a_release_that_was_stopped_before_its_manifest_is_completed(moto: Moto, bucket: str, weights: Path) -> None:
     moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/{WEIGHTS_NAME}", Body=weights.read_bytes())
     assert WeightsBucket(bucket).versions() == []
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     assert WeightsBucket(bucket).versions() == [VERSION]
 
 
 def test_other_weights_under_the_same_version_are_not_overwritten(
     moto: Moto, bucket: str, weights: Path, others: list[Path]
 ) -> None:
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     assert weights.stat().st_size == others[0].stat().st_size
     with pytest.raises(WeightsError, match=rf"holds other weights than {VERSION}'s: remove that release first\.$"):
-        store.publish(others[0], manifest_for(others[0]), bucket)
+        publish(others[0], manifest_for(others[0]), bucket)
     assert contents(moto, bucket, f"{RELEASE}/{WEIGHTS_NAME}") == weights.read_bytes()
 
 
 def test_who_comes_second_is_told_and_changes_nothing(
     moto: Moto, bucket: str, weights: Path, others: list[Path]
 ) -> None:
-    store.publish(weights, manifest_for(weights, "1"), bucket)
+    publish(weights, manifest_for(weights, "1"), bucket)
     late = WeightsBucket(bucket)
     served, mark = late.pointer()
-    store.publish(others[0], manifest_for(others[0], "2"), bucket)
+    publish(others[0], manifest_for(others[0], "2"), bucket)
     late.add(others[1], manifest_for(others[1], "3"))
     with pytest.raises(ReleaseConflictError, match=rf"s3://{bucket} serves 2 now, and 3 is stored but not served\."):
         late.serve("3", served, mark)
@@ -124,7 +123,7 @@ def test_who_comes_second_is_told_and_changes_nothing(
 def test_who_comes_second_to_an_empty_bucket_is_told(bucket: str, weights: Path, others: list[Path]) -> None:
     late = WeightsBucket(bucket)
     assert late.pointer() == (None, None)
-    store.publish(weights, manifest_for(weights, "1"), bucket)
+    publish(weights, manifest_for(weights, "1"), bucket)
     late.add(others[0], manifest_for(others[0], "2"))
     with pytest.raises(ReleaseConflictError, match="serves 1 now"):
         late.serve("2", None, None)
@@ -133,7 +132,7 @@ def test_who_comes_second_to_an_empty_bucket_is_told(bucket: str, weights: Path,
 def test_who_comes_second_with_the_same_release_is_content(moto: Moto, bucket: str, weights: Path) -> None:
     late = WeightsBucket(bucket)
     served, mark = late.pointer()
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     late.add(weights, manifest_for(weights))
     late.serve(VERSION, served, mark)
     assert pointer(moto, bucket) == {"version": VERSION, "previous": []}
@@ -150,11 +149,11 @@ def test_plain_key_follows_the_pointer_though_an_earlier_promotion_is_the_last_t
             held.append(what)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("AWS_ENDPOINT_URL", moto.endpoint)
-                store.publish(others[0], manifest_for(others[0], "2"), bucket)
+                publish(others[0], manifest_for(others[0], "2"), bucket)
 
     with proxy(moto.endpoint, before=hold) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-        store.publish(weights, manifest_for(weights, "1"), bucket)
+        publish(weights, manifest_for(weights, "1"), bucket)
     assert held
     assert pointer(moto, bucket) == {"version": "2", "previous": ["1"]}
     assert contents(moto, bucket, WEIGHTS_NAME) == others[0].read_bytes()
@@ -173,14 +172,14 @@ def test_pointer_remembers_what_was_served_and_what_was_rolled_back() -> None:
 def test_a_manifest_that_cannot_be_read_is_replaced(moto: Moto, bucket: str, weights: Path) -> None:
     for broken in (b"{}", b"", manifest_for(weights, "other").to_json().encode()):
         moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/manifest.json", Body=broken)
-        store.publish(weights, manifest_for(weights), bucket)
+        publish(weights, manifest_for(weights), bucket)
         assert WeightsBucket(bucket).manifest(VERSION) == manifest_for(weights)
 
 
 def test_what_a_release_was_forced_against_is_added_to_its_manifest(bucket: str, weights: Path) -> None:
     forced = dataclasses.replace(manifest_for(weights), forced="its test_auroc is low")
     for manifest in (manifest_for(weights), forced, manifest_for(weights)):
-        store.publish(weights, manifest, bucket)
+        publish(weights, manifest, bucket)
     assert WeightsBucket(bucket).manifest(VERSION) == forced
 
 
@@ -190,16 +189,16 @@ def test_weights_without_a_checksum_are_read_to_be_compared(
     manifest = manifest_for(weights)
     key = f"{RELEASE}/{WEIGHTS_NAME}"
     moto.s3().put_object(Bucket=bucket, Key=key, Body=weights.read_bytes(), ChecksumAlgorithm="CRC32")
-    store.publish(weights, manifest, bucket)
+    publish(weights, manifest, bucket)
     moto.s3().put_object(Bucket=bucket, Key=key, Body=others[0].read_bytes(), ChecksumAlgorithm="CRC32")
     with pytest.raises(WeightsError, match=rf"holds other weights than {VERSION}'s"):
-        store.publish(weights, manifest, bucket)
+        publish(weights, manifest, bucket)
     with pytest.raises(WeightsError, match=rf"holds other weights than {VERSION}'s"):
         WeightsBucket(bucket).check(VERSION)
 
 
 def test_release_without_its_weights_is_not_complete(moto: Moto, bucket: str, weights: Path) -> None:
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     WeightsBucket(bucket).check(VERSION)
     moto.s3().delete_object(Bucket=bucket, Key=f"{RELEASE}/{WEIGHTS_NAME}")
     with pytest.raises(WeightsUnavailableError, match=r"^The weights cannot be read from s3://.*, S3 answers 404"):
@@ -220,7 +219,7 @@ def test_what_another_is_writing_is_written_again(
 
     with proxy(moto.endpoint, before=refuse) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-        store.publish(weights, manifest_for(weights), bucket)
+        publish(weights, manifest_for(weights), bucket)
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto.endpoint)
     assert len(refused) == 2
     assert pointer(moto, bucket) == {"version": VERSION, "previous": []}
@@ -230,12 +229,12 @@ def test_what_another_is_writing_is_written_again(
 def test_a_pointer_that_cannot_be_read_is_replaced(moto: Moto, bucket: str, weights: Path) -> None:
     for broken in (b"", b"nonsense"):
         moto.s3().put_object(Bucket=bucket, Key="current.json", Body=broken)
-        store.publish(weights, manifest_for(weights), bucket)
+        publish(weights, manifest_for(weights), bucket)
         assert pointer(moto, bucket) == {"version": VERSION, "previous": []}
 
 
 def test_a_pointer_that_goes_meanwhile_is_a_conflict(moto: Moto, bucket: str, weights: Path) -> None:
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     releases = WeightsBucket(bucket)
     served, mark = releases.pointer()
     moto.s3().delete_object(Bucket=bucket, Key="current.json")
@@ -251,13 +250,13 @@ def test_release_that_is_not_there_is_told(bucket: str) -> None:
 @pytest.mark.usefixtures("bucket")
 def test_missing_bucket_says_what_to_do(weights: Path) -> None:
     with pytest.raises(WeightsUnavailableError, match=r"from s3://nowhere-at-all/current\.json, S3 answers NoSuchB"):
-        store.publish(weights, manifest_for(weights), "nowhere-at-all")
+        publish(weights, manifest_for(weights), "nowhere-at-all")
 
 
 def test_unreachable_s3_is_one_sentence(bucket: str, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(WeightsUnavailableError, match=rf"s3://{bucket}/current\.json: Could not connect to the endp"):
-        store.publish(weights, manifest_for(weights), bucket)
+        publish(weights, manifest_for(weights), bucket)
 
 
 def whole_release(moto: Moto, bucket: str, folder: Path) -> str | None:

@@ -13,13 +13,12 @@ import pytest
 
 from pneumonia.errors import WeightsError, WeightsUnavailableError
 from pneumonia.network.contract import WEIGHTS_NAME
-from pneumonia.releases import bucket as store
 from pneumonia.releases.fetch import Weights, fetch
 from pneumonia.releases.manifest import manifest_of
 from pneumonia.storage.signed import Access
 from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
-from tests.builders.manifests import manifest_for
+from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.faulty_s3 import (
     PLAIN,
     Answer,
@@ -80,7 +79,7 @@ def nothing_in(folder: Path) -> bool:
 def test_fetch_brings_the_served_release_and_its_manifest(either_way: str, weights: Path, destination: Path) -> None:
     bucket = either_way
     manifest = manifest_for(weights)
-    store.publish(weights, manifest, bucket)
+    publish(weights, manifest, bucket)
     fetch(bucket, WEIGHTS_NAME, destination, soon())
     assert destination.read_bytes() == weights.read_bytes()
     assert manifest_of(destination) == manifest
@@ -91,8 +90,8 @@ def test_pointer_chooses_between_releases(
 ) -> None:
     other = tmp_path / "other.pth"
     other.write_bytes(b"other weights")
-    store.publish(weights, manifest_for(weights, "1"), bucket)
-    store.publish(other, manifest_for(other, "2"), bucket)
+    publish(weights, manifest_for(weights, "1"), bucket)
+    publish(other, manifest_for(other, "2"), bucket)
     moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b'{"version": "1"}')
     fetch(bucket, WEIGHTS_NAME, destination, soon())
     assert destination.read_bytes() == weights.read_bytes()
@@ -131,7 +130,7 @@ def test_object_that_is_not_what_the_manifest_says_is_refused(
     moto: Moto, either_way: str, weights: Path, destination: Path
 ) -> None:
     bucket = either_way
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/{WEIGHTS_NAME}", Body=b"something else")
     with pytest.raises(WeightsError, match=r"has 14 bytes with SHA-256 .* but its manifest says"):
         fetch(bucket, WEIGHTS_NAME, destination, soon())
@@ -140,7 +139,7 @@ def test_object_that_is_not_what_the_manifest_says_is_refused(
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"<html>", b'{"version": "1"}'])
 def test_broken_manifest_is_refused(moto: Moto, bucket: str, weights: Path, destination: Path, content: bytes) -> None:
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/manifest.json", Body=content)
     with pytest.raises(WeightsError) as caught:
         fetch(bucket, WEIGHTS_NAME, destination, soon())
@@ -149,7 +148,7 @@ def test_broken_manifest_is_refused(moto: Moto, bucket: str, weights: Path, dest
 
 
 def test_full_disk_is_told_and_nothing_stays(either_way: str, weights: Path, destination: Path) -> None:
-    store.publish(weights, manifest_for(weights), either_way)
+    publish(weights, manifest_for(weights), either_way)
     with full_after(1_000_000), pytest.raises(WeightsUnavailableError) as caught:
         fetch(either_way, WEIGHTS_NAME, destination, soon())
     assert str(caught.value) == (
@@ -168,7 +167,7 @@ def test_broken_pointer_is_refused(moto: Moto, bucket: str, destination: Path, p
 def test_manifest_of_another_version_than_its_folder_is_refused(
     moto: Moto, bucket: str, weights: Path, destination: Path
 ) -> None:
-    store.publish(weights, manifest_for(weights, "1"), bucket)
+    publish(weights, manifest_for(weights, "1"), bucket)
     manifest = manifest_for(weights, "2").to_json().encode()
     moto.s3().put_object(Bucket=bucket, Key="releases/1/manifest.json", Body=manifest)
     with pytest.raises(WeightsError, match=r"releases/1/manifest\.json is of version 2: promote the model again"):

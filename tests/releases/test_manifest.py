@@ -11,7 +11,7 @@ from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
 from pneumonia.releases.manifest import MANIFEST_NAME, Release, manifest_of, parse, release_of
-from tests.builders.manifests import CALIBRATION, manifest_for
+from tests.builders.releases import CALIBRATION, manifest_for
 
 
 @pytest.fixture

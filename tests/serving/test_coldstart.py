@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 from pydicom.uid import JPEGLosslessSV1
 
-from pneumonia.releases import bucket as store
 from tests.builders.checkout import PROJECT
 from tests.builders.dicom_files import dicom
-from tests.builders.manifests import manifest_for
+from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.moto import Moto
 
 UNWANTED = [
@@ -153,7 +152,7 @@ def test_nor_does_it_where_the_weights_come_from_s3(
     moto: Moto, bucket: str, weights: Path, tmp_path: Path, xray: str
 ) -> None:
     manifest = manifest_for(weights)
-    store.publish(weights, manifest, bucket)
+    publish(weights, manifest, bucket)
     path = tmp_path / "model.pth"
     printed = run(ANSWER, xray, *UNWANTED, MODEL_PATH=str(path), MODEL_BUCKET=bucket, **ON_LAMBDA)
     assert printed.splitlines()[-1].split() == ["200", manifest.version]

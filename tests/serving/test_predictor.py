@@ -20,12 +20,11 @@ from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import load_weights, save_weights
-from pneumonia.releases import bucket as store
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.manifest import manifest_of
 from pneumonia.serving.predictor import Predictor
-from tests.builders.manifests import manifest_for
 from tests.builders.pickles import Payload
+from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.faulty_s3 import PLAIN, held, refusal, standing_for_s3, wait_for_requests, whole
 from tools.stand_ins.moto import Moto
 
@@ -122,7 +121,7 @@ def test_broken_image_is_told_before_any_weights_are_needed(tmp_path: Path) -> N
 def test_first_need_downloads_once_however_many_ask(
     moto: Moto, bucket: str, weights: Path, tmp_path: Path, image: bytes
 ) -> None:
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     predictor = Predictor(Weights(tmp_path / "model.pth", bucket))
     together = threading.Barrier(8)
 
@@ -145,7 +144,7 @@ def test_failed_load_is_not_remembered(bucket: str, weights: Path, tmp_path: Pat
     predictor = Predictor(Weights(tmp_path / "model.pth", bucket))
     with pytest.raises(WeightsUnavailableError, match="promote a model"):
         predictor.predict(image)
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     assert predictor.predict(image).model_version == "20260102-030405-0a1b2c3d"
 
 
@@ -211,7 +210,7 @@ def test_weights_that_are_none_of_ours_are_told(
 def test_half_a_file_is_fetched_anew_where_there_is_a_bucket(
     moto: Moto, bucket: str, weights: Path, copy: Path, image: bytes
 ) -> None:
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     copy.write_bytes(weights.read_bytes()[:1_000_000])
     answer = Predictor(Weights(copy, bucket)).predict(image)
     assert answer.model_version == "20260102-030405-0a1b2c3d"
@@ -241,7 +240,7 @@ def test_fifty_requests_to_a_cold_process_load_once_and_are_answered_right(
     moto: Moto, bucket: str, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = dataclasses.replace(manifest_for(weights), calibration=Calibration())
-    store.publish(weights, manifest, bucket)
+    publish(weights, manifest, bucket)
     path = tmp_path / "model.pth"
     pictures = [Image.effect_noise((64, 64), 20 * number) for number in range(1, 6)]
     images = []
@@ -300,7 +299,7 @@ def test_load_that_would_take_too_long_is_given_up_and_tried_again(
 def test_fetch_in_the_background_is_the_only_one(
     moto: Moto, bucket: str, weights: Path, tmp_path: Path, image: bytes
 ) -> None:
-    store.publish(weights, manifest_for(weights), bucket)
+    publish(weights, manifest_for(weights), bucket)
     source = Weights(tmp_path / "model.pth", bucket)
     source.fetch_in_background(60)
     assert Predictor(source).predict(image).model_version == "20260102-030405-0a1b2c3d"

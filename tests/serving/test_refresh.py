@@ -15,11 +15,11 @@ from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import save_weights
-from pneumonia.releases import bucket as store
+from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor
 from tests.builders.images import XRAY
-from tests.builders.manifests import manifest_for
+from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.s3_proxy import proxy
 
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def predictor(bucket: str, weights: Path, folder: Path) -> Iterator[Predictor]:
     """A warm predictor that has release 1 of the bucket, and looks for another at each prediction."""
-    store.publish(weights, manifest_for(weights, "1"), bucket)
+    publish(weights, manifest_for(weights, "1"), bucket)
     predictor = Predictor(Weights(folder / "model.pth", bucket), refresh_minutes=0)
     assert version(predictor) == "1"
     yield predictor
@@ -64,10 +64,10 @@ def failures(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_another_release_is_taken_over_and_rolled_back(bucket: str, predictor: Predictor, other: Path) -> None:
-    store.publish(other, manifest_for(other, "2"), bucket)
+    publish(other, manifest_for(other, "2"), bucket)
     assert [version(predictor) for _ in range(2)] == ["1", "2"]  # the request that notices is answered by the old one
     assert predictor.predict(XRAY).prediction == "NORMAL"
-    releases = store.WeightsBucket(bucket)
+    releases = WeightsBucket(bucket)
     releases.serve("1", *releases.pointer())
     assert [version(predictor) for _ in range(2)] == ["2", "1"]
 
@@ -81,7 +81,7 @@ def test_the_same_release_is_not_fetched_again(moto: Moto, bucket: str, predicto
 
 
 def test_nothing_is_asked_before_it_is_time(moto: Moto, bucket: str, weights: Path, folder: Path) -> None:
-    store.publish(weights, manifest_for(weights, "1"), bucket)
+    publish(weights, manifest_for(weights, "1"), bucket)
     predictor = Predictor(Weights(folder / "model.pth", bucket), refresh_minutes=60)
     for _ in range(3):
         version(predictor)
@@ -92,7 +92,7 @@ def test_nothing_is_asked_before_it_is_time(moto: Moto, bucket: str, weights: Pa
 def test_a_release_that_cannot_be_used_leaves_the_old_one_and_is_counted(
     moto: Moto, bucket: str, predictor: Predictor, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store.publish(other, manifest_for(other, "2"), bucket)
+    publish(other, manifest_for(other, "2"), bucket)
     key = f"releases/2/{WEIGHTS_NAME}"
     whole = other.read_bytes()
     for content, reason in ((whole[:-1] + b"x", "but its manifest says"), (b"", "but its manifest says")):
@@ -108,7 +108,7 @@ def test_a_release_for_another_code_leaves_the_old_one(
     bucket: str, predictor: Predictor, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = dataclasses.replace(manifest_for(other, "2"), preprocessing=PREPROCESSING | {"resize": [256, 256]})
-    store.publish(other, manifest, bucket)
+    publish(other, manifest, bucket)
     assert [version(predictor) for _ in range(2)] == ["1", "1"]
     assert "was made for other classes or another preprocessing" in failures(capsys)[0]
 
@@ -121,7 +121,7 @@ def test_a_release_whose_outputs_are_no_numbers_leaves_the_old_one(
     state["fc.weight"].fill_(1e4)
     path = tmp_path / "broken.pth"
     save_weights(state, path)
-    store.publish(path, manifest_for(path, "2"), bucket)
+    publish(path, manifest_for(path, "2"), bucket)
     assert [version(predictor) for _ in range(2)] == ["1", "1"]
     assert failures(capsys)[0].startswith("The outputs of the network in release 2 are not finite")
 
@@ -150,7 +150,7 @@ def test_without_a_bucket_nothing_is_looked_for(weights: Path) -> None:
 def test_minutes_come_from_the_environment(
     moto: Moto, bucket: str, weights: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.publish(weights, manifest_for(weights, "1"), bucket)
+    publish(weights, manifest_for(weights, "1"), bucket)
     for minutes, asked in (("", 1), ("inf", 1), ("0", 3)):
         monkeypatch.setenv("MODEL_REFRESH_MINUTES", minutes)
         (folder / "model.pth").unlink(missing_ok=True)
@@ -171,19 +171,19 @@ def pointer_reads(moto: Moto, bucket: str) -> int:
 def test_weights_that_were_on_disk_are_looked_after_at_once(
     bucket: str, weights: Path, other: Path, folder: Path
 ) -> None:
-    store.publish(weights, manifest_for(weights, "1"), bucket)
+    publish(weights, manifest_for(weights, "1"), bucket)
     assert version(Predictor(Weights(folder / "model.pth", bucket))) == "1"
-    store.publish(other, manifest_for(other, "2"), bucket)
+    publish(other, manifest_for(other, "2"), bucket)
     restarted = Predictor(Weights(folder / "model.pth", bucket))  # as after a crash on Lambda, whose /tmp stays
     assert [version(restarted) for _ in range(2)] == ["1", "2"]
 
 
 def test_time_is_counted_from_when_the_bucket_was_asked(bucket: str, weights: Path, other: Path, folder: Path) -> None:
-    store.publish(weights, manifest_for(weights, "1"), bucket)
+    publish(weights, manifest_for(weights, "1"), bucket)
     early = Weights(folder / "model.pth", bucket)
     early.find(60)
     early.asked -= 600  # the instance was made ready ten minutes before the first request
-    store.publish(other, manifest_for(other, "2"), bucket)
+    publish(other, manifest_for(other, "2"), bucket)
     predictor = Predictor(early)
     assert [version(predictor) for _ in range(2)] == ["1", "2"]
 
@@ -212,7 +212,7 @@ def test_the_plain_key_has_nothing_to_follow(
 def test_who_waits_for_a_refresh_waits_no_longer_than_it_may(
     moto: Moto, bucket: str, predictor: Predictor, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.publish(other, manifest_for(other, "2"), bucket)
+    publish(other, manifest_for(other, "2"), bucket)
     answered = threading.Event()
 
     def hold(_number: int, _what: str) -> None:
@@ -234,6 +234,6 @@ def test_folders_of_killed_refreshes_are_removed(bucket: str, predictor: Predict
     left.mkdir()
     (left / "model.pth").write_bytes(b"half")
     os.utime(left, (0, 0))
-    store.publish(other, manifest_for(other, "2"), bucket)
+    publish(other, manifest_for(other, "2"), bucket)
     assert [version(predictor) for _ in range(2)] == ["1", "2"]
     assert not left.exists()

@@ -22,7 +22,7 @@ from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
-from tests.builders.manifests import manifest_for
+from tests.builders.releases import manifest_for
 
 PICTURES = ["confusion.png", "coverage.png", "mistakes.png", "reliability.png", "roc.png"]
 FILES = sorted([*PICTURES, "evaluation.json", "predictions.csv"])

@@ -1,4 +1,4 @@
-"""Manifests of releases."""
+"""Releases for tests: a manifest for any weights file, and a release that a bucket serves."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
+from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.manifest import Manifest
 
 CALIBRATION = Calibration(temperature=1.37, threshold=0.61, uncertain_low=0.4, uncertain_high=0.8)
 
 
 def manifest_for(weights: Path, version: str = "20260102-030405-0a1b2c3d") -> Manifest:
-    """Return the manifest of a release of a weights file."""
     return Manifest(
         version=version,
         sha256=sha256(weights),
@@ -25,3 +25,11 @@ def manifest_for(weights: Path, version: str = "20260102-030405-0a1b2c3d") -> Ma
         created="2026-01-02T03:04:05+00:00",
         calibration=CALIBRATION,
     )
+
+
+def publish(weights: Path, manifest: Manifest, bucket: str) -> None:
+    """Store a release and serve it."""
+    releases = WeightsBucket(bucket)
+    served, mark = releases.pointer()
+    releases.add(weights, manifest)
+    releases.serve(manifest.version, served, mark)
