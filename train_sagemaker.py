@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumonia.errors import NO_CREDENTIALS, ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
+from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
 
 if TYPE_CHECKING:
     import boto3
@@ -89,14 +89,14 @@ def launch(args: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
     """Turn what AWS and its SDK raise into one sentence."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # noqa: PLC0415
+    from pneumonia.storage.refusals import refusals_as  # noqa: PLC0415
 
+    what = "The job cannot be launched"
     try:
-        yield
-    except NoCredentialsError as error:
-        raise TrainingError(f"The job cannot be launched {NO_CREDENTIALS}") from error
-    except (BotoCoreError, ClientError, ValueError) as error:  # ValueError: the SDK checks instance types and such
-        raise TrainingError(f"The job cannot be launched: {first_line(error)}") from error
+        with refusals_as(TrainingError, what, service="AWS"):
+            yield
+    except ValueError as error:  # the SDK checks instance types and such
+        raise TrainingError(f"{what}: {first_line(error)}") from error
 
 
 def print_result(job_name: str, args: argparse.Namespace) -> None:

@@ -37,6 +37,14 @@ class WeightsUnavailableError(PneumoniaError):
     """The weights cannot be had now; a later try may succeed."""
 
 
+class ObjectError(PneumoniaError):
+    """S3 refuses one object, and will refuse it again."""
+
+
+class StorageError(PneumoniaError):
+    """S3 cannot be reached, or refuses every request; a later try may succeed."""
+
+
 class ImageError(PneumoniaError):
     """An upload is not an image, or a broken one."""
 
@@ -52,9 +60,6 @@ class ImageTooLargeError(ImageError):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its type where it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-NO_CREDENTIALS = "without AWS credentials: run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
 
 
 def file_sentence(error: OSError) -> str:

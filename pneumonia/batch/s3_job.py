@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.exceptions import BotoCoreError, ClientError
-
-from pneumonia.errors import ConfigurationError, first_line
+from pneumonia.errors import ConfigurationError, ObjectError, StorageError
 from pneumonia.files import sha256
 from pneumonia.storage import objects
-from pneumonia.storage.objects import S3Object, StorageError
+from pneumonia.storage.client import new_client
+from pneumonia.storage.objects import S3Object
+from pneumonia.storage.refusals import refusals_as
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -81,7 +80,7 @@ def create(args: argparse.Namespace) -> None:
         OSError: a file cannot be read or written.
     """
     place = place_of(args.function)
-    client = objects.client(region=place.region)
+    client = new_client(region=place.region)
     bucket, prefix = objects.split(args.report)
     prefix = prefix.strip("/")
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +112,8 @@ def upload(client: "S3Client", manifest: Path, bucket: str, key: str) -> str:
     Raises:
         ObjectError, StorageError: S3 refuses or cannot be reached.
     """
-    with objects.saying(f"The manifest cannot be written to s3://{bucket}/{key}"), manifest.open("rb") as file:
+    what = f"The manifest cannot be written to s3://{bucket}/{key}"
+    with refusals_as(StorageError, what, permanent=ObjectError), manifest.open("rb") as file:
         return client.put_object(Bucket=bucket, Key=key, Body=file, ContentType="text/csv")["ETag"].strip('"')
 
 
@@ -168,18 +168,12 @@ def submit(request: dict[str, Any], place: Place) -> str:
     """Create the job and return its ID.
 
     Raises:
-        ConfigurationError: AWS refuses it.
-        StorageError: AWS cannot be reached.
+        ConfigurationError: S3 refuses it.
+        StorageError: S3 cannot be reached, or refuses whatever it is asked.
     """
-    try:
-        return boto3.client("s3control", region_name=place.region).create_job(**request)["JobId"]
-    except ClientError as error:
-        reason = error.response["Error"]
-        raise ConfigurationError(
-            f"The job cannot be created, S3 answers {reason['Code']}: {reason.get('Message', 'no reason')}"
-        ) from error
-    except BotoCoreError as error:
-        raise StorageError(f"The job cannot be created: {first_line(error)}") from error
+    advice = {"AccessDenied": "allow yourself s3:CreateJob, and iam:PassRole for the job's role"}
+    with refusals_as(StorageError, "The job cannot be created", permanent=ConfigurationError, advice=advice):
+        return new_client("s3control", region=place.region).create_job(**request)["JobId"]
 
 
 def print_job(job: str, place: Place, *, confirmed: bool) -> None:

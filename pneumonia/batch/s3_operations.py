@@ -11,17 +11,25 @@ import logging
 from typing import Any
 
 from pneumonia.batch.s3_job import SCHEMA
-from pneumonia.errors import ConfigurationError, ImageError, WeightsError, WeightsUnavailableError
+from pneumonia.errors import (
+    ConfigurationError,
+    ImageError,
+    ObjectError,
+    StorageError,
+    WeightsError,
+    WeightsUnavailableError,
+)
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor, use_paid_cores
 from pneumonia.storage import objects
-from pneumonia.storage.objects import ObjectError, S3Object, StorageError
+from pneumonia.storage.client import new_client
+from pneumonia.storage.objects import S3Object
 
 ANSWER_SECONDS = 5.0  # what a task keeps of the invocation's time for everything but loading the model
 RESULT_CHARACTERS = 1024  # that the report has room for
 logger = logging.getLogger(__name__)
 predictor = Predictor.from_environment(Weights.from_environment())
-s3 = functools.cache(objects.client)  # made when it is first needed
+s3 = functools.cache(new_client)  # made when it is first needed
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pneumonia.errors import ConfigurationError, ImageError
+from pneumonia.errors import ConfigurationError, ImageError, ObjectError
 from pneumonia.imaging.reading import read_file
 from pneumonia.network.classifier import BATCH_SIZE
 from pneumonia.storage import objects
-from pneumonia.storage.objects import ObjectError, S3Object
+from pneumonia.storage.client import new_client
+from pneumonia.storage.objects import S3Object
 
 READERS = 16  # threads that wait for a disk or for S3
 CHUNK = 2 * BATCH_SIZE  # files that are decoded at a time, while as many are being read
@@ -27,7 +28,7 @@ def listed(source: str) -> Iterator[Source]:
     """
     path = Path(source)
     if source.startswith("s3://"):
-        yield from objects.below(objects.client(), source)
+        yield from objects.below(new_client(), source)
     elif path.is_dir():
         yield from files_below(path)
     elif path.suffix == ".csv":
@@ -72,7 +73,7 @@ def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | ImageError]]:
         StorageError: S3 cannot be reached.
     """
     # Local files need no credentials. One client serves all threads.
-    s3 = objects.client(READERS) if any(isinstance(one, S3Object) for one in sources) else None
+    s3 = new_client(connections=READERS) if any(isinstance(one, S3Object) for one in sources) else None
 
     def read(source: Source) -> bytes | ImageError:
         try:

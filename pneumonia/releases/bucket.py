@@ -7,18 +7,17 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 
 import base64
 import contextlib
+import functools
 import hashlib
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from pneumonia.errors import ReleaseConflictError, WeightsError, first_line
+from pneumonia.errors import ReleaseConflictError, WeightsError, WeightsUnavailableError
 from pneumonia.releases.layout import (
     CURRENT_KEY,
     PLAIN_KEY,
@@ -30,14 +29,14 @@ from pneumonia.releases.layout import (
     weights_key,
 )
 from pneumonia.releases.manifest import Manifest, parse
-from pneumonia.storage.signed import CHUNK, S3Error, saying
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from pneumonia.storage.client import new_client
+from pneumonia.storage.refusals import boto3_as_signed, refusals_as
+from pneumonia.storage.signed import CHUNK
 
 ATTEMPTS = 4  # at writing what another is writing
 PAUSE = 0.5  # seconds before the second attempt; each further one waits for so much longer
 logger = logging.getLogger(__name__)
+_refusals = functools.partial(refusals_as, WeightsUnavailableError)
 
 
 class WeightsBucket:
@@ -51,14 +50,16 @@ class WeightsBucket:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._s3 = _client()
+        self._s3 = new_client("s3", WeightsUnavailableError)
 
     def pointer(self) -> tuple[Pointer | None, str | None]:
         """Return what `current.json` says, and the mark of its content that `serve` asks for.
 
         Before the first release both are None. Of a file that cannot be read the pointer is: it can be replaced.
         """
-        with _saying(f"The served release cannot be read from s3://{self._name}/{CURRENT_KEY}"):
+        with refusals_as(
+            WeightsUnavailableError, f"The served release cannot be read from s3://{self._name}/{CURRENT_KEY}"
+        ):
             try:
                 answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_KEY)
             except self._s3.exceptions.NoSuchKey:
@@ -77,7 +78,7 @@ class WeightsBucket:
             WeightsError: there is no such release.
         """
         key = manifest_key(version)
-        with _saying(f"The release cannot be read from s3://{self._name}/{key}"):
+        with _refusals(f"The release cannot be read from s3://{self._name}/{key}"):
             try:
                 text = self._s3.get_object(Bucket=self._name, Key=key)["Body"].read()
             except self._s3.exceptions.NoSuchKey:
@@ -88,7 +89,7 @@ class WeightsBucket:
 
     def versions(self) -> list[str]:
         """Return the complete releases, in the order of their names, which is that of time."""
-        with _saying(f"The releases of s3://{self._name} cannot be listed"):
+        with _refusals(f"The releases of s3://{self._name} cannot be listed"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=RELEASES)
             found = [version_of(item["Key"]) for page in pages for item in page.get("Contents", [])]
         return sorted(version for version in found if version is not None)
@@ -109,7 +110,9 @@ class WeightsBucket:
         Raises:
             WeightsError: other weights are there under the same version.
         """
-        with _saying(f"The release {manifest.version} cannot be stored in s3://{self._name}"):
+        with refusals_as(
+            WeightsUnavailableError, f"The release {manifest.version} cannot be stored in s3://{self._name}"
+        ):
             checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(manifest.sha256)}
             if not self._put(weights_key(manifest.version), weights.read_bytes(), IfNoneMatch="*", **checksum):
                 self._compare(manifest)
@@ -134,7 +137,7 @@ class WeightsBucket:
         """
         pointer = served.moved_to(version) if served else Pointer(version)
         condition = {"IfMatch": mark} if mark else {"IfNoneMatch": "*"}
-        with _saying(f"The release {version} cannot be served from s3://{self._name}"):
+        with _refusals(f"The release {version} cannot be served from s3://{self._name}"):
             is_moved = self._put(CURRENT_KEY, pointer.to_json().encode(), **condition)
         now, _ = (pointer, None) if is_moved else self.pointer()
         if now is None or now.version != version:  # else the same promotion ran twice
@@ -142,7 +145,9 @@ class WeightsBucket:
                 f"Another promotion came first: s3://{self._name} serves {now.version if now else 'none'} now, "
                 f"and {version} is stored but not served. Promote it again if it is still wanted."
             )
-        with _saying(f"{version} is served, but s3://{self._name}/{PLAIN_KEY} cannot be made to follow"):
+        with refusals_as(
+            WeightsUnavailableError, f"{version} is served, but s3://{self._name}/{PLAIN_KEY} cannot be made to follow"
+        ):
             self._fill_plain_key(version)
 
     def _fill_plain_key(self, version: str) -> None:
@@ -177,7 +182,8 @@ class WeightsBucket:
     def _compare(self, manifest: Manifest) -> None:
         """See that a release's weights are those of its manifest."""
         key = weights_key(manifest.version)
-        with _saying(f"The weights cannot be read from s3://{self._name}/{key}"):
+        what = f"The weights cannot be read from s3://{self._name}/{key}"
+        with _refusals(what, advice={"404": "promote the model again"}):
             found = self._s3.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
             checksum = found.get("ChecksumSHA256")
             if not checksum or found.get("ChecksumType") == "COMPOSITE":  # brought by something else than `add`
@@ -200,7 +206,7 @@ def download(uri: str, destination: Path) -> None:
         WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached, or the disk is full.
     """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    with _saying(f"{uri} cannot be downloaded"):
+    with _refusals(f"{uri} cannot be downloaded"):
         source = Boto3Bucket(bucket)
         with destination.open("wb") as file:
             for chunk in source.get(key):
@@ -212,7 +218,7 @@ class Boto3Bucket:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._s3 = _client()
+        self._s3 = new_client("s3", WeightsUnavailableError)
 
     def get(self, key: str) -> Generator[bytes, None, None]:
         """Yield an object's bytes.
@@ -221,20 +227,11 @@ class Boto3Bucket:
             S3Error: S3 refuses.
             ConnectionError: it cannot be reached, or breaks off.
         """
-        with _as_s3_errors(), contextlib.closing(self._s3.get_object(Bucket=self._name, Key=key)["Body"]) as body:
+        with boto3_as_signed(), contextlib.closing(self._s3.get_object(Bucket=self._name, Key=key)["Body"]) as body:
             yield from body.iter_chunks(CHUNK)
 
     def close(self) -> None:
         """Do nothing: boto3 closes its connections itself."""
-
-
-def _client() -> "S3Client":
-    config = Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"})
-    with _saying("S3 cannot be used"):
-        try:
-            return boto3.client("s3", config=config)
-        except ValueError as error:  # an endpoint that is no URL
-            raise ConnectionError(first_line(error)) from error
 
 
 def _base64(digest: str) -> str:
@@ -249,21 +246,3 @@ def _says_as_much(text: bytes, manifest: Manifest) -> bool:
         return False
     same = (stored.version, stored.sha256, stored.size) == (manifest.version, manifest.sha256, manifest.size)
     return same and (stored.forced is not None or manifest.forced is None)
-
-
-@contextlib.contextmanager
-def _saying(what: str) -> Iterator[None]:
-    """Turn whatever boto3, S3 or the disk raises into one sentence that begins with `what`."""
-    with saying(what), _as_s3_errors():
-        yield
-
-
-@contextlib.contextmanager
-def _as_s3_errors() -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        raise S3Error(error.response["Error"]["Code"], status) from error
-    except BotoCoreError as error:
-        raise ConnectionError(first_line(error)) from error

@@ -5,6 +5,7 @@ Imports neither torch nor boto3, so that a download can run while torch is being
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import logging
@@ -22,12 +23,19 @@ from pneumonia.files import remove_abandoned, replacing, shipped
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.layout import CURRENT_KEY, PLAIN_KEY, manifest_key, parse_pointer, weights_key
 from pneumonia.releases.manifest import Manifest, parse
-from pneumonia.storage.signed import Access, Bucket, S3Error, saying
+from pneumonia.storage.refusals import S3Error, refusals_as
+from pneumonia.storage.signed import Access, Bucket
 
 RELEASED_WEIGHTS = shipped("weights") / WEIGHTS_NAME
 ATTEMPTS = 3  # at reading one object
 PAUSE = 0.2  # seconds before the second attempt; the third waits twice as long
 logger = logging.getLogger(__name__)
+_refusals = functools.partial(
+    refusals_as,
+    WeightsUnavailableError,
+    advice={"NoSuchKey": "promote a model into this bucket first, or name another key"},
+    private=True,  # whoever asks for a prediction reads it
+)
 
 
 class Readable(Protocol):
@@ -192,7 +200,7 @@ def fetch(bucket: str, key: str, destination: Path, deadline: float) -> Manifest
         if manifest:
             key = weights_key(manifest.version)
         uri = f"s3://{bucket}/{key}"
-        with saying(f"The weights cannot be had from {uri}"):
+        with _refusals(f"The weights cannot be had from {uri}"):
             destination.parent.mkdir(parents=True, exist_ok=True)
             remove_abandoned(destination)
             with replacing(destination) as temporary:
@@ -280,7 +288,7 @@ def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
         logger.info("s3://%s has no %s that can be read: the plain key serves", bucket, CURRENT_KEY)
         return None
     key = manifest_key(version)
-    with saying(f"The served release cannot be read from s3://{bucket}/{key}"):
+    with _refusals(f"The served release cannot be read from s3://{bucket}/{key}"):
         manifest = parse(source.read(key), f"s3://{bucket}/{key}")
     if manifest.version != version:
         raise WeightsError(f"s3://{bucket}/{key} is of version {manifest.version}: promote the model again.")
@@ -289,7 +297,7 @@ def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
 
 def _current_version(source: _Source, bucket: str) -> str | None:
     """Return the release that `current.json` names, None for a bucket without `current.json`."""
-    with saying(f"The served release cannot be read from s3://{bucket}/{CURRENT_KEY}"):
+    with _refusals(f"The served release cannot be read from s3://{bucket}/{CURRENT_KEY}"):
         try:
             current = source.read(CURRENT_KEY)
         except S3Error as error:

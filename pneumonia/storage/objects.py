@@ -8,33 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_plus
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
-
-from pneumonia.errors import NO_CREDENTIALS, ConfigurationError, ImageTooLargeError, PneumoniaError, first_line
-from pneumonia.imaging.limits import MAX_BYTES
+from pneumonia.errors import (
+    ConfigurationError,
+    ObjectError,
+    StorageError,
+)
+from pneumonia.imaging.limits import check_bytes
+from pneumonia.storage.refusals import refusals_as
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-# Of S3's refusals, those that say nothing about the object asked for: the next request may be answered.
-UNACCEPTED_CREDENTIALS = {
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-}
-ABOUT_THE_CALLER = UNACCEPTED_CREDENTIALS | {"RequestTimeout", "RequestTimeTooSkewed", "TooManyRequests"}
-
-
-class ObjectError(PneumoniaError):
-    """S3 does not give one object, and will not the next time either."""
-
-
-class StorageError(PneumoniaError):
-    """S3 cannot be reached or refuses whatever it is asked; a later try may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +33,6 @@ class S3Object:
         return f"s3://{self.bucket}/{self.key}" + (f"?versionId={self.version}" if self.version else "")
 
 
-def client(connections: int = 1, region: str | None = None) -> "S3Client":
-    """Return an S3 client.
-
-    Args:
-        connections: threads that will read at once.
-        region: None for what the environment says.
-
-    Raises:
-        StorageError: boto3 cannot make one.
-    """
-    config = Config(
-        connect_timeout=3,
-        read_timeout=10,
-        max_pool_connections=connections,
-        retries={"total_max_attempts": 4, "mode": "standard"},
-    )
-    with saying("S3 cannot be used"):
-        try:
-            return boto3.client("s3", region_name=region, config=config)
-        except ValueError as error:  # an endpoint that is no URL
-            raise StorageError(f"S3 cannot be used: {first_line(error)}.") from error
-
-
 def read(s3: "S3Client", image: S3Object) -> bytes:
     """Return an object's bytes; one that is larger than any image that is decoded is not read.
 
@@ -82,14 +42,10 @@ def read(s3: "S3Client", image: S3Object) -> bytes:
         StorageError: S3 cannot be reached, or does not work.
     """
     version = {"VersionId": image.version} if image.version else {}
-    with saying("The object cannot be read"):
+    with refusals_as(StorageError, "The object cannot be read", permanent=ObjectError, private=True):
         response = s3.get_object(Bucket=image.bucket, Key=image.key, **version)  # type: ignore[arg-type]  # one field
         with contextlib.closing(response["Body"]) as body:
-            if response["ContentLength"] > MAX_BYTES:
-                raise ImageTooLargeError(
-                    f"The file has {response['ContentLength']:,} bytes and at most {MAX_BYTES:,} are read: "
-                    "send a smaller or a compressed image."
-                )
+            check_bytes(response["ContentLength"])
             return body.read()
 
 
@@ -101,7 +57,7 @@ def below(s3: "S3Client", uri: str) -> Iterator[S3Object]:
         StorageError: S3 cannot be reached, or does not work.
     """
     bucket, prefix = split(uri)
-    with saying(f"{uri} cannot be listed"):
+    with refusals_as(StorageError, f"{uri} cannot be listed", permanent=ObjectError):
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", []):
                 if not (item["Key"].endswith("/") and item["Size"] == 0):
@@ -155,31 +111,3 @@ def _object_in(row: list[str]) -> S3Object:
     if not (2 <= len(row) <= 3 and row[0] and row[1]):
         raise ValueError(f"it has the row {','.join(row)!r:.200}")
     return S3Object(row[0], decoded_key(row[1]), row[2] or None if len(row) == 3 else None)
-
-
-@contextlib.contextmanager
-def saying(what: str) -> Iterator[None]:
-    """Turn what S3 or the network refuses into one sentence; boto3's own would name the object's address.
-
-    Args:
-        what: its beginning, such as "The object cannot be read".
-
-    Raises:
-        ObjectError: S3 refuses, and will the next time.
-        StorageError: S3 cannot be reached, or does not work.
-    """
-    try:
-        yield
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if 400 <= status < 500 and status != 429 and code not in ABOUT_THE_CALLER:
-            raise ObjectError(f"{what}: S3 answers {code}.") from error
-        remedy = "renew your AWS credentials" if code in UNACCEPTED_CREDENTIALS else "try again later"
-        raise StorageError(f"{what}, S3 answers {code}: {remedy}.") from error
-    except ParamValidationError as error:  # a bucket's name that none can have
-        raise ObjectError(f"{what}: its address cannot be one.") from error
-    except NoCredentialsError as error:
-        raise StorageError(f"{what} {NO_CREDENTIALS}") from error
-    except BotoCoreError as error:
-        raise StorageError(f"{what} ({type(error).__name__}): try again later.") from error

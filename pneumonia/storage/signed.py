@@ -16,11 +16,12 @@ import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
-from pneumonia.errors import WeightsUnavailableError, first_line
+from pneumonia.errors import first_line
+from pneumonia.storage.refusals import S3Error
 
 CHUNK = 1024 * 1024  # bytes handed on at a time
 PIECE = 64 * 1024  # bytes read at a time
@@ -29,22 +30,6 @@ SILENT_SECONDS = 10.0  # without a byte, after which a connection counts as dead
 NOTHING = hashlib.sha256(b"").hexdigest()  # of the body of a GET
 # What only boto3 knows how to follow.
 BOTO3_SETTINGS = ("AWS_PROFILE", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT")
-
-
-class S3Error(Exception):
-    """S3 refused a request.
-
-    Attributes:
-        code: S3's name of the reason, such as NoSuchKey.
-        status: of the HTTP response.
-        region: where S3 says that the bucket is, None where it does not say.
-    """
-
-    def __init__(self, code: str, status: int, region: str | None = None) -> None:
-        super().__init__(code)
-        self.code = code
-        self.status = status
-        self.region = region
 
 
 @dataclass(frozen=True)
@@ -220,28 +205,3 @@ def _is_url(text: str) -> bool:
     with contextlib.suppress(ValueError):  # of half an IPv6 address
         return urlsplit(text).scheme in {"http", "https"}
     return False
-
-
-@contextlib.contextmanager
-def saying(what: str) -> Iterator[None]:
-    """Turn what S3, the network or the disk refuses into one sentence.
-
-    Args:
-        what: its beginning, such as "The weights cannot be had from s3://bucket/key".
-
-    Raises:
-        WeightsUnavailableError: with that sentence.
-    """
-    try:
-        yield
-    except S3Error as error:
-        advice = {
-            "NoSuchBucket": "make the bucket, or name another",
-            "NoSuchKey": "promote a model into this bucket first, or name another key",
-            "AccessDenied": "grant the role s3:GetObject, s3:PutObject and s3:ListBucket as it needs them",
-        }.get(error.code, "try again, or see the AWS service health page")
-        raise WeightsUnavailableError(f"{what}, S3 answers {error.code}: {advice}.") from error
-    except OSError as error:
-        reason = (error.strerror or first_line(error)).rstrip(".:")
-        where = f" ({error.filename})" if error.filename else ""
-        raise WeightsUnavailableError(f"{what}: {reason}{where}.") from error

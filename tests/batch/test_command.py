@@ -299,7 +299,7 @@ def test_manifests_name_objects_and_files(images: Path, weights: Path, moto: Mot
     assert run(lines, tmp_path / "2.csv", "--weights", weights) == 0
     first, missing = rows_of(tmp_path / "1.csv")
     assert (first["file"], missing["file"]) == (f"s3://{bucket}/ward 3/a.jpeg", f"s3://{bucket}/none.jpeg")
-    assert missing["error"] == "The object cannot be read: S3 answers NoSuchKey."
+    assert missing["error"] == "The object cannot be read, S3 answers NoSuchKey: check the key."
     second, local = rows_of(tmp_path / "2.csv")
     assert local["file"] == str(xray)
     assert second["probability_pneumonia"] == local["probability_pneumonia"]

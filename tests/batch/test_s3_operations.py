@@ -202,7 +202,7 @@ def test_what_is_not_there_is_told(xrays: str, control: Control, capsys: pytest.
     assert create(xrays, source=f"s3://{xrays}/nothing") == 1
     assert f"s3://{xrays}/nothing holds no objects: name a prefix or a manifest" in capsys.readouterr().err
     assert create(xrays, source="s3://no-such-bucket-at-all/xrays") == 1
-    assert "s3://no-such-bucket-at-all/xrays cannot be listed: S3 answers NoSuchBucket." in capsys.readouterr().err
+    assert "s3://no-such-bucket-at-all/xrays cannot be listed, S3 answers NoSuchBucket (" in capsys.readouterr().err
     assert create(xrays, source="none.csv") == 1
     assert "none.csv does not exist: check the name." in capsys.readouterr().err
     assert create(xrays, report="s3://no-such-bucket-at-all/reports") == 1
@@ -216,7 +216,7 @@ def test_refusal_of_the_job_is_told_in_aws_words(
     error = "<Error><Code>InvalidRequest</Code><Message>Role is not assumable.</Message></Error>"
     control.answer = (400, f"<ErrorResponse>{error}</ErrorResponse>")
     assert create(xrays) == 1
-    assert capsys.readouterr().err == "The job cannot be created, S3 answers InvalidRequest: Role is not assumable.\n"
+    assert capsys.readouterr().err == "The job cannot be created: S3 answers InvalidRequest (Role is not assumable).\n"
 
 
 def test_s3_control_that_cannot_be_reached_is_told(

@@ -157,7 +157,7 @@ def test_version_that_the_manifest_names_is_read(function: Function, versions: l
         ("empty.jpg", "The file is empty: send a chest X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM."),
         ("scan.gif", "GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM."),
         ("large.bmp", "The file has 20,971,521 bytes and at most 20,971,520 are read: send a smaller or a compressed"),
-        ("none.jpg", "The object cannot be read: S3 answers NoSuchKey."),
+        ("none.jpg", "The object cannot be read, S3 answers NoSuchKey: check the key."),
         ("%ff.jpg", "The object's key is not URL-encoded UTF-8, as keys of a manifest have to be."),
     ],
 )
@@ -175,7 +175,7 @@ def test_each_task_has_its_own_result(function: Function) -> None:
 def test_bucket_that_is_not_there_fails_for_good(function: Function) -> None:
     assert function.result(event_2("a.jpg", bucket="no-such-bucket-at-all")) == (
         "PermanentFailure",
-        "The object cannot be read: S3 answers NoSuchBucket.",
+        "The object cannot be read, S3 answers NoSuchBucket: make the bucket, or name another.",
     )
 
 
@@ -221,6 +221,9 @@ def test_weights_that_are_not_to_be_had_are_asked_for_again(moto: Moto, versions
         assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
 
 
+DENIED = ", S3 answers AccessDenied: grant the role s3:GetObject, s3:PutObject and s3:ListBucket as it needs them."
+
+
 def test_what_may_pass_is_a_temporary_failure_and_what_will_not_a_permanent_one(weights: Path, tmp_path: Path) -> None:
     answers: dict[str, tuple[Answer, str, str]] = {
         "busy.jpg": (refusal(503, "SlowDown"), "TemporaryFailure", ", S3 answers SlowDown: try again later."),
@@ -235,7 +238,7 @@ def test_what_may_pass_is_a_temporary_failure_and_what_will_not_a_permanent_one(
             ", S3 answers ExpiredToken: renew your AWS credentials.",
         ),
         "cut.jpg": (cut(XRAY, 1000), "TemporaryFailure", " (ResponseStreamingError): try again later."),
-        "denied.jpg": (refusal(403, "AccessDenied"), "PermanentFailure", ": S3 answers AccessDenied."),
+        "denied.jpg": (refusal(403, "AccessDenied"), "PermanentFailure", DENIED),
         "archived.jpg": (refusal(403, "InvalidObjectState"), "PermanentFailure", ": S3 answers InvalidObjectState."),
         "good.jpg": (whole(XRAY), "Succeeded", ""),
     }

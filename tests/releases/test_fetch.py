@@ -274,7 +274,7 @@ def test_what_passes_is_tried_again(answers: list[Answer], destination: Path, mo
     [
         (cut(b"the weights", 4), ": the connection broke off after 4 of 11 bytes."),
         (hang_up, ": Remote end closed connection without response."),
-        (refusal(503, "SlowDown"), ", S3 answers SlowDown: try again, or see the AWS service health page."),
+        (refusal(503, "SlowDown"), ", S3 answers SlowDown: try again later."),
     ],
 )
 def test_what_does_not_pass_is_given_up_after_three_attempts(

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
 
-from pneumonia.errors import ConfigurationError, ImageTooLargeError
+from pneumonia.errors import ConfigurationError, ImageTooLargeError, ObjectError, StorageError
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.storage import objects
-from pneumonia.storage.objects import ObjectError, S3Object, StorageError
+from pneumonia.storage.client import new_client
+from pneumonia.storage.objects import S3Object
 from tools.stand_ins.moto import Moto
 
 ODD_KEY = 'ward 3/röntgen+100%,"a"?&=.jpg'
@@ -18,16 +18,16 @@ def test_object_is_read_in_the_version_asked_for(moto: Moto, bucket: str) -> Non
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     versions = [s3.put_object(Bucket=bucket, Key=ODD_KEY, Body=body)["VersionId"] for body in (b"old", b"new")]
 
-    assert objects.read(objects.client(), S3Object(bucket, ODD_KEY)) == b"new"
-    assert objects.read(objects.client(), S3Object(bucket, ODD_KEY, versions[0])) == b"old"
+    assert objects.read(new_client(), S3Object(bucket, ODD_KEY)) == b"new"
+    assert objects.read(new_client(), S3Object(bucket, ODD_KEY, versions[0])) == b"old"
     assert str(S3Object(bucket, "a.jpg", "v1")) == f"s3://{bucket}/a.jpg?versionId=v1"
 
 
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
-        ("missing key", "The object cannot be read: S3 answers NoSuchKey."),
-        ("missing bucket", "The object cannot be read: S3 answers NoSuchBucket."),
+        ("missing key", "The object cannot be read, S3 answers NoSuchKey: check the key."),
+        ("missing bucket", "The object cannot be read, S3 answers NoSuchBucket: make the bucket, or name another."),
         ("no bucket's name", "The object cannot be read: its address cannot be one."),
     ],
 )
@@ -38,7 +38,7 @@ def test_what_concerns_one_object_is_told_apart(bucket: str, where: str, sentenc
         "no bucket's name": S3Object("no bucket", "a.jpg"),
     }[where]
     with pytest.raises(ObjectError) as error:
-        objects.read(objects.client(), image)
+        objects.read(new_client(), image)
     assert str(error.value) == sentence
 
 
@@ -47,16 +47,16 @@ def test_s3_that_cannot_be_reached_is_told_without_the_objects_address(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # the discard port, where nothing listens
     with pytest.raises(StorageError) as error:
-        objects.read(objects.client(), S3Object(bucket, "patient.jpg"))
+        objects.read(new_client(), S3Object(bucket, "patient.jpg"))
     assert str(error.value) == "The object cannot be read (EndpointConnectionError): try again later."
 
 
 def test_object_larger_than_any_image_is_not_read(moto: Moto, bucket: str) -> None:
     for size in (MAX_BYTES, MAX_BYTES + 1):
         moto.s3().put_object(Bucket=bucket, Key=str(size), Body=bytes(size))
-    assert len(objects.read(objects.client(), S3Object(bucket, str(MAX_BYTES)))) == MAX_BYTES
+    assert len(objects.read(new_client(), S3Object(bucket, str(MAX_BYTES)))) == MAX_BYTES
     with pytest.raises(ImageTooLargeError, match=r"has 20,971,521 bytes and at most 20,971,520 are read"):
-        objects.read(objects.client(), S3Object(bucket, str(MAX_BYTES + 1)))
+        objects.read(new_client(), S3Object(bucket, str(MAX_BYTES + 1)))
 
 
 def test_objects_below_a_prefix_are_listed_page_after_page_without_folders(moto: Moto, bucket: str) -> None:
@@ -64,8 +64,8 @@ def test_objects_below_a_prefix_are_listed_page_after_page_without_folders(moto:
     keys = [f"xrays/{number:04}.jpg" for number in range(1100)]  # a page has 1,000
     for key in (*keys, "xrays/", "other/a.jpg", ODD_KEY):
         s3.put_object(Bucket=bucket, Key=key, Body=b"" if key.endswith("/") else b"x")
-    assert [one.key for one in objects.below(objects.client(), f"s3://{bucket}/xrays/")] == keys
-    assert S3Object(bucket, ODD_KEY) in list(objects.below(objects.client(), f"s3://{bucket}"))
+    assert [one.key for one in objects.below(new_client(), f"s3://{bucket}/xrays/")] == keys
+    assert S3Object(bucket, ODD_KEY) in list(objects.below(new_client(), f"s3://{bucket}"))
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///key", "bucket/key", "https://bucket/key"])
@@ -114,14 +114,7 @@ def test_missing_credentials_are_told_with_what_to_do(
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     with pytest.raises(StorageError) as error:
-        objects.read(objects.client(), S3Object(bucket, "patient.jpg"))
+        objects.read(new_client(), S3Object(bucket, "patient.jpg"))
     assert str(error.value) == (
         "The object cannot be read without AWS credentials: run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
     )
-
-
-def test_expired_credentials_are_to_be_renewed() -> None:
-    expired = {"Error": {"Code": "ExpiredToken"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
-    with pytest.raises(StorageError) as error, objects.saying("The object cannot be read"):
-        raise ClientError(expired, "GetObject")  # type: ignore[arg-type]
-    assert str(error.value) == "The object cannot be read, S3 answers ExpiredToken: renew your AWS credentials."

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pneumonia.errors import WeightsUnavailableError
-from pneumonia.storage.signed import CHUNK, Access, Bucket, S3Error, saying
+from pneumonia.storage.refusals import S3Error
+from pneumonia.storage.signed import CHUNK, Access, Bucket
 from tools.stand_ins.faulty_s3 import (
     Answer,
     Certificate,
@@ -368,23 +368,6 @@ def certificate(tmp_path: Path) -> Certificate:
     )
     path.write_bytes(signed.public_bytes(serialization.Encoding.PEM) + private)
     return Certificate(path)
-
-
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (S3Error("NoSuchBucket", 404), "It fails, S3 answers NoSuchBucket: make the bucket, or name another."),
-        (S3Error("SlowDown", 503), "It fails, S3 answers SlowDown: try again, or see the AWS service health page."),
-        (ConnectionError("it broke off.\nMuch later"), "It fails: it broke off."),
-        (OSError(28, "No space left on device"), "It fails: No space left on device."),
-        (OSError(28, "No space left on device", "/tmp/m"), "It fails: No space left on device (/tmp/m)."),
-        (TimeoutError(), "It fails: TimeoutError."),
-    ],
-)
-def test_what_fails_becomes_a_sentence(error: Exception, sentence: str) -> None:
-    with pytest.raises(WeightsUnavailableError) as caught, saying("It fails"):
-        raise error
-    assert str(caught.value) == sentence
 
 
 def test_line_breaks_around_credentials_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

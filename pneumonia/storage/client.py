@@ -1,0 +1,61 @@
+"""boto3's clients, all set up alike. Importing boto3 takes its time, so only what cannot do without it imports this."""
+
+from typing import TYPE_CHECKING, Literal, overload
+
+import boto3
+from botocore.client import BaseClient
+from botocore.config import Config
+
+from pneumonia.errors import PneumoniaError, StorageError, first_line
+from pneumonia.storage.refusals import refusals_as
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3control import S3ControlClient
+
+
+@overload
+def new_client(
+    service: Literal["s3"] = ..., error: type[PneumoniaError] = ..., *, connections: int = ..., region: str | None = ...
+) -> "S3Client": ...
+
+
+@overload
+def new_client(
+    service: Literal["s3control"],
+    error: type[PneumoniaError] = ...,
+    *,
+    connections: int = ...,
+    region: str | None = ...,
+) -> "S3ControlClient": ...
+
+
+def new_client(
+    service: Literal["s3", "s3control"] = "s3",
+    error: type[PneumoniaError] = StorageError,
+    *,
+    connections: int = 1,
+    region: str | None = None,
+) -> BaseClient:
+    """Return a client, which many threads may use.
+
+    Args:
+        service: S3 itself, or the one that creates the jobs of S3 Batch Operations.
+        error: the class of the error below.
+        connections: threads that will use it at once.
+        region: None for the environment's.
+
+    Raises:
+        PneumoniaError: boto3 cannot make one: the endpoint is not a URL, or there is no such profile.
+    """
+    config = Config(
+        connect_timeout=3,
+        read_timeout=10,
+        max_pool_connections=connections,
+        retries={"total_max_attempts": 4, "mode": "standard"},
+    )
+    with refusals_as(error, "S3 cannot be used"):
+        try:
+            return boto3.client(service, region_name=region, config=config)
+        except ValueError as problem:  # an endpoint that is no URL
+            raise ConnectionError(first_line(problem)) from problem
