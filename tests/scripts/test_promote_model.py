@@ -1,77 +1,32 @@
-import dataclasses
 import hashlib
-import io
 import json
 import os
-import pickle
 import re
 import subprocess
 import sys
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import promote_model
-from pneumonia.errors import WeightsError
-from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
+from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.input_check import InputCheck
-from pneumonia.network.resnet import ResNet18
-from pneumonia.network.training_report import TrainingReport, parse
-from pneumonia.network.weights_file import save_weights
+from pneumonia.network.training_report import parse
 from pneumonia.releases.manifest import manifest_of
-from promote_model import MAX_MEMBERS, MAX_UNPACKED, extract
+from pneumonia.releases.promotion import manifest_for
+from tests.builders.archives import REPORT, archive_with, make_archive, member, model_archive
 from tests.builders.checkout import PROJECT
 from tests.builders.input_checks import INPUT_CHECK
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.runtime_api import InvocationError, RuntimeApi
 
-CALIBRATION = {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4, "uncertain_high": 0.8}
-REPORT: dict[str, Any] = {
-    "training_job": "pneumonia-training-1",
-    "finished": "2026-01-02T03:04:05+00:00",
-    "classes": list(CLASSES),
-    "preprocessing": PREPROCESSING,
-    "metrics": {"val_accuracy": 0.97, "test_accuracy": 0.95, "test_auroc": 0.98},
-    "dataset": {"fingerprint": "f" * 64},
-    "calibration": CALIBRATION,
-}
-
-
-def parsed(report: dict[str, Any]) -> TrainingReport:
-    return parse(json.dumps(report), "training.json")
-
-
-def make_archive(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
-    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
-        for info, content in members:
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
-
 
 @pytest.fixture
 def archive(tmp_path: Path, weights: Path) -> Path:
-    return make_archive(
-        tmp_path / "model.tar.gz",
-        [
-            (member("code/inference.py"), b"raise SystemExit"),
-            (member(WEIGHTS_NAME), weights.read_bytes()),
-            (member("training.json"), json.dumps(REPORT).encode()),
-        ],
-    )
+    return model_archive(tmp_path, weights)
 
 
 def run(*arguments: str | Path, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -112,7 +67,8 @@ def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Pa
 
 
 def test_input_check_reaches_the_manifest_and_is_shown_by_its_length(weights: Path) -> None:
-    manifest = promote_model.manifest_for(weights, parsed(REPORT | {"input_check": INPUT_CHECK}))
+    report = parse(json.dumps(REPORT | {"input_check": INPUT_CHECK}), "training.json")
+    manifest = manifest_for(weights, report)
     assert manifest.input_check == InputCheck(**INPUT_CHECK)
     shown = json.loads(promote_model.shown(manifest))
     assert shown["input_check"] == INPUT_CHECK | {
@@ -121,204 +77,6 @@ def test_input_check_reaches_the_manifest_and_is_shown_by_its_length(weights: Pa
         "components": "2,048 characters",
     }
     assert shown["version"] == manifest.version
-
-
-def test_same_archive_gives_the_same_version(archive: Path, tmp_path: Path) -> None:
-    first, second = (promote_model.promote_to_folder(str(archive), tmp_path / name) for name in ("a", "b"))
-    assert first.version == second.version
-
-
-def test_archive_without_a_report_is_promoted(tmp_path: Path, weights: Path) -> None:
-    path = make_archive(tmp_path / "m.tar.gz", [(member(f"./{WEIGHTS_NAME}"), weights.read_bytes())])
-    manifest = promote_model.promote_to_folder(str(path), tmp_path / "released")
-    assert (manifest.metrics, manifest.training_job, manifest.dataset_fingerprint) == ({}, None, None)
-    assert manifest.calibration == Calibration()
-
-
-def test_report_from_before_there_was_a_calibration_gives_the_default(weights: Path) -> None:
-    report = {name: value for name, value in REPORT.items() if name != "calibration"}
-    assert promote_model.manifest_for(weights, parsed(report)).calibration == Calibration()
-
-
-def test_only_the_weights_are_written_to_disk(archive: Path, weights: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "into"
-    folder.mkdir()
-    assert extract(archive, folder / "weights.pth", "model.tar.gz") == parsed(REPORT)
-    assert [path.name for path in folder.iterdir()] == ["weights.pth"]
-    assert (folder / "weights.pth").read_bytes() == weights.read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("bad", "sentence"),
-    [
-        (member("../evil.py"), "leads out of its folder"),
-        (member("/etc/cron.d/evil"), "leads out of its folder"),
-        (member("a/../../evil"), "leads out of its folder"),
-        (member("..\\evil.py"), "leads out of its folder"),
-        (member("C:\\evil.py"), "leads out of its folder"),
-        (member("link", tarfile.SYMTYPE, "/etc/passwd"), "is a link or not a plain file"),
-        (member("link", tarfile.LNKTYPE, "/etc/passwd"), "is a link or not a plain file"),
-        (member(WEIGHTS_NAME, tarfile.SYMTYPE, "/etc/passwd"), "is a link or not a plain file"),
-        (member("pipe", tarfile.FIFOTYPE), "is a link or not a plain file"),
-        (member("device", tarfile.CHRTYPE), "is a link or not a plain file"),
-        (member(f"./{WEIGHTS_NAME}"), "twice"),
-    ],
-    ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
-)
-@pytest.mark.parametrize("place", ["first", "last"])
-def test_suspicious_archive_is_refused_as_a_whole(
-    tmp_path: Path, bad: tarfile.TarInfo, sentence: str, place: str
-) -> None:
-    good = (member(WEIGHTS_NAME), b"weights")
-    path = make_archive(tmp_path / "model.tar.gz", [(bad, b""), good] if place == "first" else [good, (bad, b"")])
-    with pytest.raises(WeightsError, match=sentence):
-        promote_model.promote_to_folder(str(path), tmp_path / "released")
-    assert not (tmp_path / "released").exists()
-
-
-def zeros(path: Path, name: str, size: int, kind: bytes = tarfile.REGTYPE) -> Path:
-    """Write an archive with one member of zeros, without holding them."""
-    info = member(name, kind)
-    info.size = size
-    with tarfile.open(path, "w:gz", compresslevel=1) as tar, Path("/dev/zero").open("rb") as content:
-        tar.addfile(info, content)
-    return path
-
-
-def test_bomb_beside_the_weights_is_refused(tmp_path: Path) -> None:
-    path = zeros(tmp_path / "model.tar.gz", "notes.txt", MAX_UNPACKED + 1)
-    assert path.stat().st_size < MAX_UNPACKED // 100
-    with pytest.raises(WeightsError, match=r"unpacks to more than 536,870,912 bytes"):
-        extract(path, tmp_path / "weights.pth", "model.tar.gz")
-
-
-def test_bomb_in_a_header_is_refused(tmp_path: Path) -> None:
-    path = zeros(tmp_path / "model.tar.gz", "long", MAX_UNPACKED + 1, tarfile.GNUTYPE_LONGNAME)
-    with pytest.raises(WeightsError, match=r"unpacks to more than 536,870,912 bytes"):
-        extract(path, tmp_path / "weights.pth", "model.tar.gz")
-
-
-def test_weights_of_a_size_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    path = zeros(tmp_path / "model.tar.gz", WEIGHTS_NAME, 200_000_000)
-    with pytest.raises(WeightsError, match=r"of 200,000,000 bytes; at most 134,217,728 are expected"):
-        extract(path, tmp_path / "weights.pth", "model.tar.gz")
-    assert not (tmp_path / "weights.pth").exists()
-
-
-def test_very_many_files_are_refused(tmp_path: Path) -> None:
-    path = make_archive(tmp_path / "model.tar.gz", [(member(f"{n}"), b"") for n in range(MAX_MEMBERS + 1)])
-    with pytest.raises(WeightsError, match=r"holds more than 1,000 files"):
-        extract(path, tmp_path / "weights.pth", "model.tar.gz")
-
-
-def test_archive_without_weights_says_what_it_holds(tmp_path: Path) -> None:
-    path = make_archive(tmp_path / "model.tar.gz", [(member("model/weights.bin"), b"")])
-    with pytest.raises(WeightsError, match=r"holds no pneumonia_classifier\.pth at its top, but 'model/weights\.bin'"):
-        extract(path, tmp_path / "weights.pth", "model.tar.gz")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: data[:0],
-        lambda data: b"PK\x03\x04" + data,
-        lambda data: data[: len(data) // 2],
-        lambda data: data[:-100],
-        lambda data: data[:-8],
-        lambda data: data[:-8] + bytes(4) + data[-4:],
-    ],
-    ids=["empty", "zip", "half", "end missing", "checksum missing", "checksum wrong"],
-)
-def test_damaged_archive_is_refused(archive: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(WeightsError, match=r"is not a whole tar\.gz|is no tar\.gz|holds no pneumonia_classifier"):
-        promote_model.promote_to_folder(str(archive), tmp_path / "released")
-    assert not (tmp_path / "released").exists()
-
-
-class RunsCode:
-    """A pickle that leaves a file when it is loaded without care."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return os.mkdir, (str(self.proof),)
-
-
-def test_pickled_code_is_not_run(tmp_path: Path) -> None:
-    proof = tmp_path / "proof"
-    path = make_archive(tmp_path / "model.tar.gz", [(member(WEIGHTS_NAME), pickle.dumps(RunsCode(proof)))])
-    with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is not a weights file"):
-        promote_model.promote_to_folder(str(path), tmp_path / "released")
-    assert not proof.exists()
-
-
-def test_weights_that_unpack_to_more_are_refused(tmp_path: Path) -> None:
-    compressed = io.BytesIO()
-    with zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", bytes(10_000_000))
-    path = make_archive(tmp_path / "model.tar.gz", [(member(WEIGHTS_NAME), compressed.getvalue())])
-    with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is compressed, as torch\.save never does"):
-        promote_model.promote_to_folder(str(path), tmp_path / "released")
-
-
-def test_weights_in_place_of_the_archive_are_named_so(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"is no tar\.gz: name the model\.tar\.gz that training left\.$"):
-        promote_model.promote_to_folder(str(weights), tmp_path / "there")
-
-
-def test_malformed_header_is_refused(tmp_path: Path) -> None:
-    header = b"99999999999999999999999999 path=a\n"
-    path = make_archive(tmp_path / "m.tar.gz", [(member("pax", tarfile.XHDTYPE), header), (member("a"), b"")])
-    with pytest.raises(WeightsError, match=r"is not a whole tar\.gz"):
-        extract(path, tmp_path / "weights.pth", "model.tar.gz")
-
-
-def archive_of(state: dict[str, torch.Tensor], report: object, tmp_path: Path) -> Path:
-    save_weights(state, tmp_path / WEIGHTS_NAME)
-    content = (tmp_path / WEIGHTS_NAME).read_bytes()
-    members = [(member(WEIGHTS_NAME), content), (member("training.json"), json.dumps(report).encode())]
-    return make_archive(tmp_path / "model.tar.gz", members)
-
-
-def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None:
-    state = ResNet18().state_dict()
-    state["layer4.1.bn2.weight"].fill_(3e35)  # every value is finite, but not what they give
-    state["fc.weight"].fill_(1e4)
-    path = archive_of(state, REPORT, tmp_path)
-    with pytest.raises(WeightsError, match=r"outputs of the network in .* are not finite: training diverged"):
-        promote_model.promote_to_folder(str(path), tmp_path / "released")
-
-
-@pytest.mark.parametrize(
-    ("report", "sentence"),
-    [
-        (REPORT | {"classes": ["PNEUMONIA", "NORMAL"]}, "was trained with classes"),
-        (REPORT | {"preprocessing": {"resize": [256, 256]}}, "was trained with preprocessing"),
-        (REPORT | {"finished": "yesterday"}, "not as train_model.py writes it"),
-        (REPORT | {"finished": "0001-01-01T00:00:00+14:00"}, "not as train_model.py writes it"),
-        (REPORT | {"dataset": "x"}, "not as train_model.py writes it"),
-        (REPORT | {"metrics": {"test_loss": float("nan")}}, "its metrics are not finite"),
-        (REPORT | {"metrics": "x"}, "not as train_model.py writes it"),
-        (
-            REPORT | {"calibration": {"threshold": 0.5}},
-            "not as train_model.py writes it: its calibration is .*, not the",
-        ),
-        (REPORT | {"calibration": CALIBRATION | {"threshold": 0.9}}, "writes it: not a calibration: .* threshold=0.9"),
-        (REPORT | {"input_check": {"mean": 1}}, "writes it: its input check has not the texts mean, scale"),
-        (REPORT | {"weights_sha256": "0" * 64}, "is of other weights"),
-        ([], "not a JSON object"),
-    ],
-    ids=[
-        *("classes", "preprocessing", "finished", "early", "dataset", "nan", "metrics"),
-        *("calibration", "order", "input check", "weights", "list"),
-    ],
-)
-def test_report_of_another_kind_of_model_is_refused(tmp_path: Path, report: object, sentence: str) -> None:
-    path = archive_of(ResNet18().state_dict(), report, tmp_path)
-    with pytest.raises(WeightsError, match=sentence):
-        promote_model.promote_to_folder(str(path), tmp_path / "released")
 
 
 @pytest.mark.parametrize(
@@ -343,16 +101,6 @@ def test_missing_archive_on_s3_is_told(moto: Moto, bucket: str) -> None:
         f"s3://{bucket}/model.tar.gz cannot be downloaded, S3 answers NoSuchKey (The specified key does not exist): "
         "check the key.\n"
     )
-
-
-def archive_with(folder: Path, number: int, **metrics: float) -> Path:
-    """Write an archive of weights of their own, whose training reported these figures."""
-    folder.mkdir(exist_ok=True)
-    state = ResNet18().state_dict()
-    state["fc.bias"] = torch.full((2,), float(number))
-    report = REPORT | {"finished": f"2026-01-0{number}T03:04:05+00:00", "training_job": f"job-{number}"}
-    path = archive_of(state, report | {"metrics": REPORT["metrics"] | metrics}, folder)
-    return path.rename(folder / f"{number}.tar.gz")
 
 
 @pytest.fixture(scope="module")
@@ -467,14 +215,6 @@ def test_gate_refuses_unless_forced_and_the_manifest_tells(
     assert pointer(moto, bucket) == {"version": version, "previous": [served["version"]]}
     assert re.search(sentence, json.loads(command("show", version))["forced"])
     assert re.search(sentence, command("list"))
-
-
-def test_a_little_below_the_served_release_is_no_objection(archives: list[Path], tmp_path: Path) -> None:
-    served = promote_model.take_release(str(archives[0]), tmp_path / "served.pth")
-    assert served.forced is None
-    for name, figure in (("test_accuracy", 0.93), ("test_auroc", 0.96), ("test_accuracy", 1.0)):
-        manifest = dataclasses.replace(served, metrics={**served.metrics, name: figure})
-        assert promote_model.objections(manifest, served) == []
 
 
 def test_folder_gets_what_a_bucket_would_refuse_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,135 @@
+"""SageMaker's model.tar.gz: the weights file and the training report in it, and nothing else."""
+
+import gzip
+import shutil
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from pneumonia.errors import WeightsError
+from pneumonia.network import training_report
+from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.training_report import REPORT_NAME, TrainingReport
+from pneumonia.releases.bucket import download
+
+GZIP = b"\x1f\x8b"  # what such files begin with
+CHUNK = 1024 * 1024  # bytes read at a time
+# What tarfile and gzip raise on damaged or malicious archives, found by trying.
+DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
+MAX_UNPACKED = 512 * 1024 * 1024  # bytes; a ResNet-18 in single precision has 45 million
+MAX_WEIGHTS = 128 * 1024 * 1024
+MAX_REPORT = 1024 * 1024
+MAX_MEMBERS = 1000
+
+
+def unpack(source: str, weights: Path) -> TrainingReport:
+    """Write an archive's weights to a file and return its training report, an empty one where it has none.
+
+    Args:
+        source: model.tar.gz, as `s3://bucket/key` or a local path.
+        weights: the file to write.
+
+    Raises:
+        WeightsUnavailableError: S3 refuses or cannot be reached.
+        WeightsError, OSError: as `extract`.
+    """
+    if not source.startswith("s3://"):
+        return extract(Path(source), weights, source)
+    with tempfile.TemporaryDirectory() as temporary:
+        archive = Path(temporary) / "model.tar.gz"
+        download(source, archive)
+        return extract(archive, weights, source)
+
+
+def extract(archive: Path, weights: Path, name: str) -> TrainingReport:
+    """Write a local archive's weights to a file and return its training report, an empty one where it has none.
+
+    No other member is written to disk, and an archive that holds anything suspicious is refused as a whole.
+
+    Args:
+        archive: the tar.gz.
+        weights: the file to write.
+        name: what the error's sentence calls the archive.
+
+    Raises:
+        WeightsError: no tar.gz, suspicious, too large, or without weights.
+        OSError: the archive cannot be read or the disk is full.
+    """
+    try:
+        with _LimitedGzip(archive, name) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+            report, names = _take(tar, weights, name)
+            while stream.read(CHUNK):  # gzip's checksum stands at its end, behind the end of the tar
+                pass
+    except DAMAGED as error:
+        with archive.open("rb") as file:
+            if file.read(len(GZIP)) != GZIP:
+                raise WeightsError(f"{name} is no tar.gz: name the model.tar.gz that training left.") from error
+        raise WeightsError(f"{name} is not a whole tar.gz ({error}): fetch it again or train again.") from error
+    if not weights.exists():
+        found = ", ".join(map(repr, sorted(names)[:5])) or "nothing"
+        raise WeightsError(f"{name} holds no {WEIGHTS_NAME} at its top, but {found}: was it written by train_model.py?")
+    return report
+
+
+class _LimitedGzip(gzip.GzipFile):
+    """A gzip file that ends with an error after MAX_UNPACKED bytes.
+
+    Counting what is unpacked bounds everything at once: members, the headers that tarfile keeps in memory, and what
+    is skipped. A few kilobytes of gzip can stand for gigabytes.
+
+    Args:
+        archive: the file to read.
+        name: what the error's sentence calls it.
+    """
+
+    def __init__(self, archive: Path, name: str) -> None:
+        super().__init__(archive, "rb")
+        self._shown_name = name
+        self._left = MAX_UNPACKED
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to `size` bytes."""
+        data = super().read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise WeightsError(f"{self._shown_name} unpacks to more than {MAX_UNPACKED:,} bytes: it is not a model.")
+        return data
+
+
+def _take(tar: tarfile.TarFile, weights: Path, name: str) -> tuple[TrainingReport, set[str]]:
+    """Read an archive once, from front to back; return its training report and the names of its members."""
+    report = TrainingReport()
+    names: set[str] = set()
+    for member in tar:
+        _check_member(member, name)
+        path = str(PurePosixPath(member.name))
+        if path in names:
+            raise WeightsError(f"{name} holds {path!r} twice, and either could be meant: train again.")
+        names.add(path)
+        if len(names) > MAX_MEMBERS:
+            raise WeightsError(f"{name} holds more than {MAX_MEMBERS:,} files: a model has a handful.")
+        content = tar.extractfile(member)
+        if path == WEIGHTS_NAME and content:  # a folder has no content
+            _check_size(member, MAX_WEIGHTS, name)
+            with weights.open("wb") as file:
+                shutil.copyfileobj(content, file)
+        elif path == REPORT_NAME and content:
+            _check_size(member, MAX_REPORT, name)
+            report = training_report.parse(content.read(), f"{REPORT_NAME} in {name}")
+    return report, names
+
+
+def _check_member(member: tarfile.TarInfo, name: str) -> None:
+    """Refuse a link, a device, and a path with a root, a drive or a step upwards."""
+    paths = (PurePosixPath(member.name), PureWindowsPath(member.name))
+    if any(path.anchor or ".." in path.parts for path in paths):
+        raise WeightsError(f"{name} holds the path {member.name!r}, which leads out of its folder: it is refused.")
+    if not (member.isdir() or (member.isreg() and not member.issparse())):
+        raise WeightsError(f"{name} holds {member.name!r}, which is a link or not a plain file: it is refused.")
+
+
+def _check_size(member: tarfile.TarInfo, limit: int, name: str) -> None:
+    """Refuse a member of more than `limit` bytes."""
+    if member.size > limit:
+        raise WeightsError(f"{name} holds {member.name} of {member.size:,} bytes; at most {limit:,} are expected.")

@@ -1,0 +1,190 @@
+"""Promotion: an archive becomes a release, a bucket serves it, or goes back to another one."""
+
+import datetime
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+from pneumonia.errors import WeightsError
+from pneumonia.files import replacing, sha256
+from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
+from pneumonia.network.resnet import check_outputs
+from pneumonia.network.training_report import REPORT_NAME, TrainingReport
+from pneumonia.network.weights_file import load_weights
+from pneumonia.releases.archive import unpack
+from pneumonia.releases.bucket import WeightsBucket
+from pneumonia.releases.gate import FLOORS, admitted
+from pneumonia.releases.layout import Pointer
+from pneumonia.releases.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+
+def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool = False) -> tuple[Manifest, bool]:
+    """Make an archive's weights the release that a bucket serves.
+
+    Args:
+        source: model.tar.gz, as `s3://bucket/key` or a local path.
+        bucket: the weights bucket.
+        force: serve it whatever its figures are; the manifest keeps what spoke against it.
+        only_newer: store it, but do not serve it in place of a newer one, nor if it was rolled back.
+
+    Returns:
+        The release's manifest, and whether it is served now.
+
+    Raises:
+        ReleaseRefusedError: its figures on the test images are too low.
+        ReleaseConflictError: another promotion came first.
+        WeightsError: the archive or the weights are not what they should be.
+        WeightsUnavailableError: S3 refuses or cannot be reached.
+        OSError: a local file cannot be read or written.
+    """
+    releases = WeightsBucket(bucket)
+    with tempfile.TemporaryDirectory() as temporary:
+        weights = Path(temporary) / WEIGHTS_NAME
+        manifest = unpack_release(source, weights)
+        pointer, mark = releases.pointer()  # read before it is compared with: if it moves meanwhile, `serve` notices
+        manifest = admitted(manifest, _served_manifest(releases, pointer), source, force=force)
+        releases.add(weights, manifest)
+    if only_newer and pointer and (manifest.version < pointer.version or manifest.version in pointer.withdrawn):
+        return manifest, False
+    releases.serve(manifest.version, pointer, mark)
+    return manifest, True
+
+
+def promote_to_folder(source: str, directory: Path) -> Manifest:
+    """Put an archive's weights and their manifest into a local folder, whatever their figures are.
+
+    Raises:
+        WeightsError, WeightsUnavailableError, OSError: as `promote`.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        weights = Path(temporary) / WEIGHTS_NAME
+        manifest = unpack_release(source, weights)
+        directory.mkdir(parents=True, exist_ok=True)
+        with replacing(directory / WEIGHTS_NAME) as copy:
+            shutil.copyfile(weights, copy)
+        manifest.write_beside(directory / WEIGHTS_NAME)
+    return manifest
+
+
+def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
+    """Serve another release that the bucket has.
+
+    Args:
+        bucket: the weights bucket.
+        version: the release; None for the one that was served before.
+
+    Returns:
+        The release that is served now, and the one that was; None where `current.json` could not be read.
+
+    Raises:
+        ReleaseConflictError: a promotion came first.
+        WeightsError: there is no such release.
+        WeightsUnavailableError: S3 refuses or cannot be reached.
+    """
+    releases = WeightsBucket(bucket)
+    pointer, mark = releases.pointer()
+    if not pointer and not mark:
+        raise WeightsError(f"s3://{bucket} serves no release yet: promote a model first.")
+    if not version:
+        if not pointer or not pointer.previous:
+            before = f"than {pointer.version}" if pointer else "that it remembers"
+            raise WeightsError(
+                f"s3://{bucket} has no earlier release {before} to go back to: name one, `list` shows them."
+            )
+        version = pointer.previous[0]
+    releases.check(version)
+    releases.serve(version, pointer, mark)
+    return version, pointer.version if pointer else None
+
+
+def listing(bucket: str) -> str:
+    """Return a table of a bucket's releases, the newest first, with the served one marked; a sentence where none is.
+
+    Raises:
+        WeightsUnavailableError: S3 refuses or cannot be reached.
+    """
+    releases = WeightsBucket(bucket)
+    pointer, _ = releases.pointer()
+    versions = releases.versions()
+    if not versions:
+        return f"s3://{bucket} has no releases yet: promote a model.tar.gz there."
+    lines = [f"  {'version':<24}  {'accuracy':<8}  {'AUROC':<6}  training job"]
+    for version in reversed(versions):
+        mark = "*" if pointer and pointer.version == version else " "
+        lines.append(f"{mark} {version:<24}  {_described(releases, version)}")
+    return "\n".join(lines)
+
+
+def unpack_release(source: str, weights: Path) -> Manifest:
+    """Write the weights of an archive to a file, check them, and return the manifest of a release of them.
+
+    Raises:
+        WeightsError, WeightsUnavailableError, OSError: as `promote`.
+    """
+    report = unpack(source, weights)
+    _check(weights, report, source)
+    return manifest_for(weights, report)
+
+
+def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
+    """Return the manifest of a release; an archive with a training report gives the same version every time."""
+    created = datetime.datetime.now(datetime.UTC)
+    digest = sha256(weights)
+    return Manifest(
+        version=f"{report.finished or created:%Y%m%d-%H%M%S}-{digest[:8]}",
+        sha256=digest,
+        size=weights.stat().st_size,
+        classes=list(CLASSES),
+        preprocessing=PREPROCESSING,
+        metrics=report.metrics,
+        training_job=report.training_job,
+        dataset_fingerprint=report.dataset.fingerprint,
+        created=created.isoformat(timespec="seconds"),
+        calibration=report.calibration,
+        input_check=report.input_check,
+    )
+
+
+def _served_manifest(releases: WeightsBucket, pointer: Pointer | None) -> Manifest | None:
+    """Return the served release's manifest; None without one, or where it cannot be read, which a promotion mends."""
+    try:
+        return releases.manifest(pointer.version) if pointer else None
+    except WeightsError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def _described(releases: WeightsBucket, version: str) -> str:
+    """Return the columns of a release behind its version, or why its manifest cannot be read."""
+    try:
+        manifest = releases.manifest(version)
+    except WeightsError as error:
+        return str(error)
+    accuracy, auroc = (f"{manifest.metrics[name]:.4f}" if name in manifest.metrics else "-" for name in FLOORS)
+    forced = f"  forced: {manifest.forced}" if manifest.forced else ""
+    return f"{accuracy:<8}  {auroc:<6}  {manifest.training_job or '-'}{forced}"
+
+
+def _check(weights: Path, report: TrainingReport, name: str) -> None:
+    """Check that inference can serve these weights.
+
+    Raises:
+        WeightsError: not a ResNet-18 of ours, outputs that are not finite, or other classes or preprocessing.
+    """
+    try:
+        network = load_weights(weights)
+    except WeightsError as error:  # the temporary file's path tells a user nothing
+        raise WeightsError(str(error).replace(str(weights), f"{WEIGHTS_NAME} in {name}")) from error
+    check_outputs(network, name)
+    if report.weights_sha256 not in {None, sha256(weights)}:
+        raise WeightsError(f"{REPORT_NAME} in {name} is of other weights: train again, into an empty model directory.")
+    for field, given, expected in (
+        ("classes", report.classes, list(CLASSES)),
+        ("preprocessing", report.preprocessing, PREPROCESSING),
+    ):
+        if given not in (None, expected):
+            raise WeightsError(f"The model in {name} was trained with {field} {given}, but inference has {expected}.")
