@@ -220,11 +220,6 @@ def test_moto_still_passes_over_what_is_listed(moto: Moto, kind: str) -> None:
     assert "Only" not in [resource["LogicalResourceId"] for resource in made]
 
 
-def test_every_parameter_is_in_the_readme() -> None:
-    readme = (PROJECT / "README.md").read_text()
-    assert [name for name in source()["Parameters"] if f"`{name}`" not in readme] == []
-
-
 def test_every_parameter_but_the_images_has_a_default() -> None:
     parameters = source()["Parameters"]
     assert {name for name, parameter in parameters.items() if "Default" not in parameter} == GIVEN.keys()
