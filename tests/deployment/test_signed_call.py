@@ -1,4 +1,4 @@
-"""The README's signed call, run by bash and curl against a server that checks signatures as AWS does."""
+"""The signed call of docs/deployment.md, run by bash and curl against a server that checks signatures as AWS does."""
 
 import re
 import shutil
@@ -61,9 +61,9 @@ def url() -> Iterator[Url]:
         thread.join()
 
 
-def readme_block() -> str:
-    """Return the README's commands that sign a request."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", (PROJECT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+def signed_call() -> str:
+    """Return the commands of docs/deployment.md that sign a request."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (PROJECT / "docs/deployment.md").read_text(), re.DOTALL | re.MULTILINE)
     (block,) = (block for block in blocks if "--aws-sigv4" in block)
     return str(block)
 
@@ -82,11 +82,11 @@ def expected_signature(url: Url, signed: list[str]) -> str:
 
 
 @pytest.mark.parametrize("token", ["", "AWS_SESSION_TOKEN=AQoDYXdzEPT//example+token=="])
-def test_readmes_call_is_signed_over_a_form_that_the_app_reads(
+def test_documented_call_is_signed_over_a_form_that_the_app_reads(
     url: Url, token: str, tmp_path: Path, weights: Path
 ) -> None:
     if not shutil.which("curl"):
-        pytest.skip("the README's call takes curl: apt-get install curl")
+        pytest.skip("the documented call takes curl: apt-get install curl")
     image = encoded(Image.linear_gradient("L"), "JPEG")
     (tmp_path / "xray.jpg").write_bytes(image)
     settings = {
@@ -97,7 +97,7 @@ def test_readmes_call_is_signed_over_a_form_that_the_app_reads(
         "TOKEN": token,
         "PATH": "/usr/bin:/bin",
     }
-    subprocess.run(["bash", "-euc", PRELUDE + readme_block()], cwd=tmp_path, env=settings, check=True)
+    subprocess.run(["bash", "-euc", PRELUDE + signed_call()], cwd=tmp_path, env=settings, check=True)
 
     authorization = url.headers["authorization"]
     names, signature = re.findall(r"SignedHeaders=([^,]+), Signature=(\w+)", authorization)[0]
