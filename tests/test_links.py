@@ -17,7 +17,7 @@ LINK = re.compile(r"\]\(([^()\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 # A file or folder of this repository: not what follows a slash, as in a URL, nor a name with a placeholder.
 PATH = re.compile(r"(?<![\w/.:-])(?:pneumonia|tools|tests|benchmarks|docs|weights|\.ci|\.github)/[\w./-]*\w|`\w+\.py`")
-MODULE = re.compile(r"(?<![\w/.-])(?:pneumonia|tools|benchmarks)(?:\.[a-z]\w*)+")
+MODULE = re.compile(r"(?<![\w/.-])(?:pneumonia|tools)(?:\.[a-z]\w*)+")
 
 
 def fragments_of(text: str) -> set[str]:
@@ -48,7 +48,8 @@ def leads(link: str, text: str, folder: Path) -> bool:
 
 def missing_paths(text: str) -> list[str]:
     """Return the files, folders and modules of this repository that a document names and that do not exist."""
-    paths = [path.strip("`") for path in PATH.findall(LINK.sub("]", text))]
+    text = LINK.sub("]", text)
+    paths = [path.strip("`") for path in PATH.findall(text)]
     return [path for path in paths if not (PROJECT / path).exists()] + [
         module for module in MODULE.findall(text) if not is_module(module)
     ]
@@ -61,7 +62,7 @@ def is_module(name: str) -> bool:
         if (path / f"{part}.py").exists():
             return True
         if not (path / part).is_dir():
-            return path.parent == PROJECT  # a name of the package's own, as pneumonia.load
+            return re.search(rf"\b{part}\b", (path / "__init__.py").read_text()) is not None  # as pneumonia.load
         path /= part
     return True
 
@@ -109,7 +110,7 @@ BROKEN = """# Made up
 
 ## Made up
 
-`tools/nowhere.py`, `nowhere.py`, tests/nowhere/, `python -m pneumonia.serving.nowhere`, but neither `pneumonia.load()`
+`tools/nowhere.py`, `nowhere.py`, tests/nowhere/, `python -m pneumonia.serving.nowhere`, but neither `pneumonia.imaging`
 nor https://example.invalid/docs/nowhere
 
 ```bash

@@ -14,6 +14,7 @@ from tests.builders.checkout import PROJECT
 
 SETTINGS = (PROJECT / "docs/settings.md").read_text()
 PRODUCT = [*PROJECT.glob("*.py"), *(PROJECT / "pneumonia").rglob("*.py")]
+COMMANDS = ("predict", "evaluate", "split", "draw", "serve", "batch", "s3-batch")
 PROMOTION = ("promote", "list", "show", "rollback")
 VARIABLE = re.compile(r"[A-Z]+(?:_[A-Z0-9]+)+_?")
 
@@ -39,6 +40,11 @@ def options_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
         return {option for line in listed for option in re.findall(r"--[\w-]+", line)} - {"--help"}
 
     return run
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_of_a_command_are_those_of_its_help(command: str, options_of: Callable[..., set[str]]) -> None:
+    assert rows_of(f"`pneumonia {command}").keys() == options_of("pneumonia/__main__.py", command)
 
 
 @pytest.mark.parametrize("script", ["train_model.py", "train_sagemaker.py"])
