@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pneumonia.errors import ConfigurationError, ReleaseRefusedError, exit_status
+from pneumonia.command import exit_status
+from pneumonia.errors import ConfigurationError, ReleaseRefusedError
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.gate import objections
 from pneumonia.releases.manifest import Manifest

@@ -1,9 +1,5 @@
 """The errors a user can mend. Each carries one sentence: what is wrong, where, and what to do."""
 
-import os
-import sys
-from collections.abc import Callable
-
 
 class PneumoniaError(Exception):
     """Base of all errors below; commands print the sentence and exit with status 1."""
@@ -68,20 +64,3 @@ def file_sentence(error: OSError) -> str:
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{name} does not exist: check the name."
     return f"{name} cannot be read or written: {error.strerror or error}."
-
-
-def exit_status(command: Callable[[], None]) -> int:
-    """Run a command and return its exit status; what a user can mend is told in its sentence, without a traceback."""
-    try:
-        command()
-        sys.stdout.flush()  # while an error can still be told
-    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would tell it when it ends
-        return 1
-    except PneumoniaError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(file_sentence(error), file=sys.stderr)
-        return 1
-    return 0

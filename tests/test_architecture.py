@@ -1,21 +1,81 @@
-"""The rules that keep the modules apart, read off their imports."""
+"""The rules that keep the rooms apart, read off the imports, by folder."""
 
 import ast
 import sys
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
 import train_sagemaker
 from tests.builders.checkout import PROJECT
-from tests.builders.imports import closure_of, file_of, imports_of
+from tests.builders.imports import closure_of, file_of, imports_of, modules_in
 
 SCRIPTS = {"train_model", "train_sagemaker", "promote_model", "app"}
-TRAINING = {
-    f"pneumonia.training.{name}"
-    for name in ("augmentation", "channels", "fitting", "metrics", "plots", "pretrained", "processes")
+GROUND = "ground floor"
+# What each room may import besides itself: arrows point one way.
+BELOW_TRAINING = {GROUND, "imaging", "network"}
+ALLOWED = {
+    GROUND: set[str](),
+    "imaging": {GROUND},
+    "network": {GROUND, "imaging"},
+    "training": BELOW_TRAINING,
+    "storage": BELOW_TRAINING,
+    "releases": BELOW_TRAINING | {"storage"},
+    "front": BELOW_TRAINING | {"storage", "releases"},
+    "serving": BELOW_TRAINING | {"storage", "releases", "front"},
+    "batch": BELOW_TRAINING | {"storage", "releases", "front", "serving"},
 }
-SERVING = {"pneumonia.releases.bucket", "pneumonia.releases.manifest", "pneumonia.serving.predictor"}
-BATCHES = ("pneumonia.batch.command", "pneumonia.batch.s3_operations")
+ROOMS = sorted(ALLOWED.keys() - {GROUND, "front"})
+DOORS = {"pneumonia.__main__"}
+MODULES = [name for name in modules_in("pneumonia") if name not in DOORS]
+IMAGE = {"imaging", "network", "storage", "releases", "serving", "batch"}
+
+
+def room_of(module: str) -> str:
+    """Return the room that a module lies in: its folder, or for a file beside the folders the ground floor."""
+    if module == "pneumonia":  # the public interface
+        return "front"
+    first = module.split(".")[1]
+    return first if (PROJECT / "pneumonia" / first).is_dir() else GROUND
+
+
+def circle_in(imports: Mapping[str, set[str]]) -> list[str]:
+    """Return modules that import each other in a circle, none where there is no circle."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_its_room_may(module: str) -> None:
+    own = room_of(module)
+    imported = {room_of(name) for name in imports_of(module) if name.split(".")[0] == "pneumonia"}
+    assert imported <= ALLOWED[own] | {own}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = {module: {name for name in imports_of(module) if file_of(name)} for module in MODULES}
+    assert len(imports) > 40
+    assert circle_in(imports) == []
+
+
+def test_a_circle_would_be_found() -> None:
+    assert circle_in({"image": {"dicom"}, "dicom": {"codestream", "image"}}) == ["image", "dicom", "image"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_it_is_for_and_imports_nothing(room: str) -> None:
+    tree = ast.parse((PROJECT / "pneumonia" / room / "__init__.py").read_text())
+    assert ast.get_docstring(tree)
+    assert len(tree.body) == 1
+
+
+def test_every_folder_of_the_package_is_a_room_with_rules() -> None:
+    folders = {path.parent.name for path in (PROJECT / "pneumonia").glob("*/__init__.py")}
+    assert sorted(folders) == ROOMS
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
@@ -23,48 +83,39 @@ def test_scripts_never_import_each_other(script: str) -> None:
     assert closure_of(script) & SCRIPTS == {script}
 
 
-def test_package_imports_no_script() -> None:
-    files = [file.relative_to(PROJECT) for file in (PROJECT / "pneumonia").rglob("[!_]*.py")]
-    modules = [".".join(file.with_suffix("").parts) for file in files]
-    assert modules
-    for module in modules:
-        assert not closure_of(module) & SCRIPTS
+def test_the_package_imports_no_script() -> None:
+    assert [module for module in [*MODULES, *DOORS] if imports_of(module) & SCRIPTS] == []
 
 
-def test_serving_imports_no_training_module() -> None:
-    assert closure_of("app") > SERVING
-    assert not closure_of("app") & TRAINING
-    assert not any("torchvision" in imports_of(module) for module in closure_of("app"))
+@pytest.mark.parametrize("door", ["app", "promote_model", "pneumonia.batch.s3_operations"])
+def test_a_function_needs_no_more_than_the_image_ships(door: str) -> None:
+    reached = {room_of(module) for module in closure_of(door) if module.startswith("pneumonia")}
+    assert reached - {GROUND, "front"} <= IMAGE
+    assert not any("torchvision" in imports_of(module) for module in closure_of(door))
 
 
-@pytest.mark.parametrize("module", BATCHES)
-def test_batches_import_what_serves_and_no_training_module(module: str) -> None:
-    assert closure_of(module) > {"pneumonia.serving.predictor", "pneumonia.releases.fetch"}
-    assert not closure_of(module) & TRAINING
-    assert not any("torchvision" in imports_of(name) for name in closure_of(module))
+def test_serving_alone_needs_nothing_of_batches() -> None:
+    reached = closure_of("app")
+    assert "pneumonia.serving.predictor" in reached
+    assert "batch" not in {room_of(module) for module in reached if module.startswith("pneumonia")}
 
 
-def test_serving_imports_nothing_of_batches() -> None:
-    assert not closure_of("app") & {*BATCHES, "pneumonia.storage.objects"}
-
-
-def test_training_imports_no_serving_module() -> None:
-    assert closure_of("train_model") > TRAINING
-    assert not closure_of("train_model") & SERVING
-
-
-def test_launching_imports_nothing_but_errors_before_it_has_read_its_arguments() -> None:
-    tree = ast.parse((PROJECT / "train_sagemaker.py").read_text())
-    top = {name for node in tree.body for name in names_imported_by(node)}
-    assert {name for name in top if name.partition(".")[0] not in sys.stdlib_module_names} == {"pneumonia.errors"}
-
-
-def test_job_gets_the_entry_script_and_what_it_imports() -> None:
+def test_a_job_gets_the_entry_script_and_the_rooms_that_it_imports() -> None:
     with train_sagemaker.staged_source() as source:
         shipped = {str(file.relative_to(source)) for file in source.rglob("*") if file.is_file()}
     files = {file for module in closure_of("train_model") if (file := file_of(module))}
     assert {str(file.relative_to(PROJECT)) for file in files} <= shipped
-    assert {name.split("/")[1] for name in shipped if name.count("/") == 2} == {"imaging", "network", "training"}
+    assert {name.split("/")[1] for name in shipped if name.count("/") == 2} == set(train_sagemaker.ROOMS)
+    assert {room_of(module) for module in closure_of("train_model") - {"train_model"}} == {
+        GROUND,
+        *train_sagemaker.ROOMS,
+    }
+
+
+def test_launching_imports_nothing_heavy_before_it_has_read_its_arguments() -> None:
+    tree = ast.parse((PROJECT / "train_sagemaker.py").read_text())
+    top = {name for node in tree.body for name in names_imported_by(node)}
+    assert {name for name in top if name.partition(".")[0] not in sys.stdlib_module_names} == {"pneumonia.errors"}
 
 
 def names_imported_by(node: ast.stmt) -> list[str]:

@@ -13,7 +13,7 @@ def test_a_command_whose_reader_has_seen_enough_ends_quietly(lines: int) -> None
     os.close(reading)
     program = f"""
 import sys
-from pneumonia.errors import exit_status
+from pneumonia.command import exit_status
 sys.exit(exit_status(lambda: print("line\\n" * {lines})))
 """
     process = subprocess.run(

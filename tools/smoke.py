@@ -14,7 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pneumonia.errors import PneumoniaError, exit_status
+from pneumonia.command import exit_status
+from pneumonia.errors import PneumoniaError
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph

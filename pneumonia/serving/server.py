@@ -1,6 +1,6 @@
 """Serve the page and the API on this machine.
 
-`pneumonia serve --port 8000` prints the addresses once it listens; Ctrl-C ends it.
+It prints the addresses once it listens; Ctrl-C ends it.
 """
 
 import argparse
@@ -8,13 +8,13 @@ import contextlib
 import logging
 import os
 import socket
-import sys
 
 import uvicorn
 
-from pneumonia.errors import ConfigurationError, exit_status
+from pneumonia.errors import ConfigurationError
 
 HOST = "127.0.0.1"  # for this machine alone: the API has no login
+EPILOG = "example: pneumonia serve --port 8001"
 APP = "pneumonia.serving.api:app_from_environment"  # imported once the port is ours: it takes a second or two
 
 
@@ -63,10 +63,3 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.suppress(KeyboardInterrupt), listen(args.port) as listener:
         config = uvicorn.Config(APP, factory=True, port=listener.getsockname()[1])
         Server(config).run(sockets=[listener])
-
-
-if __name__ == "__main__":  # until the command `pneumonia` is there
-    parser = argparse.ArgumentParser(description="Serve the page and the API on this machine.")
-    add_arguments(parser)
-    arguments = parser.parse_args()
-    sys.exit(exit_status(lambda: run(arguments)))
