@@ -16,13 +16,14 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
+from pneumonia.command import progress
 from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, file_sentence, first_line
 from pneumonia.files import replacing, sha256, write_json
 from pneumonia.imaging.preprocessing import PREPROCESSING, SIZE, normalize
@@ -34,12 +35,12 @@ from pneumonia.network.training_report import Dataset, TrainingReport
 from pneumonia.network.weights_file import fits_at_rest, save_weights, save_whole
 from pneumonia.training import metrics, plots
 from pneumonia.training.augmentation import augment
-from pneumonia.training.channels import SPLITS, Channel, Images, fingerprint, load_channel, scan_channels
+from pneumonia.training.channels import SPLITS, Channel, fingerprint, scan_channels
 from pneumonia.training.fitting import fit, input_check_of
+from pneumonia.training.images import Images, load_channel
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 
-Item = TypeVar("Item")
 CHECKPOINT_NAME = "checkpoint.pth"
 GPU_IMAGES = 512  # varied at once on a GPU, which does the 150 small computations sooner than Python starts them
 # The recipe; docs/model-card.md says what it was chosen by.
@@ -124,7 +125,7 @@ def train(args: argparse.Namespace, processes: Processes) -> None:
         save_weights(run.best_state, weights_path)  # a new instance starts with an empty model directory
     for epoch in range(len(run.history) + 1, args.epochs + 1):
         started = time.perf_counter()
-        batches = shuffled_batches(splits["train"], args.batch_size, processes, Progress(f"epoch {epoch}"))
+        batches = shuffled_batches(splits["train"], args.batch_size, processes, f"epoch {epoch}")
         loss = train_one_epoch(run, batches, image_size(epoch, args.epochs), precision)
         train_loss = sum(processes.gather_objects(loss)) / processes.count
         images_per_second = len(channels["train"].paths) / (time.perf_counter() - started)
@@ -229,7 +230,7 @@ def load_split(channel: Channel, workers: int, processes: Processes) -> Split:
     share = dataclasses.replace(
         channel, paths=list(processes.share(channel.paths)), labels=list(processes.share(channel.labels))
     )
-    images = load_channel(share, workers, Progress(f"decoding {channel.name}"))
+    images = load_channel(share, workers)
     if processes.device.type == "cuda" and images.pixels.nbytes < torch.cuda.mem_get_info()[0] / 2:
         images = dataclasses.replace(images, pixels=images.pixels.to(processes.device))
     return Split(channel, images)
@@ -513,7 +514,7 @@ def all_logits(network: nn.Module, split: Split, batch_size: int, processes: Pro
 
 
 def shuffled_batches(
-    split: Split, batch_size: int, processes: Processes, progress: "Progress"
+    split: Split, batch_size: int, processes: Processes, label: str = ""
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield this process's images in random order on its device, its part of `batch_size` at a time.
 
@@ -528,29 +529,11 @@ def shuffled_batches(
     part = batch_size // processes.count
     at_once = max(1, GPU_IMAGES // part) if device.type == "cuda" else 1
     parts = order.split(part * at_once)
-    for index in progress(parts, len(parts)):
+    for index in progress(parts, len(parts), label):
         pixels, labels = images.pixels[index], all_labels[index]
         if pixels.is_cpu and device.type == "cuda":  # only from pinned memory does the copy run beside the computation
             pixels, labels = pixels.pin_memory(), labels.pin_memory()
         yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-
-
-class Progress:
-    """Shows on a terminal how far an iteration is; in a log, where a line cannot be redrawn, it stays silent."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-
-    def __call__(self, items: Iterable[Item], total: int) -> Iterator[Item]:
-        """Yield the items; `total` is their number."""
-        shown = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
-        for done, item in enumerate(items, start=1):
-            yield item
-            if shown:
-                bar = "#" * (30 * done // total)
-                print(f"\r{self.label} [{bar:<30}] {done}/{total}", end="", file=sys.stderr, flush=True)
-        if shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def settings_of(args: argparse.Namespace, splits: dict[str, Split], processes: Processes) -> dict[str, Any]:

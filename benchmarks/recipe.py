@@ -34,8 +34,10 @@ from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.releases.loading import load_file
 from pneumonia.training import augmentation, evaluate
 from pneumonia.training.augmentation import augment
-from pneumonia.training.channels import SPLITS, load_channel, scan_channels, split_by_patient
+from pneumonia.training.channels import SPLITS
+from pneumonia.training.images import load_channel
 from pneumonia.training.pretrained import build_network
+from pneumonia.training.split import labelled_files, place, split_by_patient
 
 FIGURES = (
     *("val_accuracy", "val_auroc", "test_accuracy", "test_auroc"),
@@ -103,8 +105,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
 
 def link_fold(fold: int, args: argparse.Namespace, destination: Path) -> None:
     """Lay out the channels of one run as links."""
-    channel = scan_channels({"source": args.folder})["source"]
-    files = [(CLASSES[label], path) for label, path in zip(channel.labels, channel.paths, strict=True)]
+    files = labelled_files(args.folder)
     held_out = {index for index, (_, path) in enumerate(files) if fnmatch(path.name, args.hold_out)}
     held_out_classes = {files[index][0] for index in held_out}
     parts = split_by_patient(files, {str(number): 1 / args.folds for number in range(args.folds)}, seed=0)
@@ -115,11 +116,7 @@ def link_fold(fold: int, args: argparse.Namespace, destination: Path) -> None:
     if held_out:
         splits["test"] = [index for index in splits["test"] if files[index][0] not in held_out_classes]
         splits["test"] += held_out
-    for split, indices in splits.items():
-        for label in CLASSES:
-            (destination / split / label).mkdir(parents=True)
-        for label, path in (files[index] for index in indices):
-            (destination / split / label / path.name).symlink_to(path.resolve())
+    place(files, splits, destination, link=True)
 
 
 def run(variant: str, number: int, args: argparse.Namespace) -> dict[str, float]:
@@ -147,7 +144,7 @@ def answers_file(output: Path, variant: str, number: int, split: str) -> Path:
 def write_answers(weights: Path, folder: Path, file: Path) -> None:
     """Write what a bare network answers to a folder's images, as `pneumonia evaluate` does."""
     model, channel = load_file(weights), evaluate.scan_folder(folder)
-    images = load_channel(channel, 2, lambda results, _: results)
+    images = load_channel(channel, 2)
     file.parent.mkdir(parents=True, exist_ok=True)
     evaluate.write_predictions(evaluate.answers_to(channel, images, model, 64), file)
 

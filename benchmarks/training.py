@@ -87,7 +87,7 @@ def ours(folder: Path, images: int, size: int) -> Callable[[], int]:
     def epoch() -> int:
         nonlocal split
         split = split or train_model.load_split(channel, os.cpu_count() or 1, processes)
-        batches = train_model.shuffled_batches(split, BATCH_SIZE, processes, train_model.Progress("epoch"))
+        batches = train_model.shuffled_batches(split, BATCH_SIZE, processes, "epoch")
         train_model.train_one_epoch(run, batches, size, train_model.training_precision(processes.device))
         return len(chosen)
 

@@ -1,4 +1,4 @@
-"""What all commands share: the parser, the exit status, and names as a terminal can show them."""
+"""What all commands share: the parser, the exit status, and what a terminal shows."""
 
 import argparse
 import difflib
@@ -6,10 +6,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence
 
+Item = TypeVar("Item")
 SOME_FAILED = 3  # exit status where some files could not be answered; 1 says that nothing could be done
 
 
@@ -57,3 +58,23 @@ def exit_status(command: Callable[[], int | None]) -> int:
 def printable(name: str) -> str:
     """Return a file's name as a terminal can take it."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def progress(items: Iterable[Item], total: int, label: str) -> Iterable[Item]:
+    """Return the items, and show on a terminal how far their iteration is.
+
+    In a log, where a line cannot be redrawn, nothing is shown, nor by any but the first of several processes, nor where
+    tqdm is not installed.
+
+    Args:
+        items: what is iterated over.
+        total: their number.
+        label: what stands before the bar.
+    """
+    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
+        return items
+    try:
+        from tqdm import tqdm  # noqa: PLC0415  # SageMaker's container may lack it
+    except ModuleNotFoundError:
+        return items
+    return tqdm(items, label, total, leave=False, dynamic_ncols=True)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pneumonia.errors import DataError
+
 ABANDONED_SECONDS = 900  # as long as a Lambda invocation can last
 
 
@@ -53,6 +55,34 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def check_unused(folder: Path) -> None:
+    """Check that `filling` may make a folder: there is nothing yet, or an empty folder.
+
+    Raises:
+        DataError: there is something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is there already and nothing is overwritten: name a new folder or empty it.")
+
+
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; rename it to `folder` on success, remove it on any error.
+
+    Raises:
+        DataError: there is something already.
+        OSError: the folder beside cannot be written.
+    """
+    check_unused(folder)
+    place = folder.resolve()  # a link cannot be replaced by a folder, what it points to can
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:
+        whole = Path(temporary) / "whole"
+        whole.mkdir()
+        yield whole
+        whole.replace(place)
 
 
 def remove_abandoned(path: Path) -> None:

@@ -12,12 +12,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pneumonia.batch.journal import JournalHeader, digest_of, opened, rows_in
 from pneumonia.batch.sources import Source, listed, read_ahead
 from pneumonia.batch.tables import COLUMNS, Row, answer_row, error_row, writer
-from pneumonia.command import SOME_FAILED, printable
+from pneumonia.command import SOME_FAILED, printable, progress
 from pneumonia.errors import ConfigurationError, ImageError
 from pneumonia.files import replacing
 from pneumonia.network.classifier import BATCH_SIZE, CORES, Classifier, Input, prepared
@@ -93,11 +91,9 @@ def answer_all(source: str, output: Path, weights: Weights) -> int:
             raise ConfigurationError(
                 f"{output} is there already and nothing is overwritten: remove it, and start this again to go on."
             )
-        with tqdm(total=len(names), initial=done, unit="image", dynamic_ncols=True) as bar:
-            for rows in answers(model, sources[done:]):
-                file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
-                file.flush()
-                bar.update(len(rows))
+        for row in progress(answers(model, sources[done:]), len(names) - done, "answering"):
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
         with replacing(output) as temporary:
             write(temporary, ([name, *row] for name, row in zip(names, rows_in(file), strict=True)))
         broken = [(name, row[-1]) for name, row in zip(names, rows_in(file), strict=True) if row[-1] is not None]
@@ -106,8 +102,8 @@ def answer_all(source: str, output: Path, weights: Weights) -> int:
     return len(broken)
 
 
-def answers(model: Classifier, sources: Sequence[Source]) -> Iterator[list[Row]]:
-    """Yield the rows of a batch of images at a time, in the order of the images.
+def answers(model: Classifier, sources: Sequence[Source]) -> Iterator[Row]:
+    """Yield the rows of the images, in their order.
 
     Decoding and the network take turns, each on all cores: at the same time they are no faster (docs/performance.md).
     Reading, which takes no core, goes on meanwhile.
@@ -121,7 +117,7 @@ def answers(model: Classifier, sources: Sequence[Source]) -> Iterator[list[Row]]
             images = list(pool.map(prepared_or_error, files))
             for start in range(0, len(images), BATCH_SIZE):
                 found = model.answers_or_errors(images[start : start + BATCH_SIZE])
-                yield [error_row(str(one)) if isinstance(one, ImageError) else answer_row(one) for one in found]
+                yield from (error_row(str(one)) if isinstance(one, ImageError) else answer_row(one) for one in found)
 
 
 def prepared_or_error(file: bytes | ImageError) -> Input | ImageError:

@@ -20,7 +20,8 @@ from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.prediction import Prediction
 from pneumonia.training import metrics, plots
-from pneumonia.training.channels import Channel, Images, fingerprint, load_channel, scan_channels
+from pneumonia.training.channels import Channel, fingerprint, scan_channels
+from pneumonia.training.images import Images, load_channel
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the images answered, at which the report gives the accuracy
 EPILOG = "example: pneumonia evaluate weights/pneumonia_classifier.pth chest_xray/test"
@@ -86,7 +87,7 @@ def evaluate(model: Classifier, digest: str, folder: Path, output: Path, batch_s
         )
     channel = scan_folder(folder)
     print(f"{channel.name}: {len(channel.paths):,} images, model {model.version}", flush=True)
-    images = load_channel(channel, workers, lambda results, _: results)
+    images = load_channel(channel, workers)
     output.mkdir(parents=True, exist_ok=True)  # before the network runs for minutes in vain
     answered = answers_to(channel, images, model, batch_size)
     report = {"model_version": model.version, "weights_sha256": digest} | report_on(model.calibration, answered)

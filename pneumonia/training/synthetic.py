@@ -1,27 +1,56 @@
-"""Drawn chest X-rays: enough to train on in minutes and to upload, and nobody's patient data.
+"""Draw chest X-rays: enough to train on in minutes and to upload, and nobody's patient data.
 
 Both classes share the anatomy; PNEUMONIA alone has fuzzy bright opacities within the lungs. Exposure and contrast vary
-from image to image, so that the mean brightness tells little. `python -m pneumonia.training.synthetic DEST`
-draws a dataset.
+from image to image, so that the mean brightness tells little.
 """
 
 import argparse
-import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Literal
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from pneumonia.errors import ConfigurationError, DataError, exit_status
+from pneumonia.errors import ConfigurationError
+from pneumonia.files import filling
 from pneumonia.network.contract import CLASSES
 
 Box = tuple[float, float, float, float]
 BLACK, TISSUE, LUNG, BONE, OPACITY = 12, 165, 70, 205, 200  # before the exposure varies
 MIN_IMAGES = 4  # of each class: one at least for each split
 MIN_SIZE, MAX_SIZE = 32, 2048
+EPILOG = "example: pneumonia draw xrays --images 200"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make; never overwritten")
+    parser.add_argument("--images", type=int, default=100, metavar="N", help="number of each class (%(default)s)")
+    parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="width and height (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same images (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw train/, val/ and test/, whole or not at all, and print what was drawn.
+
+    15% of the images are for validation and as many for the test, as `pneumonia split` has it.
+
+    Raises:
+        ConfigurationError: a number that nothing can be drawn with.
+        DataError: the destination is there already.
+        OSError: the folder cannot be written.
+    """
+    if args.images < MIN_IMAGES:
+        raise ConfigurationError(f"--images must be at least {MIN_IMAGES}, for train, val and test, not {args.images}.")
+    if not MIN_SIZE <= args.size <= MAX_SIZE:
+        raise ConfigurationError(f"--size must be from {MIN_SIZE} to {MAX_SIZE}, not {args.size}.")
+    held_out = round(0.15 * args.images)
+    counts = {"train": args.images - 2 * held_out, "val": held_out, "test": held_out}
+    with filling(args.destination) as folder:
+        draw_dataset(folder, counts, args.seed, args.size)
+    drawn = ", ".join(f"{2 * count} in {split}/" for split, count in counts.items())
+    print(f"Drew {2 * args.images} X-rays to {args.destination}, half of them with pneumonia: {drawn}.")
+    print(f"Next: make train DATA={args.destination}")
 
 
 def draw_radiograph(
@@ -114,55 +143,3 @@ def _soft_mask(size: int, ellipses: list[Box], blur: float) -> Image.Image:
 def _expose(random: Random, image: Image.Image) -> Image.Image:
     contrast, brightness = random.uniform(0.7, 1.1), random.uniform(-35, 35)
     return image.point(lambda value: (value - 128) * contrast + 128 + brightness)
-
-
-def draw_command(destination: Path, images: int, size: int, seed: int) -> None:
-    """Draw a dataset whole or not at all, and say what it is.
-
-    Args:
-        destination: folder to make.
-        images: number of each class; 15% of them are for validation and as many for the test, as `data split` has it.
-        size: width and height of the images in pixels.
-        seed: the same seed, number and size give the same files.
-
-    Raises:
-        ConfigurationError: a number that nothing can be drawn with.
-        DataError: the folder is there and not empty.
-        OSError: the folder cannot be written.
-    """
-    if images < MIN_IMAGES:
-        raise ConfigurationError(f"--images must be at least {MIN_IMAGES}, for train, val and test, not {images}.")
-    if not MIN_SIZE <= size <= MAX_SIZE:
-        raise ConfigurationError(f"--size must be from {MIN_SIZE} to {MAX_SIZE}, not {size}.")
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise DataError(f"{destination} is there already and nothing is overwritten: name a new folder or empty it.")
-    held_out = round(0.15 * images)
-    counts = {"train": images - 2 * held_out, "val": held_out, "test": held_out}
-
-    place = destination.resolve()  # a link cannot be replaced by a folder, what it points to can
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:
-        whole = Path(temporary) / "drawn"
-        draw_dataset(whole, counts, seed, size)
-        whole.replace(place)
-    drawn = ", ".join(f"{2 * count} in {split}/" for split, count in counts.items())
-    print(f"Drew {2 * images} X-rays to {destination}, half of them with pneumonia: {drawn}.")
-    print(f"Next: make train DATA={destination}")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draw a dataset; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pneumonia.training.synthetic",
-        description="Draw chest X-rays to train on: train/, val/ and test/, each with NORMAL/ and PNEUMONIA/.",
-    )
-    parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make; never overwritten")
-    parser.add_argument("--images", type=int, default=100, metavar="N", help="number of each class (%(default)s)")
-    parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="width and height (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same images (%(default)s)")
-    args = parser.parse_args(argv)
-    return exit_status(lambda: draw_command(args.destination, args.images, args.size, args.seed))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -190,8 +190,8 @@ def journal_of(images: Path, weights: Path, tmp_path: Path) -> tuple[Path, bytes
     journal = tmp_path / "answers.csv.journal"
     model = Predictor(Weights(weights)).load()
     with opened(journal, this) as (file, _):
-        for rows in answers(model, list(files_below(images))):
-            file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+        for row in answers(model, list(files_below(images))):
+            file.write(json.dumps(row).encode() + b"\n")
     return journal, journal.read_bytes()
 
 

@@ -51,7 +51,8 @@ from pneumonia.imaging.preprocessing import resize
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
-from pneumonia.training.channels import load_channel, scan_channels
+from pneumonia.training.channels import scan_channels
+from pneumonia.training.images import load_channel
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
 from tests.builders.dicom_files import ENCODERS, PATIENT, UNCOMPRESSED, Pixels, frame
@@ -664,7 +665,7 @@ def test_a_channel_may_hold_dicom(tmp_path: Path) -> None:
     for label in ("NORMAL", "PNEUMONIA"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "1.dcm").write_bytes(made(np.asarray(full_range()), RLELossless))
-    images = load_channel(scan_channels({"train": tmp_path})["train"], 1, lambda results, _: results)
+    images = load_channel(scan_channels({"train": tmp_path})["train"], 1)
     assert torch.equal(images.pixels[0], resize(full_range())[:1])
 
 

@@ -29,8 +29,9 @@ from pneumonia.releases.loading import load_file
 from pneumonia.releases.manifest import Manifest, manifest_of, parse
 from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
-from pneumonia.training.channels import load_channel, scan_channels
+from pneumonia.training.channels import scan_channels
 from pneumonia.training.fitting import COLOUR, MARGIN, features_of, fit_input_check, input_check_of
+from pneumonia.training.images import load_channel
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.images import encoded as encoded_image
 from tests.builders.input_checks import INPUT_CHECK, a_check
@@ -131,7 +132,7 @@ def manifest_without_doubt(weights: Path) -> Manifest:
 def check_for(weights: Path, folder: Path) -> InputCheck:
     """Fit an input check to a network and drawn radiographs, as training does at its end."""
     channels = scan_channels({name: folder / name for name in ("train", "val")}).values()
-    train, validation = (load_channel(channel, 2, lambda results, _: results).pixels for channel in channels)
+    train, validation = (load_channel(channel, 2).pixels for channel in channels)
     return input_check_of(load_weights(weights), train, validation, 64)
 
 

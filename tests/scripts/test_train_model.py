@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -31,13 +32,13 @@ from pneumonia.network.detector import Detector, pooled
 from pneumonia.network.input_check import input_check_in
 from pneumonia.network.resnet import ResNet18, logits_of
 from pneumonia.network.weights_file import load_weights, save_weights
-from pneumonia.training.channels import SPLITS, Channel, Images, load_channel, scan_channels
+from pneumonia.training.channels import SPLITS, Channel, scan_channels
+from pneumonia.training.images import Images, load_channel
 from pneumonia.training.processes import Processes
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.disk import full_after
 from train_model import (
     Evaluation,
-    Progress,
     Run,
     Split,
     all_logits,
@@ -364,7 +365,7 @@ def batches_of(rank: int, processes: Processes) -> list[list[float]]:
     pixels = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)[rank :: processes.count]
     labels = torch.arange(5)[rank :: processes.count]
     split = Split(Channel("train", Path(), [Path()] * 5, [0, 1, 2, 3, 4]), Images(pixels, labels, [""] * len(labels)))
-    batches = list(train_model.shuffled_batches(split, 2, processes, Progress("")))
+    batches = list(train_model.shuffled_batches(split, 2, processes))
     assert all(images.flatten().tolist() == labels.tolist() for images, labels in batches)
     return [labels.tolist() for _, labels in batches]
 
@@ -453,7 +454,7 @@ def test_the_weights_file_is_the_tested_network(finished: Training, dataset: Pat
     calibration = Calibration(**metrics["calibration"])
     for split in ("val", "test"):
         channel = scan_channels({split: dataset / split})[split]
-        images = load_channel(channel, 1, lambda items, _: items)
+        images = load_channel(channel, 1)
         logits = logits_of(network, images.pixels, 3)
         result, told = Evaluation.of(logits, images.labels), metrics[split]
         assert result.loss == pytest.approx(told["network"]["loss"], rel=1e-4)
@@ -559,6 +560,7 @@ def ended_at(
 ) -> int:
     """Start the command on a terminal, end it when the terminal shows `moment`, a pattern, and return its status."""
     terminal, other_end = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))  # tqdm draws nothing on a terminal without lines
     process = start(command, argv, output=other_end)
     os.close(other_end)
     shown = ""
@@ -614,14 +616,14 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(
     trained: Training, dataset: Path, tmp_path: Path
 ) -> None:
     argv, weights = arguments(dataset, tmp_path), tmp_path / "model" / "pneumonia_classifier.pth"
-    assert ended_at(r"decoding train \[.*\] 3/9", argv) == -signal.SIGKILL
+    assert ended_at(r"decoding train: .* 0/9 ", argv) == -signal.SIGKILL
     assert not weights.exists()
     assert ended_in_a_write(10_000_000, argv) == -signal.SIGXFSZ
     assert left_over(tmp_path) == [".pneumonia_classifier.pth"]
     assert not weights.exists()
     assert ended_at("epoch=1 ", argv) == -signal.SIGKILL
     load_weights(weights)
-    assert ended_at(r"epoch 2 \[.*\] 1/3", argv, terminate) == -signal.SIGTERM
+    assert ended_at(r"epoch 2: .* 1/3 ", argv, terminate) == -signal.SIGTERM
     assert saved_epochs(tmp_path) == 1
     assert ended_in_a_write(50_000_000, argv) == -signal.SIGXFSZ
     assert left_over(tmp_path) == [".checkpoint.pth"]
@@ -639,7 +641,7 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(
 def test_two_processes_of_which_one_was_killed_end_as_uninterrupted_ones(
     together: Training, dataset: Path, tmp_path: Path
 ) -> None:
-    assert ended_at(r"epoch 2 \[.*\] 1/3", arguments(dataset, tmp_path), kill_the_second, TOGETHER) == 1
+    assert ended_at(r"epoch 2: .* 1/3 ", arguments(dataset, tmp_path), kill_the_second, TOGETHER) == 1
     assert saved_epochs(tmp_path) == 1
     resumed = run(dataset, tmp_path, TOGETHER)
     assert resumed.output.count("resumed after epoch 1 from ") == 1

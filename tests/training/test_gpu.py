@@ -10,9 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pneumonia.imaging.preprocessing import SIZE
-from pneumonia.training.channels import Channel, Images
+from pneumonia.training.channels import Channel
+from pneumonia.training.images import Images
 from pneumonia.training.processes import Processes
-from train_model import GPU_IMAGES, Progress, Split, move_average, network_input, shuffled_batches
+from train_model import GPU_IMAGES, Split, move_average, network_input, shuffled_batches
 
 GPU = torch.device("cuda", 0)
 
@@ -45,7 +46,7 @@ def waits_of(steps: int) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True):
         split, weights = images_on_gpu(4 * steps), [torch.zeros(3, device=GPU)]
         with Waits() as waits:  # type: ignore[no-untyped-call]
-            for images, _ in shuffled_batches(split, 4, Processes(1, 0, GPU), Progress("")):
+            for images, _ in shuffled_batches(split, 4, Processes(1, 0, GPU)):
                 inputs = network_input(images, 64)
                 assert inputs.device == GPU
                 for _ in range(len(inputs) // 4):
@@ -71,5 +72,5 @@ def test_what_waits_is_counted() -> None:
 )
 def test_several_batches_are_varied_at_once(batch_size: int, expected: list[int]) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
-        batches = list(shuffled_batches(images_on_gpu(1200), batch_size, Processes(1, 0, GPU), Progress("")))
+        batches = list(shuffled_batches(images_on_gpu(1200), batch_size, Processes(1, 0, GPU)))
     assert [len(images) for images, _ in batches] == expected

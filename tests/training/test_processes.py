@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from pneumonia.network.weights_file import load_weights
 from pneumonia.training import metrics
-from pneumonia.training.channels import Channel, Images, scan_channels
+from pneumonia.training.channels import Channel, scan_channels
+from pneumonia.training.images import Images
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.checkout import PROJECT
 from train_model import (
     Evaluation,
-    Progress,
     Run,
     Split,
     all_logits,
@@ -50,7 +50,7 @@ def train(network: nn.Module, split: Split, batch_size: int, processes: Processe
     run = start_run(network, (), args, len(split.labels), processes)
     losses = []
     for _ in range(args.epochs):
-        batches = shuffled_batches(split, batch_size, processes, Progress(""))
+        batches = shuffled_batches(split, batch_size, processes)
         loss = train_one_epoch(run, batches, 64, torch.float32)
         losses.append(sum(processes.gather_objects(loss)) / processes.count)
         processes.average([*run.model.buffers(), *run.averaged.buffers()])

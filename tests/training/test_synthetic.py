@@ -6,9 +6,11 @@ from random import Random
 import pytest
 from PIL import Image, ImageStat
 
+from pneumonia.__main__ import main
 from pneumonia.network.contract import CLASSES
-from pneumonia.training.channels import SPLITS, Images, fingerprint, load_channel, patient_of, scan_channels
-from pneumonia.training.synthetic import draw_dataset, draw_radiograph, main
+from pneumonia.training.channels import SPLITS, fingerprint, patient_of, scan_channels
+from pneumonia.training.images import Images, load_channel
+from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.checkout import PROJECT
 
 
@@ -65,7 +67,7 @@ def dataset_fingerprint(root: Path) -> str:
 
 def load(root: Path) -> dict[str, Images]:
     channels = scan_channels({name: root / name for name in ("train", "val")})
-    return {name: load_channel(channel, 2, lambda items, _: items) for name, channel in channels.items()}
+    return {name: load_channel(channel, 2) for name, channel in channels.items()}
 
 
 def test_a_dataset_is_what_training_reads_and_no_image_is_twice_in_it(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_command_draws_what_training_reads_and_says_what_to_do_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     destination = tmp_path / "deep" / "xrays"
-    assert main([str(destination), "--images", "6", "--size", "48", "--seed", "1"]) == 0
+    assert main(["draw", str(destination), "--images", "6", "--size", "48", "--seed", "1"]) == 0
     assert capsys.readouterr().out == (
         f"Drew 12 X-rays to {destination}, half of them with pneumonia: 8 in train/, 2 in val/, 2 in test/.\n"
         f"Next: make train DATA={destination}\n"
@@ -121,14 +123,14 @@ def test_command_draws_what_training_reads_and_says_what_to_do_next(
 
 @pytest.mark.parametrize("images", [4, 5, 7, 100])
 def test_every_split_has_images_whatever_their_number(tmp_path: Path, images: int) -> None:
-    assert main([str(tmp_path / "xrays"), "--images", str(images), "--size", "32"]) == 0
+    assert main(["draw", str(tmp_path / "xrays"), "--images", str(images), "--size", "32"]) == 0
     channels = scan_channels({name: tmp_path / "xrays" / name for name in SPLITS})  # else it raises
     assert sum(len(channel.paths) for channel in channels.values()) == 2 * images
 
 
 def test_command_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").touch()
-    assert main([str(tmp_path), "--images", "4"]) == 1
+    assert main(["draw", str(tmp_path), "--images", "4"]) == 1
     assert capsys.readouterr().err == (
         f"{tmp_path} is there already and nothing is overwritten: name a new folder or empty it.\n"
     )
@@ -146,7 +148,7 @@ def test_command_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_command_says_what_it_cannot_draw(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
-    assert main([str(tmp_path / "xrays"), *arguments]) == 1
+    assert main(["draw", str(tmp_path / "xrays"), *arguments]) == 1
     assert capsys.readouterr().err == sentence
     assert list(tmp_path.iterdir()) == []
 
@@ -155,18 +157,18 @@ def test_a_link_to_an_empty_folder_is_followed(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, target in (("link", "empty"), ("dangling", "new")):
         (tmp_path / name).symlink_to(tmp_path / target)
-        assert main([str(tmp_path / name), "--images", "4", "--size", "64"]) == 0
+        assert main(["draw", str(tmp_path / name), "--images", "4", "--size", "64"]) == 0
         assert len(list((tmp_path / target).rglob("*.jpeg"))) == 8
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "new", "link", "dangling"}
 
 
-def test_command_needs_only_what_serving_needs(tmp_path: Path) -> None:
+def test_command_needs_pillow_alone(tmp_path: Path) -> None:
     program = """
 import sys
-for name in ("numpy", "psutil", "torchvision", "matplotlib"):
+for name in ("numpy", "psutil", "torch", "torchvision", "matplotlib"):
     sys.modules[name] = None
 from pathlib import Path
-from pneumonia.training.synthetic import main
-sys.exit(main([sys.argv[1], "--images", "4", "--size", "32"]))
+from pneumonia.__main__ import main
+sys.exit(main(["draw", sys.argv[1], "--images", "4", "--size", "32"]))
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program, str(tmp_path / "xrays")], cwd=PROJECT, check=True)

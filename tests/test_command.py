@@ -1,0 +1,51 @@
+import contextlib
+import os
+import pty
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from tests.builders.checkout import PROJECT
+
+PROGRAM = """
+import sys
+from pneumonia.command import progress
+if "--bare" in sys.argv:
+    sys.modules["tqdm"] = None
+assert list(progress(iter("abc"), 3, "reading")) == ["a", "b", "c"]
+"""
+
+
+def shown_on_a_terminal(*arguments: str, **environment: str) -> str:
+    """Run PROGRAM with a terminal as its stderr, and return what the terminal shows."""
+    terminal, other_end = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))  # tqdm draws nothing on a terminal without lines
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, *arguments]
+    subprocess.run(command, stderr=other_end, env=os.environ | environment, cwd=PROJECT, check=True)
+    os.close(other_end)
+    shown = b""
+    with contextlib.suppress(OSError):  # so a terminal ends that nobody writes to any more
+        while data := os.read(terminal, 10_000):
+            shown += data
+    os.close(terminal)
+    return shown.decode()
+
+
+def test_progress_is_shown_on_a_terminal() -> None:
+    shown = shown_on_a_terminal()
+    assert "reading:   0%" in shown
+    assert " 0/3 " in shown
+
+
+@pytest.mark.parametrize(("arguments", "environment"), [([], {"RANK": "1"}), (["--bare"], {})])
+def test_progress_is_not_shown_by_another_process_or_without_tqdm(
+    arguments: list[str], environment: dict[str, str]
+) -> None:
+    assert shown_on_a_terminal(*arguments, **environment) == ""
+
+
+def test_progress_is_not_shown_in_a_log() -> None:
+    command = [sys.executable, "-W", "error", "-c", PROGRAM]
+    assert subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stderr == ""
