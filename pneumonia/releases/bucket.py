@@ -6,12 +6,10 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 """
 
 import base64
-import contextlib
 import functools
 import hashlib
 import logging
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +27,8 @@ from pneumonia.releases.layout import (
     weights_key,
 )
 from pneumonia.releases.manifest import Manifest, parse
-from pneumonia.storage.client import new_client
-from pneumonia.storage.refusals import boto3_as_signed, refusals_as
-from pneumonia.storage.signed import CHUNK
+from pneumonia.storage.client import Boto3Bucket, new_client
+from pneumonia.storage.refusals import refusals_as
 
 ATTEMPTS = 4  # at writing what another is writing
 PAUSE = 0.5  # seconds before the second attempt; each further one waits for so much longer
@@ -207,31 +204,10 @@ def download(uri: str, destination: Path) -> None:
     """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     with _refusals(f"{uri} cannot be downloaded"):
-        source = Boto3Bucket(bucket)
+        source = Boto3Bucket(bucket, WeightsUnavailableError)
         with destination.open("wb") as file:
             for chunk in source.get(key):
                 file.write(chunk)
-
-
-class Boto3Bucket:
-    """One bucket, read by boto3: with a profile, through a proxy, or however else the machine is set up."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._s3 = new_client("s3", WeightsUnavailableError)
-
-    def get(self, key: str) -> Generator[bytes, None, None]:
-        """Yield an object's bytes.
-
-        Raises:
-            S3Error: S3 refuses.
-            ConnectionError: it cannot be reached, or breaks off.
-        """
-        with boto3_as_signed(), contextlib.closing(self._s3.get_object(Bucket=self._name, Key=key)["Body"]) as body:
-            yield from body.iter_chunks(CHUNK)
-
-    def close(self) -> None:
-        """Do nothing: boto3 closes its connections itself."""
 
 
 def _base64(digest: str) -> str:

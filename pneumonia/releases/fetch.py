@@ -4,31 +4,25 @@ Imports neither torch nor boto3, so that a download can run while torch is being
 """
 
 import contextlib
-import dataclasses
 import functools
-import hashlib
-import io
 import logging
 import math
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.files import remove_abandoned, replacing, shipped
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.layout import CURRENT_KEY, PLAIN_KEY, manifest_key, parse_pointer, weights_key
 from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.storage.reading import BucketReader
 from pneumonia.storage.refusals import S3Error, refusals_as
-from pneumonia.storage.signed import Access, Bucket
 
 RELEASED_WEIGHTS = shipped("weights") / WEIGHTS_NAME
-ATTEMPTS = 3  # at reading one object
-PAUSE = 0.2  # seconds before the second attempt; the third waits twice as long
 logger = logging.getLogger(__name__)
 _refusals = functools.partial(
     refusals_as,
@@ -36,16 +30,6 @@ _refusals = functools.partial(
     advice={"NoSuchKey": "promote a model into this bucket first, or name another key"},
     private=True,  # whoever asks for a prediction reads it
 )
-
-
-class Readable(Protocol):
-    """What reads objects of one bucket."""
-
-    def get(self, key: str) -> Generator[bytes, None, None]:
-        """Yield an object's bytes."""
-
-    def close(self) -> None:
-        """Let go of connections."""
 
 
 class Weights:
@@ -133,7 +117,7 @@ class Weights:
         if not self.bucket:
             return None
         self.asked = time.monotonic()
-        with contextlib.closing(_Source(self.bucket, self.asked + seconds)) as source:
+        with contextlib.closing(BucketReader(self.bucket, self.asked + seconds, WeightsUnavailableError)) as source:
             version = _current_version(source, self.bucket)
         if version is None and self._has_pointer:
             raise WeightsUnavailableError(
@@ -195,7 +179,7 @@ def fetch(bucket: str, key: str, destination: Path, deadline: float) -> Manifest
         WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached in time, or the disk is full.
         WeightsError: the object is not what its manifest says.
     """
-    with contextlib.closing(_Source(bucket, deadline)) as source:
+    with contextlib.closing(BucketReader(bucket, deadline, WeightsUnavailableError)) as source:
         manifest = _current_manifest(source, bucket)
         if manifest:
             key = weights_key(manifest.version)
@@ -217,72 +201,7 @@ def fetch(bucket: str, key: str, destination: Path, deadline: float) -> Manifest
     return manifest
 
 
-class _Source:
-    """Reads objects of one bucket, tries again where that may help, and follows it to its region."""
-
-    def __init__(self, bucket: str, deadline: float) -> None:
-        self._name = bucket
-        self._deadline = deadline
-        self._access = Access.from_environment()
-        self._bucket = self._open()
-
-    def close(self) -> None:
-        self._bucket.close()
-
-    def copy(self, key: str, file: BinaryIO) -> tuple[str, int]:
-        """Write an object into a file; return its SHA-256 and its size in bytes."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return self._copy_once(key, file)
-            except S3Error as error:
-                may_help = self._moved_to(error.region) or error.status >= 500
-                if not may_help or attempt == ATTEMPTS:
-                    raise
-            except ConnectionError:
-                if attempt == ATTEMPTS:
-                    raise
-            time.sleep(min(PAUSE * attempt, max(0.0, self._deadline - time.monotonic())))
-
-    def read(self, key: str) -> bytes:
-        """Return a small object."""
-        file = io.BytesIO()
-        self.copy(key, file)
-        return file.getvalue()
-
-    def _copy_once(self, key: str, file: BinaryIO) -> tuple[str, int]:
-        file.seek(0)
-        file.truncate()
-        digest, size = hashlib.sha256(), 0
-        with contextlib.closing(self._bucket.get(key)) as chunks:  # closed also where the disk is full
-            for chunk in chunks:
-                digest.update(chunk)
-                size += file.write(chunk)
-        return digest.hexdigest(), size
-
-    def _moved_to(self, region: str | None) -> bool:
-        """Turn to the region that S3 says the bucket is in; tell whether it is another one."""
-        if not region or not self._access or region == self._access.region:
-            return False
-        self._access = dataclasses.replace(self._access, region=region)
-        self._bucket = self._open()
-        return True
-
-    def _open(self) -> Readable:
-        if self._access:
-            return Bucket(self._name, self._access, self._deadline)
-        try:
-            from pneumonia.releases.bucket import Boto3Bucket  # noqa: PLC0415  # imports boto3, which the image lacks
-        except ImportError as error:
-            raise WeightsUnavailableError(
-                "Reading from S3 takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as "
-                "Lambda sets them; with anything else it takes boto3: pip install boto3."
-            ) from error
-        return Boto3Bucket(self._name)
-
-
-def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
+def _current_manifest(source: BucketReader, bucket: str) -> Manifest | None:
     """Return the manifest of the release that `current.json` names, None for a bucket without `current.json`."""
     if (version := _current_version(source, bucket)) is None:
         logger.info("s3://%s has no %s that can be read: the plain key serves", bucket, CURRENT_KEY)
@@ -295,7 +214,7 @@ def _current_manifest(source: _Source, bucket: str) -> Manifest | None:
     return manifest
 
 
-def _current_version(source: _Source, bucket: str) -> str | None:
+def _current_version(source: BucketReader, bucket: str) -> str | None:
     """Return the release that `current.json` names, None for a bucket without `current.json`."""
     with _refusals(f"The served release cannot be read from s3://{bucket}/{CURRENT_KEY}"):
         try:

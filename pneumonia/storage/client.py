@@ -1,5 +1,7 @@
 """boto3's clients, all set up alike. Importing boto3 takes its time, so only what cannot do without it imports this."""
 
+import contextlib
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Literal, overload
 
 import boto3
@@ -7,7 +9,8 @@ from botocore.client import BaseClient
 from botocore.config import Config
 
 from pneumonia.errors import PneumoniaError, StorageError, first_line
-from pneumonia.storage.refusals import refusals_as
+from pneumonia.storage.refusals import boto3_as_signed, refusals_as
+from pneumonia.storage.signed import CHUNK
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -59,3 +62,24 @@ def new_client(
             return boto3.client(service, region_name=region, config=config)
         except ValueError as problem:  # an endpoint that is no URL
             raise ConnectionError(first_line(problem)) from problem
+
+
+class Boto3Bucket:
+    """One bucket, read by boto3: with a profile, through a proxy, or however else the machine is set up."""
+
+    def __init__(self, name: str, error: type[PneumoniaError]) -> None:
+        self._name = name
+        self._s3 = new_client("s3", error)
+
+    def get(self, key: str) -> Generator[bytes, None, None]:
+        """Yield an object's bytes.
+
+        Raises:
+            S3Error: S3 refuses.
+            ConnectionError: it cannot be reached, or breaks off.
+        """
+        with boto3_as_signed(), contextlib.closing(self._s3.get_object(Bucket=self._name, Key=key)["Body"]) as body:
+            yield from body.iter_chunks(CHUNK)
+
+    def close(self) -> None:
+        """Do nothing: boto3 closes its connections itself."""

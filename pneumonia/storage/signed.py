@@ -101,7 +101,7 @@ class Access:
         return headers | {"authorization": f"{credential}, SignedHeaders={names}, Signature={key.hex()}"}
 
 
-class Bucket:
+class SignedBucket:
     """One bucket, read over one connection; not for several threads at once.
 
     Args:

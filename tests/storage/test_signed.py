@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pneumonia.storage.refusals import S3Error
-from pneumonia.storage.signed import CHUNK, Access, Bucket
+from pneumonia.storage.signed import CHUNK, Access, SignedBucket
 from tools.stand_ins.faulty_s3 import (
     Answer,
     Certificate,
@@ -70,7 +70,7 @@ def soon() -> float:
     return time.monotonic() + 60
 
 
-def read(bucket: Bucket, key: str = "key") -> bytes:
+def read(bucket: SignedBucket, key: str = "key") -> bytes:
     return b"".join(bucket.get(key))
 
 
@@ -189,7 +189,7 @@ def test_object_arrives(moto: Moto, bucket: str, key: str) -> None:
     moto.s3().put_object(Bucket=bucket, Key=key, Body=b"content")
     mine = Access.from_environment()
     assert mine
-    reader = Bucket(bucket, mine, soon())
+    reader = SignedBucket(bucket, mine, soon())
     assert read(reader, key) == b"content"
     reader.close()
 
@@ -198,7 +198,7 @@ def test_object_arrives(moto: Moto, bucket: str, key: str) -> None:
 def test_objects_of_any_size_come_whole_over_one_connection(size: int) -> None:
     content = bytes(range(256)) * (size // 256 + 1)
     with serving({"/models/key": [whole(content[:size])]}) as server:
-        reader = Bucket("models", access(endpoint=server.endpoint), soon())
+        reader = SignedBucket("models", access(endpoint=server.endpoint), soon())
         for _ in range(3):
             chunks = list(reader.get("key"))
             assert b"".join(chunks) == content[:size]
@@ -209,7 +209,7 @@ def test_objects_of_any_size_come_whole_over_one_connection(size: int) -> None:
 
 def test_object_without_a_length_comes_whole() -> None:
     with serving({"/models/key": [chunked(b"some ", b"content", bytes(CHUNK))]}) as server:
-        reader = Bucket("models", access(endpoint=server.endpoint), soon())
+        reader = SignedBucket("models", access(endpoint=server.endpoint), soon())
         assert read(reader) == read(reader) == b"some content" + bytes(CHUNK)
         reader.close()
     assert len({request.port for request in server.seen}) == 1
@@ -218,7 +218,7 @@ def test_object_without_a_length_comes_whole() -> None:
 @pytest.mark.parametrize("content", [b"", b"content", bytes(CHUNK + 1)])
 def test_connection_that_the_server_ends_is_opened_again(content: bytes) -> None:
     with serving({"/models/key": [last(content)]}) as server:
-        reader = Bucket("models", access(endpoint=server.endpoint), soon())
+        reader = SignedBucket("models", access(endpoint=server.endpoint), soon())
         assert read(reader) == read(reader) == content
         reader.close()
     assert len({request.port for request in server.seen}) == 2
@@ -228,7 +228,7 @@ def test_reader_that_stops_early_can_read_again() -> None:
     content = bytes(3 * CHUNK)
     for answer in (whole(content), last(content)):
         with serving({"/models/key": [answer]}) as server:
-            reader = Bucket("models", access(endpoint=server.endpoint), soon())
+            reader = SignedBucket("models", access(endpoint=server.endpoint), soon())
             chunks = reader.get("key")
             assert next(chunks) == bytes(CHUNK)
             chunks.close()
@@ -239,7 +239,7 @@ def test_reader_that_stops_early_can_read_again() -> None:
 def test_reader_can_read_after_a_refusal_and_after_a_cut() -> None:
     answers = [refusal(404, "NoSuchKey"), cut(b"content", 3), hang_up, whole(b"content")]
     with serving({"/models/key": answers}) as server:
-        reader = Bucket("models", access(endpoint=server.endpoint), soon())
+        reader = SignedBucket("models", access(endpoint=server.endpoint), soon())
         with pytest.raises(S3Error, match="NoSuchKey"):
             read(reader)
         with pytest.raises(ConnectionError, match="broke off after 3 of 7 bytes"):
@@ -274,7 +274,7 @@ def test_reader_can_read_after_a_refusal_and_after_a_cut() -> None:
 )
 def test_refusal_tells_what_s3_told(answer: Answer, code: str, status: int, region: str | None) -> None:
     with serving({"/models/key": [answer]}) as server:
-        reader = Bucket("models", access(endpoint=server.endpoint), soon())
+        reader = SignedBucket("models", access(endpoint=server.endpoint), soon())
         with pytest.raises(S3Error) as caught:
             read(reader)
     assert (caught.value.code, caught.value.status, caught.value.region) == (code, status, region)
@@ -291,14 +291,14 @@ def test_refusal_tells_what_s3_told(answer: Answer, code: str, status: int, regi
 )
 def test_deadline_ends_what_would_not_end(answer: Answer) -> None:
     with serving({"/models/key": [answer]}) as server:
-        reader = Bucket("models", access(endpoint=server.endpoint), time.monotonic() + 0.5)
+        reader = SignedBucket("models", access(endpoint=server.endpoint), time.monotonic() + 0.5)
         with pytest.raises(TimeoutError, match="the time for it is over"):
             read(reader)
 
 
 def test_nothing_is_asked_for_after_the_deadline() -> None:
     with serving({"/models/key": [whole(b"content")]}) as server:
-        reader = Bucket("models", access(endpoint=server.endpoint), time.monotonic())
+        reader = SignedBucket("models", access(endpoint=server.endpoint), time.monotonic())
         with pytest.raises(TimeoutError, match="the time for it is over"):
             read(reader)
     assert server.seen == []
@@ -306,7 +306,7 @@ def test_nothing_is_asked_for_after_the_deadline() -> None:
 
 def test_deadline_counts_for_an_open_connection() -> None:
     with serving({"/models/key": [whole(b"content")]}) as server:
-        reader = Bucket("models", access(endpoint=server.endpoint), time.monotonic() + 1)
+        reader = SignedBucket("models", access(endpoint=server.endpoint), time.monotonic() + 1)
         assert read(reader) == b"content"
         time.sleep(1)
         with pytest.raises(TimeoutError, match="the time for it is over"):
@@ -327,7 +327,7 @@ def test_deadline_counts_for_an_open_connection() -> None:
 )
 def test_bucket_that_cannot_be_asked_is_a_connection_error(bucket: str, endpoint: str | None) -> None:
     with pytest.raises(ConnectionError):
-        read(Bucket(bucket, access(endpoint=endpoint), soon()))
+        read(SignedBucket(bucket, access(endpoint=endpoint), soon()))
 
 
 def test_server_is_known_by_the_bundle_of_certificates(
@@ -336,10 +336,10 @@ def test_server_is_known_by_the_bundle_of_certificates(
     with serving({"/models/key": [whole(bytes(CHUNK)), last(bytes(CHUNK)), cut(b"content", 3)]}, certificate) as server:
         monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
         with pytest.raises(ConnectionError, match="certificate verify failed"):
-            read(Bucket("models", access(endpoint=server.endpoint), soon()))
+            read(SignedBucket("models", access(endpoint=server.endpoint), soon()))
         assert server.seen == []
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
-        reader = Bucket("models", access(endpoint=server.endpoint), soon())
+        reader = SignedBucket("models", access(endpoint=server.endpoint), soon())
         assert read(reader) == read(reader) == bytes(CHUNK)
         with pytest.raises(ConnectionError):
             read(reader)

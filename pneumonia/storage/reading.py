@@ -1,0 +1,111 @@
+"""Reading whole objects from one bucket: signed here where the environment has what that takes, by boto3 elsewhere.
+
+Imports no boto3 unless it is needed.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import time
+from collections.abc import Generator
+from typing import BinaryIO, Protocol
+
+from pneumonia.errors import PneumoniaError
+from pneumonia.storage.refusals import S3Error
+from pneumonia.storage.signed import Access, SignedBucket
+
+ATTEMPTS = 3  # at reading one object
+PAUSE = 0.2  # seconds before the second attempt; the third waits twice as long
+
+
+class Readable(Protocol):
+    """What reads objects of one bucket."""
+
+    def get(self, key: str) -> Generator[bytes, None, None]:
+        """Yield an object's bytes."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class BucketReader:
+    """Reads objects of one bucket, tries again where that may help, and follows it to its region.
+
+    Args:
+        bucket: its name.
+        deadline: on `time.monotonic`'s clock, when this gives up.
+        error: the class of error where S3 cannot be used at all.
+    """
+
+    def __init__(self, bucket: str, deadline: float, error: type[PneumoniaError]) -> None:
+        self._name = bucket
+        self._deadline = deadline
+        self._error = error
+        self._access = Access.from_environment()
+        self._bucket = self._open()
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._bucket.close()
+
+    def copy(self, key: str, file: BinaryIO) -> tuple[str, int]:
+        """Write an object into a file; return its SHA-256 and its size in bytes.
+
+        Raises:
+            S3Error: S3 refuses.
+            OSError: it cannot be reached in time, or the file cannot be written.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._copy_once(key, file)
+            except S3Error as error:
+                may_help = self._moved_to(error.region) or error.status >= 500
+                if not may_help or attempt == ATTEMPTS:
+                    raise
+            except ConnectionError:
+                if attempt == ATTEMPTS:
+                    raise
+            time.sleep(min(PAUSE * attempt, max(0.0, self._deadline - time.monotonic())))
+
+    def read(self, key: str) -> bytes:
+        """Return a small object's bytes.
+
+        Raises:
+            S3Error, OSError: as `copy`.
+        """
+        file = io.BytesIO()
+        self.copy(key, file)
+        return file.getvalue()
+
+    def _copy_once(self, key: str, file: BinaryIO) -> tuple[str, int]:
+        file.seek(0)
+        file.truncate()
+        digest, size = hashlib.sha256(), 0
+        with contextlib.closing(self._bucket.get(key)) as chunks:  # closed also where the disk is full
+            for chunk in chunks:
+                digest.update(chunk)
+                size += file.write(chunk)
+        return digest.hexdigest(), size
+
+    def _moved_to(self, region: str | None) -> bool:
+        """Turn to the region that S3 says the bucket is in; return whether it is another one."""
+        if not region or not self._access or region == self._access.region:
+            return False
+        self._access = dataclasses.replace(self._access, region=region)
+        self._bucket = self._open()
+        return True
+
+    def _open(self) -> Readable:
+        if self._access:
+            return SignedBucket(self._name, self._access, self._deadline)
+        try:
+            from pneumonia.storage.client import Boto3Bucket  # noqa: PLC0415  # imports boto3, which the image lacks
+        except ImportError as error:
+            raise self._error(
+                "Reading from S3 takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as "
+                "Lambda sets them; with anything else it takes boto3: pip install boto3."
+            ) from error
+        return Boto3Bucket(self._name, self._error)

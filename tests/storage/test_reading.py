@@ -1,0 +1,28 @@
+"""What tests/releases/test_fetch.py leaves open: it reads, both ways, what BucketReader does."""
+
+import subprocess
+import sys
+
+from tests.builders.checkout import PROJECT
+
+WITHOUT_BOTO3 = """
+import sys
+sys.modules["boto3"] = None  # as if it were not installed
+import time
+from pneumonia.errors import StorageError
+from pneumonia.storage.reading import BucketReader
+try:
+    BucketReader("models", time.monotonic() + 60, StorageError)
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_without_boto3_what_reading_takes_is_told() -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT_BOTO3], cwd=PROJECT, env={}, capture_output=True, text=True, check=True
+    )
+    assert process.stdout == (
+        "Reading from S3 takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as Lambda "
+        "sets them; with anything else it takes boto3: pip install boto3.\n"
+    )
