@@ -48,7 +48,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     if detail.get("TrainingJobStatus") != "Completed":
         raise ConfigurationError(
             f"The event is not a completed training job but {event.get('detail-type')!r} with the status "
-            f"{detail.get('TrainingJobStatus')!r}: mend the rule that sends it."
+            f"{detail.get('TrainingJobStatus')!r}: correct the rule that sends it."
         )
     job = {"training_job": detail["TrainingJobName"]}
     try:

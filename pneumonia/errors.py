@@ -30,7 +30,7 @@ class ReleaseConflictError(PneumoniaError):
 
 
 class WeightsUnavailableError(PneumoniaError):
-    """The weights cannot be had now; a later try may succeed."""
+    """The weights cannot be read now; a later try may succeed."""
 
 
 class ObjectError(PneumoniaError):
@@ -42,11 +42,11 @@ class StorageError(PneumoniaError):
 
 
 class ImageError(PneumoniaError):
-    """An upload is not an image, or a broken one."""
+    """A file is not an image, or a broken one."""
 
 
 class UnsupportedImageError(ImageError):
-    """An image of a kind that is not read."""
+    """An image in a format that is not read."""
 
 
 class ImageTooLargeError(ImageError):

@@ -1,7 +1,7 @@
 """Releases in the weights bucket on S3, laid out as layout.py says.
 
-Whatever stops a promotion half-way, `current.json` leads to a whole release. Of two promotions at once one moves the
-pointer, and the other is told: S3 writes on the condition that an object is as it was read.
+Whatever stops a promotion half-way, `current.json` names a whole release. Of two promotions at once, one moves the
+pointer and the other gets an error: S3 writes an object on the condition that it is still as it was read.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 """
 
@@ -52,11 +52,10 @@ class WeightsBucket:
     def pointer(self) -> tuple[Pointer | None, str | None]:
         """Return what `current.json` says, and the mark of its content that `serve` asks for.
 
-        Before the first release both are None. Of a file that cannot be read the pointer is: it can be replaced.
+        Both are None before the first release. Of a file that cannot be read there is the mark alone: `serve` replaces
+        it.
         """
-        with refusals_as(
-            WeightsUnavailableError, f"The served release cannot be read from s3://{self._name}/{CURRENT_KEY}"
-        ):
+        with _refusals(f"The served release cannot be read from s3://{self._name}/{CURRENT_KEY}"):
             try:
                 answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_KEY)
             except self._s3.exceptions.NoSuchKey:
@@ -92,7 +91,7 @@ class WeightsBucket:
         return sorted(version for version in found if version is not None)
 
     def check(self, version: str) -> None:
-        """See that a release is complete: its manifest can be read, and its weights are those that it names.
+        """Check that a release is complete: its manifest can be read, and its weights are those that it names.
 
         Raises:
             WeightsError: it is not.
@@ -100,16 +99,14 @@ class WeightsBucket:
         self._compare(self.manifest(version))
 
     def add(self, weights: Path, manifest: Manifest) -> None:
-        """Store a release, complete, without serving it; what is there of it already stays.
+        """Store a complete release without serving it; what is already there of it stays.
 
         A manifest that cannot be read, or does not say what this one was forced against, is replaced.
 
         Raises:
             WeightsError: other weights are there under the same version.
         """
-        with refusals_as(
-            WeightsUnavailableError, f"The release {manifest.version} cannot be stored in s3://{self._name}"
-        ):
+        with _refusals(f"The release {manifest.version} cannot be stored in s3://{self._name}"):
             checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(manifest.sha256)}
             if not self._put(weights_key(manifest.version), weights.read_bytes(), IfNoneMatch="*", **checksum):
                 self._compare(manifest)
@@ -120,9 +117,9 @@ class WeightsBucket:
                     self._put(key, manifest.to_json().encode(), IfMatch=answer["ETag"])
 
     def serve(self, version: str, served: Pointer | None, mark: str | None) -> None:
-        """Have inference serve a complete release.
+        """Point `current.json` to a complete release, which inference serves from then on.
 
-        The plain key follows `current.json`: nobody who can read that looks there.
+        The plain key follows a moment later: whoever can read `current.json` does not look there.
 
         Args:
             version: the release.
@@ -142,9 +139,7 @@ class WeightsBucket:
                 f"Another promotion came first: s3://{self._name} serves {now.version if now else 'none'} now, "
                 f"and {version} is stored but not served. Promote it again if it is still wanted."
             )
-        with refusals_as(
-            WeightsUnavailableError, f"{version} is served, but s3://{self._name}/{PLAIN_KEY} cannot be made to follow"
-        ):
+        with _refusals(f"{version} is served, but s3://{self._name}/{PLAIN_KEY} cannot be made to follow"):
             self._fill_plain_key(version)
 
     def _fill_plain_key(self, version: str) -> None:
@@ -177,13 +172,13 @@ class WeightsBucket:
                 return True
 
     def _compare(self, manifest: Manifest) -> None:
-        """See that a release's weights are those of its manifest."""
+        """Check that a release's weights are those of its manifest."""
         key = weights_key(manifest.version)
         what = f"The weights cannot be read from s3://{self._name}/{key}"
         with _refusals(what, advice={"404": "promote the model again"}):
             found = self._s3.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
             checksum = found.get("ChecksumSHA256")
-            if not checksum or found.get("ChecksumType") == "COMPOSITE":  # brought by something else than `add`
+            if not checksum or found.get("ChecksumType") == "COMPOSITE":  # not stored by `add`
                 body = self._s3.get_object(Bucket=self._name, Key=key)["Body"]
                 checksum = _base64(hashlib.sha256(body.read()).hexdigest())
         if checksum != _base64(manifest.sha256):
@@ -193,7 +188,7 @@ class WeightsBucket:
 
 
 def download(uri: str, destination: Path) -> None:
-    """Bring any object, such as SageMaker's `model.tar.gz`, to a file.
+    """Download any object, such as SageMaker's `model.tar.gz`, to a file.
 
     Args:
         uri: `s3://bucket/key`.
@@ -215,7 +210,7 @@ def _base64(digest: str) -> str:
 
 
 def _says_as_much(text: bytes, manifest: Manifest) -> bool:
-    """Tell whether a stored manifest is of the same weights, and has what they were forced against if this one has."""
+    """Return whether a stored manifest is of the same weights, and says as this one what they were forced against."""
     try:
         stored = parse(text, "the stored manifest")
     except WeightsError:

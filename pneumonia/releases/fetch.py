@@ -33,10 +33,10 @@ _refusals = functools.partial(
 
 
 class Weights:
-    """The weights file of one process; safe to use from many threads.
+    """The weights file of one process; safe to use from many threads at once.
 
     Args:
-        path: file that is used when it is there, and that a download makes.
+        path: the file, which is used when it is there and downloaded when it is not.
         bucket: S3 bucket to download from, None for the released weights of this repository.
         key: the weights' key in a bucket without `current.json`.
     """
@@ -95,7 +95,7 @@ class Weights:
         )
 
     def replace(self, seconds: float) -> Path:
-        """Fetch the weights though there is a file: one that cannot be used.
+        """Fetch the weights although there is a file, as it cannot be used.
 
         Raises:
             WeightsUnavailableError, WeightsError: as `find`.
@@ -111,7 +111,7 @@ class Weights:
         """Return the release that the bucket's `current.json` names now; None without one, or without a bucket.
 
         Raises:
-            WeightsUnavailableError: S3 does not tell in time, or not any more.
+            WeightsUnavailableError: S3 does not answer in time, or `current.json` could be read before and cannot now.
             WeightsError: it names none.
         """
         if not self.bucket:
@@ -164,7 +164,7 @@ class Weights:
 
 
 def fetch(bucket: str, key: str, destination: Path, deadline: float) -> Manifest | None:
-    """Bring the served weights to `destination`, and their manifest beside it; nothing half-written is ever there.
+    """Fetch the served weights to `destination`, and their manifest beside it; nothing half-written is ever there.
 
     Args:
         bucket: the weights bucket.
@@ -184,7 +184,7 @@ def fetch(bucket: str, key: str, destination: Path, deadline: float) -> Manifest
         if manifest:
             key = weights_key(manifest.version)
         uri = f"s3://{bucket}/{key}"
-        with _refusals(f"The weights cannot be had from {uri}"):
+        with _refusals(f"The weights cannot be fetched from {uri}"):
             destination.parent.mkdir(parents=True, exist_ok=True)
             remove_abandoned(destination)
             with replacing(destination) as temporary:

@@ -31,7 +31,7 @@ class Manifest:
         dataset_fingerprint: SHA-256 over which image was in which split and class, None where it is not known.
         created: when the release was made, ISO 8601, UTC.
         calibration: from the network's outputs to an answer; releases from before there was one have the default.
-        input_check: what images that are no chest X-ray are told by; without it none is.
+        input_check: tells images that are not chest X-rays; without it, none is told.
         forced: what spoke against this release, where someone promoted it nevertheless.
     """
 
@@ -94,8 +94,8 @@ class Release:
 def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str, Any]) -> Release:
     """Return what a weights file serves with.
 
-    Without a manifest of its own the file's digest names it, the default calibration changes nothing, and no image is
-    told to be no chest X-ray.
+    Without a manifest of its own, the file is named by its digest, the default calibration changes nothing, and no
+    image gets the warning that it is not a chest X-ray.
 
     Args:
         weights: the file.

@@ -1,4 +1,4 @@
-"""X-rays in S3: which there are below a prefix or in a manifest, and the bytes of one."""
+"""X-rays in S3: those below a prefix or in a manifest, and the bytes of each."""
 
 import contextlib
 import csv
@@ -39,7 +39,7 @@ def read(s3: "S3Client", image: S3Object) -> bytes:
     Raises:
         ObjectError: there is no such object, or it may not be read.
         ImageTooLargeError: more than MAX_BYTES bytes.
-        StorageError: S3 cannot be reached, or does not work.
+        StorageError: S3 cannot be reached, or refuses every request.
     """
     version = {"VersionId": image.version} if image.version else {}
     with refusals_as(StorageError, "The object cannot be read", permanent=ObjectError, private=True):
@@ -50,11 +50,11 @@ def read(s3: "S3Client", image: S3Object) -> bytes:
 
 
 def below(s3: "S3Client", uri: str) -> Iterator[S3Object]:
-    """Yield the objects below `s3://bucket/prefix`, in S3's order; a console's folders, which are empty, are none.
+    """Yield the objects below `s3://bucket/prefix`, in S3's order, without a console's empty ones for folders.
 
     Raises:
         ObjectError: there is no such bucket, or it may not be listed.
-        StorageError: S3 cannot be reached, or does not work.
+        StorageError: S3 cannot be reached, or refuses every request.
     """
     bucket, prefix = split(uri)
     with refusals_as(StorageError, f"{uri} cannot be listed", permanent=ObjectError):

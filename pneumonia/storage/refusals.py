@@ -25,7 +25,7 @@ UNACCEPTED_CREDENTIALS = (
 PASSING = {*UNACCEPTED_CREDENTIALS, "RequestTimeout", "RequestTimeTooSkewed", "TooManyRequests"}
 FORBIDDEN = "grant the role s3:GetObject, s3:PutObject and s3:ListBucket as it needs them"
 ADVICE = {
-    "NoSuchBucket": "make the bucket, or name another",
+    "NoSuchBucket": "create the bucket, or name another",
     "NoSuchKey": "check the key",
     "404": "check the key",  # the answer to a HEAD request has no body, and boto3 takes the status for the code
     "AccessDenied": FORBIDDEN,
@@ -148,6 +148,6 @@ def _reason_of_system(error: OSError) -> str:
     if isinstance(error, MissingCredentialsError):
         return " without AWS credentials: run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
     if isinstance(error, AddressError):
-        return ": its address cannot be one."
+        return ": there can be no such address."
     where = f" ({error.filename})" if error.filename else ""
     return f": {(error.strerror or first_line(error)).rstrip('.:')}{where}."

@@ -190,7 +190,7 @@ class SignedBucket:
     def _remaining(self, seconds: float) -> float:
         remaining = self._deadline - time.monotonic()
         if remaining <= 0:
-            raise TimeoutError("the time for it is over")
+            raise TimeoutError("the time is up")
         return min(seconds, remaining)
 
 

@@ -315,7 +315,7 @@ def test_names_that_none_can_have_are_rows_with_an_error(weights: Path, bucket: 
     assert errors[0] == "The file cannot be read: embedded null byte."
     assert errors[1].startswith("The file cannot be read: 'utf-8' codec can't encode")
     assert errors[2:] == [
-        "The object cannot be read: its address cannot be one.",
+        "The object cannot be read: there can be no such address.",
         "This is not a plain file: name an image.",
     ]
 

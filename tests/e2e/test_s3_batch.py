@@ -175,7 +175,7 @@ def test_each_task_has_its_own_result(function: Function) -> None:
 def test_bucket_that_is_not_there_fails_for_good(function: Function) -> None:
     assert function.result(event_2("a.jpg", bucket="no-such-bucket-at-all")) == (
         "PermanentFailure",
-        "The object cannot be read, S3 answers NoSuchBucket: make the bucket, or name another.",
+        "The object cannot be read, S3 answers NoSuchBucket: create the bucket, or name another.",
     )
 
 

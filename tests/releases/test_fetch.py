@@ -109,8 +109,8 @@ def test_empty_bucket_says_what_to_do(either_way: str, destination: Path) -> Non
     with pytest.raises(WeightsUnavailableError) as caught:
         fetch(either_way, WEIGHTS_NAME, destination, soon())
     assert str(caught.value) == (
-        f"The weights cannot be had from s3://{either_way}/{WEIGHTS_NAME}, S3 answers NoSuchKey: promote a model into "
-        "this bucket first, or name another key."
+        f"The weights cannot be fetched from s3://{either_way}/{WEIGHTS_NAME}, S3 answers NoSuchKey: promote a model "
+        "into this bucket first, or name another key."
     )
     assert nothing_in(destination.parent)
 
@@ -120,8 +120,8 @@ def test_missing_bucket_says_what_to_do(destination: Path) -> None:
     with pytest.raises(WeightsUnavailableError) as caught:
         fetch("nowhere-at-all", WEIGHTS_NAME, destination, soon())
     assert str(caught.value) == (
-        "The served release cannot be read from s3://nowhere-at-all/current.json, S3 answers NoSuchBucket: make the "
-        "bucket, or name another."
+        "The served release cannot be read from s3://nowhere-at-all/current.json, S3 answers NoSuchBucket: create "
+        "the bucket, or name another."
     )
     assert nothing_in(destination.parent)
 
@@ -152,7 +152,8 @@ def test_full_disk_is_told_and_nothing_stays(either_way: str, weights: Path, des
     with full_after(1_000_000), pytest.raises(WeightsUnavailableError) as caught:
         fetch(either_way, WEIGHTS_NAME, destination, soon())
     assert str(caught.value) == (
-        f"The weights cannot be had from s3://{either_way}/{RELEASE}/{WEIGHTS_NAME}: File too large ({destination})."
+        f"The weights cannot be fetched from s3://{either_way}/{RELEASE}/{WEIGHTS_NAME}: "
+        f"File too large ({destination})."
     )
     assert nothing_in(destination.parent)
 
@@ -281,7 +282,7 @@ def test_what_does_not_pass_is_given_up_after_three_attempts(
     answer: Answer, reason: str, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [answer]}) as server:
-        assert said(destination) == f"The weights cannot be had from s3:/{PLAIN}{reason}"
+        assert said(destination) == f"The weights cannot be fetched from s3:/{PLAIN}{reason}"
     assert server.count(PLAIN) == 3
 
 
@@ -296,22 +297,22 @@ def test_slow_s3_is_given_up_by_the_deadline(
     answer: Answer, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [answer]}):
-        assert said(destination, 0.7) == f"The weights cannot be had from s3:/{PLAIN}: the time for it is over."
+        assert said(destination, 0.7) == f"The weights cannot be fetched from s3:/{PLAIN}: the time is up."
     with standing_for_s3(monkeypatch, {"/models/current.json": [answer]}):
         assert said(destination, 0.7) == (
-            "The served release cannot be read from s3://models/current.json: the time for it is over."
+            "The served release cannot be read from s3://models/current.json: the time is up."
         )
 
 
 def test_deadline_also_ends_further_attempts(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [refusal(503, "SlowDown")]}) as server:
-        assert said(destination, 0.1) == f"The weights cannot be had from s3:/{PLAIN}: the time for it is over."
+        assert said(destination, 0.1) == f"The weights cannot be fetched from s3:/{PLAIN}: the time is up."
     assert server.count(PLAIN) < 3
 
 
 def test_nothing_is_asked_for_when_the_time_is_over_already(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}) as server:
-        assert said(destination, -1).endswith(": the time for it is over.")
+        assert said(destination, -1).endswith(": the time is up.")
     assert server.seen == []
 
 

@@ -224,7 +224,7 @@ def test_half_a_file_is_told_where_there_is_no_other(bucket: str, weights: Path,
     with pytest.raises(WeightsError, match=r"model\.pth is not a weights file that torch\.save wrote whole"):
         Predictor(Weights(copy)).predict(image)
     with pytest.raises(
-        WeightsUnavailableError, match=rf"cannot be had from s3://{bucket}/{WEIGHTS_NAME}, S3 answers NoS"
+        WeightsUnavailableError, match=rf"cannot be fetched from s3://{bucket}/{WEIGHTS_NAME}, S3 answers NoS"
     ):
         Predictor(Weights(copy, bucket)).predict(image)
     assert copy.read_bytes() == half
@@ -290,7 +290,7 @@ def test_load_that_would_take_too_long_is_given_up_and_tried_again(
     predictor = Predictor(Weights(tmp_path / "model.pth", "models"))
     content = whole(weights.read_bytes())
     with standing_for_s3(monkeypatch, {PLAIN: [held(gate, content), content]}):
-        with pytest.raises(WeightsUnavailableError, match="the time for it is over"):
+        with pytest.raises(WeightsUnavailableError, match="the time is up"):
             predictor.predict(image, 0.5)
         assert predictor.predict(image).model_version.startswith("sha256-")
         gate.set()

@@ -27,8 +27,8 @@ def test_object_is_read_in_the_version_asked_for(moto: Moto, bucket: str) -> Non
     ("where", "sentence"),
     [
         ("missing key", "The object cannot be read, S3 answers NoSuchKey: check the key."),
-        ("missing bucket", "The object cannot be read, S3 answers NoSuchBucket: make the bucket, or name another."),
-        ("no bucket's name", "The object cannot be read: its address cannot be one."),
+        ("missing bucket", "The object cannot be read, S3 answers NoSuchBucket: create the bucket, or name another."),
+        ("no bucket's name", "The object cannot be read: there can be no such address."),
     ],
 )
 def test_what_concerns_one_object_is_told_apart(bucket: str, where: str, sentence: str) -> None:

@@ -27,7 +27,7 @@ def client_error(code: str, status: int, message: str = "") -> ClientError:
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (S3Error("NoSuchBucket", 404), "It fails, S3 answers NoSuchBucket: make the bucket, or name another."),
+        (S3Error("NoSuchBucket", 404), "It fails, S3 answers NoSuchBucket: create the bucket, or name another."),
         (S3Error("SlowDown", 503), "It fails, S3 answers SlowDown: try again later."),
         (S3Error("InvalidObjectState", 403), "It fails: S3 answers InvalidObjectState."),
         (ConnectionError("it broke off.\nMuch later"), "It fails: it broke off."),
@@ -59,7 +59,7 @@ def test_what_fails_becomes_a_sentence(error: Exception, sentence: str) -> None:
     [
         (client_error("NoSuchKey", 404, URL), ObjectError, ", S3 answers NoSuchKey: check the key."),
         (client_error("Odd", 400, URL), ObjectError, ": S3 answers Odd."),
-        (ParamValidationError(report=URL), ObjectError, ": its address cannot be one."),
+        (ParamValidationError(report=URL), ObjectError, ": there can be no such address."),
         (client_error("SlowDown", 503, URL), StorageError, ", S3 answers SlowDown: try again later."),
         (client_error("TooManyRequests", 429, URL), StorageError, ", S3 answers TooManyRequests: try again later."),
         (client_error("Moved", 301, URL), StorageError, ", S3 answers Moved: try again later."),

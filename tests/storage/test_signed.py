@@ -292,14 +292,14 @@ def test_refusal_tells_what_s3_told(answer: Answer, code: str, status: int, regi
 def test_deadline_ends_what_would_not_end(answer: Answer) -> None:
     with serving({"/models/key": [answer]}) as server:
         reader = SignedBucket("models", access(endpoint=server.endpoint), time.monotonic() + 0.5)
-        with pytest.raises(TimeoutError, match="the time for it is over"):
+        with pytest.raises(TimeoutError, match="the time is up"):
             read(reader)
 
 
 def test_nothing_is_asked_for_after_the_deadline() -> None:
     with serving({"/models/key": [whole(b"content")]}) as server:
         reader = SignedBucket("models", access(endpoint=server.endpoint), time.monotonic())
-        with pytest.raises(TimeoutError, match="the time for it is over"):
+        with pytest.raises(TimeoutError, match="the time is up"):
             read(reader)
     assert server.seen == []
 
@@ -309,7 +309,7 @@ def test_deadline_counts_for_an_open_connection() -> None:
         reader = SignedBucket("models", access(endpoint=server.endpoint), time.monotonic() + 1)
         assert read(reader) == b"content"
         time.sleep(1)
-        with pytest.raises(TimeoutError, match="the time for it is over"):
+        with pytest.raises(TimeoutError, match="the time is up"):
             read(reader)
     assert server.count("/models/key") == 1
 
