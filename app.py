@@ -9,6 +9,7 @@ import os
 import threading
 from typing import Any
 
+from pneumonia.deadline import Deadline
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.coldstart import lean_imports
 
@@ -18,7 +19,7 @@ logging.getLogger("pneumonia").setLevel(logging.INFO)
 weights = Weights.from_environment()
 on_lambda = "AWS_LAMBDA_RUNTIME_API" in os.environ
 if on_lambda:  # where a process starts because a request waits for it
-    weights.fetch_in_background(seconds=60)
+    weights.fetch_in_background(Deadline.after(60))
 
 with lean_imports() if on_lambda else contextlib.nullcontext():
     from mangum import Mangum

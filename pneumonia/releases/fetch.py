@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.files import remove_abandoned, replacing, shipped
 from pneumonia.network.contract import WEIGHTS_NAME
@@ -59,31 +60,30 @@ class Weights:
             key=os.environ.get("MODEL_KEY") or PLAIN_KEY,
         )
 
-    def fetch_in_background(self, seconds: float) -> None:
+    def fetch_in_background(self, deadline: Deadline) -> None:
         """Begin to fetch what `find` will be asked for; should that fail, `find` tries again and tells why."""
 
         def fetch() -> None:
             with contextlib.suppress(PneumoniaError):
-                self.find(seconds)
+                self.find(deadline)
 
         if self.bucket:
             threading.Thread(target=fetch, name="fetch weights", daemon=True).start()
 
-    def find(self, seconds: float) -> Path:
+    def find(self, deadline: Deadline) -> Path:
         """Return the weights file, fetched if need be.
 
         Args:
-            seconds: how long that may take.
+            deadline: when this gives up.
 
         Raises:
             WeightsUnavailableError: there are no weights, S3 does not give them, the disk is full, or the time is up.
             WeightsError: the object is not what its manifest says.
         """
-        deadline = time.monotonic() + seconds
         if self.path.exists():
             return self.path
         if self.bucket:
-            with self._turn(seconds):
+            with self._turn(deadline):
                 if not self.path.exists():
                     self._fetch(self.bucket, self.path, deadline)
             return self.path
@@ -94,7 +94,7 @@ class Weights:
             "bucket that promote_model.py published to, or put a weights file at MODEL_PATH."
         )
 
-    def replace(self, seconds: float) -> Path:
+    def replace(self, deadline: Deadline) -> Path:
         """Fetch the weights although there is a file, as it cannot be used.
 
         Raises:
@@ -102,12 +102,11 @@ class Weights:
         """
         if not self.bucket:
             raise ValueError("there is no bucket to fetch from")
-        deadline = time.monotonic() + seconds
-        with self._turn(seconds):
+        with self._turn(deadline):
             self._fetch(self.bucket, self.path, deadline)
         return self.path
 
-    def served_version(self, seconds: float) -> str | None:
+    def served_version(self, deadline: Deadline) -> str | None:
         """Return the release that the bucket's `current.json` names now; None without one, or without a bucket.
 
         Raises:
@@ -117,7 +116,7 @@ class Weights:
         if not self.bucket:
             return None
         self.asked = time.monotonic()
-        with contextlib.closing(BucketReader(self.bucket, self.asked + seconds, WeightsUnavailableError)) as source:
+        with contextlib.closing(BucketReader(self.bucket, deadline, WeightsUnavailableError)) as source:
             version = _current_version(source, self.bucket)
         if version is None and self._has_pointer:
             raise WeightsUnavailableError(
@@ -128,7 +127,7 @@ class Weights:
         return version
 
     @contextlib.contextmanager
-    def fetched_aside(self, seconds: float) -> Iterator[Path]:
+    def fetched_aside(self, deadline: Deadline) -> Iterator[Path]:
         """Yield the served weights and their manifest in a folder of their own, which is gone after the block.
 
         What is at `path` stays as it is.
@@ -138,21 +137,20 @@ class Weights:
         """
         if not self.bucket:
             raise ValueError("there is no bucket to fetch from")
-        deadline = time.monotonic() + seconds
         remove_abandoned(self.path)
         with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".part") as folder:
             aside = Path(folder) / self.path.name
             self._fetch(self.bucket, aside, deadline)
             yield aside
 
-    def _fetch(self, bucket: str, destination: Path, deadline: float) -> None:
+    def _fetch(self, bucket: str, destination: Path, deadline: Deadline) -> None:
         self.asked = time.monotonic()
         self._has_pointer = fetch(bucket, self.key, destination, deadline) is not None
         self.download_seconds = time.monotonic() - self.asked
 
     @contextlib.contextmanager
-    def _turn(self, seconds: float) -> Iterator[None]:
-        seconds = max(0.0, seconds)
+    def _turn(self, deadline: Deadline) -> Iterator[None]:
+        seconds = deadline.seconds_left
         if not self._fetching.acquire(timeout=seconds):
             raise WeightsUnavailableError(
                 f"The weights are still on their way from s3://{self.bucket} after {seconds:.0f} s: try again."
@@ -163,14 +161,14 @@ class Weights:
             self._fetching.release()
 
 
-def fetch(bucket: str, key: str, destination: Path, deadline: float) -> Manifest | None:
+def fetch(bucket: str, key: str, destination: Path, deadline: Deadline) -> Manifest | None:
     """Fetch the served weights to `destination`, and their manifest beside it; nothing half-written is ever there.
 
     Args:
         bucket: the weights bucket.
         key: the weights' key, for a bucket without `current.json`.
         destination: file to write.
-        deadline: on `time.monotonic`'s clock, when this gives up.
+        deadline: when this gives up.
 
     Returns:
         The manifest, None for a bucket without `current.json`.

@@ -5,6 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import ConfigurationError, WeightsUnavailableError
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.classifier import Classifier
@@ -68,4 +69,4 @@ def _load_from_bucket(uri: str) -> Classifier:
     if not bucket or key:
         raise ConfigurationError(f"{uri!r} is not a bucket: name the weights bucket alone, as s3://bucket.")
     with tempfile.TemporaryDirectory() as folder:
-        return load_file(Weights(Path(folder) / WEIGHTS_NAME, bucket).find(DOWNLOAD_SECONDS))
+        return load_file(Weights(Path(folder) / WEIGHTS_NAME, bucket).find(Deadline.after(DOWNLOAD_SECONDS)))

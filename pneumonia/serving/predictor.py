@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import (
     ConfigurationError,
     ImageError,
@@ -149,7 +150,7 @@ class Predictor:
         Raises:
             WeightsError, WeightsUnavailableError: as `predict`.
         """
-        deadline = time.monotonic() + load_seconds
+        deadline = Deadline.after(load_seconds)
         record = record or Record()
 
         def decoded_or_not(data: bytes) -> Input | ImageError:
@@ -163,7 +164,7 @@ class Predictor:
         good = [one for one in decoded if isinstance(one, Input)]
         answers: list[Prediction] = []
         if good:
-            model = self.load(deadline - time.monotonic(), record)
+            model = self.load(deadline.seconds_left, record)
             self._refresh_if_due(deadline)
             for start in range(0, len(good), BATCH_SIZE):  # one by one: a single image need not wait for all of them
                 answers += self._answers(model, good[start : start + BATCH_SIZE], record)[0]
@@ -185,7 +186,7 @@ class Predictor:
         record = record or Record()
         record.is_cold = True
         seconds = max(0.0, seconds)
-        deadline = time.monotonic() + seconds
+        deadline = Deadline.after(seconds)
         failures = self._failures
         if not self._loading.acquire(timeout=seconds):
             raise WeightsUnavailableError(f"The model is still being loaded after {seconds:.0f} s: try again.")
@@ -205,9 +206,9 @@ class Predictor:
             self._loading.release()
 
     def _answer(self, data: bytes, load_seconds: float, record: Record, *, preview: bool = False) -> _Answer:
-        deadline = time.monotonic() + load_seconds
+        deadline = Deadline.after(load_seconds)
         given, shown = self._decode(data, record, preview=preview)
-        model = self.load(deadline - time.monotonic(), record)
+        model = self.load(deadline.seconds_left, record)
         self._refresh_if_due(deadline)
         (prediction,), features = self._answers(model, [given], record)
         return _Answer(given, shown, model, prediction, features[0])
@@ -232,8 +233,8 @@ class Predictor:
         record.predictions += predictions
         return predictions, features
 
-    def _load(self, deadline: float, record: Record) -> Classifier:
-        path = self._weights.find(deadline - time.monotonic())
+    def _load(self, deadline: Deadline, record: Record) -> Classifier:
+        path = self._weights.find(deadline)
         try:
             with record.timed("Load"):
                 return load_file(path)
@@ -242,7 +243,7 @@ class Predictor:
                 raise
             # What a killed process, or another program, left there. Without this the instance could never serve again.
             logger.warning("%s It is fetched anew.", error)
-            path = self._weights.replace(deadline - time.monotonic())
+            path = self._weights.replace(deadline)
             with record.timed("Load"):
                 return load_file(path)
         finally:
@@ -258,25 +259,25 @@ class Predictor:
         if self._refreshing.ident:
             self._refreshing.join(max(0.0, seconds))
 
-    def _refresh_if_due(self, deadline: float) -> None:
+    def _refresh_if_due(self, deadline: Deadline) -> None:
         with self._starting_refresh:
             now = time.monotonic()
             is_due = now - self._weights.asked >= self._refresh_seconds
             if not self._weights.bucket or not is_due or self._refreshing.is_alive():
                 return
             self._weights.asked = now
-            deadline = min(deadline, now + REFRESH_SECONDS)
+            deadline = min(deadline, Deadline.after(REFRESH_SECONDS))
             self._refreshing = threading.Thread(target=self._refresh, args=[deadline], name="refresh", daemon=True)
             self._refreshing.start()
 
-    def _refresh(self, deadline: float) -> None:
+    def _refresh(self, deadline: Deadline) -> None:
         """Take over the release that the bucket serves, if it is another; whatever goes wrong, the old one stays."""
         started = time.monotonic()
         try:
-            version = self._weights.served_version(deadline - started)
+            version = self._weights.served_version(deadline)
             if version is None or version == self.model_version:
                 return
-            with self._weights.fetched_aside(deadline - time.monotonic()) as path:
+            with self._weights.fetched_aside(deadline) as path:
                 model = load_file(path)
             check_outputs(model.network, f"release {model.version}")
             self._model = model

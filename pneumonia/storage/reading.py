@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator
 from typing import BinaryIO, Protocol
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError
 from pneumonia.storage.refusals import S3Error
 from pneumonia.storage.signed import Access, SignedBucket
@@ -34,11 +35,11 @@ class BucketReader:
 
     Args:
         bucket: its name.
-        deadline: on `time.monotonic`'s clock, when this gives up.
+        deadline: when this gives up; boto3 does not look at it while it waits for an answer.
         error: the class of error where S3 cannot be used at all.
     """
 
-    def __init__(self, bucket: str, deadline: float, error: type[PneumoniaError]) -> None:
+    def __init__(self, bucket: str, deadline: Deadline, error: type[PneumoniaError]) -> None:
         self._name = bucket
         self._deadline = deadline
         self._error = error
@@ -68,7 +69,7 @@ class BucketReader:
             except ConnectionError:
                 if attempt == ATTEMPTS:
                     raise
-            time.sleep(min(PAUSE * attempt, max(0.0, self._deadline - time.monotonic())))
+            time.sleep(min(PAUSE * attempt, self._deadline.seconds_left))
 
     def read(self, key: str) -> bytes:
         """Return a small object's bytes.

@@ -14,12 +14,12 @@ import os
 import re
 import socket
 import ssl
-import time
 import urllib.request
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import first_line
 from pneumonia.storage.refusals import S3Error
 
@@ -107,10 +107,10 @@ class SignedBucket:
     Args:
         name: the bucket's.
         access: what requests are signed with.
-        deadline: on `time.monotonic`'s clock, after which nothing is waited for.
+        deadline: when this gives up.
     """
 
-    def __init__(self, name: str, access: Access, deadline: float) -> None:
+    def __init__(self, name: str, access: Access, deadline: Deadline) -> None:
         self._name = name
         self._access = access
         self._deadline = deadline
@@ -188,10 +188,9 @@ class SignedBucket:
             self._socket.settimeout(seconds)
 
     def _remaining(self, seconds: float) -> float:
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
+        if not (left := self._deadline.seconds_left):
             raise TimeoutError("the time is up")
-        return min(seconds, remaining)
+        return min(seconds, left)
 
 
 def _connection(scheme: str, host: str, timeout: float) -> http.client.HTTPConnection:

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import ReleaseConflictError, WeightsError, WeightsUnavailableError
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
@@ -264,7 +264,7 @@ def whole_release(moto: Moto, bucket: str, folder: Path) -> str | None:
     if "current.json" not in moto.keys(bucket):
         return None
     destination = folder / "fetched.pth"
-    fetch(bucket, "none", destination, time.monotonic() + 60)
+    fetch(bucket, "none", destination, Deadline.after(60))
     manifest = manifest_of(destination)
     assert manifest
     return manifest.version

@@ -11,6 +11,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import WeightsError, WeightsUnavailableError
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.fetch import Weights, fetch
@@ -37,16 +38,17 @@ from tools.stand_ins.moto import Moto
 
 RELEASE = "releases/20260102-030405-0a1b2c3d"
 FETCH = """
-import sys, time
+import sys
 from pathlib import Path
+from pneumonia.deadline import Deadline
 from pneumonia.releases.fetch import fetch
-fetch("models", "pneumonia_classifier.pth", Path(sys.argv[1]), time.monotonic() + 60)
+fetch("models", "pneumonia_classifier.pth", Path(sys.argv[1]), Deadline.after(60))
 """
 
 
-def soon() -> float:
+def soon() -> Deadline:
     """Return a deadline that no test here reaches."""
-    return time.monotonic() + 60
+    return Deadline.after(60)
 
 
 @pytest.fixture
@@ -246,7 +248,7 @@ def settings() -> tuple[Path, str | None, str]:
 def said(destination: Path, seconds: float = 60) -> str:
     """Return what fetch from the bucket `models` says when it fails, and see that it leaves nothing."""
     with pytest.raises(WeightsUnavailableError) as caught:
-        fetch("models", WEIGHTS_NAME, destination, time.monotonic() + seconds)
+        fetch("models", WEIGHTS_NAME, destination, Deadline.after(seconds))
     assert nothing_in(destination.parent)
     return str(caught.value)
 
@@ -385,7 +387,7 @@ def test_two_processes_at_once_both_get_the_file(
 def test_many_threads_fetch_once(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = Weights(destination, "models")
     with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}) as server, ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(weights.find, [60.0] * 8)) == {destination}
+        assert set(pool.map(weights.find, [soon()] * 8)) == {destination}
     assert server.count(PLAIN) == 1
 
 
@@ -395,16 +397,16 @@ def test_who_waits_for_another_fetch_waits_no_longer_than_its_time(
     gate = threading.Event()
     weights = Weights(destination, "models")
     with standing_for_s3(monkeypatch, {PLAIN: [held(gate, whole(b"the weights"))]}) as server:
-        weights.fetch_in_background(60)
+        weights.fetch_in_background(soon())
         wait_for_requests(server, 1)
         for seconds, shown in ((0.6, 1), (-5, 0)):
             with pytest.raises(WeightsUnavailableError) as caught:
-                weights.find(seconds)
+                weights.find(Deadline.after(seconds))
             assert str(caught.value) == (
                 f"The weights are still on their way from s3://models after {shown} s: try again."
             )
         gate.set()
-        assert weights.find(60).read_bytes() == b"the weights"
+        assert weights.find(soon()).read_bytes() == b"the weights"
     assert server.count(PLAIN) == 1
 
 
@@ -412,15 +414,15 @@ def test_background_fetch_that_fails_is_tried_again(destination: Path, monkeypat
     weights = Weights(destination, "models")
     answers = [refusal(403, "InvalidAccessKeyId"), whole(b"the weights")]
     with standing_for_s3(monkeypatch, {PLAIN: answers}) as server:
-        weights.fetch_in_background(60)
+        weights.fetch_in_background(soon())
         wait_for_requests(server, 1)
-        assert weights.find(60).read_bytes() == b"the weights"
+        assert weights.find(soon()).read_bytes() == b"the weights"
     assert server.count(PLAIN) == 2
 
 
 def test_nothing_is_fetched_in_the_background_without_a_bucket(destination: Path) -> None:
     before = threading.enumerate()
-    Weights(destination).fetch_in_background(60)
+    Weights(destination).fetch_in_background(soon())
     assert threading.enumerate() == before
     assert not destination.parent.exists()
 
@@ -430,22 +432,22 @@ def test_replace_fetches_though_there_is_a_file(destination: Path, monkeypatch: 
     destination.write_bytes(b"the wei")
     weights = Weights(destination, "models")
     with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}):
-        assert weights.find(60).read_bytes() == b"the wei"
-        assert weights.replace(60).read_bytes() == b"the weights"
+        assert weights.find(soon()).read_bytes() == b"the wei"
+        assert weights.replace(soon()).read_bytes() == b"the weights"
 
 
 def test_failed_replacement_keeps_the_file(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     destination.parent.mkdir()
     destination.write_bytes(b"the wei")
     with standing_for_s3(monkeypatch, {}), pytest.raises(WeightsUnavailableError, match="NoSuchKey"):
-        Weights(destination, "models").replace(60)
+        Weights(destination, "models").replace(soon())
     assert destination.read_bytes() == b"the wei"
     assert list(destination.parent.iterdir()) == [destination]
 
 
 def test_without_a_bucket_there_is_nothing_to_replace_from(destination: Path) -> None:
     with pytest.raises(ValueError, match="no bucket"):
-        Weights(destination).replace(60)
+        Weights(destination).replace(soon())
 
 
 @pytest.mark.parametrize(

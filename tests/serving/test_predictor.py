@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import ImageError, WeightsError, WeightsUnavailableError
 from pneumonia.files import sha256
 from pneumonia.imaging.decoding import decode
@@ -301,7 +302,7 @@ def test_fetch_in_the_background_is_the_only_one(
 ) -> None:
     publish(weights, manifest_for(weights), bucket)
     source = Weights(tmp_path / "model.pth", bucket)
-    source.fetch_in_background(60)
+    source.fetch_in_background(Deadline.after(60))
     assert Predictor(source).predict(image).model_version == "20260102-030405-0a1b2c3d"
     assert downloads(moto, bucket) == 1
 
@@ -312,7 +313,7 @@ def test_failed_fetch_in_the_background_does_no_harm(
     source = Weights(tmp_path / "model.pth", "models")
     answers = {PLAIN: [refusal(403, "ExpiredToken"), whole(weights.read_bytes())]}
     with standing_for_s3(monkeypatch, answers) as server:
-        source.fetch_in_background(60)
+        source.fetch_in_background(Deadline.after(60))
         wait_for_requests(server, 1)
         assert Predictor(source).predict(image).model_version.startswith("sha256-")
     assert server.count(PLAIN) == 2

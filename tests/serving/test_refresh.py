@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import ConfigurationError
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import WEIGHTS_NAME
@@ -181,7 +182,7 @@ def test_weights_that_were_on_disk_are_looked_after_at_once(
 def test_time_is_counted_from_when_the_bucket_was_asked(bucket: str, weights: Path, other: Path, folder: Path) -> None:
     publish(weights, manifest_for(weights, "1"), bucket)
     early = Weights(folder / "model.pth", bucket)
-    early.find(60)
+    early.find(Deadline.after(60))
     early.asked -= 600  # the instance was made ready ten minutes before the first request
     publish(other, manifest_for(other, "2"), bucket)
     predictor = Predictor(early)

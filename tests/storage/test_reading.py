@@ -8,11 +8,11 @@ from tests.builders.checkout import PROJECT
 WITHOUT_BOTO3 = """
 import sys
 sys.modules["boto3"] = None  # as if it were not installed
-import time
+from pneumonia.deadline import Deadline
 from pneumonia.errors import StorageError
 from pneumonia.storage.reading import BucketReader
 try:
-    BucketReader("models", time.monotonic() + 60, StorageError)
+    BucketReader("models", Deadline.after(60), StorageError)
 except StorageError as error:
     print(error)
 """

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from pneumonia.deadline import Deadline
 from pneumonia.storage.refusals import S3Error
 from pneumonia.storage.signed import CHUNK, Access, SignedBucket
 from tools.stand_ins.faulty_s3 import (
@@ -65,9 +66,9 @@ def access(region: str = "eu-west-1", endpoint: str | None = None, token: str | 
     return Access("AKIDEXAMPLE", "hush/hush", token, region, endpoint)
 
 
-def soon() -> float:
+def soon() -> Deadline:
     """Return a deadline that no test here reaches."""
-    return time.monotonic() + 60
+    return Deadline.after(60)
 
 
 def read(bucket: SignedBucket, key: str = "key") -> bytes:
@@ -291,14 +292,14 @@ def test_refusal_tells_what_s3_told(answer: Answer, code: str, status: int, regi
 )
 def test_deadline_ends_what_would_not_end(answer: Answer) -> None:
     with serving({"/models/key": [answer]}) as server:
-        reader = SignedBucket("models", access(endpoint=server.endpoint), time.monotonic() + 0.5)
+        reader = SignedBucket("models", access(endpoint=server.endpoint), Deadline.after(0.5))
         with pytest.raises(TimeoutError, match="the time is up"):
             read(reader)
 
 
 def test_nothing_is_asked_for_after_the_deadline() -> None:
     with serving({"/models/key": [whole(b"content")]}) as server:
-        reader = SignedBucket("models", access(endpoint=server.endpoint), time.monotonic())
+        reader = SignedBucket("models", access(endpoint=server.endpoint), Deadline.after(0))
         with pytest.raises(TimeoutError, match="the time is up"):
             read(reader)
     assert server.seen == []
@@ -306,7 +307,7 @@ def test_nothing_is_asked_for_after_the_deadline() -> None:
 
 def test_deadline_counts_for_an_open_connection() -> None:
     with serving({"/models/key": [whole(b"content")]}) as server:
-        reader = SignedBucket("models", access(endpoint=server.endpoint), time.monotonic() + 1)
+        reader = SignedBucket("models", access(endpoint=server.endpoint), Deadline.after(1))
         assert read(reader) == b"content"
         time.sleep(1)
         with pytest.raises(TimeoutError, match="the time is up"):
