@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pneumonia.imaging.decoding import SIZE
-from pneumonia.training.channels import Channel, Images
+from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.training.channels import Channel
+from pneumonia.training.images import Images
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
 from train_model import (
