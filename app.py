@@ -37,13 +37,13 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
     When time is up, Lambda ends the process in the middle and logs little more than that. So shortly before, a line
     that names the request is logged.
     """
-    seconds = context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS / 2
+    seconds = Deadline.of_invocation(context, kept=ANSWER_SECONDS / 2).seconds_left
     alarm = threading.Timer(seconds, logger.error, ["Request %s is about to time out.", context.aws_request_id])
     alarm.daemon = True
     alarm.start()
     try:
         response: dict[str, Any] = adapter(event, context)
-        predictor.finish_refresh(context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS)
+        predictor.finish_refresh(Deadline.of_invocation(context, kept=ANSWER_SECONDS))
     finally:
         alarm.cancel()
     if response["statusCode"] >= 500:

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pneumonia.errors import ConfigurationError, DataError, exit_status, first_line
+from pneumonia.command import exit_status
+from pneumonia.errors import ConfigurationError, DataError, first_line
 
 PROJECT = Path(__file__).parent.parent
 CHANNELS = ("train", "val", "test")

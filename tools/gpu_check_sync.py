@@ -14,7 +14,6 @@ from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
 from train_model import (
     GPU_IMAGES,
-    Progress,
     Split,
     shuffled_batches,
     start_run,
@@ -46,7 +45,7 @@ def main() -> None:
     split = Split(Channel("train", Path(), [Path()] * COUNT, labels.tolist()), Images(pixels, labels, [""] * COUNT))
     settings = argparse.Namespace(learning_rate=1e-4, weight_decay=0.01, epochs=1, batch_size=BATCH_SIZE)
     run = start_run(build_network("none")[0].to(device), (), settings, COUNT, processes)
-    batches = shuffled_batches(split, BATCH_SIZE, processes, Progress("epoch"))
+    batches = shuffled_batches(split, BATCH_SIZE, processes)
     train_one_epoch(run, watched(batches), SIZE, training_precision(device))
     print(f"none of {(COUNT - GPU_IMAGES) // BATCH_SIZE} steps waits")
 

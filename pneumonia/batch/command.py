@@ -16,6 +16,7 @@ from pneumonia.batch.journal import JournalHeader, digest_of, opened, rows_in
 from pneumonia.batch.sources import Source, listed, read_ahead
 from pneumonia.batch.tables import COLUMNS, Row, answer_row, error_row, writer
 from pneumonia.command import SOME_FAILED, printable, progress
+from pneumonia.deadline import Deadline
 from pneumonia.errors import ConfigurationError, ImageError
 from pneumonia.files import replacing
 from pneumonia.network.classifier import BATCH_SIZE, CORES, Classifier, Input, prepared
@@ -83,7 +84,7 @@ def answer_all(source: str, output: Path, weights: Weights) -> int:
     sources = list(listed(source))
     if not sources:
         raise ConfigurationError(f"{source} holds no files: name a folder, a prefix in S3 or a manifest of X-rays.")
-    model = Predictor(weights).load(LOAD_SECONDS)
+    model = Predictor(weights).load(Deadline.after(LOAD_SECONDS))
     names = [str(one) for one in sources]
     output.parent.mkdir(parents=True, exist_ok=True)
     with opened(journal, JournalHeader(model.version, len(names), digest_of(names))) as (file, done):

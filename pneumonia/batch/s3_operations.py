@@ -11,6 +11,7 @@ import logging
 from typing import Any
 
 from pneumonia.batch.s3_job import SCHEMA
+from pneumonia.deadline import Deadline
 from pneumonia.errors import (
     ConfigurationError,
     ImageError,
@@ -48,7 +49,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
             "image with app.handler."
         )
     results = [result_of(task, context) for task in event["tasks"]]
-    predictor.finish_refresh(context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS)
+    predictor.finish_refresh(Deadline.of_invocation(context, kept=ANSWER_SECONDS))
     return {
         "invocationSchemaVersion": SCHEMA,
         "treatMissingKeysAs": "TemporaryFailure",  # there are none
@@ -79,8 +80,7 @@ def answer(task: dict[str, Any], context: Any) -> str:  # noqa: ANN401  # as abo
         PneumoniaError: the object cannot be had or used, or the weights cannot.
     """
     data = objects.read(s3(), object_of(task))
-    seconds = context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
-    prediction = predictor.predict(data, seconds)
+    prediction = predictor.predict(data, Deadline.of_invocation(context, kept=ANSWER_SECONDS))
     return json.dumps(dataclasses.asdict(prediction), separators=(",", ":"))
 
 

@@ -7,6 +7,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.formparsers import MultiPartParser
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import ImageError
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.prediction import Explanation, Prediction
@@ -61,7 +62,7 @@ def add_classification(app: FastAPI, predictor: Predictor) -> None:
         preview: Annotated[bool, Query(description="Add the image as it was understood")] = False,  # noqa: FBT002
     ) -> Prediction | Explanation:
         """Send a JPEG, PNG, BMP, TIFF, WebP or DICOM file as the multipart field `file`."""
-        given = file.file.read(MAX_BYTES + 1), seconds_to_load(request), request.state.record
+        given = file.file.read(MAX_BYTES + 1), deadline_of(request), request.state.record
         if explain or preview:
             return predictor.explain(*given, heatmap=explain, preview=preview)
         return predictor.predict(*given)
@@ -75,7 +76,7 @@ def add_classification(app: FastAPI, predictor: Predictor) -> None:
     ) -> Batch:
         """Send image files as multipart fields that are all called `file`. One broken image spoils its own row only."""
         images = [one.file.read(MAX_BYTES + 1) for one in file]
-        results = predictor.predict_many(images, seconds_to_load(request), request.state.record)
+        results = predictor.predict_many(images, deadline_of(request), request.state.record)
         return Batch(results=[failure(one) if isinstance(one, ImageError) else one for one in results])
 
 
@@ -93,7 +94,7 @@ def add_status(app: FastAPI, predictor: Predictor) -> None:
     ) -> Readiness:
         """Ask with `?load=1` to warm an instance up, or as a readiness probe; without, nothing is loaded."""
         if load:
-            await run_in_threadpool(predictor.load, seconds_to_load(request))
+            await run_in_threadpool(predictor.load, deadline_of(request))
         if (model := predictor.model) is None:
             return Readiness(ready=False, model_version=None, operating_point=None)
         return Readiness(ready=True, model_version=model.version, operating_point=model.calibration.threshold)
@@ -124,8 +125,8 @@ def failure(error: ImageError) -> Failure:
     return Failure(status=STATUS[type(error)], detail=str(error))
 
 
-def seconds_to_load(request: Request) -> float:
-    """Return how long this request may wait for the model: on Lambda, until shortly before the function's time-out."""
+def deadline_of(request: Request) -> Deadline:
+    """Return until when this request may wait for the model: on Lambda, shortly before the function's time-out."""
     if context := request.scope.get("aws.context"):
-        return float(context.get_remaining_time_in_millis()) / 1000 - ANSWER_SECONDS
-    return LOAD_SECONDS
+        return Deadline.of_invocation(context, kept=ANSWER_SECONDS)
+    return Deadline.after(LOAD_SECONDS)

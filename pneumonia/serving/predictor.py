@@ -93,12 +93,12 @@ class Predictor:
         """The release that is loaded, None before the first need of one."""
         return self._model.version if self._model else None
 
-    def predict(self, data: bytes, load_seconds: float = LOAD_SECONDS, record: Record | None = None) -> Prediction:
+    def predict(self, data: bytes, deadline: Deadline | None = None, record: Record | None = None) -> Prediction:
         """Answer for one image.
 
         Args:
             data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or DICOM file.
-            load_seconds: how long fetching and loading the model may take, where it is not loaded yet.
+            deadline: of fetching and loading the model, where it is not loaded yet; LOAD_SECONDS from now without one.
             record: gets what each phase took.
 
         Raises:
@@ -106,12 +106,12 @@ class Predictor:
             WeightsError: the weights are not what they should be.
             WeightsUnavailableError: there are no weights, or S3 does not give them in time.
         """
-        return self._answer(data, load_seconds, record or Record()).prediction
+        return self._answer(data, deadline, record or Record()).prediction
 
     def explain(
         self,
         data: bytes,
-        load_seconds: float = LOAD_SECONDS,
+        deadline: Deadline | None = None,
         record: Record | None = None,
         *,
         heatmap: bool = True,
@@ -121,7 +121,7 @@ class Predictor:
 
         Args:
             data: as `predict`.
-            load_seconds: as `predict`.
+            deadline: as `predict`.
             record: as `predict`.
             heatmap: add what speaks for the answer, and where.
             preview: add the image as it was understood.
@@ -130,7 +130,7 @@ class Predictor:
             ImageError, WeightsError, WeightsUnavailableError: as `predict`.
         """
         record = record or Record()
-        answer = self._answer(data, load_seconds, record, preview=preview)
+        answer = self._answer(data, deadline, record, preview=preview)
         drawn = None
         if heatmap:
             with self._decoding, record.timed("Heatmap"):
@@ -138,19 +138,19 @@ class Predictor:
         return Explanation(**vars(answer.prediction), heatmap=drawn, preview=answer.preview)
 
     def predict_many(
-        self, files: Sequence[bytes], load_seconds: float = LOAD_SECONDS, record: Record | None = None
+        self, files: Sequence[bytes], deadline: Deadline | None = None, record: Record | None = None
     ) -> list[Prediction | ImageError]:
         """Answer for several images, in their order; one that cannot be used has its error in its place.
 
         Args:
             files: the bytes of each, as `predict` takes them.
-            load_seconds: as `predict`.
+            deadline: as `predict`.
             record: as `predict`; what several images took is added up.
 
         Raises:
             WeightsError, WeightsUnavailableError: as `predict`.
         """
-        deadline = Deadline.after(load_seconds)
+        deadline = deadline or Deadline.after(LOAD_SECONDS)
         record = record or Record()
 
         def decoded_or_not(data: bytes) -> Input | ImageError:
@@ -164,18 +164,18 @@ class Predictor:
         good = [one for one in decoded if isinstance(one, Input)]
         answers: list[Prediction] = []
         if good:
-            model = self.load(deadline.seconds_left, record)
+            model = self.load(deadline, record)
             self._refresh_if_due(deadline)
             for start in range(0, len(good), BATCH_SIZE):  # one by one: a single image need not wait for all of them
                 answers += self._answers(model, good[start : start + BATCH_SIZE], record)[0]
         in_turn = iter(answers)
         return [one if isinstance(one, ImageError) else next(in_turn) for one in decoded]
 
-    def load(self, seconds: float = LOAD_SECONDS, record: Record | None = None) -> Classifier:
+    def load(self, deadline: Deadline | None = None, record: Record | None = None) -> Classifier:
         """Return the model, loaded if need be.
 
         Args:
-            seconds: how long that may take.
+            deadline: as `predict`.
             record: gets what it took.
 
         Raises:
@@ -185,8 +185,8 @@ class Predictor:
             return self._model
         record = record or Record()
         record.is_cold = True
-        seconds = max(0.0, seconds)
-        deadline = Deadline.after(seconds)
+        deadline = deadline or Deadline.after(LOAD_SECONDS)
+        seconds = deadline.seconds_left
         failures = self._failures
         if not self._loading.acquire(timeout=seconds):
             raise WeightsUnavailableError(f"The model is still being loaded after {seconds:.0f} s: try again.")
@@ -205,10 +205,10 @@ class Predictor:
         finally:
             self._loading.release()
 
-    def _answer(self, data: bytes, load_seconds: float, record: Record, *, preview: bool = False) -> _Answer:
-        deadline = Deadline.after(load_seconds)
+    def _answer(self, data: bytes, deadline: Deadline | None, record: Record, *, preview: bool = False) -> _Answer:
+        deadline = deadline or Deadline.after(LOAD_SECONDS)
         given, shown = self._decode(data, record, preview=preview)
-        model = self.load(deadline.seconds_left, record)
+        model = self.load(deadline, record)
         self._refresh_if_due(deadline)
         (prediction,), features = self._answers(model, [given], record)
         return _Answer(given, shown, model, prediction, features[0])
@@ -250,14 +250,14 @@ class Predictor:
             if self._weights.download_seconds is not None:
                 record.add("Download", self._weights.download_seconds)
 
-    def finish_refresh(self, seconds: float) -> None:
+    def finish_refresh(self, deadline: Deadline) -> None:
         """Wait for a look at the bucket that a prediction began: Lambda freezes a process once it has answered.
 
         Args:
-            seconds: how long at most; what is not done by then goes on with the next request, or gives up.
+            deadline: what is not done by then goes on with the next request, or gives up.
         """
         if self._refreshing.ident:
-            self._refreshing.join(max(0.0, seconds))
+            self._refreshing.join(deadline.seconds_left)
 
     def _refresh_if_due(self, deadline: Deadline) -> None:
         with self._starting_refresh:

@@ -254,7 +254,7 @@ def test_fifty_requests_to_a_cold_process_load_once_and_are_answered_right(
 
     def ask(number: int) -> dict[str, float]:
         together.wait()
-        return predictor.predict(images[number % 5], 120).probabilities
+        return predictor.predict(images[number % 5], Deadline.after(120)).probabilities
 
     with caplog.at_level("INFO", "pneumonia"), ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(ask, range(50)))
@@ -276,11 +276,11 @@ def test_who_has_less_time_than_a_load_takes_is_told(
         wait_for_requests(server, 1)
         for seconds, shown in ((0.6, 1), (-5.0, 0)):
             with pytest.raises(WeightsUnavailableError) as caught:
-                predictor.predict(image, seconds)
+                predictor.predict(image, Deadline.after(seconds))
             assert str(caught.value) == f"The model is still being loaded after {shown} s: try again."
         gate.set()
         assert first.result().model_version.startswith("sha256-")
-        assert predictor.predict(image, 0) == first.result()
+        assert predictor.predict(image, Deadline.after(0)) == first.result()
     assert server.count(PLAIN) == 1
 
 
@@ -292,7 +292,7 @@ def test_load_that_would_take_too_long_is_given_up_and_tried_again(
     content = whole(weights.read_bytes())
     with standing_for_s3(monkeypatch, {PLAIN: [held(gate, content), content]}):
         with pytest.raises(WeightsUnavailableError, match="the time is up"):
-            predictor.predict(image, 0.5)
+            predictor.predict(image, Deadline.after(0.5))
         assert predictor.predict(image).model_version.startswith("sha256-")
         gate.set()
 

@@ -48,14 +48,14 @@ def predictor(bucket: str, weights: Path, folder: Path) -> Iterator[Predictor]:
     predictor = Predictor(Weights(folder / "model.pth", bucket), refresh_minutes=0)
     assert version(predictor) == "1"
     yield predictor
-    predictor.finish_refresh(60)
+    predictor.finish_refresh(Deadline.after(60))
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.pth"]
 
 
 def version(predictor: Predictor) -> str:
     """Return the release that answers a request; then Lambda would wait for what the request began."""
     answer = predictor.predict(XRAY)
-    predictor.finish_refresh(60)
+    predictor.finish_refresh(Deadline.after(60))
     return answer.model_version
 
 
@@ -222,11 +222,11 @@ def test_who_waits_for_a_refresh_waits_no_longer_than_it_may(
     with proxy(moto.endpoint, before=hold) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
         assert predictor.predict(XRAY).model_version == "1"
-        predictor.finish_refresh(0)
-        predictor.finish_refresh(-1)
+        predictor.finish_refresh(Deadline.after(0))
+        predictor.finish_refresh(Deadline.after(-1))
         assert predictor.model_version == "1"
         answered.set()
-        predictor.finish_refresh(60)
+        predictor.finish_refresh(Deadline.after(60))
     assert predictor.model_version == "2"
 
 

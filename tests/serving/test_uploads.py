@@ -9,12 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from pneumonia.deadline import Deadline
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.prediction import Prediction
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.api import create_app
 from pneumonia.serving.middleware import BODY_BYTES, FORM_BYTES
-from pneumonia.serving.predictor import LOAD_SECONDS, Predictor
+from pneumonia.serving.predictor import Predictor
 from pneumonia.serving.telemetry import Record
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.disk import full_after
@@ -264,8 +265,8 @@ def test_nobody_keeps_an_answer(service: Service, method: str, path: str, status
 class Faulty(Predictor):
     """A predictor with a fault that nobody thought of."""
 
-    def predict(self, data: bytes, load_seconds: float = LOAD_SECONDS, record: Record | None = None) -> Prediction:
-        raise RuntimeError(f"secret {len(data)} {load_seconds} {record}")
+    def predict(self, data: bytes, deadline: Deadline | None = None, record: Record | None = None) -> Prediction:
+        raise RuntimeError(f"secret {len(data)} {deadline} {record}")
 
 
 def test_a_fault_is_answered_without_its_traceback(weights: Path) -> None:
