@@ -74,8 +74,9 @@ def imported(home: str, verb: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("pneumonia"):
             raise
+        package = error.name.partition(".")[0]
         raise ConfigurationError(
-            f"`pneumonia {verb}` needs the package {error.name}: install this one as pip install '.[train]'."
+            f"`pneumonia {verb}` needs the package {package}: install this one as pip install '.[train]'."
         ) from error
 
 

@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         """
         unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
         hint = nearest(unknown[1], self._option_string_actions) if unknown else ""
-        raise ConfigurationError(f"{message[:1].upper()}{message[1:]}{hint}. `{self.prog} --help` lists the arguments.")
+        raise ConfigurationError(f"{message[:1].upper()}{message[1:]}{hint}. `{self.prog} --help` lists them.")
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

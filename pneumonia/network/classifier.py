@@ -57,8 +57,8 @@ class Classifier:
     >>> import pneumonia
     >>> model = pneumonia.load()
     >>> answer = model.predict("docs/tutorial/person96_virus_96.jpeg")
-    >>> answer.prediction, round(answer.confidence, 2)
-    ('PNEUMONIA', 0.93)
+    >>> answer.prediction, round(answer.confidence, 1)
+    ('PNEUMONIA', 0.9)
     >>> answer.warnings  # it is a drawn X-ray
     ['uncertain', 'not_a_chest_xray']
 
