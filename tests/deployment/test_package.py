@@ -58,10 +58,13 @@ def files_below(folder: Path) -> set[Path]:
 
 
 def python(environment: Path, folder: Path, code: str) -> str:
-    """Run code in a folder without a checkout, and return what it printed."""
-    program = environment / "bin" / "python"
-    done = subprocess.run([program, "-c", code], cwd=folder, env={}, check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout
+    return run(environment, folder, "python", "-c", code)
+
+
+def run(environment: Path, folder: Path, program: str, *arguments: str) -> str:
+    """Run a program in a folder without a checkout, and return what it printed."""
+    command = [environment / "bin" / program, *arguments]
+    return subprocess.run(command, cwd=folder, env={}, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def test_it_has_the_whole_package_and_none_of_the_scripts(environment: Path, package: Path) -> None:
@@ -92,3 +95,11 @@ def test_it_classifies_with_the_released_weights(environment: Path, tmp_path: Pa
 
 def test_its_version_is_said_in_one_place(environment: Path, tmp_path: Path) -> None:
     assert python(environment, tmp_path, VERSIONS).split() == [__version__, __version__]
+
+
+def test_it_brings_the_command(environment: Path, tmp_path: Path) -> None:
+    assert __version__ in run(environment, tmp_path, "pneumonia", "--version")
+    help_ = run(environment, tmp_path, "pneumonia", "--help")
+    assert help_ == run(environment, tmp_path, "python", "-m", "pneumonia", "--help")
+    for word in ("predict", "evaluate", "split", "draw", "serve", "batch", "s3-batch"):
+        assert word in help_
