@@ -1,9 +1,7 @@
 """From an image's bytes to an answer, with the model loaded once, when it is first needed."""
 
-import logging
 import os
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -15,27 +13,19 @@ from pneumonia.deadline import Deadline
 from pneumonia.errors import (
     ConfigurationError,
     ImageError,
-    PneumoniaError,
-    WeightsError,
-    WeightsUnavailableError,
-    first_line,
 )
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preview import preview_jpeg
 from pneumonia.network.classifier import BATCH_SIZE, Classifier, Input
 from pneumonia.network.prediction import Explanation, Prediction
-from pneumonia.network.resnet import check_outputs
 from pneumonia.releases.fetch import Weights
-from pneumonia.releases.loading import load_file
-from pneumonia.serving import telemetry
+from pneumonia.serving.current_model import CurrentModel
 from pneumonia.serving.telemetry import Record
 
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
 REFRESH_MINUTES = 5.0  # between two looks for a new release
-REFRESH_SECONDS = 10.0  # that a look may take, fetching the release included
 DECODERS = min(2, os.cpu_count() or 1)
 MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
-logger = logging.getLogger(__name__)
 
 
 class _Answer(NamedTuple):
@@ -57,14 +47,7 @@ class Predictor:
     """
 
     def __init__(self, weights: Weights, refresh_minutes: float = REFRESH_MINUTES) -> None:
-        self._weights = weights
-        self._refresh_seconds = refresh_minutes * 60
-        self._refreshing = threading.Thread()  # never started: nothing to wait for
-        self._starting_refresh = threading.Lock()
-        self._loading = threading.Lock()
-        self._model: Classifier | None = None
-        self._failure: PneumoniaError | None = None
-        self._failures = 0
+        self._current = CurrentModel(weights, refresh_minutes * 60)
         # However many ask at once, two images at most are decoded, and one network runs, on all cores: more would take
         # more memory, up to 400 MB an image, and more time. One thread runs it: torch gives each a set of threads.
         self._decoding = threading.Semaphore(DECODERS)
@@ -86,12 +69,12 @@ class Predictor:
     @property
     def model(self) -> Classifier | None:
         """The model that is loaded, None before the first need of one. A refresh may replace it at any time."""
-        return self._model
+        return self._current.model
 
     @property
     def model_version(self) -> str | None:
         """The release that is loaded, None before the first need of one."""
-        return self._model.version if self._model else None
+        return self._current.version
 
     def predict(self, data: bytes, deadline: Deadline | None = None, record: Record | None = None) -> Prediction:
         """Answer for one image.
@@ -165,7 +148,7 @@ class Predictor:
         answers: list[Prediction] = []
         if good:
             model = self.load(deadline, record)
-            self._refresh_if_due(deadline)
+            self._current.refresh_if_due(deadline)
             for start in range(0, len(good), BATCH_SIZE):  # one by one: a single image need not wait for all of them
                 answers += self._answers(model, good[start : start + BATCH_SIZE], record)[0]
         in_turn = iter(answers)
@@ -181,35 +164,21 @@ class Predictor:
         Raises:
             WeightsError, WeightsUnavailableError: as `predict`.
         """
-        if self._model:
-            return self._model
-        record = record or Record()
-        record.is_cold = True
-        deadline = deadline or Deadline.after(LOAD_SECONDS)
-        seconds = deadline.seconds_left
-        failures = self._failures
-        if not self._loading.acquire(timeout=seconds):
-            raise WeightsUnavailableError(f"The model is still being loaded after {seconds:.0f} s: try again.")
-        try:
-            # Who waited while a load failed shares its failure, or many would wait for as many attempts in turn. It is
-            # not remembered beyond that: the next request tries again.
-            if self._model is None and self._failure and self._failures > failures:
-                raise self._failure.with_traceback(None)
-            if self._model is None:
-                try:
-                    self._model = self._load(deadline, record)
-                except PneumoniaError as error:
-                    self._failure, self._failures = error, self._failures + 1
-                    raise
-            return self._model
-        finally:
-            self._loading.release()
+        return self._current.load(deadline or Deadline.after(LOAD_SECONDS), record or Record())
+
+    def finish_refresh(self, deadline: Deadline) -> None:
+        """Wait for a look at the bucket that a prediction began: Lambda freezes a process once it has answered.
+
+        Args:
+            deadline: what is not done by then goes on with the next request, or gives up.
+        """
+        self._current.finish_refresh(deadline)
 
     def _answer(self, data: bytes, deadline: Deadline | None, record: Record, *, preview: bool = False) -> _Answer:
         deadline = deadline or Deadline.after(LOAD_SECONDS)
         given, shown = self._decode(data, record, preview=preview)
         model = self.load(deadline, record)
-        self._refresh_if_due(deadline)
+        self._current.refresh_if_due(deadline)
         (prediction,), features = self._answers(model, [given], record)
         return _Answer(given, shown, model, prediction, features[0])
 
@@ -232,64 +201,6 @@ class Predictor:
         predictions = [answer.warned(one.warnings) for answer, one in zip(answered, given, strict=True)]
         record.predictions += predictions
         return predictions, features
-
-    def _load(self, deadline: Deadline, record: Record) -> Classifier:
-        path = self._weights.find(deadline)
-        try:
-            with record.timed("Load"):
-                return load_file(path)
-        except WeightsError as error:
-            if not self._weights.bucket:
-                raise
-            # What a killed process, or another program, left there. Without this the instance could never serve again.
-            logger.warning("%s It is fetched anew.", error)
-            path = self._weights.replace(deadline)
-            with record.timed("Load"):
-                return load_file(path)
-        finally:
-            if self._weights.download_seconds is not None:
-                record.add("Download", self._weights.download_seconds)
-
-    def finish_refresh(self, deadline: Deadline) -> None:
-        """Wait for a look at the bucket that a prediction began: Lambda freezes a process once it has answered.
-
-        Args:
-            deadline: what is not done by then goes on with the next request, or gives up.
-        """
-        if self._refreshing.ident:
-            self._refreshing.join(deadline.seconds_left)
-
-    def _refresh_if_due(self, deadline: Deadline) -> None:
-        with self._starting_refresh:
-            now = time.monotonic()
-            is_due = now - self._weights.asked >= self._refresh_seconds
-            if not self._weights.bucket or not is_due or self._refreshing.is_alive():
-                return
-            self._weights.asked = now
-            deadline = min(deadline, Deadline.after(REFRESH_SECONDS))
-            self._refreshing = threading.Thread(target=self._refresh, args=[deadline], name="refresh", daemon=True)
-            self._refreshing.start()
-
-    def _refresh(self, deadline: Deadline) -> None:
-        """Take over the release that the bucket serves, if it is another; whatever goes wrong, the old one stays."""
-        started = time.monotonic()
-        try:
-            version = self._weights.served_version(deadline)
-            if version is None or version == self.model_version:
-                return
-            with self._weights.fetched_aside(deadline) as path:
-                model = load_file(path)
-            check_outputs(model.network, f"release {model.version}")
-            self._model = model
-            outcome, reason = "Refreshes", None
-        except Exception as error:
-            logger.exception("Model %s serves on, as the bucket's release cannot be taken over.", self.model_version)
-            outcome, reason = "RefreshFailures", first_line(error)
-        milliseconds = round((time.monotonic() - started) * 1000, 1)
-        telemetry.emit(
-            {outcome: [1], "RefreshMilliseconds": [milliseconds]},
-            {"model_version": self.model_version, "reason": reason},
-        )
 
 
 def use_paid_cores() -> None:

@@ -63,7 +63,7 @@ def python(environment: Path, folder: Path, code: str) -> str:
 
 def run(environment: Path, folder: Path, program: str, *arguments: str) -> str:
     """Run a program in a folder without a checkout, and return what it printed."""
-    command = [environment / "bin" / program, *arguments]
+    command: list[str | Path] = [environment / "bin" / program, *arguments]
     return subprocess.run(command, cwd=folder, env={}, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 

@@ -1,0 +1,138 @@
+"""The model that serves now: loaded when it is first needed, replaced when the bucket serves another release."""
+
+import logging
+import threading
+import time
+
+from pneumonia.deadline import Deadline
+from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError, first_line
+from pneumonia.network.classifier import Classifier
+from pneumonia.network.resnet import check_outputs
+from pneumonia.releases.fetch import Weights
+from pneumonia.releases.loading import load_file
+from pneumonia.serving import telemetry
+from pneumonia.serving.telemetry import Record
+
+REFRESH_SECONDS = 10.0  # that a look for a new release may take, fetching it included
+logger = logging.getLogger(__name__)
+
+
+class CurrentModel:
+    """Holds one model at a time; safe to use from many threads.
+
+    Args:
+        weights: where the model's weights are.
+        refresh_seconds: after so long without a look, the bucket is looked at for another release.
+    """
+
+    def __init__(self, weights: Weights, refresh_seconds: float) -> None:
+        self._weights = weights
+        self._refresh_seconds = refresh_seconds
+        self._refreshing = threading.Thread()  # never started: nothing to wait for
+        self._starting_refresh = threading.Lock()
+        self._loading = threading.Lock()
+        self._model: Classifier | None = None
+        self._failure: PneumoniaError | None = None
+        self._failures = 0
+
+    @property
+    def model(self) -> Classifier | None:
+        """The model that is loaded, None before the first need of one. A refresh may replace it at any time."""
+        return self._model
+
+    @property
+    def version(self) -> str | None:
+        """The release that is loaded, None before the first need of one."""
+        return self._model.version if self._model else None
+
+    def load(self, deadline: Deadline, record: Record) -> Classifier:
+        """Return the model, loaded if need be.
+
+        Args:
+            deadline: of fetching and loading it.
+            record: gets what it took.
+
+        Raises:
+            WeightsError: the weights are not what they should be.
+            WeightsUnavailableError: there are no weights, or S3 does not give them in time.
+        """
+        if self._model:
+            return self._model
+        record.is_cold = True
+        seconds = deadline.seconds_left
+        failures = self._failures
+        if not self._loading.acquire(timeout=seconds):
+            raise WeightsUnavailableError(f"The model is still being loaded after {seconds:.0f} s: try again.")
+        try:
+            # Who waited while a load failed shares its failure, or many would wait for as many attempts in turn. It is
+            # not remembered beyond that: the next request tries again.
+            if self._model is None and self._failure and self._failures > failures:
+                raise self._failure.with_traceback(None)
+            if self._model is None:
+                try:
+                    self._model = self._load(deadline, record)
+                except PneumoniaError as error:
+                    self._failure, self._failures = error, self._failures + 1
+                    raise
+            return self._model
+        finally:
+            self._loading.release()
+
+    def _load(self, deadline: Deadline, record: Record) -> Classifier:
+        path = self._weights.find(deadline)
+        try:
+            with record.timed("Load"):
+                return load_file(path)
+        except WeightsError as error:
+            if not self._weights.bucket:
+                raise
+            # What a killed process, or another program, left there. Without this the instance could never serve again.
+            logger.warning("%s It is fetched anew.", error)
+            path = self._weights.replace(deadline)
+            with record.timed("Load"):
+                return load_file(path)
+        finally:
+            if self._weights.download_seconds is not None:
+                record.add("Download", self._weights.download_seconds)
+
+    def finish_refresh(self, deadline: Deadline) -> None:
+        """Wait for a look at the bucket that a prediction began: Lambda freezes a process once it has answered.
+
+        Args:
+            deadline: what is not done by then goes on with the next request, or gives up.
+        """
+        if self._refreshing.ident:
+            self._refreshing.join(deadline.seconds_left)
+
+    def refresh_if_due(self, deadline: Deadline) -> None:
+        """Begin to look for another release, in a thread of its own, if the last look was long ago."""
+        with self._starting_refresh:
+            now = time.monotonic()
+            is_due = now - self._weights.asked >= self._refresh_seconds
+            if not self._weights.bucket or not is_due or self._refreshing.is_alive():
+                return
+            self._weights.asked = now
+            deadline = min(deadline, Deadline.after(REFRESH_SECONDS))
+            self._refreshing = threading.Thread(target=self._refresh, args=[deadline], name="refresh", daemon=True)
+            self._refreshing.start()
+
+    def _refresh(self, deadline: Deadline) -> None:
+        """Take over the release that the bucket serves, if it is another; whatever goes wrong, the old one stays."""
+        started = time.monotonic()
+        try:
+            version = self._weights.served_version(deadline)
+            if version is None or version == self.version:
+                return
+            with self._weights.fetched_aside(deadline) as path:
+                model = load_file(path)
+            check_outputs(model.network, f"release {model.version}")
+            self._model = model
+            outcome, reason = "Refreshes", None
+        except Exception as error:
+            logger.exception("Model %s serves on, as the bucket's release cannot be taken over.", self.version)
+            outcome, reason = "RefreshFailures", first_line(error)
+        milliseconds = round((time.monotonic() - started) * 1000, 1)
+        telemetry.emit(
+            {outcome: [1], "RefreshMilliseconds": [milliseconds]},
+            {"model_version": self.version, "reason": reason},
+        )
