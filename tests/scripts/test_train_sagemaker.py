@@ -309,8 +309,10 @@ def test_empty_channel_is_told_before_a_job_starts(moto: Moto, data_bucket: str)
 def test_refusal_by_aws_is_one_sentence(moto: Moto) -> None:
     process = run("--bucket", "nowhere-at-all", "--role", ROLE, "--region", REGION, **moto.environment)
     assert process.returncode == 1
-    assert "The job cannot be launched: " in process.stderr
-    assert "NoSuchBucket" in process.stderr
+    assert process.stderr.splitlines()[-1] == (
+        "The job cannot be launched, AWS answers NoSuchBucket (The specified bucket does not exist): "
+        "create the bucket, or name another."
+    )
     assert "Traceback" not in process.stderr
 
 
