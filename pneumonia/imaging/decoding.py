@@ -8,7 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
-from pneumonia.imaging.limits import MAX_PIXELS, check_bytes, check_effort, check_pixels
+from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
@@ -74,7 +74,7 @@ def decode(data: bytes) -> Decoded:
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one.") from error
+        raise ImageTooLargeError(TOO_MANY_PIXELS) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken data
         raise ImageError(
             "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."

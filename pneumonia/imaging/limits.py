@@ -13,7 +13,12 @@ MAX_SIDE = 65_535  # pixels, what JPEG and DICOM can have; a heatmap of a longer
 MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; a file of thousands would be decoded for minutes
 MAX_PIECES = 65_536  # strips or tiles of a TIFF, usually some hundreds; Pillow makes an object of each as it opens it
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
-TOO_MANY_BYTES = f"The file has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image."
+TOO_MANY_PIXELS = f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one."  # where their number is unknown
+
+
+def too_many_bytes(what: str) -> str:
+    """Return what is said of a "file" or an "upload" with more than MAX_BYTES bytes."""
+    return f"The {what} has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image."
 
 
 def check_bytes(count: int) -> None:
@@ -26,7 +31,7 @@ def check_bytes(count: int) -> None:
         ImageTooLargeError: more than MAX_BYTES.
     """
     if count > MAX_BYTES:
-        raise ImageTooLargeError(TOO_MANY_BYTES)
+        raise ImageTooLargeError(too_many_bytes("file"))
 
 
 def check_pixels(width: int, height: int) -> None:

@@ -17,7 +17,7 @@ from pneumonia.errors import (
     WeightsError,
     WeightsUnavailableError,
 )
-from pneumonia.imaging.limits import MAX_BYTES
+from pneumonia.imaging.limits import too_many_bytes
 
 STATUS: dict[type[Exception], int] = {
     ImageError: 400,
@@ -30,7 +30,7 @@ SENTENCES = {
     400: "The body is not a form that can be read: send multipart/form-data with the X-ray as field 'file'.",
     404: "There is nothing at this address: /docs lists what there is.",
     405: "This address does not take that method: /docs lists what it takes.",
-    413: f"The upload has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image.",
+    413: too_many_bytes("upload"),
     500: "The server failed at this request, and its log has the details: try again.",
     503: "The server holds as many uploads as it has memory for: try again in a moment.",
 }
