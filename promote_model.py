@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pneumonia.command import exit_status
+from pneumonia.command import Parser, exit_status
 from pneumonia.errors import ConfigurationError, ReleaseRefusedError
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.gate import objections
@@ -61,14 +61,18 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the arguments; without a command's name they are those of `promote`."""
-    parser = argparse.ArgumentParser(
+    """Read the arguments; without a command's name they are those of `promote`.
+
+    Raises:
+        ConfigurationError: an argument is missing or wrong.
+    """
+    parser = Parser(
         prog="promote_model.py",
         description=__doc__.partition("\n")[0],
         epilog="`promote_model.py SOURCE` is short for `promote_model.py promote SOURCE`, and takes the options that "
         "`promote_model.py promote --help` lists.",
     )
-    bucket = argparse.ArgumentParser(add_help=False)
+    bucket = Parser(add_help=False)
     bucket.add_argument("--bucket", default=os.environ.get("MODEL_BUCKET"), help="weights bucket (MODEL_BUCKET)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     promotion = commands.add_parser(
@@ -146,8 +150,7 @@ def shown(manifest: Manifest) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    args = parse_arguments(sys.argv[1:] if argv is None else argv)
-    return exit_status(lambda: run(args))
+    return exit_status(lambda: run(parse_arguments(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":

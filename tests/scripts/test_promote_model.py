@@ -346,3 +346,10 @@ def test_event_of_another_kind_is_an_error(function: RuntimeApi) -> None:
     failed = EVENT | {"detail": {"TrainingJobStatus": "Failed", "TrainingJobName": "job-1"}}
     with pytest.raises(InvocationError, match=r"is not a completed training job but .* with the status 'Failed'"):
         function.invoke(failed)
+
+
+def test_a_mistyped_option_is_told_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert promote_model.main(["promote", "model.tar.gz", "--forse"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "Unrecognized arguments: --forse. `promote_model.py --help` lists them.\n"
