@@ -32,7 +32,8 @@ import train_model
 from pneumonia.files import write_json
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.releases.loading import load_file
-from pneumonia.training import augmentation, evaluate
+from pneumonia.training import augmentation, batches, evaluate
+from pneumonia.training import run as running
 from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import SPLITS
 from pneumonia.training.images import load_channel
@@ -66,40 +67,42 @@ def balanced_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Stand in for `training_loss`, a batch's classes weighing alike however many images of each there are."""
     counts = torch.bincount(labels, minlength=len(CLASSES)).clamp(min=1)
     weight = len(labels) / (len(CLASSES) * counts)
-    return functional.cross_entropy(logits, labels, weight, label_smoothing=train_model.LABEL_SMOOTHING)
+    return functional.cross_entropy(logits, labels, weight, label_smoothing=running.LABEL_SMOOTHING)
 
 
-def set_constant(name: str, value: object, module: ModuleType = train_model) -> Callable[[], None]:
+def set_name(module: ModuleType, name: str, value: object) -> Callable[[], None]:
     """Return what changes one of a module's names for this process."""
+    if not hasattr(module, name):
+        raise AttributeError(f"{module.__name__} has no {name}")  # a variant that changes nothing would look like one
     return lambda: setattr(module, name, value)
 
 
 def without(step: str) -> Callable[[], None]:
     """Return what leaves out one of the steps that vary images."""
-    return set_constant(step, lambda images, _: images, augmentation)
+    return set_name(augmentation, step, lambda images, _: images)
 
 
 VARIANTS: dict[str, Callable[[], None]] = {
     "recipe": lambda: None,
-    "from scratch": set_constant("build_network", lambda _: build_network("none")),
-    "not varied": set_constant("augment", resized),
-    "half untouched": set_constant("augment", half_untouched),
-    "none retaken": set_constant("RETAKEN_SHARE", 0.0),
-    "all retaken": set_constant("RETAKEN_SHARE", 1.0),
+    "from scratch": set_name(train_model, "build_network", lambda _: build_network("none")),
+    "not varied": set_name(batches, "augment", resized),
+    "half untouched": set_name(batches, "augment", half_untouched),
+    "none retaken": set_name(batches, "RETAKEN_SHARE", 0.0),
+    "all retaken": set_name(batches, "RETAKEN_SHARE", 1.0),
     "not moved": without("_move"),
     "not exposed": without("_expose"),
     "not sharpened": without("_sharpen"),
     "no noise": without("_add_noise"),
     "not compressed": without("_compress"),
     "not covered": without("_cover_border"),
-    "mirrored": set_constant("augment", mirrored),
-    "class-balanced loss": set_constant("training_loss", balanced_loss),
-    "batch norm not re-estimated": set_constant("reestimate_batch_norm", lambda *_: None),
-    "labels not smoothed": set_constant("LABEL_SMOOTHING", 0.0),
-    "weights not averaged": set_constant("AVERAGED_SHARE", 1e-9),
-    "one learning rate": set_constant("PRETRAINED_RATE", 1.0),
-    "full size throughout": set_constant("SMALL_SHARE", 0.0),
-    "small size throughout": set_constant("SMALL_SHARE", 1.0),
+    "mirrored": set_name(batches, "augment", mirrored),
+    "class-balanced loss": set_name(running, "training_loss", balanced_loss),
+    "batch norm not re-estimated": set_name(train_model, "reestimate_batch_norm", lambda *_: None),
+    "labels not smoothed": set_name(running, "LABEL_SMOOTHING", 0.0),
+    "weights not averaged": set_name(running, "AVERAGED_SHARE", 1e-9),
+    "one learning rate": set_name(running, "PRETRAINED_RATE", 1.0),
+    "full size throughout": set_name(train_model, "SMALL_SHARE", 0.0),
+    "small size throughout": set_name(train_model, "SMALL_SHARE", 1.0),
 }
 
 

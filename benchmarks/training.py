@@ -32,7 +32,6 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
@@ -40,9 +39,12 @@ from torchvision import transforms
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
 from pneumonia.imaging.preprocessing import MEAN, SIZE, STD
+from pneumonia.training.batches import Split, load_split, shuffled_batches
 from pneumonia.training.channels import scan_channels
+from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
+from pneumonia.training.run import Run, training_precision
 
 BATCH_SIZE = 32
 
@@ -82,13 +84,12 @@ def ours(folder: Path, images: int, size: int) -> Callable[[], int]:
         channel, paths=[channel.paths[index] for index in chosen], labels=[channel.labels[index] for index in chosen]
     )
     run = started_run(len(chosen), processes)
-    split: train_model.Split | None = None
+    split: Split | None = None
 
     def epoch() -> int:
         nonlocal split
-        split = split or train_model.load_split(channel, os.cpu_count() or 1, processes)
-        batches = train_model.shuffled_batches(split, BATCH_SIZE, processes, "epoch")
-        train_model.train_one_epoch(run, batches, size, train_model.training_precision(processes.device))
+        split = split or load_split(channel, os.cpu_count() or 1, processes)
+        train_model.train_one_epoch(run, shuffled_batches(split, BATCH_SIZE, processes, "epoch"), size)
         return len(chosen)
 
     return epoch
@@ -99,7 +100,6 @@ def ceiling(images: int, size: int) -> Callable[[], int]:
     processes = Processes(1, 0, device())
     steps = math.ceil(images / BATCH_SIZE)
     run = started_run(images, processes)
-    precision = train_model.training_precision(processes.device)
     batch = torch.randn(BATCH_SIZE, 3, size, size, device=processes.device).contiguous(
         memory_format=torch.channels_last
     )
@@ -108,7 +108,7 @@ def ceiling(images: int, size: int) -> Callable[[], int]:
     def epoch() -> int:
         run.model.train()
         for _ in range(steps):
-            train_model.take_step(run, batch, labels, precision)
+            run.step(batch, labels)
         if processes.device.type == "cuda":
             torch.cuda.synchronize()
         return steps * BATCH_SIZE
@@ -116,11 +116,10 @@ def ceiling(images: int, size: int) -> Callable[[], int]:
     return epoch
 
 
-def started_run(images: int, processes: Processes) -> train_model.Run:
+def started_run(images: int, processes: Processes) -> Run:
     """Return train_model.py's network and optimiser, random at the start, for many epochs."""
-    model: nn.Module = build_network("none")[0].to(processes.device)
-    args = argparse.Namespace(learning_rate=1e-4, weight_decay=0.01, epochs=1000, batch_size=BATCH_SIZE)
-    return train_model.start_run(model, (), args, images, processes)
+    chosen = Hyperparameters(learning_rate=1e-4, weight_decay=0.01, epochs=1000, batch_size=BATCH_SIZE)
+    return Run.start(build_network("none")[0], (), chosen, images, processes)
 
 
 def device() -> torch.device:
@@ -192,7 +191,7 @@ def main() -> None:
         way: {name: statistics.median(one[way][name] for one in rounds) for name in rounds[0][way]} for way in WAYS
     }
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
-    precision = str(train_model.training_precision(device())).removeprefix("torch.")
+    precision = str(training_precision(device())).removeprefix("torch.")
     print(
         f"{name} ({platform.machine()}), ours in {precision}, Python {platform.python_version()}, torch "
         f"{torch.__version__}; {args.images} images, batches of {BATCH_SIZE}, "

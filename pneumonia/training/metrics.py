@@ -74,21 +74,26 @@ def summarize(
         seed: of the resampling; the same seed gives the same intervals.
     """
     scores, truth, answers = _arrays(probabilities, labels, calibration)
-    confusion = confusion_matrix(truth, answers, labels=range(len(CLASSES))).tolist()
+    counts = confusion(probabilities, labels, calibration)
     figures = dict(zip(FIGURES, _figures(np.ones(len(truth)), _ranks(scores), truth, answers), strict=True))
     return {
         "images": len(truth),
         "patients": len(set(patients)),
-        "counts": {label: sum(row) for label, row in zip(CLASSES, confusion, strict=True)},
+        "counts": {label: sum(row.values()) for label, row in counts.items()},
         "threshold": calibration.threshold,
         **{name: float(value) for name, value in figures.items()},
-        "confusion": {
-            label: dict(zip(CLASSES, row, strict=True)) for label, row in zip(CLASSES, confusion, strict=True)
-        },
+        "confusion": counts,
         "ece": ece(reliability(probabilities, labels, calibration)),
         "brier": float(brier_score_loss(truth, scores)),
         "intervals": _intervals(scores, truth, answers, patients, seed),
     }
+
+
+def confusion(probabilities: Tensor, labels: Tensor, calibration: Calibration) -> dict[str, dict[str, int]]:
+    """Return the number of images by true class, then by answer."""
+    _, truth, answers = _arrays(probabilities, labels, calibration)
+    rows = confusion_matrix(truth, answers, labels=range(len(CLASSES))).tolist()
+    return {label: dict(zip(CLASSES, row, strict=True)) for label, row in zip(CLASSES, rows, strict=True)}
 
 
 def auroc(scores: Tensor, labels: Tensor) -> float:

@@ -1,4 +1,3 @@
-import argparse
 import contextlib
 import copy
 import json
@@ -32,21 +31,15 @@ from pneumonia.network.detector import Detector, pooled
 from pneumonia.network.input_check import input_check_in
 from pneumonia.network.resnet import ResNet18, logits_of
 from pneumonia.network.weights_file import load_weights, save_weights
+from pneumonia.training.batches import Split, all_logits, check_divisible, shuffled_batches
 from pneumonia.training.channels import SPLITS, Channel, scan_channels
+from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images, load_channel
 from pneumonia.training.processes import Processes
+from pneumonia.training.run import Evaluation, Run, is_better, training_precision
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.disk import full_after
-from train_model import (
-    Evaluation,
-    Run,
-    Split,
-    all_logits,
-    is_better,
-    reestimate_batch_norm,
-    start_run,
-    train_one_epoch,
-)
+from train_model import image_size, reestimate_batch_norm, train_one_epoch
 
 EPOCH_LINE = re.compile(
     r"^epoch=(\d+) train_loss=(\d+\.\d{4}) val_accuracy=([01]\.\d{4}) val_loss=(\d+\.\d{4}) val_auroc=([01]\.\d{4}) "
@@ -214,8 +207,8 @@ class Onlooker(nn.Module):
         return self.logits.expand(len(images), 2)
 
 
-def recipe(epochs: int = 1, batch_size: int = 1) -> argparse.Namespace:
-    return argparse.Namespace(epochs=epochs, batch_size=batch_size, learning_rate=0.1, weight_decay=0.0)
+def recipe(epochs: int = 1, batch_size: int = 1) -> Hyperparameters:
+    return Hyperparameters(epochs=epochs, batch_size=batch_size, learning_rate=0.1, weight_decay=0.0)
 
 
 def gray(count: int) -> Tensor:
@@ -229,8 +222,8 @@ def one_epoch(network: nn.Module, batches: list[tuple[Tensor, Tensor]], size: in
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    moved = Run(network, network, copy.deepcopy(network), 0.0, 16, optimizer, schedule, scaler)
-    return train_one_epoch(moved, batches, size, torch.float32)
+    moved = Run(network, network, copy.deepcopy(network), 0.0, 16, torch.float32, optimizer, schedule, scaler)
+    return train_one_epoch(moved, batches, size)
 
 
 def test_the_training_loss_is_the_mean_over_images_not_over_batches() -> None:
@@ -257,7 +250,7 @@ def test_training_shows_varied_images_in_the_scale_of_inference() -> None:
     [(1, [SIZE]), (2, [128, SIZE]), (3, [128, 128, SIZE]), (12, [128] * 8 + [SIZE] * 4)],
 )
 def test_the_last_third_of_the_epochs_sees_images_of_the_size_that_is_served(epochs: int, sizes: list[int]) -> None:
-    assert [train_model.image_size(epoch, epochs) for epoch in range(1, epochs + 1)] == sizes
+    assert [image_size(epoch, epochs) for epoch in range(1, epochs + 1)] == sizes
     network = Onlooker()
     one_epoch(network, [(gray(1), torch.tensor([0]))], sizes[0])
     assert network.shown[0].shape == (1, 3, sizes[0], sizes[0])
@@ -270,8 +263,8 @@ def test_batch_norm_is_reestimated_from_training_images_as_they_are(size: int) -
     labels = torch.arange(8) % 2
     split = Split(Channel("train", Path(), [Path()] * 8, labels.tolist()), Images(pixels, labels, [""] * 8))
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
-    moved = start_run(network, (), recipe(batch_size=8), 8, ONE)
-    train_one_epoch(moved, [(pixels, labels)], size, torch.float32)
+    moved = Run.start(network, (), recipe(batch_size=8), 8, ONE)
+    train_one_epoch(moved, [(pixels, labels)], size)
     norm = next(module for module in moved.averaged.modules() if isinstance(module, nn.BatchNorm2d))
     assert norm.running_mean is not None
     expected = normalize(pixels).mean((0, 2, 3))
@@ -283,7 +276,7 @@ def test_batch_norm_is_reestimated_from_training_images_as_they_are(size: int) -
 
 def test_layers_that_have_learned_move_more_slowly() -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    optimizer = start_run(network, {"0.weight", "0.bias"}, recipe(), 100, ONE).optimizer
+    optimizer = Run.start(network, {"0.weight", "0.bias"}, recipe(), 100, ONE).optimizer
     slow, fast = optimizer.param_groups
     assert slow["params"] == list(network[0].parameters())
     assert fast["params"] == list(network[1].parameters())
@@ -293,16 +286,16 @@ def test_layers_that_have_learned_move_more_slowly() -> None:
 
 @pytest.mark.parametrize("pretrained", [(), {"logits"}])
 def test_a_network_of_one_kind_moves_at_one_rate(pretrained: set[str]) -> None:
-    (group,) = start_run(Onlooker(), pretrained, recipe(), 100, ONE).optimizer.param_groups
+    (group,) = Run.start(Onlooker(), pretrained, recipe(), 100, ONE).optimizer.param_groups
     assert group["max_lr"] == pytest.approx(0.04 if pretrained else 0.1)
 
 
 def test_the_moving_average_remembers_a_twentieth_of_the_steps() -> None:
     network = Onlooker()
-    moved = start_run(network, (), recipe(epochs=10), 10, ONE)  # 100 steps: it remembers 5
+    moved = Run.start(network, (), recipe(epochs=10), 10, ONE)  # 100 steps: it remembers 5
     weights = []
     for _ in range(3):
-        train_one_epoch(moved, [(gray(1), torch.tensor([1]))], 64, torch.float32)
+        train_one_epoch(moved, [(gray(1), torch.tensor([1]))], 64)
         weights.append(network.logits.detach().clone())
     assert not torch.allclose(weights[0], weights[2], atol=1e-3)
     expected = 0.8 * (0.8 * weights[0] + 0.2 * weights[1]) + 0.2 * weights[2]
@@ -312,17 +305,17 @@ def test_the_moving_average_remembers_a_twentieth_of_the_steps() -> None:
 @pytest.mark.parametrize("epochs", [1, 2, 10, 11, 30])
 def test_any_number_of_steps_can_be_trained(epochs: int) -> None:
     """OneCycleLR cannot be made for ten steps with a warm-up of a tenth."""
-    moved = start_run(Onlooker(), (), recipe(epochs), 1, ONE)
+    moved = Run.start(Onlooker(), (), recipe(epochs), 1, ONE)
     for _ in range(epochs):
-        train_one_epoch(moved, [(gray(1), torch.tensor([1]))], 64, torch.float32)
+        train_one_epoch(moved, [(gray(1), torch.tensor([1]))], 64)
     assert moved.schedule.last_epoch == epochs
     assert moved.schedule.state_dict()["total_steps"] == max(epochs, 11)
 
 
 def test_images_that_are_varied_at_once_make_several_steps() -> None:
     network = Onlooker()
-    moved = start_run(network, (), recipe(batch_size=2), 5, ONE)
-    train_one_epoch(moved, [(gray(5), torch.zeros(5, dtype=torch.int64))], 64, torch.float32)
+    moved = Run.start(network, (), recipe(batch_size=2), 5, ONE)
+    train_one_epoch(moved, [(gray(5), torch.zeros(5, dtype=torch.int64))], 64)
     assert [len(shown) for shown in network.shown] == [2, 2, 1]
     assert moved.schedule.last_epoch == 3
 
@@ -365,7 +358,7 @@ def batches_of(rank: int, processes: Processes) -> list[list[float]]:
     pixels = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)[rank :: processes.count]
     labels = torch.arange(5)[rank :: processes.count]
     split = Split(Channel("train", Path(), [Path()] * 5, [0, 1, 2, 3, 4]), Images(pixels, labels, [""] * len(labels)))
-    batches = list(train_model.shuffled_batches(split, 2, processes))
+    batches = list(shuffled_batches(split, 2, processes))
     assert all(images.flatten().tolist() == labels.tolist() for images, labels in batches)
     return [labels.tolist() for _, labels in batches]
 
@@ -400,10 +393,10 @@ def test_of_two_processes_the_one_with_fewer_images_repeats_one() -> None:
 def test_what_cannot_be_shared_is_refused(
     count: int, options: tuple[str, ...], error: type[Exception], message: str, dataset: Path, tmp_path: Path
 ) -> None:
-    args = train_model.parse_arguments(arguments(dataset, tmp_path, *options))
+    _, chosen = train_model.parse_arguments(arguments(dataset, tmp_path, *options))
     channels = scan_channels({split: dataset / split for split in SPLITS})
     with pytest.raises(error, match=message):
-        train_model.check_divisible(args.batch_size, channels, Processes(count, 0, torch.device("cpu")))
+        check_divisible(chosen.batch_size, channels, Processes(count, 0, torch.device("cpu")))
 
 
 # The whole command
@@ -488,7 +481,7 @@ def test_the_report_tells_how_the_model_was_made(finished: Training) -> None:
         "seed": 0,
         "processes": finished.processes,
         "device": "cpu",
-        "precision": str(train_model.training_precision(torch.device("cpu"))).removeprefix("torch."),
+        "precision": str(training_precision(torch.device("cpu"))).removeprefix("torch."),
         "dataset": report["dataset"]["fingerprint"],
         "torch": torch.__version__,
     }
@@ -517,10 +510,10 @@ def test_another_seed_ends_elsewhere(trained: Training, dataset: Path, tmp_path:
 def test_the_defaults_are_sagemakers_places(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SM_CHANNEL_TRAIN", "SM_CHANNEL_VAL", "SM_CHANNEL_TEST", "SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
-    args = train_model.parse_arguments([])
-    assert [args.train, args.val, args.test] == [Path(f"/opt/ml/input/data/{split}") for split in SPLITS]
-    assert [args.model_dir, args.output_data_dir] == [Path("/opt/ml/model"), Path("/opt/ml/output/data")]
-    assert args.weights == "imagenet"
+    folders, chosen = train_model.parse_arguments([])
+    assert folders.channels == {split: Path(f"/opt/ml/input/data/{split}") for split in SPLITS}
+    assert [folders.model, folders.output] == [Path("/opt/ml/model"), Path("/opt/ml/output/data")]
+    assert chosen.weights == "imagenet"
 
 
 def test_sagemakers_variables_name_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -533,8 +526,8 @@ def test_sagemakers_variables_name_other_places(monkeypatch: pytest.MonkeyPatch)
     }
     for name, value in places.items():
         monkeypatch.setenv(name, value)
-    args = train_model.parse_arguments(["--val", "/given"])
-    found = [args.train, args.val, args.test, args.model_dir, args.output_data_dir]
+    folders, _ = train_model.parse_arguments(["--val", "/given"])
+    found = [*folders.channels.values(), folders.model, folders.output]
     assert found == [Path(place) for place in ("/a", "/given", "/c", "/d", "/e")]
 
 

@@ -10,10 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.training.batches import GPU_IMAGES, Split, network_input, shuffled_batches
 from pneumonia.training.channels import Channel
 from pneumonia.training.images import Images
 from pneumonia.training.processes import Processes
-from train_model import GPU_IMAGES, Split, move_average, network_input, shuffled_batches
+from pneumonia.training.run import move_average
 
 GPU = torch.device("cuda", 0)
 

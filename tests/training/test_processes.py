@@ -1,4 +1,3 @@
-import argparse
 import os
 import subprocess
 import sys
@@ -11,22 +10,16 @@ from torch import Tensor, nn
 
 from pneumonia.network.weights_file import load_weights
 from pneumonia.training import metrics
+from pneumonia.training.batches import Split, all_logits, load_split, shuffled_batches
 from pneumonia.training.channels import Channel, scan_channels
+from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
+from pneumonia.training.run import Evaluation, Run
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.checkout import PROJECT
-from train_model import (
-    Evaluation,
-    Run,
-    Split,
-    all_logits,
-    load_split,
-    shuffled_batches,
-    start_run,
-    train_one_epoch,
-)
+from train_model import train_one_epoch
 
 ONE, CPU = Processes(1, 0, torch.device("cpu")), torch.device("cpu")
 ITEMS = list("abcdefg")
@@ -46,12 +39,12 @@ class Constant(nn.Module):
 
 def train(network: nn.Module, split: Split, batch_size: int, processes: Processes) -> tuple[Run, list[float]]:
     """Train for three epochs, and return what moved and the losses."""
-    args = argparse.Namespace(epochs=3, batch_size=batch_size, learning_rate=0.1, weight_decay=0.0)
-    run = start_run(network, (), args, len(split.labels), processes)
+    chosen = Hyperparameters(epochs=3, batch_size=batch_size, learning_rate=0.1, weight_decay=0.0)
+    run = Run.start(network, (), chosen, split.count, processes)
     losses = []
-    for _ in range(args.epochs):
+    for _ in range(chosen.epochs):
         batches = shuffled_batches(split, batch_size, processes)
-        loss = train_one_epoch(run, batches, 64, torch.float32)
+        loss = train_one_epoch(run, batches, 64)
         losses.append(sum(processes.gather_objects(loss)) / processes.count)
         processes.average([*run.model.buffers(), *run.averaged.buffers()])
     return run, losses

@@ -1,0 +1,77 @@
+"""The hyperparameters of a training: the one table that train_model.py and train_sagemaker.py take.
+
+Imports nothing of the project, so that launching a job reads its arguments at once.
+"""
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def decoding_threads() -> int:
+    """Return the number of cores for each of torchrun's processes on this machine."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What decides a training besides its images; `help` says what each one is."""
+
+    epochs: int = field(default=15, metadata={"help": "how often all training images are seen"})
+    batch_size: int = field(default=32, metadata={"help": "images a step, of all processes together"})
+    learning_rate: float = field(default=5e-4, metadata={"help": "at its peak; pretrained layers get 0.4 of it"})
+    weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
+    weights: str = field(
+        default="imagenet",
+        metadata={"help": "what to start from: imagenet, none, or, not in a SageMaker job, a state dict's path"},
+    )
+    num_workers: int = field(
+        default_factory=decoding_threads, metadata={"help": "threads of each process that decode images"}
+    )
+    seed: int = field(
+        default=0, metadata={"help": "decides the order of the images, their variation and the random start"}
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be trained with.
+
+        Raises:
+            ValueError: a number out of its range; the text names its argument.
+        """
+        for name in ("epochs", "batch_size", "num_workers", "learning_rate"):
+            if not getattr(self, name) > 0:  # "not above" rather than "at most": NaN compares false
+                raise ValueError(f"--{option(name)} must be above 0, not {getattr(self, name)}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"--weight-decay must not be below 0, and is {self.weight_decay}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"--seed must be from 0 to {2**64 - 1}, not {self.seed}")
+
+
+def option(name: str) -> str:
+    """Return the argument's name of a hyperparameter, without its dashes in front."""
+    return name.replace("_", "-")
+
+
+def add_hyperparameters(parser: argparse.ArgumentParser, default: Callable[[str], str | None] = lambda _: None) -> None:
+    """Add an argument for each hyperparameter.
+
+    Args:
+        parser: gets them.
+        default: returns what counts where an argument, by its name, is not given; None for the table's own default.
+    """
+    group = parser.add_argument_group("hyperparameters")
+    for one in dataclasses.fields(Hyperparameters):
+        name, kind = option(one.name), {int: int, float: float, str: str}[one.type]  # type: ignore[index]
+        shown = "the cores" if one.default is dataclasses.MISSING else one.default
+        metavar = {int: "N", float: "X", str: "NAME"}[kind]
+        text = f"{one.metadata['help']} ({shown})"
+        group.add_argument(f"--{name}", type=kind, default=default(name), metavar=metavar, help=text)
+
+
+def given_hyperparameters(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the hyperparameters that the arguments have, by their names in the table."""
+    values = {one.name: getattr(args, one.name) for one in dataclasses.fields(Hyperparameters)}
+    return {name: value for name, value in values.items() if value is not None}

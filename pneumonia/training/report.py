@@ -1,0 +1,145 @@
+"""What a training tells: a line for each epoch and, at its end, the best checkpoint's test and the files about it."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pneumonia.errors import TrainingError
+from pneumonia.files import sha256, write_json
+from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.calibration import Calibration
+from pneumonia.network.contract import CLASSES
+from pneumonia.network.input_check import InputCheck
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.training_report import Dataset, TrainingReport
+from pneumonia.training import metrics, plots
+from pneumonia.training.batches import Split, all_logits
+from pneumonia.training.fitting import fit, input_check_of
+from pneumonia.training.processes import Processes
+from pneumonia.training.run import Evaluation, Run
+
+SERVED = ("auroc", "balanced_accuracy", "sensitivity", "specificity")  # figures of the calibrated network
+
+
+def report(
+    run: Run,
+    splits: Mapping[str, Split],
+    settings: Mapping[str, Any],
+    weights: Path,
+    output: Path,
+    processes: Processes,
+) -> None:
+    """Calibrate the best checkpoint on validation, test it, and write what the training has to tell.
+
+    Args:
+        run: the run, at its end.
+        splits: "train", "val" and "test".
+        settings: as `settings_of` returns them.
+        weights: the best checkpoint's file; it gets its training report beside it.
+        output: folder for history, figures and pictures.
+        processes: those that trained together; the first one writes.
+
+    Raises:
+        TrainingError: the best checkpoint's outputs are not finite.
+        OSError: a file cannot be read or written.
+    """
+    load_best(run.model, weights, processes)
+    logits = {name: all_logits(run.model, splits[name], settings["batch_size"], processes) for name in ("val", "test")}
+    if not all(rows.isfinite().all() for rows in logits.values()):
+        raise TrainingError(
+            "The best checkpoint's outputs are not finite in the half precision that it is kept in: lower "
+            f"--learning-rate, now {settings['learning_rate']:g}."
+        )
+    fitted = fit(logits["val"], splits["val"].labels)
+    input_check = fit_input_check(run.model, splits, settings["batch_size"], processes)
+    summaries = {name: summary(logits[name], splits[name], fitted) for name in logits}
+    print(test_line(summaries["test"]), flush=True)
+    if processes.is_first:
+        write_json(output / "history.json", run.history)
+        write_json(output / "metrics.json", {"calibration": dataclasses.asdict(fitted), **summaries})
+        training_report(splits, settings, weights, summaries, fitted, input_check).write_beside(weights)
+        draw(run.history, logits["test"], splits["test"].labels, fitted, output)
+
+
+def load_best(model: nn.Module, weights: Path, processes: Processes) -> None:
+    """Load the best checkpoint from its file: what is tested is what will be served, its half precision included."""
+    if processes.is_first:
+        model.load_state_dict(torch.load(weights, map_location=processes.device, weights_only=True))
+    processes.copy_from_first(model.state_dict().values())
+
+
+def fit_input_check(model: nn.Module, splits: Mapping[str, Split], batch_size: int, processes: Processes) -> InputCheck:
+    """Fit what images that are no chest X-ray are told by, each process running the network over its share."""
+    network = ResNet18()  # torchvision's does not tell its layers' outputs
+    network.load_state_dict(model.state_dict())
+    network.to(processes.device).eval()
+    train, validation = (splits[name].images.pixels for name in ("train", "val"))
+    return input_check_of(network, train, validation, batch_size, processes.gather)
+
+
+def summary(logits: Tensor, split: Split, fitted: Calibration) -> dict[str, Any]:
+    """Return a split's figures: as a bare network's, and as served, with calibration and operating point."""
+    bare = Evaluation.of(logits, split.labels)
+    served = metrics.summarize(fitted.probabilities(logits)[:, 1], split.labels, fitted, split.channel.patients())
+    return {"network": {"accuracy": bare.accuracy, "loss": bare.loss}, "served": served}
+
+
+def epoch_line(epoch: Mapping[str, Any], images_per_second: float) -> str:
+    """Return the line that tells of an epoch; the metric definitions of train_sagemaker.py read it."""
+    figures = " ".join(f"{name}={epoch[name]:.4f}" for name in ("train_loss", "val_accuracy", "val_loss", "val_auroc"))
+    best = "yes" if epoch["best"] else "no"
+    return f"epoch={epoch['epoch']} {figures} images_per_second={images_per_second:.1f} best={best}"
+
+
+def test_line(test: Mapping[str, Any]) -> str:
+    """Return the line that tells of the test; the metric definitions of train_sagemaker.py read it."""
+    network, served = test["network"], test["served"]
+    figures = " ".join(f"test_{name}={served[name]:.4f}" for name in SERVED)
+    return f"test_accuracy={network['accuracy']:.4f} test_loss={network['loss']:.4f} {figures}"
+
+
+def training_report(
+    splits: Mapping[str, Split],
+    settings: Mapping[str, Any],
+    weights: Path,
+    summaries: Mapping[str, Any],
+    fitted: Calibration,
+    input_check: InputCheck,
+) -> TrainingReport:
+    """Return what promotion makes the release's manifest of."""
+    figures = {
+        name: one["network"] | {figure: one["served"][figure] for figure in SERVED} for name, one in summaries.items()
+    }
+    return TrainingReport(
+        weights_sha256=sha256(weights),
+        training_job=os.environ.get("TRAINING_JOB_NAME"),
+        finished=datetime.now(UTC),
+        classes=list(CLASSES),
+        preprocessing=PREPROCESSING,
+        calibration=fitted,
+        input_check=input_check,
+        metrics={f"{name}_{figure}": value for name, one in figures.items() for figure, value in one.items()},
+        dataset=Dataset(settings["dataset"], {name: split.channel.counts() for name, split in splits.items()}),
+        settings={**settings, "weights": Path(settings["weights"]).name, "torch": str(torch.__version__)},
+    )
+
+
+def draw(
+    history: Sequence[Mapping[str, Any]], logits: Tensor, labels: Tensor, fitted: Calibration, folder: Path
+) -> None:
+    """Draw the epochs, and the test's logits (N, 2) against its labels (N,), into a folder.
+
+    Raises:
+        OSError: a picture cannot be written.
+    """
+    answers = fitted.probabilities(logits)[:, 1], labels, fitted
+    plots.draw_learning_curves(history, folder / "learning_curves.png")
+    plots.draw_roc(*answers, folder / "roc.png")
+    plots.draw_confusion(metrics.confusion(*answers), folder / "confusion.png")
+    plots.draw_reliability(*answers, folder / "reliability.png")
