@@ -16,6 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
+from pneumonia.training.hyperparameters import (
+    Hyperparameters,
+    add_hyperparameters,
+    given_hyperparameters,
+    option,
+)
 
 if TYPE_CHECKING:
     import boto3
@@ -44,18 +50,6 @@ METRICS = {
     "test:sensitivity": "test_sensitivity",
     "test:specificity": "test_specificity",
 }
-# Name to type and meaning; the defaults are train_model.py's own, which tests/scripts/test_train_sagemaker.py holds.
-HYPERPARAMETERS: dict[str, tuple[type, str]] = {
-    "epochs": (int, "how often all training images are seen (15)"),
-    "batch-size": (int, "images a step, of all GPUs together (32)"),
-    "learning-rate": (float, "at its peak (0.0005)"),
-    "weight-decay": (float, "of AdamW (0.01)"),
-    "weights": (str, "what to start from: imagenet or none (imagenet)"),
-    "num-workers": (int, "threads of each process that decode images (the cores)"),
-    "seed": (int, "decides the order of the images, their variation and the random start (0)"),
-}
-
-
 YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
@@ -133,57 +127,64 @@ def start(session: "boto3.Session", args: argparse.Namespace) -> Any:  # noqa: A
     Returns:
         The SDK's TrainingJob.
     """
+    from sagemaker.core.training.configs import InputData  # noqa: PLC0415
+
+    # The SDK refuses every role without rights on network interfaces (ec2:CreateNetworkInterface and more), which a job
+    # outside a VPC never uses. What a role really lacks, SageMaker says.
+    os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
+    with staged_source() as source:
+        trainer = trainer_for(session, args, source)
+        channels = [
+            InputData(channel_name=name, data_source=f"s3://{args.bucket}/{args.prefix}/{name}/") for name in CHANNELS
+        ]
+        trainer.train(input_data_config=channels, wait=False, logs=False)
+    return trainer._latest_training_job  # noqa: SLF001  # the SDK's documentation reads it so; there is no other way
+
+
+def trainer_for(session: "boto3.Session", args: argparse.Namespace, source: Path) -> Any:  # noqa: ANN401
+    """Return the SDK's ModelTrainer for the job: where it runs, on what, with which settings."""
     from sagemaker.core import image_uris  # noqa: PLC0415
-    from sagemaker.core.config.config import load_sagemaker_config  # noqa: PLC0415
-    from sagemaker.core.helper.session_helper import Session  # noqa: PLC0415
     from sagemaker.core.shapes import Tag  # noqa: PLC0415
     from sagemaker.core.training import configs  # noqa: PLC0415
     from sagemaker.train import ModelTrainer  # noqa: PLC0415
     from sagemaker.train.distributed import Torchrun  # noqa: PLC0415
 
-    # The SDK refuses every role without rights on network interfaces (ec2:CreateNetworkInterface and more), which a job
-    # outside a VPC never uses. What a role really lacks, SageMaker says.
-    os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
-    # The SDK reports every call to its makers unless its configuration says otherwise.
+    return ModelTrainer(
+        sagemaker_session=sdk_session(session, args.bucket),
+        role=args.role,
+        base_job_name=JOB_PREFIX,
+        training_image=image_uris.retrieve(region=args.region, instance_type=args.instance_type, **CONTAINER),
+        source_code=configs.SourceCode(source_dir=str(source), entry_script=ENTRY_SCRIPT),
+        # In the job it counts the GPUs: a process for each on every instance, or one where there are none.
+        distributed=Torchrun(),
+        compute=configs.Compute(
+            instance_type=args.instance_type,
+            instance_count=args.instance_count,
+            enable_managed_spot_training=args.spot,
+        ),
+        stopping_condition=configs.StoppingCondition(
+            max_runtime_in_seconds=args.max_run_seconds,
+            max_wait_time_in_seconds=args.max_wait_seconds if args.spot else None,
+        ),
+        # With spot instances, SageMaker copies this folder to S3 and back: an interrupted job goes on from there.
+        checkpoint_config=configs.CheckpointConfig(local_path="/opt/ml/checkpoints") if args.spot else None,
+        output_data_config=configs.OutputDataConfig(s3_output_path=f"s3://{args.bucket}/{JOB_PREFIX}"),
+        hyperparameters=args.hyperparameters,
+        tags=[Tag(key=key, value=value) for key, value in args.tags.items()],
+    ).with_metric_definitions(
+        [configs.MetricDefinition(name=name, regex=metric_regex(word)) for name, word in METRICS.items()]
+    )
+
+
+def sdk_session(session: "boto3.Session", bucket: str) -> Any:  # noqa: ANN401
+    """Return the SDK's session, which reports no call to its makers unless its configuration says so."""
+    from sagemaker.core.config.config import load_sagemaker_config  # noqa: PLC0415
+    from sagemaker.core.helper.session_helper import Session  # noqa: PLC0415
+
     config = {"SchemaVersion": "1.0"} | load_sagemaker_config()
     sdk = config.setdefault("SageMaker", {}).setdefault("PythonSDK", {}).setdefault("Modules", {})
     sdk.setdefault("TelemetryOptOut", True)
-
-    with staged_source() as source:
-        trainer = ModelTrainer(
-            sagemaker_session=Session(boto_session=session, default_bucket=args.bucket, sagemaker_config=config),
-            role=args.role,
-            base_job_name=JOB_PREFIX,
-            training_image=image_uris.retrieve(region=args.region, instance_type=args.instance_type, **CONTAINER),
-            source_code=configs.SourceCode(source_dir=str(source), entry_script=ENTRY_SCRIPT),
-            # In the job it counts the GPUs: a process for each on every instance, or one where there are none.
-            distributed=Torchrun(),
-            compute=configs.Compute(
-                instance_type=args.instance_type,
-                instance_count=args.instance_count,
-                enable_managed_spot_training=args.spot,
-            ),
-            stopping_condition=configs.StoppingCondition(
-                max_runtime_in_seconds=args.max_run_seconds,
-                max_wait_time_in_seconds=args.max_wait_seconds if args.spot else None,
-            ),
-            # With spot instances, SageMaker copies this folder to S3 and back: an interrupted job goes on from there.
-            checkpoint_config=configs.CheckpointConfig(local_path="/opt/ml/checkpoints") if args.spot else None,
-            output_data_config=configs.OutputDataConfig(s3_output_path=f"s3://{args.bucket}/{JOB_PREFIX}"),
-            hyperparameters=args.hyperparameters,
-            tags=[Tag(key=key, value=value) for key, value in args.tags.items()],
-        ).with_metric_definitions(
-            [configs.MetricDefinition(name=name, regex=metric_regex(word)) for name, word in METRICS.items()]
-        )
-        trainer.train(
-            input_data_config=[
-                configs.InputData(channel_name=name, data_source=f"s3://{args.bucket}/{args.prefix}/{name}/")
-                for name in CHANNELS
-            ],
-            wait=False,
-            logs=False,
-        )
-    return trainer._latest_training_job  # noqa: SLF001  # the SDK's documentation reads it so; there is no other way
+    return Session(boto_session=session, default_bucket=bucket, sagemaker_config=config)
 
 
 @contextlib.contextmanager
@@ -201,7 +202,7 @@ def staged_source() -> Iterator[Path]:
 
 
 def check_dataset(session: "boto3.Session", args: argparse.Namespace) -> None:
-    """See that every channel has files, before an instance is paid for.
+    """Check that every channel has files, before an instance is paid for.
 
     Raises:
         DataError: a channel is empty.
@@ -227,60 +228,19 @@ def metric_regex(word: str) -> str:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the arguments; behind `--some-name` stands the environment variable TRAIN_SOME_NAME.
 
+    Returns:
+        The arguments, `tags` and `hyperparameters` among them: name to value of those that are given.
+
     Raises:
         ConfigurationError: settings are missing or wrong.
     """
-    parser = argparse.ArgumentParser(
-        prog="train_sagemaker.py",
-        description=__doc__.partition("\n")[0],
-        epilog="Behind each argument stands an environment variable: TRAIN_BUCKET behind --bucket, TRAIN_BATCH_SIZE "
-        "behind --batch-size, and so on; behind --region AWS_REGION and AWS_DEFAULT_REGION.",
-    )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-
-    def add(name: str, default: str | None = None, **options: Any) -> None:  # noqa: ANN401
-        # argparse converts and checks a default that is text, just as it does with an argument.
-        parser.add_argument(f"--{name}", default=variable(name) or default, **options)
-
-    add("bucket", help="S3 bucket with the images; it gets the code, the checkpoints and the model too (required)")
-    add("prefix", "chest_xray", help="its folder with train/, val/ and test/ (%(default)s)")
-    add("role", help="ARN of the role that the job runs under (required)")
-    add("region", region, help="AWS region (required; AWS_REGION, AWS_DEFAULT_REGION)")
-    add("instance-type", "ml.g4dn.xlarge", help="all of its GPUs are used (%(default)s)")
-    add("instance-count", "1", type=int, help="machines that train together (%(default)s)")
-    add("max-run-seconds", "14400", type=int, help="the job is stopped after this time (%(default)s)")
-    add(
-        "max-wait-seconds", type=int, help="with --spot: time to run and to wait for capacity (twice --max-run-seconds)"
-    )
-    parser.add_argument(
-        "--spot",
-        action=argparse.BooleanOptionalAction,
-        default=flag("spot"),
-        help="cheaper instances that may be interrupted (off)",
-    )
-    parser.add_argument(
-        "--tag", action="append", metavar="KEY=VALUE", help="of the job; repeatable (none; TRAIN_TAG: KEY=VALUE,…)"
-    )
-    parser.add_argument(
-        "--no-wait", action="store_true", default=flag("no-wait"), help="return when the job has started (off)"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", default=flag("dry-run"), help="print the request instead of sending it (off)"
-    )
-    hyperparameters = parser.add_argument_group("hyperparameters, as train_model.py takes them; its defaults hold")
-    for name, (kind, text) in HYPERPARAMETERS.items():
-        hyperparameters.add_argument(f"--{name}", type=kind, default=variable(name), metavar="VALUE", help=text)
-
-    args = parser.parse_args(argv)
+    args = argument_parser().parse_args(argv)
     if missing := [name for name in ("bucket", "role", "region") if not getattr(args, name)]:
         named = [f"--{name} ({'AWS_REGION' if name == 'region' else variable_name(name)})" for name in missing]
         raise ConfigurationError(f"Missing: {', '.join(named)}. Pass the arguments or set the environment variables.")
     if not re.fullmatch(r"arn:[\w-]+:iam::\d{12}:role/\S+", args.role):
         raise ConfigurationError(f"--role is an ARN, arn:aws:iam::123456789012:role/training say, not {args.role}.")
-    for name in (
-        *("instance_count", "max_run_seconds", "max_wait_seconds"),
-        *("epochs", "batch_size", "learning_rate", "num_workers"),
-    ):
+    for name in ("instance_count", "max_run_seconds", "max_wait_seconds"):
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {value}.")
@@ -289,11 +249,62 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.max_wait_seconds < args.max_run_seconds:
         raise ConfigurationError("--max-wait-seconds includes the run: it cannot be below --max-run-seconds.")
     args.tags = parse_tags(args.tag or (variable("tag") or "").split(","))
-    given = {name: getattr(args, name.replace("-", "_")) for name in HYPERPARAMETERS}
-    args.hyperparameters = {name: value for name, value in given.items() if value is not None}
+    args.hyperparameters = hyperparameters_in(args)
+    return args
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser; its defaults are read off the environment."""
+    parser = argparse.ArgumentParser(
+        prog="train_sagemaker.py",
+        description=__doc__.partition("\n")[0],
+        epilog="Behind each argument stands an environment variable: TRAIN_BUCKET behind --bucket, TRAIN_BATCH_SIZE "
+        "behind --batch-size, and so on; behind --region AWS_REGION and AWS_DEFAULT_REGION.",
+    )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    for name, default, kind, text in (
+        (
+            "bucket",
+            None,
+            str,
+            "S3 bucket with the images; it gets code, checkpoints and model too (required)",
+        ),
+        ("prefix", "chest_xray", str, "its folder with train/, val/ and test/ (%(default)s)"),
+        ("role", None, str, "ARN of the role that the job runs under (required)"),
+        ("region", region, str, "AWS region (required; AWS_REGION, AWS_DEFAULT_REGION)"),
+        ("instance-type", "ml.g4dn.xlarge", str, "all of its GPUs are used (%(default)s)"),
+        ("instance-count", "1", int, "machines that train together (%(default)s)"),
+        ("max-run-seconds", "14400", int, "the job is stopped after this time (%(default)s)"),
+        ("max-wait-seconds", None, int, "with --spot: time to run and to wait for capacity (twice --max-run-seconds)"),
+    ):
+        # argparse converts and checks a default that is text, just as it does with an argument.
+        parser.add_argument(f"--{name}", default=variable(name) or default, type=kind, help=text)
+    tag_help = "of the job; repeatable (none; TRAIN_TAG: KEY=VALUE,…)"
+    parser.add_argument("--tag", action="append", metavar="KEY=VALUE", help=tag_help)
+    for name, action, text in (
+        ("spot", argparse.BooleanOptionalAction, "cheaper instances that may be interrupted (off)"),
+        ("no-wait", "store_true", "return when the job has started (off)"),
+        ("dry-run", "store_true", "print the request instead of sending it (off)"),
+    ):
+        parser.add_argument(f"--{name}", action=action, default=flag(name), help=text)
+    add_hyperparameters(parser, variable)
+    return parser
+
+
+def hyperparameters_in(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the hyperparameters that are given, as the job's train_model.py takes them; its defaults hold for others.
+
+    Raises:
+        ConfigurationError: one that nothing can be trained with.
+    """
+    given = given_hyperparameters(args)
+    try:
+        Hyperparameters(**given)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.") from error
     if args.weights not in {None, "imagenet", "none"}:
         raise ConfigurationError(f"--weights is imagenet or none, not {args.weights}: a job has no file of yours.")
-    return args
+    return {option(name): value for name, value in given.items()}
 
 
 def variable_name(argument: str) -> str:

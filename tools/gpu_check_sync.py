@@ -1,6 +1,5 @@
 """Train for some steps, of which none may wait for the GPU. Part of tools/gpu_check.py."""
 
-import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -8,18 +7,14 @@ import torch
 from torch import Tensor
 
 from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.training.batches import GPU_IMAGES, Split, shuffled_batches
 from pneumonia.training.channels import Channel
+from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
-from train_model import (
-    GPU_IMAGES,
-    Split,
-    shuffled_batches,
-    start_run,
-    train_one_epoch,
-    training_precision,
-)
+from pneumonia.training.run import Run
+from train_model import train_one_epoch
 
 BATCH_SIZE = 32
 COUNT = 3 * GPU_IMAGES  # images: three times what is varied at once
@@ -43,10 +38,10 @@ def main() -> None:
     pixels = torch.randint(0, 256, (COUNT, 1, SIZE, SIZE), dtype=torch.uint8, device=device)
     labels = torch.arange(COUNT, device=device) % 2
     split = Split(Channel("train", Path(), [Path()] * COUNT, labels.tolist()), Images(pixels, labels, [""] * COUNT))
-    settings = argparse.Namespace(learning_rate=1e-4, weight_decay=0.01, epochs=1, batch_size=BATCH_SIZE)
-    run = start_run(build_network("none")[0].to(device), (), settings, COUNT, processes)
+    chosen = Hyperparameters(learning_rate=1e-4, epochs=1, batch_size=BATCH_SIZE)
+    run = Run.start(build_network("none")[0], (), chosen, COUNT, processes)
     batches = shuffled_batches(split, BATCH_SIZE, processes)
-    train_one_epoch(run, watched(batches), SIZE, training_precision(device))
+    train_one_epoch(run, watched(batches), SIZE)
     print(f"none of {(COUNT - GPU_IMAGES) // BATCH_SIZE} steps waits")
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -16,10 +17,12 @@ from urllib.parse import urlparse
 import boto3
 import pytest
 
+import train_model
 from pneumonia.errors import ConfigurationError
+from pneumonia.training.hyperparameters import Hyperparameters, option
 from tests.builders.checkout import PROJECT
 from tools.stand_ins.moto import REGION, Moto
-from train_sagemaker import HYPERPARAMETERS, metric_regex, parse_arguments, staged_source
+from train_sagemaker import metric_regex, parse_arguments, staged_source
 
 ROLE = "arn:aws:iam::123456789012:role/training"
 LOG = (
@@ -41,6 +44,18 @@ def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]"
         text=True,
         check=False,
     )
+
+
+def run_help(script: str) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TRAIN_")}
+    process = subprocess.run(
+        [sys.executable, PROJECT / script, "--help"],
+        env=environment | {"COLUMNS": "250"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return process.stdout
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +149,8 @@ def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPat
         (["--instance-count", "-1"], "--instance-count must be above 0, not -1."),
         (["--epochs", "0"], "--epochs must be above 0, not 0."),
         (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan."),
+        (["--weight-decay", "-1"], "--weight-decay must not be below 0, and is -1.0."),
+        (["--seed", "-1"], "--seed must be from 0 to 18446744073709551615, not -1."),
         (["--weights", "mine.pth"], "--weights is imagenet or none, not mine.pth"),
         (["--max-run-seconds", "0"], "--max-run-seconds must be above 0, not 0."),
         (["--max-wait-seconds", "1"], "--max-wait-seconds includes the run"),
@@ -219,36 +236,37 @@ def test_metric_is_not_found_inside_another_word(word: str) -> None:
     assert not re.findall(metric_regex(word), "test_balanced_accuracy=0.9 old_val_accuracy=0.8 test_loss=0.1")
 
 
-def test_hyperparameters_are_arguments_of_training_with_the_same_defaults() -> None:
-    process = subprocess.run(
-        [sys.executable, PROJECT / "train_model.py", "--help"],
-        env=os.environ | {"COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    defaults = dict(re.findall(r"^  --(\S+) \S+ .*\((\S+)\)$", process.stdout, re.MULTILINE))
-    defaults["num-workers"] = "the cores"  # of the instance, not of this machine
-    assert {name: f"({defaults[name]})" for name in HYPERPARAMETERS} == {
-        name: text[text.rindex("(") :] for name, (_, text) in HYPERPARAMETERS.items()
-    }
+def test_hyperparameters_are_what_training_takes_and_its_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {}
+    values = ("2", "64", "0.001", "0.1", "none", "3", "7")
+    fields = dataclasses.fields(Hyperparameters)
+    given = [word for one, value in zip(fields, values, strict=True) for word in (f"--{option(one.name)}", value)]
+    launched = parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1", *given]).hyperparameters
+    passed = [word for name, value in launched.items() for word in (f"--{name}", str(value))]
+    _, chosen = train_model.parse_arguments(passed)
+    assert chosen == Hyperparameters(2, 64, 0.001, 0.1, "none", 3, 7)
+    monkeypatch.setenv("TRAIN_SEED", "5")
+    assert parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {"seed": 5}
+
+
+def test_both_scripts_say_the_same_of_hyperparameters() -> None:
+    told = []
+    for script in ("train_model.py", "train_sagemaker.py"):
+        help_ = run_help(script)
+        told.append(help_[help_.index("\nhyperparameters:\n") :].strip().partition("\n\n")[0])
+    assert told[0] == told[1]
+    for one in dataclasses.fields(Hyperparameters):
+        assert f"--{option(one.name)} " in told[0]
+    assert "(0.0005)" in told[0]
 
 
 @pytest.mark.parametrize("script", ["train_model.py", "train_sagemaker.py"])
 def test_help_explains_every_option_and_its_default(script: str) -> None:
-    process = subprocess.run(
-        [sys.executable, PROJECT / script, "--help"],
-        env={name: value for name, value in os.environ.items() if not name.startswith("TRAIN_")} | {"COLUMNS": "250"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    options = re.findall(
-        r"^  --.*(?:\n {20,}.*)?$", process.stdout, re.MULTILINE
-    )  # long names have a line of their own
+    help_ = run_help(script)
+    options = re.findall(r"^  --.*(?:\n {20,}.*)?$", help_, re.MULTILINE)  # long names have a line of their own
     assert len(options) > 10
     assert [option for option in options if not re.search(r"\s{2,}\w.*\(.+\)$", option)] == []
-    assert "None" not in process.stdout
+    assert "None" not in help_
 
 
 @pytest.fixture
