@@ -108,7 +108,7 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
 def prepare(
     folders: Folders, chosen: Hyperparameters, processes: Processes
 ) -> tuple[nn.Module, Collection[str], dict[str, Split]]:
-    """Check what training needs, and load it.
+    """Check that a training can be made, and load what it needs.
 
     Returns:
         The network, the names of its tensors that are not random, and the splits.
@@ -240,7 +240,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Folders, Hyperparameter
 
 
 def report_failure(sentence: str) -> None:
-    """Tell the log, and SageMaker, which shows the file's text as the job's failure reason."""
+    """Write a sentence to the log, and to the file that SageMaker shows as the job's failure reason."""
     if os.environ.get("RANK", "0") == "0":  # what ends training ends all processes: one of them tells
         print(sentence, file=sys.stderr, flush=True)
     failure = Path(os.environ.get("SM_OUTPUT_DIR", "/opt/ml/output")) / "failure"

@@ -94,7 +94,7 @@ def one_sentence() -> Iterator[None]:
 
 
 def print_result(job_name: str, args: argparse.Namespace) -> None:
-    """Say where the job's model is, or will be, and what to do with it."""
+    """Print where the job's model is or will be, and what to do with it."""
     archive = f"s3://{args.bucket}/{JOB_PREFIX}/{job_name}/output/model.tar.gz"
     print(f"{'Model, when the job has ended' if args.no_wait else 'Model'}: {archive}")
     print(f"Next: python promote_model.py {archive} --bucket WEIGHTS_BUCKET")

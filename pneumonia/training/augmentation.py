@@ -1,4 +1,4 @@
-"""Varying the training images, a batch at a time on the device: no Python runs per image.
+"""Vary the training images, a batch at a time on the device: no Python runs per image.
 
 Each step imitates what differs between hospitals, machines and files rather than between lungs: where the patient
 stands, how the image was exposed, how sharp and how noisy it is, how it was compressed, and what lies at its borders.
@@ -68,7 +68,7 @@ def augment(images: Tensor, size: int, retaken: float = 1.0) -> Tensor:
 
 
 def _retake(images: Tensor, draws: _Draws) -> Tensor:
-    """Vary what depends on where and how an image was taken."""
+    """Vary what depends on where and how an image is taken."""
     retaken = _move(images, draws)
     retaken = _expose(retaken, draws)
     retaken = _add_noise(retaken, draws)
@@ -130,7 +130,7 @@ def _sharpen(images: Tensor, draws: _Draws) -> Tensor:
 
 
 def _compress(images: Tensor, draws: _Draws) -> Tensor:
-    """Lose what JPEG files of quality 20 to 90 lose, in half of the images."""
+    """Degrade half of the images as JPEG of quality 20 to 90 does."""
     quality = draws.between(20, 90)
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)  # libjpeg's rule
     table = (_JPEG_TABLE.to(images.device, non_blocking=True) * scale).clamp(1, 255).unsqueeze(1).unsqueeze(1) / 255

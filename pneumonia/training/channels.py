@@ -1,4 +1,4 @@
-"""The channels of a training: labelled folders, the images in them, and whose they are. Does not import torch."""
+"""The channels of a training: labelled folders, their images and patients. Does not import torch."""
 
 import hashlib
 import re
@@ -33,7 +33,7 @@ class Channel:
         return {label: self.labels.count(index) for index, label in enumerate(CLASSES)}
 
     def patients(self) -> list[str]:
-        """Return whose each image is; an image whose name tells no patient counts as one of its own."""
+        """Return each image's patient; an image whose name tells none counts as a patient of its own."""
         return [patient_of(path) or str(path) for path in self.paths]
 
 

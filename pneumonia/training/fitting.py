@@ -1,4 +1,4 @@
-"""Fitting what turns outputs into answers: temperature, operating point, band of doubt, and the input check."""
+"""Fit on validation what makes answers of outputs: temperature, operating point, band of doubt, and input check."""
 
 import dataclasses
 import math
@@ -85,7 +85,7 @@ def features_of(network: ResNet18, pixels: Tensor, batch_size: int, *, varied: b
         network: in evaluation mode, on any device.
         pixels: uint8, shape (N, 1 or 3, SIZE, SIZE).
         batch_size: images at a time.
-        varied: vary each image first, as in training, and in noise and tint: the same images in the same way each time.
+        varied: vary each image first as in training, and tint it; the same images in the same way each time.
 
     Returns:
         float32, shape (N, FEATURES), on the network's device.
@@ -102,7 +102,7 @@ def features_of(network: ResNet18, pixels: Tensor, batch_size: int, *, varied: b
 
 
 def colours_of(pixels: Tensor) -> Tensor:
-    """Return what `colour` says of many images: uint8, shape (N, 1 or 3, SIZE, SIZE)."""
+    """Return `colour` of many images, uint8, shape (N, 1 or 3, SIZE, SIZE)."""
     return torch.cat([colour(normalize(part)) for part in torch.split(pixels.cpu(), 64)])
 
 
@@ -113,7 +113,7 @@ def input_check_of(
     batch_size: int,
     gather: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> InputCheck:
-    """Fit what images that are no chest X-ray are told by to a network and the images it was trained on.
+    """Fit the input check to a network and the images that it was trained on.
 
     Args:
         network: in evaluation mode, on any device.
@@ -132,7 +132,7 @@ def input_check_of(
 
 
 def fit_input_check(train: Tensor, validation: Tensor, colours: Tensor) -> InputCheck:
-    """Fit how training images are distributed, and on validation what is too far from them.
+    """Fit how training images are distributed, and by validation images what is too far from them.
 
     Args:
         train: `features_of` training images, as they are and varied, shape (N, FEATURES).
@@ -163,7 +163,7 @@ def fit_input_check(train: Tensor, validation: Tensor, colours: Tensor) -> Input
 
 
 def _depict_otherwise(images: Tensor) -> Tensor:
-    """Vary images as in training, and in tint, which radiographs on file have not; float32, 3 channels."""
+    """Vary images as in training, and tint them, as radiographs on file are not; float32, 3 channels."""
     varied = augment(images, SIZE)
     tint = 1 - (torch.rand(len(images), 3, 1, 1) * TINT).to(images.device)
     return varied * tint

@@ -51,7 +51,7 @@ class Hyperparameters:
 
 
 def option(name: str) -> str:
-    """Return the argument's name of a hyperparameter, without its dashes in front."""
+    """Return the name of a hyperparameter's argument, without the two dashes in front."""
     return name.replace("_", "-")
 
 

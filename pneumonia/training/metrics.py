@@ -63,14 +63,14 @@ def summarize(
 
     Shares lie in 0 to 1. `confusion` counts by true class, then by answer. `ece` is the expected calibration error, see
     `ece`; `brier` the mean squared distance of P(PNEUMONIA) from 1 or 0. `intervals` has the lower and upper end of 95%
-    bootstrap percentile intervals. They tell what other patients of the same kind would change, not what another
-    hospital would; a figure of exactly 0 or 1 gets no width.
+    bootstrap percentile intervals. They say how far the figures would differ with other patients of the same kind, not
+    with another hospital's; a figure of exactly 0 or 1 gets an interval of no width.
 
     Args:
         probabilities: float, shape (N,).
         labels: int64, shape (N,), indices in CLASSES.
         calibration: has the operating point that decides the answers.
-        patients: whose each image is; an image that names nobody needs a name of its own.
+        patients: of each image; one whose patient is not known needs a name of its own.
         seed: of the resampling; the same seed gives the same intervals.
     """
     scores, truth, answers = _arrays(probabilities, labels, calibration)

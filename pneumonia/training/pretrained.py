@@ -1,4 +1,4 @@
-"""The network that training starts from: torchvision's ResNet-18, with weights that have learned or random ones."""
+"""The network that training starts from: torchvision's ResNet-18, pretrained or random."""
 
 import socket
 from collections.abc import Collection, Iterable
@@ -12,7 +12,7 @@ from pneumonia.errors import ConfigurationError, first_line
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.weights_file import is_state_dict
 
-DOWNLOAD_TIMEOUT = 30  # seconds without a byte; a subnet without internet would else hang for minutes
+DOWNLOAD_TIMEOUT = 30  # seconds without a byte; else a subnet without internet would hang for minutes
 
 
 def build_network(weights: str) -> tuple[nn.Module, Collection[str]]:

@@ -24,8 +24,8 @@ class Processes:
     """The processes of one training.
 
     Attributes:
-        count: of all machines.
-        rank: this process's number, from 0; the first one writes and tells.
+        count: number of processes on all machines.
+        rank: this process's number, from 0; the first one writes files and the log.
         device: where this process computes.
     """
 
@@ -35,7 +35,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and tells."""
+        """Whether this process writes files and the log."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
@@ -75,9 +75,12 @@ class Processes:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Let an error that any process meets within end all of them, with the same sentence.
+        """End all processes with the same error where one of them meets an error within.
 
-        Without it the others would wait for the one that has ended, and tell of a lost connection instead.
+        Without it the others would wait for the one that has ended, and report a lost connection instead.
+
+        Raises:
+            PneumoniaError, OSError: what one of them met, the one of the lowest rank first.
         """
         failure: Exception | None = None
         try:
@@ -109,9 +112,9 @@ class Processes:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Processes]:
-    """Join the processes that torchrun started, and part from them at the end; without torchrun there is one.
+    """Join the processes that torchrun started, and leave them at the end; without torchrun there is one.
 
-    After an error this process stays joined until it ends: the others fail when it leaves, and it should tell its own
+    After an error this process stays joined until it ends: the others fail when it leaves, and it should report its own
     reason first.
     """
     count, rank, local_rank = (int(os.environ.get(name, default)) for name, default in _VARIABLES)

@@ -1,4 +1,4 @@
-"""What a training tells: a line for each epoch and, at its end, the best checkpoint's test and the files about it."""
+"""What a training reports: a line for each epoch and, at its end, the best checkpoint's test and the files about it."""
 
 import dataclasses
 import os
@@ -35,7 +35,7 @@ def report(
     output: Path,
     processes: Processes,
 ) -> None:
-    """Calibrate the best checkpoint on validation, test it, and write what the training has to tell.
+    """Calibrate the best checkpoint on validation, test it, and write the reports.
 
     Args:
         run: the run, at its end.
@@ -75,7 +75,7 @@ def load_best(model: nn.Module, weights: Path, processes: Processes) -> None:
 
 
 def fit_input_check(model: nn.Module, splits: Mapping[str, Split], batch_size: int, processes: Processes) -> InputCheck:
-    """Fit what images that are no chest X-ray are told by, each process running the network over its share."""
+    """Fit the input check, each process running the network over its share of the images."""
     network = ResNet18()  # torchvision's does not tell its layers' outputs
     network.load_state_dict(model.state_dict())
     network.to(processes.device).eval()
@@ -91,14 +91,14 @@ def summary(logits: Tensor, split: Split, fitted: Calibration) -> dict[str, Any]
 
 
 def epoch_line(epoch: Mapping[str, Any], images_per_second: float) -> str:
-    """Return the line that tells of an epoch; the metric definitions of train_sagemaker.py read it."""
+    """Return an epoch's log line; the metric definitions of train_sagemaker.py read it."""
     figures = " ".join(f"{name}={epoch[name]:.4f}" for name in ("train_loss", "val_accuracy", "val_loss", "val_auroc"))
     best = "yes" if epoch["best"] else "no"
     return f"epoch={epoch['epoch']} {figures} images_per_second={images_per_second:.1f} best={best}"
 
 
 def test_line(test: Mapping[str, Any]) -> str:
-    """Return the line that tells of the test; the metric definitions of train_sagemaker.py read it."""
+    """Return the test's log line; the metric definitions of train_sagemaker.py read it."""
     network, served = test["network"], test["served"]
     figures = " ".join(f"test_{name}={served[name]:.4f}" for name in SERVED)
     return f"test_accuracy={network['accuracy']:.4f} test_loss={network['loss']:.4f} {figures}"

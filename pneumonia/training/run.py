@@ -148,7 +148,7 @@ class Run:
         return loss.detach()
 
     def follow(self) -> None:
-        """Let learning rate and moving average follow a step."""
+        """Move the learning rate and the moving average on, after a step."""
         self.schedule.step()
         decay = self.decay if self.schedule.last_epoch > 1 else 0.0  # the first step begins the average
         move_average(self._averages, self._weights, decay)
@@ -294,7 +294,7 @@ def random_states(device: torch.device) -> list[Tensor]:
 
 
 def restore_random_states(states: Sequence[Tensor], device: torch.device) -> None:
-    """Bring back what `random_states` returned."""
+    """Restore what `random_states` returned."""
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)
