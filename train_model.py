@@ -4,7 +4,6 @@ Runs as well on a laptop: `python train_model.py --train DIR --val DIR --test DI
 --output-data-dir DIR`. Leaves `pneumonia_classifier.pth` and `training.json` in the model directory.
 """
 
-import argparse
 import contextlib
 import copy
 import math
@@ -14,12 +13,12 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from pneumonia.command import Parser
 from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence, first_line
 from pneumonia.files import replacing
 from pneumonia.imaging.preprocessing import SIZE, normalize
@@ -195,25 +194,13 @@ def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int, pro
     processes.average(network.buffers())
 
 
-class ArgumentParser(argparse.ArgumentParser):
-    """Reports a bad argument as every other error, so that SageMaker's failure file tells it."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of ending the process.
-
-        Raises:
-            ConfigurationError: always.
-        """
-        raise ConfigurationError(f"{message}. `python {self.prog} --help` lists the arguments.")
-
-
 def parse_arguments(argv: Sequence[str] | None) -> tuple[Folders, Hyperparameters]:
     """Read the arguments; the folders' defaults are where SageMaker puts things.
 
     Raises:
         ConfigurationError: an argument that is unknown or cannot be used.
     """
-    parser = ArgumentParser(prog="train_model.py", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="train_model.py", description=__doc__.partition("\n")[0])
     for channel, what in zip(SPLITS, ("learn from", "choose the best epoch by", "test that one on"), strict=True):
         default = os.environ.get(f"SM_CHANNEL_{channel.upper()}") or f"/opt/ml/input/data/{channel}"
         help_ = f"images to {what}: NORMAL/ and PNEUMONIA/ (%(default)s)"

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pneumonia.command import Parser
 from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
 from pneumonia.training.hyperparameters import (
     Hyperparameters,
@@ -255,7 +256,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser; its defaults are read off the environment."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="train_sagemaker.py",
         description=__doc__.partition("\n")[0],
         epilog="Behind each argument stands an environment variable: TRAIN_BUCKET behind --bucket, TRAIN_BATCH_SIZE "

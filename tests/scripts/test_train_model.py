@@ -773,7 +773,7 @@ def test_bad_data_ends_in_one_sentence(
     ("options", "fragment"),
     [
         (["--epochs", "0"], "--epochs must be above 0, not 0"),
-        (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["--epochs", "many"], "Argument --epochs: invalid int value: 'many'"),
         (["--batch-size", "-4"], "--batch-size must be above 0, not -4"),
         (["--num-workers", "0"], "--num-workers must be above 0, not 0"),
         (["--learning-rate", "0"], "--learning-rate must be above 0, not 0.0"),
@@ -782,7 +782,10 @@ def test_bad_data_ends_in_one_sentence(
         (["--weight-decay", "nan"], "--weight-decay must not be below 0, and is nan"),
         (["--seed", "-1"], "--seed must be from 0 to 18446744073709551615, not -1"),
         (["--seed", str(2**64)], "--seed must be from 0 to 18446744073709551615"),
-        (["--rate", "1"], "unrecognized arguments: --rate 1. `python train_model.py --help` lists the arguments."),
+        (
+            ["--lerning-rate", "1"],
+            "Unrecognized arguments: --lerning-rate 1 (did you mean --learning-rate?). `train_model.py --help` lists",
+        ),
         (["--weights", "nowhere.pth"], "--weights nowhere.pth: there is no such file"),
     ],
 )
