@@ -30,9 +30,9 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Promote the model of a completed training job: an event of EventBridge, "SageMaker Training Job State Change".
 
     https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
-    Events come more than once and in any order. So the same event gives the same release, and a release is not served
-    in place of a newer one, nor if it was rolled back. A refused release is no error, after which Lambda would try
-    again, but counted by the metric `PromotionsRefused`.
+    Events come more than once and in any order. So the same event gives the same release, and a release does not
+    replace a newer one, nor come back once it was rolled back. A refused release is not an error, or Lambda would try
+    again; the metric `PromotionsRefused` counts it.
 
     Returns:
         The release's version and whether it is served, or why there is none.
@@ -90,16 +90,16 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def add_promotion_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `promote` takes."""
+    """Add the arguments of `promote`."""
     parser.add_argument("source", metavar="SOURCE", help="model.tar.gz: s3://bucket/key or a local path")
     parser.add_argument("--directory", type=Path, metavar="DIR", help="local folder to fill instead of a bucket")
     parser.add_argument(
-        "--force", action="store_true", help="serve it from the bucket although its test figures are too low"
+        "--force", action="store_true", help="serve it from the bucket even if its test figures are too low"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what the arguments ask for, and print what came of it.
+    """Run the command that the arguments name, and print the result.
 
     Raises:
         PneumoniaError, OSError: as the functions of `pneumonia.releases.promotion`.
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def run_promotion_to_folder(source: str, directory: Path) -> None:
-    """Fill a folder, and say what a bucket would object to."""
+    """Fill a folder, and print why a bucket would refuse the release."""
     manifest = promote_to_folder(source, directory)
     print(f"Released {manifest.version} to {directory}")
     if doubts := objections(manifest, None):
@@ -140,7 +140,7 @@ def run_rollback(bucket: str, wanted: str | None) -> None:
 
 
 def shown(manifest: Manifest) -> str:
-    """Return a manifest as indented JSON for a reader: of the input check's arrays their length alone."""
+    """Return a manifest as indented JSON, with only the lengths of the input check's arrays."""
     content = dataclasses.asdict(manifest)
     for name, value in (content["input_check"] or {}).items():
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The command `pneumonia`: one subcommand a verb, each of which imports its own room when it is called."""
+"""The command `pneumonia`, with a subcommand for each verb; only the one that is called is imported."""
 
 import argparse
 import importlib
@@ -12,13 +12,13 @@ from pneumonia.errors import ConfigurationError
 
 # What a verb does, and the module with its `add_arguments`, `run` and EPILOG.
 COMMANDS = {
-    "predict": ("answer for image files", "pneumonia.batch.predict"),
+    "predict": ("classify image files", "pneumonia.batch.predict"),
     "evaluate": ("test a model on a labelled folder", "pneumonia.training.evaluate"),
     "split": ("divide a labelled folder into train/, val/ and test/ by patient", "pneumonia.training.split"),
     "draw": ("draw chest X-rays to try everything with", "pneumonia.training.synthetic"),
-    "serve": ("serve the API on this machine", "pneumonia.serving.server"),
-    "batch": ("answer for many X-rays: a folder, a prefix in S3 or a manifest", "pneumonia.batch.command"),
-    "s3-batch": ("create an S3 Batch Operations job that answers for X-rays", "pneumonia.batch.s3_job"),
+    "serve": ("serve the page and the API on this machine", "pneumonia.serving.server"),
+    "batch": ("classify many X-rays: a folder, a prefix in S3 or a manifest", "pneumonia.batch.command"),
+    "s3-batch": ("create an S3 Batch Operations job that classifies X-rays", "pneumonia.batch.s3_job"),
 }
 HELP = f"""usage: pneumonia COMMAND ...
 
@@ -27,7 +27,7 @@ HELP = f"""usage: pneumonia COMMAND ...
 
 
 def run(argv: Sequence[str]) -> int | None:
-    """Run the subcommand that the arguments name.
+    """Run the subcommand that the first argument names.
 
     Returns:
         Its exit status, None for 0.
@@ -76,12 +76,12 @@ def imported(home: str, verb: str) -> ModuleType:
             raise
         package = error.name.partition(".")[0]
         raise ConfigurationError(
-            f"`pneumonia {verb}` needs the package {package}: install this one as pip install '.[train]'."
+            f"`pneumonia {verb}` needs the package {package}: run pip install '.[train]'."
         ) from error
 
 
 def evaluate(module: ModuleType, args: argparse.Namespace) -> None:
-    """Run `evaluate` with its model loaded: training knows nothing of releases, so the door hands it one."""
+    """Load the model, and run `evaluate` with it: training does not import releases, so it cannot load one itself."""
     from pneumonia.releases.loading import load  # noqa: PLC0415
 
     module.run(load(args.weights), args)

@@ -1,4 +1,4 @@
-"""Files: where those that come with the package lie, and writing so that nobody ever reads half of one."""
+"""Files: where the package's own are, and writing so that nobody ever reads half a file."""
 
 import contextlib
 import glob
@@ -17,7 +17,7 @@ ABANDONED_SECONDS = 900  # as long as a Lambda invocation can last
 
 
 def shipped(name: str) -> Path:
-    """Return a folder that comes with the package: inside it where it is installed, beside it in a checkout.
+    """Return a folder that comes with the package: inside it if it is installed, beside it in a checkout.
 
     Args:
         name: `weights` or `docs`, as pyproject.toml lists them.
@@ -31,15 +31,15 @@ def shipped(name: str) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file's path beside `path`; rename it to `path` on success, remove it on any error.
 
-    The temporary file has a name of its own, so that two processes writing at once do not mix.
+    The temporary file has a unique name, so that two processes can write at once.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full; `filename` tells where.
+        OSError: the folder cannot be written, or the disk is full; `filename` says where.
     """
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except FileNotFoundError as error:
-        error.filename = str(path.parent)  # not the name that would have been made up in it
+        error.filename = str(path.parent)  # not the temporary file's name
         raise
     os.close(descriptor)
     temporary = Path(name)
@@ -47,24 +47,24 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)  # mkstemp leaves it readable by its owner alone
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # else a power cut can leave the new name on an empty file
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        # A full disk is told without the file's name. An error without a number is not the disk's.
+        # The error of a full disk lacks the file's name. An error without a number does not come from the disk.
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
 
 
 def check_unused(folder: Path) -> None:
-    """Check that `filling` may make a folder: there is nothing yet, or an empty folder.
+    """Check that `filling` may create a folder: nothing is there, or an empty folder.
 
     Raises:
-        DataError: there is something already.
+        DataError: something is there already.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is there already and nothing is overwritten: name a new folder or empty it.")
+        raise DataError(f"{folder} already exists and nothing is overwritten: name a new folder or empty it.")
 
 
 @contextlib.contextmanager
@@ -72,11 +72,11 @@ def filling(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; rename it to `folder` on success, remove it on any error.
 
     Raises:
-        DataError: there is something already.
-        OSError: the folder beside cannot be written.
+        DataError: something is there already.
+        OSError: the parent folder cannot be written.
     """
     check_unused(folder)
-    place = folder.resolve()  # a link cannot be replaced by a folder, what it points to can
+    place = folder.resolve()  # a folder cannot replace a link, but it can replace the link's target
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:
         whole = Path(temporary) / "whole"
@@ -86,15 +86,15 @@ def filling(folder: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove what killed processes left beside `path`: files of `replacing`, or folders called likewise.
+    """Remove what killed processes left beside `path`: files of `replacing`, or folders with such names.
 
-    Young ones may be in use.
+    Those younger than ABANDONED_SECONDS stay, as they may be in use.
 
     Raises:
         OSError: the folder cannot be read or written.
     """
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        # Another process may do the same, and in /tmp nobody may remove another user's.
+        # Another process may do the same, and nobody may remove another user's files in /tmp.
         with contextlib.suppress(FileNotFoundError, PermissionError):
             if time.time() - part.stat().st_mtime <= ABANDONED_SECONDS:
                 continue
@@ -115,6 +115,6 @@ def write_json(path: Path, content: object) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -93,9 +93,7 @@ def test_a_missing_package_is_told_with_what_to_install(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, "evaluate", "model.pth", str(tmp_path)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert (
-        done.stderr == "`pneumonia evaluate` needs the package sklearn: install this one as pip install '.[train]'.\n"
-    )
+    assert done.stderr == "`pneumonia evaluate` needs the package sklearn: run pip install '.[train]'.\n"
 
 
 def test_predict_writes_a_line_of_json_for_each_file(

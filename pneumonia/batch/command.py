@@ -1,6 +1,6 @@
-"""Answer for many X-rays: a folder, a prefix in S3 or a manifest, into a CSV or Parquet file.
+"""Classify many X-rays, of a folder, a prefix in S3 or a manifest, and write a CSV or Parquet file.
 
-Whatever stops a run, the next start goes on where it was: answers are kept in OUTPUT.csv.journal until all are there.
+A run that was stopped continues when it is started again: OUTPUT.csv.journal keeps the answers until all are there.
 """
 
 import argparse
@@ -30,12 +30,12 @@ EPILOG = f"""INPUT is one of
   a folder               all files below it, except those whose name begins with a dot
   s3://bucket/prefix     all objects below it
   a manifest, *.csv      rows of bucket,key or bucket,key,version, keys URL-encoded, as S3 Batch Operations takes them
-  a manifest, *.txt      a path or s3://bucket/key a line
+  a manifest, *.txt      a path or s3://bucket/key per line
 
 OUTPUT, *.csv or *.parquet, has a row per image, in the order of INPUT, with the columns
   {", ".join(COLUMNS)}
 
-exit status: 0 all images have an answer, {SOME_FAILED} some have an error instead, 1 the run could not begin or go on
+exit status: 0 all images have an answer, {SOME_FAILED} some have an error instead, 1 the run failed
 
 example: pneumonia batch xrays answers.csv"""
 
@@ -48,23 +48,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="weights file, its manifest.json beside it (as serving: MODEL_PATH, MODEL_BUCKET, or the released model)",
+        help="weights file with its manifest.json beside it (as serving: MODEL_PATH, MODEL_BUCKET, else the released "
+        "model)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer for all images of an input; return the exit status."""
+    """Classify all images of an input; return the exit status."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             broken = answer_all(args.input, args.output, weights_of(args.weights, Path(folder)))
     except KeyboardInterrupt:
-        print("Stopped: the same command goes on from here.", file=sys.stderr)
+        print("Stopped: the same command continues from here.", file=sys.stderr)
         return 130
     return SOME_FAILED if broken else 0
 
 
 def answer_all(source: str, output: Path, weights: Weights) -> int:
-    """Answer for all images of an input, and write the answers.
+    """Classify all images of an input, and write the answers.
 
     Args:
         source: folder, `s3://bucket/prefix`, or manifest.
@@ -88,9 +89,9 @@ def answer_all(source: str, output: Path, weights: Weights) -> int:
     names = [str(one) for one in sources]
     output.parent.mkdir(parents=True, exist_ok=True)
     with opened(journal, JournalHeader(model.version, len(names), digest_of(names))) as (file, done):
-        if output.exists() and done < len(names):  # it came while the run was stopped
+        if output.exists() and done < len(names):  # something wrote it while the run was stopped
             raise ConfigurationError(
-                f"{output} is there already and nothing is overwritten: remove it, and start this again to go on."
+                f"{output} already exists and nothing is overwritten: remove it, and start this again to continue."
             )
         for row in progress(answers(model, sources[done:]), len(names) - done, "answering"):
             file.write(json.dumps(row).encode() + b"\n")
@@ -106,8 +107,8 @@ def answer_all(source: str, output: Path, weights: Weights) -> int:
 def answers(model: Classifier, sources: Sequence[Source]) -> Iterator[Row]:
     """Yield the rows of the images, in their order.
 
-    Decoding and the network take turns, each on all cores: at the same time they are no faster (docs/performance.md).
-    Reading, which takes no core, goes on meanwhile.
+    Decoding and the network take turns, each on all cores: running both at once is no faster (docs/performance.md).
+    Files are read meanwhile, as that takes no core.
 
     Raises:
         WeightsError: the network gives no finite numbers.
@@ -132,20 +133,20 @@ def prepared_or_error(file: bytes | ImageError) -> Input | ImageError:
 
 
 def check_output(source: str, output: Path, journal: Path) -> None:
-    """Check that the output overwrites nothing and does not lie among the images.
+    """Check that the output overwrites nothing and is not in the folder of images.
 
     Raises:
         ConfigurationError: it does.
     """
     if output.exists() and not journal.exists():
-        raise ConfigurationError(f"{output} is there already and nothing is overwritten: remove it, or name another.")
+        raise ConfigurationError(f"{output} already exists and nothing is overwritten: remove it, or name another.")
     folder = Path(source)
     if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
-        raise ConfigurationError(f"{output} would lie among the images: name an output elsewhere.")
+        raise ConfigurationError(f"{output} is in the folder of images: name an output elsewhere.")
 
 
 def report(output: Path, model: Classifier, images: int, broken: Sequence[tuple[str, object]]) -> None:
-    """Print what there is, and on standard error what is broken."""
+    """Print what was written, and on standard error which images have no answer."""
     if broken:
         print(f"{len(broken):,} of {images:,} images have no answer:", file=sys.stderr)
         for name, error in broken[:SHOWN]:
@@ -156,10 +157,10 @@ def report(output: Path, model: Classifier, images: int, broken: Sequence[tuple[
 
 
 def weights_of(file: Path | None, folder: Path) -> Weights:
-    """Return the weights that are named, or those that serving takes.
+    """Return the weights of a file, or those that serving uses.
 
-    What is fetched from a bucket goes into `folder` unless MODEL_PATH is set: left at its default, it would answer for
-    later runs that name no bucket.
+    Weights from a bucket go into `folder` unless MODEL_PATH is set: at the default path, later runs that name no bucket
+    would use them.
 
     Raises:
         ConfigurationError: the file does not exist.

@@ -1,4 +1,4 @@
-"""Answer for a few image files: a table on a terminal, otherwise a line of JSON for each file."""
+"""Classify a few image files: print a table on a terminal, otherwise a line of JSON for each file."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from pneumonia.releases.loading import load
 EPILOG = """exit status: 0 all files have an answer, 3 some have an error instead, 1 nothing could be answered
 
 example: pneumonia predict xray.jpg
-for folders and S3 there is `pneumonia batch`"""
+for folders and S3, use `pneumonia batch`"""
 Answer = Prediction | ImageError
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="MODEL", help="weights file, a folder with one, or s3://bucket (the released model)"
     )
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each file, also on a terminal")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each file, even on a terminal")
 
 
 def run(args: argparse.Namespace) -> int:

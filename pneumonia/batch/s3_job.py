@@ -1,4 +1,4 @@
-"""Create the S3 Batch Operations job that answers for the X-rays of a prefix in S3 or of a manifest.
+"""Create the S3 Batch Operations job that classifies the X-rays below a prefix in S3 or in a manifest.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/batch-ops-create-job.html
 """
@@ -40,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input", metavar="INPUT", help="s3://bucket/prefix, or a manifest: rows of bucket,key or bucket,key,version"
     )
     parser.add_argument("--function", required=True, metavar="ARN", help="function that S3 Batch Operations invokes")
-    parser.add_argument("--role", required=True, metavar="ARN", help="what S3 Batch Operations acts as")
+    parser.add_argument("--role", required=True, metavar="ARN", help="role that S3 Batch Operations assumes")
     parser.add_argument(
         "--report", required=True, metavar="s3://BUCKET/PREFIX", help="where manifest and report are written"
     )
     parser.add_argument("--priority", type=int, default=PRIORITY, metavar="N", help="among your jobs (%(default)s)")
-    parser.add_argument("--run-now", action="store_true", help="do not wait until the job is confirmed")
-    parser.add_argument("--dry-run", action="store_true", help="print the request, write and create nothing")
+    parser.add_argument("--run-now", action="store_true", help="start the job without waiting for confirmation")
+    parser.add_argument("--dry-run", action="store_true", help="print the request; write and create nothing")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the function is, and so where its jobs are: what its ARN tells."""
+    """Where a function, and so its jobs, are; its ARN says so."""
 
     partition: str
     region: str
@@ -73,7 +73,7 @@ class Place:
 
 
 def create(args: argparse.Namespace) -> None:
-    """Write the manifest and create the job; with `--dry-run` only print what would be asked for.
+    """Write the manifest and create the job; with `--dry-run`, only print the request.
 
     Raises:
         PneumoniaError: arguments that cannot be used, no objects, or AWS refuses.
@@ -107,7 +107,7 @@ def create(args: argparse.Namespace) -> None:
 
 
 def upload(client: "S3Client", manifest: Path, bucket: str, key: str) -> str:
-    """Write a manifest into a bucket; return the ETag that the job's request names it by.
+    """Write a manifest to a bucket; return its ETag, which the job's request names.
 
     Raises:
         ObjectError, StorageError: S3 refuses or cannot be reached.
@@ -118,7 +118,7 @@ def upload(client: "S3Client", manifest: Path, bucket: str, key: str) -> str:
 
 
 def report_in(bucket: str, prefix: str) -> dict[str, Any]:
-    """Return the request's part about the report, which has the answers.
+    """Return the part of the request about the report, which will have the answers.
 
     Args:
         bucket: its ARN.
@@ -139,10 +139,10 @@ def write_manifest(images: Iterable[S3Object], path: Path, source: str) -> tuple
     Args:
         images: the objects.
         path: file to write.
-        source: where they are from, for the error's sentence.
+        source: where the objects come from, for the error's sentence.
 
     Raises:
-        ConfigurationError: there are none, they lie in several buckets, or only some have a version.
+        ConfigurationError: there are no objects, they are in several buckets, or only some have a version.
         OSError: the file cannot be written.
     """
     count = 0
@@ -157,8 +157,8 @@ def write_manifest(images: Iterable[S3Object], path: Path, source: str) -> tuple
         raise ConfigurationError(f"{source} holds no objects: name a prefix or a manifest of X-rays.")
     if len(alike) > 1:
         raise ConfigurationError(
-            f"The objects of {source} lie in several buckets, or only some have a version: a job takes one bucket, and "
-            "versions of all objects or of none."
+            f"The objects of {source} are in several buckets, or only some have a version: a job takes one bucket, and "
+            "versions for all objects or for none."
         )
     with_versions = alike.pop()[1]
     return count, ["Bucket", "Key", "VersionId"] if with_versions else ["Bucket", "Key"]
@@ -169,7 +169,7 @@ def submit(request: dict[str, Any], place: Place) -> str:
 
     Raises:
         ConfigurationError: S3 refuses it.
-        StorageError: S3 cannot be reached, or refuses whatever it is asked.
+        StorageError: S3 cannot be reached, or refuses every request.
     """
     advice = {"AccessDenied": "allow yourself s3:CreateJob, and iam:PassRole for the job's role"}
     with refusals_as(StorageError, "The job cannot be created", permanent=ConfigurationError, advice=advice):
@@ -177,12 +177,12 @@ def submit(request: dict[str, Any], place: Place) -> str:
 
 
 def print_job(job: str, place: Place, *, confirmed: bool) -> None:
-    """Print which job there is, and what is left to do."""
+    """Print the job's ID and what to do next."""
     options = f"--region {place.region} --account-id {place.account} --job-id {job}"
     if confirmed:
-        print(f"Job {job} begins. How far it is: aws s3control describe-job {options}")
+        print(f"Job {job} has started. Follow it by: aws s3control describe-job {options}")
     else:
-        print(f"Job {job} waits until it is confirmed, in the console or by:")
+        print(f"Job {job} waits for confirmation, in the console or by:")
         print(f"aws s3control update-job-status {options} --requested-job-status Ready")
 
 

@@ -1,4 +1,4 @@
-"""How large an image may be, and what is said of one that is larger.
+"""How large an image may be, and the errors for larger ones.
 
 Every limit is checked before anything is decoded: a small file must not take minutes or gigabytes.
 """
@@ -9,23 +9,23 @@ from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB
-MAX_SIDE = 65_535  # pixels, what JPEG and DICOM can have; a heatmap of a longer side would be larger than its image
-MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; a file of thousands would be decoded for minutes
-MAX_PIECES = 65_536  # strips or tiles of a TIFF, usually some hundreds; Pillow makes an object of each as it opens it
+MAX_SIDE = 65_535  # pixels, the limit of JPEG and DICOM; the heatmap of a longer side would be larger than its image
+MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; thousands would take minutes to decode
+MAX_PIECES = 65_536  # strips or tiles of a TIFF, usually some hundreds; opening it, Pillow makes an object for each
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
 TOO_MANY_PIXELS = f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one."  # where their number is unknown
 
 
 def too_many_bytes(what: str) -> str:
     """Return what is said of a "file" or an "upload" with more than MAX_BYTES bytes."""
-    return f"The {what} has more than the {MAX_BYTES:,} bytes that are read: send a smaller or a compressed image."
+    return f"The {what} is larger than {MAX_BYTES:,} bytes: send a smaller or a compressed image."
 
 
 def check_bytes(count: int) -> None:
-    """Check that a file has no more bytes than are read.
+    """Check that a file has at most MAX_BYTES bytes.
 
     Args:
-        count: of the file's bytes.
+        count: the number of the file's bytes.
 
     Raises:
         ImageTooLargeError: more than MAX_BYTES.
@@ -35,7 +35,7 @@ def check_bytes(count: int) -> None:
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Check that an image has no more pixels than are decoded.
+    """Check that an image has at most MAX_PIXELS pixels, and MAX_SIDE on a side.
 
     Args:
         width: in pixels.
@@ -51,18 +51,20 @@ def check_pixels(width: int, height: int) -> None:
     else:
         return
     raise ImageTooLargeError(
-        f"The image has {width} x {height} pixels and at most {limit} are read: send a smaller one."
+        f"The image has {width} x {height} pixels, more than the limit of {limit}: send a smaller one."
     )
 
 
 def check_scans(data: bytes) -> None:
-    """Check that a JPEG has no more scans than are decoded in a sensible time; anything else passes.
+    """Check that a JPEG has at most MAX_SCANS scans; other files pass.
 
     Raises:
         ImageTooLargeError: more than MAX_SCANS.
     """
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
-        raise ImageTooLargeError(f"The JPEG has more than {MAX_SCANS} scans, of which each costs time: save it anew.")
+        raise ImageTooLargeError(
+            f"The JPEG has more than {MAX_SCANS} scans, and each takes time to decode: save it anew."
+        )
 
 
 def check_effort(data: bytes) -> None:
@@ -83,7 +85,7 @@ def check_effort(data: bytes) -> None:
 
 
 def _tiff_pieces(data: bytes) -> int:
-    """Return the number of strips or tiles that a TIFF's first image says it has, 0 for anything else (TIFF 6.0)."""
+    """Return how many strips or tiles a TIFF declares for its first image, 0 for other files (TIFF 6.0)."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     try:
         if not order:

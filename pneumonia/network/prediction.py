@@ -1,4 +1,4 @@
-"""An answer, as `/predict` sends it and Python gets it. What a field means stands in its metadata: OpenAPI shows it."""
+"""An answer, as `/predict` sends it and Python returns it. OpenAPI shows the descriptions in the fields' metadata."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,16 +10,16 @@ from pneumonia.imaging.preview import PREVIEW_SIDE
 class Prediction:
     """The answer for one image.
 
-    P(PNEUMONIA) is calibrated, and the release's operating point decides, not 0.5. So `confidence` is below 0.5 where
-    P(PNEUMONIA) lies between the two.
+    P(PNEUMONIA) is calibrated, and is compared with the release's operating point, not with 0.5. So `confidence` is
+    below 0.5 if P(PNEUMONIA) lies between the two.
     """
 
     prediction: str = field(
-        metadata={"description": "PNEUMONIA where P(PNEUMONIA) reaches the release's operating point, NORMAL below it."}
+        metadata={"description": "PNEUMONIA if P(PNEUMONIA) reaches the release's operating point, else NORMAL."}
     )
     confidence: float = field(
         metadata={
-            "description": "Calibrated probability of the predicted class, 0 to 1. Below 0.5 where P(PNEUMONIA) lies "
+            "description": "Calibrated probability of the predicted class, 0 to 1. Below 0.5 if P(PNEUMONIA) lies "
             "between 0.5 and the operating point."
         }
     )
@@ -29,13 +29,12 @@ class Prediction:
     model_version: str = field(metadata={"description": "The release that answered."})
     warnings: list[str] = field(
         metadata={
-            "description": "Reasons to doubt the answer. `uncertain`: P(PNEUMONIA) is so near to the operating point "
-            "that a little more or less would have changed the answer, as for a tenth of the validation images. "
-            "`not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the answer "
-            "means nothing. "
-            "`dicom_not_a_chest_radiograph`: by the DICOM header this is no radiograph, or of another body part. "
-            "`dicom_not_a_frontal_view`: by the DICOM header it is a lateral, oblique or decubitus view. "
-            "Several may stand there, in this order."
+            "description": "Reasons to doubt the answer, in this order. `uncertain`: P(PNEUMONIA) is so close to the "
+            "operating point that a small change would have changed the answer, as for a tenth of the validation "
+            "images. `not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the "
+            "answer means nothing. `dicom_not_a_chest_radiograph`: the DICOM header says that this is not a "
+            "radiograph, or that it shows another body part. `dicom_not_a_frontal_view`: the DICOM header says that "
+            "this is a lateral, oblique or decubitus view."
         }
     )
 
@@ -46,19 +45,19 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Explanation(Prediction):
-    """The answer for one image, with what else was asked for about it."""
+    """The answer for one image, with a heatmap or a preview if they were asked for."""
 
     heatmap: str | None = field(
         default=None,
         metadata={
-            "description": "With `explain=true`: a PNG in base64, as large as the image, upright, to be laid over it. "
-            "The warmer and the more opaque, the more a place speaks for the answer (class activation map)."
+            "description": "With `explain=true`: a PNG in base64, as large as the upright image, to lay over it. The "
+            "warmer and more opaque the colour, the more that area supports the answer (class activation map)."
         },
     )
     preview: str | None = field(
         default=None,
         metadata={
-            "description": "With `preview=true`: the image as it was understood, upright, as a JPEG in base64 of at "
-            f"most {PREVIEW_SIDE} pixels a side. For files that a browser does not show, or shows otherwise."
+            "description": "With `preview=true`: the image as it was decoded, upright, as a JPEG in base64 of at most "
+            f"{PREVIEW_SIDE} pixels a side. For files that a browser cannot show, or shows differently."
         },
     )

@@ -19,12 +19,12 @@ from pneumonia.serving.page import add_page
 from pneumonia.serving.predictor import LOAD_SECONDS, Predictor
 from pneumonia.serving.problems import STATUS, add_problem_handlers
 
-ANSWER_SECONDS = 1.0  # what an invocation keeps of its time for everything but loading the model
+ANSWER_SECONDS = 1.0  # of an invocation's time, kept for everything but loading the model
 
 
 def create_app(predictor: Predictor) -> FastAPI:
     """Return the API that answers with this predictor."""
-    # FastAPIOffline serves Swagger UI's files itself. With FastAPI every browser would fetch them from a third party.
+    # FastAPIOffline serves Swagger UI's files itself; with FastAPI, every browser would fetch them from a third party.
     app = FastAPIOffline(**openapi.API, redoc_url=None)
     MultiPartParser.spool_max_size = BODY_BYTES  # uploads stay in memory: no image is ever written to disk
     app.add_middleware(BodyLimit)
@@ -52,14 +52,14 @@ def add_classification(app: FastAPI, predictor: Predictor) -> None:
     @app.post(
         "/predict",
         **openapi.PREDICT,
-        response_model_exclude_none=True,  # what was not asked for is not in the answer
+        response_model_exclude_none=True,  # leave out what was not asked for
         dependencies=[Depends(check_one_file)],
     )
     def predict(  # not async: it runs on a thread of its own
         request: Request,
         file: UploadFile,
         explain: Annotated[bool, Query(description="Add a heatmap of what speaks for the answer")] = False,  # noqa: FBT002
-        preview: Annotated[bool, Query(description="Add the image as it was understood")] = False,  # noqa: FBT002
+        preview: Annotated[bool, Query(description="Add the image as it was decoded")] = False,  # noqa: FBT002
     ) -> Prediction | Explanation:
         """Send a JPEG, PNG, BMP, TIFF, WebP or DICOM file as the multipart field `file`."""
         given = file.file.read(MAX_BYTES + 1), deadline_of(request), request.state.record
@@ -74,14 +74,14 @@ def add_classification(app: FastAPI, predictor: Predictor) -> None:
             list[UploadFile], File(min_length=1, max_length=MAX_FILES, description="Each in a field of its own")
         ],
     ) -> Batch:
-        """Send image files as multipart fields that are all called `file`. One broken image spoils its own row only."""
+        """Send each image file as a multipart field `file`. A broken image affects only its own result."""
         images = [one.file.read(MAX_BYTES + 1) for one in file]
         results = predictor.predict_many(images, deadline_of(request), request.state.record)
         return Batch(results=[failure(one) if isinstance(one, ImageError) else one for one in results])
 
 
 def add_status(app: FastAPI, predictor: Predictor) -> None:
-    """Add the routes that say whether the server and its model are there."""
+    """Add the routes that say whether the server runs and its model is loaded."""
 
     @app.get("/health", **openapi.HEALTH)
     async def health() -> Health:  # async: answers even while every thread waits for a load
@@ -92,7 +92,7 @@ def add_status(app: FastAPI, predictor: Predictor) -> None:
         request: Request,
         load: Annotated[bool, Query(description="Load the model first, if need be")] = False,  # noqa: FBT002
     ) -> Readiness:
-        """Ask with `?load=1` to warm an instance up, or as a readiness probe; without, nothing is loaded."""
+        """Add `?load=1` to warm up an instance, or for a readiness probe; without it, nothing is loaded."""
         if load:
             await run_in_threadpool(predictor.load, deadline_of(request))
         if (model := predictor.model) is None:
@@ -101,23 +101,23 @@ def add_status(app: FastAPI, predictor: Predictor) -> None:
 
 
 async def check_one_file(request: Request) -> None:
-    """Check that the form has one field `file` at most: of several, FastAPI would silently take one.
+    """Check that the form has at most one field `file`: FastAPI would silently take one of several.
 
     Raises:
         HTTPException: it has several.
     """
     if (count := len((await request.form()).getlist("file"))) > 1:
-        raise HTTPException(422, f"There are {count} fields 'file' in the form: send one X-ray a request.")
+        raise HTTPException(422, f"There are {count} fields 'file' in the form: send one X-ray per request.")
 
 
 async def check_number_of_files(request: Request) -> None:
-    """Check that the form has no more files than one request may bring.
+    """Check that the form has at most MAX_FILES files.
 
     Raises:
         HTTPException: it has more.
     """
     if (count := len((await request.form()).getlist("file"))) > MAX_FILES:
-        raise HTTPException(422, f"There are {count} fields 'file' in the form: send at most {MAX_FILES} a request.")
+        raise HTTPException(422, f"There are {count} fields 'file' in the form: send at most {MAX_FILES} per request.")
 
 
 def failure(error: ImageError) -> Failure:
@@ -126,7 +126,7 @@ def failure(error: ImageError) -> Failure:
 
 
 def deadline_of(request: Request) -> Deadline:
-    """Return until when this request may wait for the model: on Lambda, shortly before the function's time-out."""
+    """Return until when this request may wait for the model: on Lambda, until shortly before the time-out."""
     if context := request.scope.get("aws.context"):
         return Deadline.of_invocation(context, kept=ANSWER_SECONDS)
     return Deadline.after(LOAD_SECONDS)

@@ -1,7 +1,7 @@
 """What Swagger UI shows: the models of the answers, one table for the API, and one for each route.
 
-A route's table says when each status is answered, with examples. tests/serving/test_openapi.py compares each example of
-an error with what the app answers.
+A route's table says what each status means, with examples. tests/serving/test_openapi.py compares each example of an
+error with the app's answer.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from pneumonia import __version__
 from pneumonia.network.prediction import Prediction
 from pneumonia.serving.problems import NO_FILE, SENTENCES
 
-MAX_FILES = 64  # in one batch: about six seconds of one core; a metric takes less than 100 values at once
+MAX_FILES = 64  # in one batch: they take one core about six seconds; a metric takes fewer than 100 values at once
 
 
 class Problem(BaseModel):
@@ -29,17 +29,17 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the model is loaded, which release that is, and from which P(PNEUMONIA) on it answers PNEUMONIA."""
+    """Whether the model is loaded, its release, and its operating point."""
 
     ready: bool = Field(description="Whether the model is loaded.")
-    model_version: str | None = Field(description="The loaded release, null where there is none.")
+    model_version: str | None = Field(description="The loaded release, null if none is loaded.")
     operating_point: float | None = Field(
-        description="The answer is PNEUMONIA from this P(PNEUMONIA) on; null where no model is loaded."
+        description="From this P(PNEUMONIA) on, the answer is PNEUMONIA; null if no model is loaded."
     )
 
 
 class Failure(BaseModel):
-    """Why an image of a batch has no answer: the status and the sentence that /predict would answer it with."""
+    """Why an image of a batch has no answer: the status and the sentence with which /predict would refuse it."""
 
     status: int = Field(description="The status, 400 to 499.")
     detail: str = Field(description="What is wrong, and what to do.")
@@ -79,24 +79,24 @@ NO_WEIGHTS = (
     "There are no weights: /tmp/model.pth does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the bucket "
     "that promote_model.py published to, or put a weights file at MODEL_PATH."
 )
-FAULT = refusal("A fault of the server; its log has the details", fault=SENTENCES[500])
+FAULT = refusal("The server failed; its log has the details", fault=SENTENCES[500])
 UNAVAILABLE = refusal(
-    "The model's weights are unavailable, or there are more uploads at once than there is memory for",
+    "The model's weights are unavailable, or there is no memory for more uploads at once",
     weights=NO_WEIGHTS,
     uploads=SENTENCES[503],
 )
 CLASSIFICATION_TAG, STATUS_TAG = "Classification", "Status"
 
-# Each table below holds arguments: of FastAPI, and of the decorators that make its routes.
+# The arguments of FastAPI, and of the decorators that make its routes.
 API: dict[str, Any] = {
     "title": "Chest X-ray classification",
-    "description": """Tells PNEUMONIA from NORMAL on a frontal chest X-ray of a child.
+    "description": """Classifies frontal chest X-rays of children as PNEUMONIA or NORMAL.
 
 **Not medical advice.** A demonstration of training and serving, not a medical device: do not diagnose with it.""",
     "version": __version__,
     "openapi_tags": [
         {"name": CLASSIFICATION_TAG, "description": "What a chest X-ray shows"},
-        {"name": STATUS_TAG, "description": "Whether the server is there, and with which model"},
+        {"name": STATUS_TAG, "description": "Whether the server runs, and with which model"},
     ],
 }
 
@@ -106,8 +106,8 @@ PREDICT: dict[str, Any] = {
     "tags": [CLASSIFICATION_TAG],
     "responses": {
         200: success(
-            "The class that the operating point gives, calibrated probabilities, and reasons to doubt: with the "
-            "warning `uncertain` have an expert look, with `not_a_chest_xray` do not trust it",
+            "The class, calibrated probabilities, and warnings. If the answer is `uncertain`, ask an expert; if the "
+            "image is `not_a_chest_xray`, do not trust the answer",
             clear=EXAMPLE,
             uncertain=UNCERTAIN,
             explained=EXAMPLE | {"heatmap": "iVBORw0KGgoAAAANSUhEUgAA…"},
@@ -121,16 +121,16 @@ PREDICT: dict[str, Any] = {
         413: refusal(
             "Too many bytes or pixels",
             bytes=SENTENCES[413],
-            pixels="The image has 9000 x 9000 pixels and at most 25,000,000 are read: send a smaller one.",
+            pixels="The image has 9000 x 9000 pixels, more than the limit of 25,000,000: send a smaller one.",
         ),
         415: refusal(
-            "A kind of file that is not read",
+            "An unsupported kind of file",
             gif="GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.",
         ),
         422: refusal(
-            "Not exactly one field `file` in the form, or an invalid option",
+            "The form does not have exactly one field `file`, or an option is invalid",
             none=NO_FILE,
-            several="There are 2 fields 'file' in the form: send one X-ray a request.",
+            several="There are 2 fields 'file' in the form: send one X-ray per request.",
             option="'explain' must be true or false, or 1 or 0: see /docs.",
         ),
         500: FAULT,
@@ -148,11 +148,11 @@ PREDICT_BATCH: dict[str, Any] = {
             one_broken={"results": [EXAMPLE, {"status": 400, "detail": BROKEN}]},
         ),
         400: refusal("Not a form that can be read", form=SENTENCES[400]),
-        413: refusal("Too many bytes, of all images together", bytes=SENTENCES[413]),
+        413: refusal("Too many bytes in all images together", bytes=SENTENCES[413]),
         422: refusal(
             f"No field `file` in the form, or more than {MAX_FILES}",
             none=NO_FILE,
-            too_many="There are 65 fields 'file' in the form: send at most 64 a request.",
+            too_many="There are 65 fields 'file' in the form: send at most 64 per request.",
         ),
         500: FAULT,
         503: UNAVAILABLE,
@@ -161,7 +161,7 @@ PREDICT_BATCH: dict[str, Any] = {
 
 HEALTH: dict[str, Any] = {
     "operation_id": "health",
-    "summary": "Tell whether the process answers, without loading the model",
+    "summary": "Check that the process answers, without loading the model",
     "tags": [STATUS_TAG],
     "responses": {
         200: success("The process answers", loaded={"status": "ok", "model_version": EXAMPLE["model_version"]}),
@@ -170,7 +170,7 @@ HEALTH: dict[str, Any] = {
 
 READY: dict[str, Any] = {
     "operation_id": "ready",
-    "summary": "Tell whether the model is loaded, or load it",
+    "summary": "Check whether the model is loaded, or load it",
     "tags": [STATUS_TAG],
     "responses": {
         200: success(

@@ -1,6 +1,6 @@
-"""What the API answers where something is wrong: a status, and one sentence that says what is wrong and what to do.
+"""The API's answers to errors: a status, and one sentence that says what is wrong and what to do.
 
-Our own errors bring their sentence; what FastAPI and Starlette refuse gets one from here.
+Our own errors bring their sentence; those of FastAPI and Starlette get one here.
 """
 
 import logging
@@ -27,12 +27,12 @@ STATUS: dict[type[Exception], int] = {
     WeightsUnavailableError: 503,
 }
 SENTENCES = {
-    400: "The body is not a form that can be read: send multipart/form-data with the X-ray as field 'file'.",
+    400: "The body is not a valid form: send multipart/form-data with the X-ray as field 'file'.",
     404: "There is nothing at this address: /docs lists what there is.",
     405: "This address does not take that method: /docs lists what it takes.",
     413: too_many_bytes("upload"),
-    500: "The server failed at this request, and its log has the details: try again.",
-    503: "The server holds as many uploads as it has memory for: try again in a moment.",
+    500: "The server failed to answer this request, and its log has the details: try again.",
+    503: "The server has no memory for more uploads at once: try again in a moment.",
 }
 NO_FILE = "There is no file in the form: send multipart/form-data with the X-ray as field 'file'."
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 
 def answer_problem(_: Request, error: Exception) -> JSONResponse:
-    """Answer one of our own errors with its sentence, and log it if the client cannot mend it."""
+    """Answer one of our own errors with its sentence, and log it if the client cannot fix it."""
     status = STATUS[type(error)]
     if status >= 500:
         logger.error("%s", error)
@@ -65,12 +65,12 @@ def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
 
 
 def answer_refused(_: Request, error: HTTPException) -> JSONResponse:
-    """Answer what FastAPI and Starlette refuse: unknown paths and methods, forms and bodies that cannot be read."""
+    """Answer what FastAPI and Starlette refuse: unknown paths and methods, invalid forms, bodies that are too large."""
     detail = SENTENCES.get(error.status_code, error.detail)
     return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
 
 def answer_fault(_: Request, _error: Exception) -> JSONResponse:
     """Answer any other error. Its traceback goes to the log and not to the client."""
-    # This answer is made outside of the middleware that adds the header to all others.
+    # The middleware that adds this header to all other answers does not see this one.
     return JSONResponse({"detail": SENTENCES[500]}, 500, {"Cache-Control": "no-store"})

@@ -112,7 +112,7 @@ def test_broken_files_have_a_row_of_their_own_are_named_and_make_status_3(
         "03.txt": "The file is not an image",
         "04.gif": "GIF files are not read",
         "gone.jpeg": "The file cannot be read",
-        "large.jpeg": "The file has more than the 20,971,520 bytes that are read",
+        "large.jpeg": "The file is larger than 20,971,520 bytes",
         "pipe.jpeg": "This is not a plain file",
     }
     for row in rows:
@@ -269,7 +269,7 @@ def test_interrupted_run_says_that_it_can_go_on(images: Path, weights: Path, tmp
     process.send_signal(signal.SIGINT)
     _, told = process.communicate()
     assert process.returncode == 130
-    assert told.decode().endswith("Stopped: the same command goes on from here.\n")
+    assert told.decode().endswith("Stopped: the same command continues from here.\n")
     assert "Traceback" not in told.decode()
 
 
@@ -338,8 +338,8 @@ def test_s3_that_is_down_ends_the_run_and_no_image_is_blamed(
         ("nowhere.csv", "answers.csv", "nowhere.csv does not exist: check the name."),
         ("empty", "answers.csv", "empty holds no files"),
         ("images", "answers.json", "ends with neither .csv nor .parquet"),
-        ("images", "there.csv", "there.csv is there already and nothing is overwritten"),
-        ("images", "images/a/answers.csv", "would lie among the images"),
+        ("images", "there.csv", "there.csv already exists and nothing is overwritten"),
+        ("images", "images/a/answers.csv", "is in the folder of images"),
         ("s3://", "answers.csv", "is not an address in S3"),
     ],
 )

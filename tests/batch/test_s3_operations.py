@@ -137,7 +137,7 @@ def test_manifest_is_written_and_the_job_created_to_be_confirmed(
     assert text_of(body, "ConfirmationRequired") == "true"
     assert text_of(body, "ClientRequestToken")
     assert capsys.readouterr().out == (
-        f"Job {JOB} waits until it is confirmed, in the console or by:\naws s3control update-job-status "
+        f"Job {JOB} waits for confirmation, in the console or by:\naws s3control update-job-status "
         f"--region {REGION} --account-id {ACCOUNT} --job-id {JOB} --requested-job-status Ready\n"
     )
 
@@ -149,7 +149,7 @@ def test_job_may_begin_at_once_with_a_priority(
     ((_, body),) = control.requests
     assert (text_of(body, "ConfirmationRequired"), text_of(body, "Priority")) == ("false", "7")
     assert text_of(body, "Report", "Prefix") is None
-    assert capsys.readouterr().out.startswith(f"Job {JOB} begins. How far it is: aws s3control describe-job ")
+    assert capsys.readouterr().out.startswith(f"Job {JOB} has started. Follow it by: aws s3control describe-job ")
 
 
 @pytest.mark.parametrize(("version", "fields"), [("", ["Bucket", "Key"]), (",v1", ["Bucket", "Key", "VersionId"])])
@@ -177,7 +177,7 @@ def test_objects_that_no_job_takes_together_are_refused(
     manifest.write_text(rows)
     before = moto.keys(xrays)
     assert create(xrays, source=str(manifest)) == 1
-    assert "lie in several buckets, or only some have a version: a job takes one bucket" in capsys.readouterr().err
+    assert "are in several buckets, or only some have a version: a job takes one bucket" in capsys.readouterr().err
     assert (moto.keys(xrays), control.requests) == (before, [])
 
 

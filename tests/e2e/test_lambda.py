@@ -436,7 +436,7 @@ def test_full_memory_is_a_fault_that_the_next_request_does_not_see(
     assert responses[0]["statusCode"] == 500
     for response in responses:
         if response["statusCode"] == 500:
-            assert detail_of(response).startswith("The server failed at this request")
+            assert detail_of(response).startswith("The server failed to answer this request")
         else:
             assert (response["statusCode"], answer_of(response)) == (200, right)
 

@@ -156,7 +156,7 @@ def test_version_that_the_manifest_names_is_read(function: Function, versions: l
         ("text.jpg", "The file is not an image: send a chest X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM."),
         ("empty.jpg", "The file is empty: send a chest X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM."),
         ("scan.gif", "GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM."),
-        ("large.bmp", "The file has more than the 20,971,520 bytes that are read: send a smaller or a compressed"),
+        ("large.bmp", "The file is larger than 20,971,520 bytes: send a smaller or a compressed"),
         ("none.jpg", "The object cannot be read, S3 answers NoSuchKey: check the key."),
         ("%ff.jpg", "The object's key is not URL-encoded UTF-8, as keys of a manifest have to be."),
     ],

@@ -237,19 +237,19 @@ def test_floating_point_pixels_are_refused() -> None:
 def test_the_largest_file_is_read_and_one_byte_more_is_refused() -> None:
     data = encoded(picture("L"), "PNG").ljust(MAX_BYTES, b"\x00")
     assert decode(data).image.tobytes() == picture("L").tobytes()
-    with pytest.raises(ImageTooLargeError, match=r"more than the 20,971,520 bytes that are read"):
+    with pytest.raises(ImageTooLargeError, match=r"larger than 20,971,520 bytes"):
         decode(data + b"\x00")
 
 
 def test_the_largest_image_is_read_and_one_column_more_is_refused() -> None:
     assert decode(encoded(Image.new("1", (5_000, 5_000)), "PNG")).image.size == (5_000, 5_000)
-    with pytest.raises(ImageTooLargeError, match=r"5001 x 5000 pixels and at most 25,000,000"):
+    with pytest.raises(ImageTooLargeError, match=r"5001 x 5000 pixels, more than the limit of 25,000,000"):
         decode(encoded(Image.new("1", (5_001, 5_000)), "PNG"))
 
 
 def test_a_side_longer_than_any_jpeg_has_is_refused() -> None:
     assert decode(encoded(Image.new("1", (1, 65_535)), "PNG")).image.size == (1, 65_535)
-    with pytest.raises(ImageTooLargeError, match=r"1 x 65536 pixels and at most 65,535 a side"):
+    with pytest.raises(ImageTooLargeError, match=r"1 x 65536 pixels, more than the limit of 65,535 a side"):
         decode(encoded(Image.new("1", (1, 65_536)), "PNG"))
 
 

@@ -49,7 +49,7 @@ def test_predict_answers_by_the_contract(client: TestClient) -> None:
         (b"<html></html>", 400, "The file is not an image"),
         (XRAY[:500], 400, "The image is broken"),
         (encoded(Image.new("1", (9000, 9000)), "PNG"), 413, "9000 x 9000 pixels"),
-        (bytes(21 * 1024 * 1024), 413, "more than the 20,971,520 bytes that are read"),
+        (bytes(21 * 1024 * 1024), 413, "larger than 20,971,520 bytes"),
         (encoded(Image.new("L", (9, 9)), "GIF"), 415, "GIF files are not read"),
         (b"%PDF-1.7", 415, "PDF files are not read"),
     ],
@@ -146,7 +146,7 @@ def test_batch_may_have_64_images_and_no_more(client: TestClient) -> None:
     assert (response.status_code, len(response.json()["results"])) == (200, 64)
     response = client.post("/predict/batch", files=batch_of(*[small] * 65))
     assert response.status_code == 422
-    assert response.json() == {"detail": "There are 65 fields 'file' in the form: send at most 64 a request."}
+    assert response.json() == {"detail": "There are 65 fields 'file' in the form: send at most 64 per request."}
 
 
 def test_batch_without_the_field_is_answered_with_what_to_send(client: TestClient) -> None:

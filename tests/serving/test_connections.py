@@ -82,7 +82,7 @@ def check_413(text: str) -> None:
     status, _, rest = text.partition("\r\n")
     assert status.startswith("HTTP/1.1 413 ")
     assert "cache-control: no-store" in rest.lower()
-    assert '{"detail":"The upload has more than the 20,971,520 bytes that are read: send a smaller or' in rest
+    assert '{"detail":"The upload is larger than 20,971,520 bytes: send a smaller or' in rest
 
 
 @pytest.mark.parametrize("length", [BODY_BYTES + 1, 10**12], ids=["one byte more", "a terabyte"])

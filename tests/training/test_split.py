@@ -202,7 +202,7 @@ def test_nothing_is_overwritten(
     existing: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     touch(tmp_path / existing, b"precious")
-    assert "is there already and nothing is overwritten" in failure(
+    assert "already exists and nothing is overwritten" in failure(
         ["split", str(source), str(tmp_path / "split")], capsys
     )
     assert (tmp_path / existing).read_bytes() == b"precious"

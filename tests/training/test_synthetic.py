@@ -132,7 +132,7 @@ def test_command_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "mine").touch()
     assert main(["draw", str(tmp_path), "--images", "4"]) == 1
     assert capsys.readouterr().err == (
-        f"{tmp_path} is there already and nothing is overwritten: name a new folder or empty it.\n"
+        f"{tmp_path} already exists and nothing is overwritten: name a new folder or empty it.\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

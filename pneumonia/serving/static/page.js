@@ -26,7 +26,7 @@ const waiting = [];
 let sending = 0;
 let isLoading = false;
 
-/** Have the server load its model, and show which release it is; one request at a time. */
+/** Ask the server to load its model, and show the release; one request at a time. */
 async function loadModel() {
   if (isLoading) return;
   isLoading = true;
@@ -112,7 +112,7 @@ class Xray {
   }
 
   askAboutFile() {
-    // A browser may turn, brighten or blend an image otherwise than the server does; a plain JPEG seldom.
+    // A browser may rotate, brighten or blend an image differently from the server, but rarely a plain JPEG.
     const needsPreview = !this.hasPreview && (this.explain || !this.isShown || this.file.type !== "image/jpeg");
     const query = new URLSearchParams();
     if (this.explain) query.set("explain", "true");
@@ -175,7 +175,7 @@ class Xray {
     this.part("warnings").hidden = warnings.length === 0;
   }
 
-  /** Show the probability of pneumonia as a bar, and where it is known the release's operating point as a mark. */
+  /** Show the probability of pneumonia as a bar, and the release's operating point, if it is known, as a mark. */
   showProbability() {
     if (!this.answer) return;
     const probability = this.answer.probabilities.PNEUMONIA;

@@ -2,10 +2,10 @@
 
 const UNREACHABLE = "The server does not answer: check that it is running and that you are online, then try again.";
 const FOREIGN = "The answer does not come from this server: check the address.";
-// For answers of a gateway in front of the server, which have no sentence of the server's.
+// For a gateway in front of the server, whose answers have no sentence for the reader.
 const GATEWAY = {
   413: "The file is too large for this server: save it as a JPEG, or make it smaller.",
-  403: "This server takes signed requests only, which a browser does not send: docs/deployment.md says how to open it.",
+  403: "This server accepts only signed requests, which browsers do not send: docs/deployment.md says how to open it.",
   429: "The server is busy: try again in a moment.",
   504: "The server took too long: try again.",
 };
