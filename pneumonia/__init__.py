@@ -5,7 +5,7 @@
 >>> model.predict("docs/tutorial/IM-0086-0001.jpeg").prediction
 'NORMAL'
 
-What is named here is loaded when it is first used: importing the package imports neither torch nor Pillow.
+The names are loaded when they are first used, so importing the package imports neither torch nor Pillow.
 """
 
 import importlib

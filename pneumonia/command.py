@@ -1,4 +1,4 @@
-"""What all commands share: the parser, the exit status, and what a terminal shows."""
+"""What all commands share: the parser, the exit status, and output on a terminal."""
 
 import argparse
 import difflib
@@ -11,14 +11,14 @@ from typing import NoReturn, TypeVar
 from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence
 
 Item = TypeVar("Item")
-SOME_FAILED = 3  # exit status where some files could not be answered; 1 says that nothing could be done
+SOME_FAILED = 3  # exit status if some files have no answer; 1 means that the command failed
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a bad argument as every other error: in one sentence, with exit status 1."""
+    """Reports a bad argument like any other error: in one sentence, with exit status 1."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of ending the process.
+        """Raise an error instead of ending the process.
 
         Raises:
             ConfigurationError: always.
@@ -29,22 +29,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """Return a question that names the word most like a mistyped one; nothing where none is like it."""
+    """Return a question that names the word most similar to a mistyped one, or an empty string if none is similar."""
     found = difflib.get_close_matches(word, words, n=1)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
 def exit_status(command: Callable[[], int | None]) -> int:
-    """Run a command and return its exit status; what a user can mend is told in its sentence, without a traceback.
+    """Run a command and return its exit status; print an error that a user can fix as a sentence, without a traceback.
 
     Args:
         command: returns an exit status, or None for 0.
     """
     try:
         status = command()
-        sys.stdout.flush()  # while an error can still be told
-    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would tell it when it ends
+        sys.stdout.flush()  # while an error can still be reported
+    except BrokenPipeError:  # the reader has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report it when it ends
         return 1
     except PneumoniaError as error:
         print(error, file=sys.stderr)
@@ -56,20 +56,20 @@ def exit_status(command: Callable[[], int | None]) -> int:
 
 
 def printable(name: str) -> str:
-    """Return a file's name as a terminal can take it."""
+    """Return a file's name in characters that a terminal can print."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def progress(items: Iterable[Item], total: int, label: str) -> Iterable[Item]:
-    """Return the items, and show on a terminal how far their iteration is.
+    """Return the items, and show a progress bar on a terminal while they are iterated over.
 
-    In a log, where a line cannot be redrawn, nothing is shown, nor by any but the first of several processes, nor where
-    tqdm is not installed.
+    A log cannot redraw a line, so it gets no bar. Only the first of several processes shows one, and only if tqdm is
+    installed.
 
     Args:
-        items: what is iterated over.
+        items: what to iterate over.
         total: their number.
-        label: what stands before the bar.
+        label: the text before the bar.
     """
     if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
         return items

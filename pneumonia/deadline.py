@@ -1,6 +1,6 @@
-"""A moment after which nothing is waited for.
+"""The moment at which a request stops waiting.
 
-One request hands it on from step to step. Seconds would have to be counted down by each of them.
+Each step of a request passes it to the next. With a number of seconds, each step would have to count down.
 """
 
 import time
@@ -20,20 +20,20 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> "Deadline":
-        """Return the moment that is so many seconds from now."""
+        """Return the moment that many seconds from now."""
         return cls(time.monotonic() + seconds)
 
     @classmethod
     def of_invocation(cls, context: Any, kept: float) -> "Deadline":  # noqa: ANN401  # the runtime client has no type
-        """Return the moment at which a Lambda invocation has only so many seconds left.
+        """Return the moment at which a Lambda invocation has only `kept` seconds left.
 
         Args:
             context: the invocation's.
-            kept: seconds for what comes after whatever has this deadline.
+            kept: seconds for the work after this deadline.
         """
         return cls.after(context.get_remaining_time_in_millis() / 1000 - kept)
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until then, 0 once it has come."""
+        """Seconds until the deadline, 0 after it."""
         return max(0.0, self.moment - time.monotonic())

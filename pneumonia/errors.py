@@ -1,8 +1,8 @@
-"""The errors a user can mend. Each carries one sentence: what is wrong, where, and what to do."""
+"""The errors that a user can fix. Each carries one sentence: what is wrong, where, and what to do."""
 
 
 class PneumoniaError(Exception):
-    """Base of all errors below; commands print the sentence and exit with status 1."""
+    """Base of all errors below; a command prints the sentence and exits with status 1."""
 
 
 class ConfigurationError(PneumoniaError):
@@ -42,11 +42,11 @@ class StorageError(PneumoniaError):
 
 
 class ImageError(PneumoniaError):
-    """A file is not an image, or a broken one."""
+    """A file is not an image, or the image is broken."""
 
 
 class UnsupportedImageError(ImageError):
-    """An image in a format that is not read."""
+    """An image in an unsupported format."""
 
 
 class ImageTooLargeError(ImageError):
@@ -54,7 +54,7 @@ class ImageTooLargeError(ImageError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type where it has none."""
+    """Return the first line of an error's text, or its type if it has no text."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 

@@ -1,8 +1,7 @@
-"""What a compressed image says of itself before anything is decoded, so that a small file cannot take much memory.
+"""Read the header of a compressed image before decoding it, so that a small file cannot take much memory.
 
-A decoder reserves what a codestream's own header asks for, whatever the file around it says. So the markers are read
-strictly: a marker that is not known here could be skipped by a decoder in another way, and hide another header behind
-it.
+A decoder reserves the memory that a codestream's own header asks for, whatever the file around it says. So the markers
+are read strictly: a decoder might skip an unknown marker differently, and find another header behind it.
 """
 
 import math
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 
 from pneumonia.errors import ImageTooLargeError
 
-MAX_TILES = 4096  # of JPEG 2000; each takes some kilobytes from the start
+MAX_TILES = 4096  # of JPEG 2000; each takes some kilobytes before it is decoded
 MAX_PIECES = 200_000  # precincts and code-blocks of JPEG 2000, some hundred bytes each; ordinary images have thousands
-MAX_LAYERS = 1024  # of JPEG 2000, which each code-block is cut into; ordinary images have one to fifty
+MAX_LAYERS = 1024  # of each code-block of JPEG 2000; ordinary images have one to fifty
 
-# ISO/IEC 15444-1, table A.1. After SIZ, these may stand in a header, each with its length.
+# ISO/IEC 15444-1, table A.1. After SIZ, a header may have these segments, each with its length.
 _SOC_SIZ, _SOT, _SOD, _EOC, _COD, _COC = b"\xff\x4f\xff\x51", 0xFF90, 0xFF93, 0xFFD9, 0xFF52, 0xFF53
 _SEGMENTS = {_COD, _COC, *(0xFF00 + kind for kind in (0x50, 0x55, 0x57, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F))}
 _SEGMENTS |= {0xFF00 + kind for kind in (0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78)}
@@ -29,7 +28,7 @@ class Shape:
     Attributes:
         width: in pixels.
         height: in pixels.
-        samples: values a pixel.
+        samples: values per pixel.
     """
 
     width: int
@@ -57,7 +56,7 @@ def _jpeg_shape(frame: bytes) -> Shape:
         if marker == 0xFFFF:  # a marker may have any number of FF before it
             at += 1
             continue
-        # Below and between are those without a length: a decoder does not skip anything after them.
+        # The markers below and between have no length: a decoder skips nothing after them.
         if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD9:
             raise ValueError("a marker that does not belong in a header")
         if marker == 0xFFF7 or (marker <= 0xFFCF and marker not in {0xFFC4, 0xFFC8, 0xFFCC}):
@@ -112,10 +111,10 @@ def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_pieces(coding: bytes, has_precincts: bool, width: int, height: int, samples: int) -> None:  # noqa: FBT001
-    """See that an image is not cut into too many precincts and code-blocks: tables A.15 and A.18 to A.21, B.6 and B.7.
+    """Check that an image has at most MAX_PIECES precincts and code-blocks: tables A.15 and A.18 to A.21, B.6, B.7.
 
     Raises:
-        ImageTooLargeError: it is.
+        ImageTooLargeError: it has more.
     """
     levels, *block = coding[0], coding[1] + 2, coding[2] + 2  # a block's width and height, as powers of two
     precincts = coding[5 : 6 + levels] if has_precincts else bytes([0xFF]) * (levels + 1)
@@ -138,6 +137,6 @@ def _check_pieces(coding: bytes, has_precincts: bool, width: int, height: int, s
 
 def _too_fine() -> ImageTooLargeError:
     return ImageTooLargeError(
-        "The JPEG 2000 image is cut into more pieces than are read: export it with tiles and code-blocks of 64 pixels "
-        "or more, and without small precincts."
+        "The JPEG 2000 image is cut into too many pieces: export it with tiles and code-blocks of 64 pixels or more, "
+        "and without small precincts."
     )

@@ -1,4 +1,4 @@
-"""From an image file's bytes to pixels of 8 bits: the one way in, for training, evaluation and serving."""
+"""From an image file's bytes to 8-bit pixels, for training, evaluation and serving alike."""
 
 import io
 from types import ModuleType
@@ -18,7 +18,7 @@ HEADLESS_DICOM = (b"\2\0\0\0UL", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0"
 _UNREAD_KINDS = (
     ("GIF", 0, b"GIF8"),
     ("PDF", 0, b"%PDF-"),
-    # A header without what tells DICOM from anything else: it begins with one of these elements.
+    # A DICOM header without the preamble that identifies it begins with one of these elements.
     *(("DICOM without its 132 first bytes", 0, tag) for tag in HEADLESS_DICOM),
     ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
     ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
@@ -32,11 +32,11 @@ _UNREAD_KINDS = (
 
 
 class Decoded(NamedTuple):
-    """An image as it was understood.
+    """A decoded image.
 
     Attributes:
-        image: 8 bits a channel, upright, mode "L" (grayscale) or "RGB".
-        warnings: what the file itself says against an answer; a DICOM file alone has words for it.
+        image: 8 bits per channel, upright, mode "L" (grayscale) or "RGB".
+        warnings: what the file itself says against an answer; only DICOM headers can say that.
     """
 
     image: Image.Image
@@ -44,20 +44,20 @@ class Decoded(NamedTuple):
 
 
 def decode(data: bytes) -> Decoded:
-    """Decode an image file to 8 bits a channel.
+    """Decode an image file to 8 bits per channel.
 
     Grayscale values of more than 8 bits are divided by the smallest power of two that fits the brightest pixel, so that
-    a 12-bit radiograph in a 16-bit file keeps its contrast; of 16-bit colours the upper 8 bits count. Transparency is
+    a 12-bit radiograph in a 16-bit file keeps its contrast. 16-bit colours keep their upper 8 bits. Transparency is
     dropped.
 
     Args:
-        data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or DICOM file; of an animation the first frame counts. A DICOM
-            file is recognised by its preamble and "DICM"; `imaging.dicom` reads it.
+        data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or DICOM file. Of an animation, the first frame is decoded. A
+            DICOM file is recognised by its preamble and "DICM"; `imaging.dicom` reads it.
 
     Raises:
         ImageTooLargeError: more than MAX_BYTES bytes, MAX_PIXELS pixels, or MAX_SIDE on one side.
         UnsupportedImageError: an image of another kind.
-        ImageError: no image, or a broken one.
+        ImageError: not an image, or a broken one.
     """
     check_bytes(len(data))
     if not data:
@@ -69,7 +69,7 @@ def decode(data: bytes) -> Decoded:
         # Pillow's own guard only warns below twice its limit; ours comes before any pixel is decoded.
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return from_pillow(image)
-    except (ImageError, MemoryError):  # the image is not to blame for a full memory
+    except (ImageError, MemoryError):  # a full memory is not the image's fault
         raise
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
@@ -82,11 +82,11 @@ def decode(data: bytes) -> Decoded:
 
 
 def from_pillow(image: Image.Image) -> Decoded:
-    """Convert an image that Pillow has opened as `decode` does; its pixels are loaded if they are not yet.
+    """Convert an image that Pillow has opened as `decode` does, loading its pixels if need be.
 
     Raises:
         ImageTooLargeError: more than MAX_PIXELS pixels, or MAX_SIDE on one side.
-        UnsupportedImageError: pixels of a kind that is not read.
+        UnsupportedImageError: an unsupported kind of pixels.
     """
     check_pixels(*image.size)
     image.load()
@@ -96,16 +96,16 @@ def from_pillow(image: Image.Image) -> Decoded:
 
 def _dicom() -> ModuleType:
     try:
-        from pneumonia.imaging import dicom  # noqa: PLC0415  # half a second and 60 MB, which other images do without
+        from pneumonia.imaging import dicom  # noqa: PLC0415  # half a second and 60 MB, for DICOM files only
     except ModuleNotFoundError as error:  # SageMaker's training container has neither
         raise UnsupportedImageError(
-            "DICOM files are not read where pydicom or imagecodecs is missing: install them, or send a JPEG or PNG."
+            "Reading DICOM files needs pydicom and imagecodecs: install them, or send a JPEG or PNG."
         ) from error
     return dicom
 
 
 def _is_negative(image: Image.Image) -> bool:
-    # Pillow inverts TIFFs in which white is zero up to 8 bits, but not beyond.
+    # Pillow inverts TIFFs in which white is zero, but only up to 8 bits.
     if not isinstance(image, TiffImageFile) or not image.mode.startswith("I"):
         return False
     return bool(image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0)
@@ -114,9 +114,9 @@ def _is_negative(image: Image.Image) -> bool:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except MemoryError:  # else the answer would be about an image that lies on its side
+    except MemoryError:  # or the answer would be about an image that lies on its side
         raise
-    except Exception:  # broken metadata say nothing about the pixels, which are loaded by now
+    except Exception:  # broken metadata does not spoil the pixels, which are loaded by now
         return image
 
 
@@ -124,10 +124,10 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode in {"L", "RGB"}:
         return image
     if image.mode == "F":
-        raise UnsupportedImageError("Floating-point images have no set range: send 8 or 16 bits a pixel.")
+        raise UnsupportedImageError("Floating-point images have no set range: send 8 or 16 bits per pixel.")
     if image.mode.startswith("I"):
         return _shift_to_8_bit(image)
-    image.info.pop("transparency", None)  # else Pillow warns of what is meant: that it is dropped
+    image.info.pop("transparency", None)  # or Pillow would warn that it is dropped, which is intended
     # Pillow turns the two-level "1" to 0 and 255, and grayscale with alpha loses nothing as "L".
     return image.convert("L" if image.mode in {"1", "LA", "La"} else "RGB")
 

@@ -1,4 +1,4 @@
-"""DICOM: from a file's bytes to an image of 8 bits, and what its header says against an answer.
+"""DICOM: from a file's bytes to an 8-bit image, and what its header says against an answer.
 
 C.… are sections of https://dicom.nema.org/medical/dicom/current/output/html/part03.html
 """
@@ -19,7 +19,7 @@ from pneumonia.imaging.dicom_pixels import DECODERS, TO_RGB, UNCOMPRESSED, store
 from pneumonia.imaging.dicom_values import shown_by_palette, shown_in_gray
 from pneumonia.imaging.limits import check_pixels
 
-# pydicom tells what it finds wrong, and quotes it, to Python's warnings and to its logger: it may be a patient's name.
+# pydicom's warnings and log lines quote what it finds wrong, which may be a patient's name.
 warnings.filterwarnings("ignore", module="pydicom")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -27,10 +27,10 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 PREFIX_BYTES = 132  # preamble and "DICM"
 MAX_READS = 100_000  # of a header; ordinary ones take some hundreds, and each takes time, however little it reads
 
-RADIOGRAPHY = {"CR", "DX", "DR", "RG"}  # C.7.3.1.1.1; DR is none of its terms, but written nevertheless
+RADIOGRAPHY = {"CR", "DX", "DR", "RG"}  # C.7.3.1.1.1; DR is not one of its terms, but files have it
 UNTOLD = {"", "OT"}  # "other" is what conversion from films and pictures leaves
-CHEST = ("CHEST", "THORA", "TORAX", "LUNG")  # in whatever else a body part is called, as in PORT CHEST
-# C.8.1.4.1.1 and C.8.11.5; decubitus among them, in which air and fluid lie as in no image that the model has seen.
+CHEST = ("CHEST", "THORA", "TORAX", "LUNG")  # anywhere in the name of a body part, as in PORT CHEST
+# C.8.1.4.1.1 and C.8.11.5; also decubitus, in which air and fluid lie as in no image that the model has seen.
 NOT_FRONTAL = {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO", "LAT"}
 NOT_FRONTAL_WORDS = ("LATERAL", "OBLIQUE", "DECUBITUS")
 
@@ -49,16 +49,16 @@ _ELEMENTS = [
 
 
 def decode(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
-    """Decode a DICOM file's one image, as it is meant to be shown, and read what its header says against an answer.
+    """Decode a DICOM file's image as it is meant to be shown, and read what its header says against an answer.
 
-    The image lies as it is stored, and pixels that are not square stay so.
+    The image is neither rotated nor, if its pixels are not square, rescaled.
 
     Returns:
-        The image, mode "L", or "RGB" where it has colours; and the warnings, as `_warnings` gives them.
+        The image, mode "L", or "RGB" if it has colours; and the warnings, as `_warnings` gives them.
 
     Raises:
-        ImageTooLargeError: more than MAX_PIXELS pixels, or a header or image of more pieces than is sensible.
-        UnsupportedImageError: no image, several frames, or a kind of pixels or compression that is not read.
+        ImageTooLargeError: more than MAX_PIXELS pixels, or a header or image of too many pieces.
+        UnsupportedImageError: no image, several frames, or an unsupported kind of pixels or compression.
         ImageError: a broken file.
     """
     try:
@@ -87,17 +87,17 @@ def _rgb(bands: list[Image.Image], syntax: UID, header: Dataset) -> Image.Image:
 
 
 def _warnings(header: Dataset) -> tuple[str, ...]:
-    """Return what a header says against the answer; what it leaves out, or calls "other", counts for nothing.
+    """Return what a header says against the answer; an element that is missing, or says "other", says nothing.
 
     Returns:
-        `dicom_not_a_chest_radiograph` where the modality is not radiography or the body part is another;
-        `dicom_not_a_frontal_view` where the view position or the patient's orientation is of another view.
+        `dicom_not_a_chest_radiograph` if the modality is not radiography or the body part is not the chest;
+        `dicom_not_a_frontal_view` if the view position or the patient's orientation is that of another view.
     """
     modality, part, view = (_text(header, name) for name in ("Modality", "BodyPartExamined", "ViewPosition"))
     directions = _text(header, "PatientOrientation").split("\\")
     is_other_part = bool(part) and not any(word in part for word in CHEST)
     is_other_view = view in NOT_FRONTAL or any(word in view for word in NOT_FRONTAL_WORDS)
-    # C.7.6.1.1.1: what rows and columns run towards, in a frontal view left or right and foot or head.
+    # C.7.6.1.1.1: where rows and columns run to; in a frontal view left or right, and foot or head.
     is_other_view |= any(direction[:1] in {"A", "P"} for direction in directions)
     found = {
         "dicom_not_a_chest_radiograph": modality not in RADIOGRAPHY | UNTOLD or is_other_part,
@@ -107,7 +107,7 @@ def _warnings(header: Dataset) -> tuple[str, ...]:
 
 
 class _Header(io.BytesIO):
-    """A file of which nobody reads endlessly many elements."""
+    """A file that raises an error after MAX_READS reads."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -116,22 +116,22 @@ class _Header(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads += 1
         if self._reads > MAX_READS:
-            raise ImageTooLargeError("The DICOM header has more elements than are read: export the image without them.")
+            raise ImageTooLargeError("The DICOM header has too many elements: export the image with fewer.")
         return super().read(size)
 
 
 def _read(data: bytes) -> tuple[UID, Dataset]:
-    """Return the transfer syntax, and the few elements that count: none of them is about the patient."""
+    """Return the transfer syntax, and the few elements that are needed; none is about the patient."""
     file = _Header(data)
     file.seek(PREFIX_BYTES)
     meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != _META)  # noqa: FBT003  # pydicom's
     syntax = UID(str(meta.get("TransferSyntaxUID", "")))
     if not syntax:
-        raise UnsupportedImageError("The DICOM file does not say how it is compressed, if at all: export it anew.")
+        raise UnsupportedImageError("The DICOM file names no transfer syntax: export it anew.")
     if syntax not in UNCOMPRESSED | {RLELossless} | DECODERS.keys():
         raise UnsupportedImageError(
-            "The DICOM file is compressed in a way that is not read: export it uncompressed, or as RLE, JPEG, JPEG-LS "
-            "or JPEG 2000."
+            "The DICOM file's compression is not supported: export it uncompressed, or as RLE, JPEG, JPEG-LS or JPEG "
+            "2000."
         )
     header = read_dataset(
         file,
@@ -149,11 +149,11 @@ def _text(header: Dataset, name: str) -> str:
 
 
 def _checked_size(header: Dataset, syntax: UID) -> tuple[int, int]:
-    """Return the image's width and height, once all that it is said to be can be read."""
+    """Return the image's width and height, after checking that images of its kind can be read."""
     if "Rows" not in header or _PIXELS not in header:
-        raise UnsupportedImageError("The DICOM file holds no image, or ends before it: send the one with the X-ray.")
+        raise UnsupportedImageError("The DICOM file holds no image, or ends before it: send the file with the X-ray.")
     if (header.get("NumberOfFrames") or 1) > 1:
-        raise UnsupportedImageError("The DICOM file holds several frames: send a radiograph, which is one.")
+        raise UnsupportedImageError("The DICOM file holds several frames: send a radiograph of one frame.")
     width, height = header.Columns, header.Rows
     check_pixels(width, height)
     kind, samples, bits = header.PhotometricInterpretation, header.get("SamplesPerPixel", 1), header.BitsAllocated
@@ -162,7 +162,7 @@ def _checked_size(header: Dataset, syntax: UID) -> tuple[int, int]:
         kinds[3] |= {"YBR_FULL_422", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT"}
     if kind not in kinds.get(samples, set()) or bits not in ({8, 16} if samples == 1 else {8}):
         raise UnsupportedImageError(
-            "The DICOM image has pixels of a kind that is not read: send 8 or 16 bits of gray, or 8 bits a color."
+            "The DICOM image has an unsupported kind of pixels: send 8 or 16 bits of gray, or 8 bits per color."
         )
     if not 1 <= header.BitsStored <= bits or width * height == 0:
         raise ValueError

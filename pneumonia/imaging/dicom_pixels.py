@@ -30,9 +30,9 @@ from pneumonia.imaging.codestream import Shape, shape_of
 from pneumonia.imaging.limits import check_scans
 
 MAX_FRAGMENTS = 65_536  # of the pixels, usually one
-ITEM = b"\xfe\xff\x00\xe0"  # what each of them begins with
+ITEM = b"\xfe\xff\x00\xe0"  # begins each fragment
 
-DECODERS = {  # functions of imagecodecs, which imports a library when its function is asked for
+DECODERS = {  # functions of imagecodecs, which imports a library when its function is looked up
     JPEGBaseline8Bit: "jpeg8_decode",
     JPEGExtended12Bit: "jpeg8_decode",
     JPEGLossless: "jpeg8_decode",
@@ -43,11 +43,11 @@ DECODERS = {  # functions of imagecodecs, which imports a library when its funct
     JPEG2000: "jpeg2k_decode",
 }
 UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
-TO_RGB = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEG2000Lossless, JPEG2000}  # their decoders do that
+TO_RGB = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEG2000Lossless, JPEG2000}  # their decoders return RGB
 
 
 def stored_bands(pixels: bytes, size: tuple[int, int], syntax: UID, header: Dataset) -> list[Image.Image]:
-    """Return an image's one or three bands, as stored: mode "L" for 8 bits, else "I", values below 2 ** 16.
+    """Return an image's one or three bands as stored: mode "L" for 8 bits, else "I" with values below 2 ** 16.
 
     Args:
         pixels: the value of the element PixelData.
@@ -56,7 +56,7 @@ def stored_bands(pixels: bytes, size: tuple[int, int], syntax: UID, header: Data
         header: the elements that describe the pixels.
 
     Raises:
-        ImageTooLargeError: compressed pixels of more pieces than is sensible.
+        ImageTooLargeError: compressed pixels of too many pieces.
         Exception: whatever pydicom and the decoders raise on broken data.
     """
     if syntax in UNCOMPRESSED:
@@ -76,11 +76,11 @@ def _frame(pixels: bytes) -> bytes:
 
 
 def _decoded(frame: bytes, size: tuple[int, int], syntax: UID, samples: int) -> list[Image.Image]:
-    """Decode a codestream, once its own header is known to say the same as the file's."""
-    if shape_of(frame) != Shape(*size, samples):  # decoders reserve what the frame says, whatever the header does
+    """Decode a codestream, after checking that its own header agrees with the file's."""
+    if shape_of(frame) != Shape(*size, samples):  # decoders reserve what the frame says, whatever the header says
         raise ValueError
     if DECODERS[syntax] == "jpegls_decode" and not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise ValueError  # CharLS would look for seconds for bits beyond the end of what is cut off
+        raise ValueError  # CharLS would search for seconds beyond the end of a truncated stream
     check_scans(frame)
     array = getattr(imagecodecs, DECODERS[syntax])(frame)
     expected = size[::-1] if samples == 1 else (*size[::-1], samples)
@@ -111,14 +111,14 @@ def _swapped(pixels: bytes) -> bytes:
 
 
 def _run_lengths(frame: bytes, size: tuple[int, int], header: Dataset) -> list[Image.Image]:
-    """Decode RLE, PS3.5 annex G: for each sample a segment a byte, the upper byte first, each coded as PackBits."""
+    """Decode RLE, PS3.5 annex G: each byte of a sample has a PackBits segment, the upper byte first."""
     samples, bits = header.get("SamplesPerPixel", 1), header.BitsAllocated
     count, *starts = struct.unpack_from("<16I", frame)
     if count != samples * bits // 8:
         raise ValueError
     ends = [*starts[1:count], len(frame)]
     area = size[0] * size[1]
-    # As one row: runs may go over the end of an image's rows, and Pillow would cut them off there.
+    # As one row, because runs may cross the ends of an image's rows, where Pillow would cut them off.
     segments = [
         Image.frombytes("L", (area, 1), frame[start:end], "packbits", "L").tobytes()
         for start, end in zip(starts, ends, strict=False)

@@ -25,8 +25,8 @@ Number = TypeVar("Number", int, Tensor)
 def shown_in_gray(band: Image.Image, syntax: UID, header: Dataset) -> Image.Image:
     """Return a stored band as it is meant to be shown, mode "L".
 
-    Stored values go through the modality LUT or rescale, then through the first VOI LUT or window; where there is none,
-    the smallest value becomes 0 and the largest 255. MONOCHROME1 is inverted, and padding becomes black.
+    Stored values go through the modality LUT or rescale, then through the first VOI LUT or window. Without one, the
+    smallest value becomes 0 and the largest 255. MONOCHROME1 is inverted, and padding becomes black.
 
     Args:
         band: as `stored_bands` gives it.
@@ -67,7 +67,7 @@ def _words(band: Image.Image) -> Tensor:
 
 
 def _present(band: Image.Image) -> Tensor:
-    """Return for every word whether there is a pixel with it."""
+    """Return for every word whether any pixel has it."""
     if band.mode == "L":
         return torch.tensor(band.histogram()) > 0
     found = torch.zeros(65_536, dtype=torch.bool)
@@ -79,7 +79,7 @@ def _present(band: Image.Image) -> Tensor:
 
 
 def _stored_values(words: Tensor, syntax: UID, header: Dataset) -> Tensor:
-    """Return the value that each word holds, C.7.6.3.1: of its bits those that are said to count, with their sign."""
+    """Return the value that each word stores, C.7.6.3.1: the bits that the header names, with their sign."""
     bits, lowest = int(header.BitsStored), 0
     if syntax in UNCOMPRESSED | {RLELossless}:
         lowest = int(header.get("HighBit", bits - 1)) - bits + 1
@@ -89,20 +89,20 @@ def _stored_values(words: Tensor, syntax: UID, header: Dataset) -> Tensor:
 
 
 def _held(values: Number, header: Dataset) -> Number:
-    """Return what the lowest bits of integers mean, as many as are stored, with the sign that pixels have."""
+    """Return the values in the lowest BitsStored bits of integers, signed if the pixels are."""
     bits = int(header.BitsStored)
     values = values & (1 << bits) - 1
     return values - (values >> bits - 1 << bits) if header.get("PixelRepresentation") == 1 else values
 
 
 def _as_stored(value: int, header: Dataset) -> int:
-    """Return a number as pixels with its bits hold it: some files write a signed one as unsigned, or the reverse."""
+    """Return a number as a pixel with the same bits: some files write a signed one as unsigned, or the reverse."""
     bits = int(header.BitsStored)
     return _held(value, header) if -(1 << bits - 1) <= value < 1 << bits else value
 
 
 def _is_padding(stored: Tensor, header: Dataset) -> Tensor:
-    """Return which stored values only pad the image, C.7.5.1.1.2."""
+    """Return which stored values are only padding, C.7.5.1.1.2."""
     given = (header.get(f"PixelPadding{name}") for name in ("Value", "RangeLimit"))
     bounds = [_as_stored(int(value), header) for value in given if value is not None]
     if not bounds:
@@ -119,7 +119,7 @@ def _modality(stored: Tensor, header: Dataset) -> Tensor:
 
 
 def _shown(values: Tensor, header: Dataset, present: Callable[[], Tensor]) -> Tensor:
-    """Return how bright values are to be shown, 0 to 1, C.11.2."""
+    """Return how bright to show values, 0 to 1, C.11.2."""
     if sequence := header.get("VOILUTSequence"):
         found, brightest = _lut(sequence[0], values)
         return found / brightest
@@ -151,7 +151,7 @@ def _first(value: Any) -> float | None:  # noqa: ANN401  # pydicom has a type fo
 
 
 def _lut(item: Dataset, values: Tensor) -> tuple[Tensor, int]:
-    """Return what a look-up table, C.11.1.1, has for values, and the largest that it can have."""
+    """Return a look-up table's entries for values, C.11.1.1, and the largest entry that it can have."""
     table, first, bits = _table(item, "LUT")
     first -= 65_536 if values.min() < 0 and first >= 32_768 else 0
     return table[(values.round().long() - first).clamp(0, len(table) - 1)].double(), (1 << bits) - 1
@@ -168,7 +168,7 @@ def _palettes(header: Dataset, band: Image.Image) -> list[Tensor]:
 
 
 def _table(dataset: Dataset, name: str) -> tuple[Tensor, int, int]:
-    """Return a look-up table, the value that its first entry is for, and the bits that its entries have."""
+    """Return a look-up table, the value of its first entry, and the number of bits of its entries."""
     entries, first, bits = _numbers(dataset, f"{name}Descriptor")
     entries = entries or 65_536
     if not 8 <= bits <= 16:
@@ -181,7 +181,7 @@ def _table(dataset: Dataset, name: str) -> tuple[Tensor, int, int]:
 
 
 def _numbers(dataset: Dataset, name: str) -> list[int]:
-    """Return an element's numbers, which some of its possible types hold as bytes."""
+    """Return an element's numbers, which some value representations hold as bytes."""
     value = dataset[name].value
     if isinstance(value, bytes):
         order = ">" if dataset.original_encoding[1] is False else "<"

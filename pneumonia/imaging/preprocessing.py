@@ -1,14 +1,14 @@
 """From a decoded image to the network's input: the one definition that training, evaluation and serving share.
 
-Pillow and torch alone do the work, because importing torchvision would nearly double what a cold start imports. The
-result equals torchvision's `Resize((224, 224))`, `ToTensor()`, `Normalize(MEAN, STD)` on the decoded RGB image, bit for
-bit; a test holds that.
+This uses only Pillow and torch, because importing torchvision would nearly double what a cold start imports. The result
+equals torchvision's `Resize((224, 224))`, `ToTensor()`, `Normalize(MEAN, STD)` on the decoded RGB image, bit for bit;
+a test checks that.
 """
 
 import torch
 from PIL import Image
 
-SIZE = 224  # pixels a side, what ResNet-18 was designed for
+SIZE = 224  # pixels a side, for which ResNet-18 was designed
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, per RGB channel of values in [0, 1], as torchvision's weights expect
 STD = (0.229, 0.224, 0.225)
 PREPROCESSING = {
@@ -21,7 +21,7 @@ PREPROCESSING = {
 
 
 def resize(image: Image.Image) -> torch.Tensor:
-    """Squash a decoded image to the network's size.
+    """Resize a decoded image to the network's size, whatever its aspect ratio.
 
     Args:
         image: mode "L" or "RGB", any size.
@@ -43,7 +43,7 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
     Returns:
         float32 tensor of shape (…, 3, height, width), zero mean and unit variance over ImageNet.
     """
-    # Made on a GPU, or copied there in the ordinary way, they would let training wait for it at every step.
+    # Creating them on a GPU, or copying them there and waiting, would make training wait for the GPU at every step.
     mean = torch.tensor(MEAN).view(3, 1, 1).to(pixels.device, non_blocking=True)
     std = torch.tensor(STD).view(3, 1, 1).to(pixels.device, non_blocking=True)
     return pixels.float().div(255).sub(mean).div_(std)  # not sub_: one channel becomes three

@@ -9,7 +9,7 @@ PREVIEW_SIDE = 1024  # pixels
 
 
 def preview_jpeg(image: Image.Image) -> str:
-    """Return a decoded image as a JPEG file in base64, reduced to PREVIEW_SIDE pixels a side where it is larger."""
+    """Return a decoded image as a JPEG file in base64, reduced to PREVIEW_SIDE pixels a side if it is larger."""
     small = image.copy()
     small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BILINEAR)
     file = io.BytesIO()

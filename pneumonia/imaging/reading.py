@@ -12,8 +12,8 @@ def read_file(path: Path) -> bytes:
 
     Raises:
         ImageTooLargeError: more than MAX_BYTES bytes.
-        ImageError: not a plain file, such as a pipe, which might never end.
-        OSError: it cannot be read.
+        ImageError: not a plain file but, for example, a pipe, which might never end.
+        OSError: the file cannot be read.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):

@@ -1,4 +1,4 @@
-"""What an answer is made of: ResNet-18, its weights file, calibration, input check, heatmap.
+"""What makes an answer: ResNet-18, its weights file, calibration, input check, heatmap.
 
-Imports imaging and the ground floor alone. Knows nothing of S3, releases or HTTP.
+Imports only imaging and the modules beside it. Knows nothing of S3, releases or HTTP.
 """

@@ -1,7 +1,7 @@
 """From the network's two outputs to an answer: temperature, operating point, band of doubt.
 
-All three are fitted on validation by `training.fitting`, travel in the release's manifest and are applied where the
-model serves. Does not import torch, so that a cold start can read a manifest while torch is being imported.
+`training.fitting` fits all three on validation, the release's manifest carries them, and serving applies them. This
+does not import torch, so that a cold start can read a manifest while torch is being imported.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ class Calibration:
     """How a model's outputs become an answer. The defaults change nothing: softmax, and the larger one wins.
 
     Attributes:
-        temperature: what the outputs are divided by before softmax (Guo et al. 2017).
+        temperature: divides the outputs before softmax (Guo et al. 2017).
         threshold: operating point: from this P(PNEUMONIA) on, the answer is PNEUMONIA.
         uncertain_low: from this P(PNEUMONIA) …
         uncertain_high: … to this one, both included, the answer carries a warning.
@@ -33,7 +33,7 @@ class Calibration:
         """Refuse values that no fit gives.
 
         Raises:
-            ValueError: a temperature that is not above 0, or probabilities out of order or range.
+            ValueError: the temperature is not above 0, or the probabilities are out of order or range.
         """
         ordered = 0 <= self.uncertain_low <= self.threshold <= self.uncertain_high <= 1
         if not (0 < self.temperature < math.inf and ordered):
@@ -51,20 +51,20 @@ class Calibration:
         return (logits / self.temperature).softmax(1)
 
     def is_pneumonia(self, probability: float) -> bool:
-        """Tell the answer for P(PNEUMONIA)."""
+        """Return whether the answer for P(PNEUMONIA) is PNEUMONIA."""
         return probability >= self.threshold
 
     def is_uncertain(self, probability: float) -> bool:
-        """Tell whether P(PNEUMONIA) lies in the band of doubt."""
+        """Return whether P(PNEUMONIA) lies in the band of doubt."""
         return self.uncertain_low < self.uncertain_high and self.uncertain_low <= probability <= self.uncertain_high
 
 
 def calibration_in(content: dict[str, Any]) -> Calibration:
-    """Return the calibration in a manifest or a training report, the default where it has none.
+    """Return the calibration in a manifest or a training report, or the default if it has none.
 
     Raises:
-        ValueError: not four numbers, or none that make a calibration.
-        OverflowError: an integer that is too large.
+        ValueError: not four numbers, or numbers that no fit gives.
+        OverflowError: an integer is too large.
     """
     if "calibration" not in content:
         return Calibration()

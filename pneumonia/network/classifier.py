@@ -1,4 +1,4 @@
-"""A loaded model that answers: for files, bytes and Pillow images, one or many. The same for every way to ask."""
+"""A loaded model that classifies files, bytes and Pillow images, one or many; the API, commands and Python share it."""
 
 import math
 import os
@@ -30,7 +30,7 @@ Source = str | os.PathLike[str] | bytes | Image.Image
 
 @dataclass(frozen=True)
 class Input:
-    """An image made ready for the network.
+    """An image that is ready for the network.
 
     Attributes:
         pixels: float32, shape (1, 3, SIZE, SIZE), as `preprocess` gives it.
@@ -50,7 +50,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network ready for inference, the name of its release, and how its outputs become an answer.
+    """A network ready for inference, its release's version, and how its outputs become an answer.
 
     `pneumonia.load` makes one. Safe to use from many threads.
 
@@ -66,7 +66,7 @@ class Classifier:
         network: ResNet-18, in evaluation mode.
         version: the release's.
         calibration: temperature, operating point and band of doubt.
-        detector: recognises images that are no chest X-ray; without one, none is recognised.
+        detector: recognises images that are not chest X-rays; without one, no image gets that warning.
     """
 
     network: Network
@@ -75,10 +75,10 @@ class Classifier:
     detector: Detector | None = None
 
     def predict(self, image: Source) -> Prediction:
-        """Answer for one image.
+        """Classify one image.
 
         Args:
-            image: a file's path, the bytes of one (JPEG, PNG, BMP, TIFF, WebP or DICOM), or a Pillow image.
+            image: the path of a file (JPEG, PNG, BMP, TIFF, WebP or DICOM), its bytes, or a Pillow image.
 
         Raises:
             ImageError: the image cannot be used.
@@ -89,7 +89,7 @@ class Classifier:
         return self.answers(given.pixels)[0].warned(given.warnings)
 
     def predict_many(self, images: Iterable[Source], batch_size: int = BATCH_SIZE) -> Iterator[Prediction | ImageError]:
-        """Answer for any number of images, in their order, a batch at a time and only as the answers are taken.
+        """Classify any number of images, in their order, a batch at a time, while the answers are iterated over.
 
         >>> import pneumonia
         >>> for answer in pneumonia.load().predict_many(["docs/tutorial/IM-0086-0001.jpeg", "missing.jpeg"]):
@@ -99,10 +99,10 @@ class Classifier:
 
         Args:
             images: as `predict` takes them.
-            batch_size: images that are decoded, and that the network takes, at a time.
+            batch_size: images that are decoded, and go through the network, at a time.
 
         Yields:
-            For each image the answer, or why there is none.
+            For each image the answer, or the error why it has none.
 
         Raises:
             WeightsError: the probabilities are not finite.
@@ -113,7 +113,7 @@ class Classifier:
                 yield from self.answers_or_errors(list(pool.map(_prepared_or_error, part)))
 
     def explain(self, image: Source) -> Explanation:
-        """Answer for one image as `predict` does, with a heatmap of what speaks for the answer.
+        """Classify one image as `predict` does, and add a heatmap of what supports the answer.
 
         >>> import pneumonia
         >>> explanation = pneumonia.load().explain("docs/tutorial/person96_virus_96.jpeg")
@@ -129,17 +129,17 @@ class Classifier:
         return Explanation(**vars(answer.warned(given.warnings)), heatmap=heatmap)
 
     def heatmap(self, answer: Prediction, features: Tensor, size: tuple[int, int]) -> str:
-        """Return what speaks for an answer, and where, as a PNG file in base64.
+        """Return a heatmap of what supports an answer, as a PNG file in base64.
 
         Args:
-            answer: for the image.
-            features: the image's, float32, shape (512, 7, 7), as `answers_with_features` gives them.
+            answer: the image's answer.
+            features: the image's features, float32, shape (512, 7, 7), as `answers_with_features` gives them.
             size: width and height of the image.
         """
         return heatmap_png(self.network.fc, features, CLASSES.index(answer.prediction), size)
 
     def answers(self, pixels: Tensor) -> list[Prediction]:
-        """Answer for a batch of images, in their order.
+        """Classify a batch of images, in their order.
 
         Args:
             pixels: float32, shape (N, 3, SIZE, SIZE), as `normalize` gives them.
@@ -150,7 +150,7 @@ class Classifier:
         return self.answers_with_features(pixels)[0]
 
     def answers_or_errors(self, images: Sequence[Input | ImageError]) -> list[Prediction | ImageError]:
-        """Answer for those images of a batch that could be made ready; the others keep their error.
+        """Classify those images of a batch that could be prepared; the others keep their error.
 
         Raises:
             WeightsError: the probabilities are not finite.
@@ -160,7 +160,7 @@ class Classifier:
         return [next(answers).warned(one.warnings) if isinstance(one, Input) else one for one in images]
 
     def answers_with_features(self, pixels: Tensor) -> tuple[list[Prediction], Tensor]:
-        """Return what `answers` returns, and the outputs of the last layer, of which a heatmap is made.
+        """Return what `answers` returns, and the outputs of the last layer, from which a heatmap is made.
 
         Args:
             pixels: float32, shape (N, 3, SIZE, SIZE).
@@ -192,7 +192,7 @@ def prepared(image: Source) -> Input:
     """Return the network's input for an image.
 
     Args:
-        image: a file's path, the bytes of one, or a Pillow image.
+        image: the path of a file, its bytes, or a Pillow image.
 
     Raises:
         ImageError: the image cannot be used.

@@ -1,4 +1,4 @@
-"""What every weights file of this project agrees on. Imports nothing, so that whoever needs a name pays for no more."""
+"""Names that hold for every weights file of this project. Imports nothing, so that importing a name costs nothing."""
 
 CLASSES = ("NORMAL", "PNEUMONIA")  # in the order of the network's outputs
-WEIGHTS_NAME = "pneumonia_classifier.pth"  # the weights file, in every folder and bucket
+WEIGHTS_NAME = "pneumonia_classifier.pth"  # of the weights file, in every folder and bucket

@@ -1,4 +1,4 @@
-"""Detecting images that are no chest X-ray, from what the network has computed of them anyway."""
+"""Detect images that are not chest X-rays, from features that the network computes anyway."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from pneumonia.network.input_check import FEATURES, InputCheck, decoded
 
 
 class Detector:
-    """Tells which images are unlike those that the network was trained on; safe to use from many threads.
+    """Finds images unlike those that the network was trained on; safe to use from many threads.
 
     Args:
-        check: what the training images look like to this very network.
+        check: the distribution of the training images' features in this very network.
 
     Raises:
         WeightsError: the check has values that no fit gives.
@@ -25,19 +25,19 @@ class Detector:
         self._scale = _array(check.scale, torch.float32)
         self._components = _array(check.components, torch.float16).float().view(-1, FEATURES)
         is_sound = all(array.isfinite().all() for array in (self._mean, self._scale, self._components))
-        # Longer than 1, a direction would take more from the distance than there is in it, and let anything pass.
+        # A direction longer than 1 would take more from the distance than it holds, and let any image pass.
         if not is_sound or (self._scale <= 0).any() or (self._components.norm(dim=1) > 1.01).any():
             raise WeightsError("The input check has values that no fit gives: promote another model.")
         self._check = check
 
     def unlike(self, layers: Sequence[Tensor], pixels: Tensor) -> list[bool]:
-        """Tell of each image whether it is unlike the training images.
+        """Return for each image whether it is unlike the training images.
 
         Args:
             layers: what `Network.layers` returns for `pixels`.
             pixels: float32, shape (N, 3, SIZE, SIZE), as `normalize` gives them.
         """
-        is_far = ~(self.distances(pooled(layers)) <= self._check.distance)  # so that NaN is far, too
+        is_far = ~(self.distances(pooled(layers)) <= self._check.distance)  # NaN counts as far, too
         return (is_far | (colour(pixels) > self._check.colour)).tolist()
 
     def distances(self, features: Tensor) -> Tensor:
@@ -57,8 +57,8 @@ class Detector:
 def pooled(layers: Sequence[Tensor]) -> Tensor:
     """Return the means over positions of the last two layers' outputs, shape (N, FEATURES).
 
-    The third layer's still tell apart what no radiograph shows; the last one's, trained to tell one radiograph from
-    another, do so less. The first two layers' see frames, labels and a scan's tint as much as another kind of image.
+    The third layer still distinguishes what no radiograph shows; the last layer, trained to tell one radiograph from
+    another, does so less. To the first two layers, frames, labels and a scan's tint look as unusual as other images.
     """
     return torch.cat([layer.mean((2, 3)) for layer in layers[-2:]], 1)
 
@@ -69,7 +69,7 @@ def colour(pixels: Tensor) -> Tensor:
     Args:
         pixels: float32, shape (N, 3, height, width), as `normalize` gives them.
     """
-    some = pixels[..., ::4, ::4] * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)  # a sixteenth do
+    some = pixels[..., ::4, ::4] * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)  # 1 in 16
     return (some.amax(1) - some.amin(1)).mean((1, 2))
 
 

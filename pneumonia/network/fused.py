@@ -1,9 +1,9 @@
-"""ResNet-18 as it serves: the same outputs in about four fifths of the time (docs/performance.md).
+"""ResNet-18 for serving: the same outputs in about four fifths of the time (docs/performance.md).
 
-Batch norm becomes part of the convolution before it, as it is a fixed scale and shift once training is over. Kernels
-are laid out for oneDNN once instead of at every call, and what follows a convolution, the shortcut's sum and ReLU, is
-done while its output is still in the processor's cache. `torch.compile` does the same by the same operators of torch,
-but takes a compiler and a minute.
+Batch norm becomes part of the convolution before it, because after training it is a fixed scale and shift. Kernels are
+laid out for oneDNN once instead of at every call. What follows a convolution, the shortcut's sum and ReLU, happens
+while the output is still in the processor's cache. `torch.compile` does the same with the same operators, but takes a
+compiler and a minute.
 """
 
 from typing import Any, Protocol, cast
@@ -17,7 +17,7 @@ from pneumonia.network.resnet import BasicBlock, ResNet18
 
 
 class Network(Protocol):
-    """What serves: `ResNet18`, whose methods these are, or the same fused."""
+    """A network that serves: `ResNet18`, or the same network fused."""
 
     fc: nn.Linear
 
@@ -29,20 +29,20 @@ class Network(Protocol):
 
 
 def fuse(network: ResNet18) -> Network:
-    """Return what computes a network's outputs faster, equal within 1e-5.
+    """Return a faster network with the same outputs, within 1e-5.
 
     Args:
-        network: in evaluation mode, float32, on the CPU. It is used up: two copies of the kernels would be the most
-            memory that the process ever takes.
+        network: in evaluation mode, float32, on the CPU. It cannot be used afterwards: keeping a second copy of the
+            kernels would set the process's peak of memory.
 
     Returns:
-        The network itself where torch has no oneDNN, as on Macs.
+        The network itself if torch has no oneDNN, as on Macs.
     """
     return _Fused(network) if torch.backends.mkldnn.is_available() else network  # type: ignore[no-untyped-call]
 
 
 class _Fused:
-    """ResNet-18 out of fused convolutions; safe to use from many threads."""
+    """ResNet-18 made of fused convolutions; safe to use from many threads."""
 
     def __init__(self, network: ResNet18) -> None:
         side = SIZE

@@ -1,7 +1,7 @@
-"""Heatmaps: where in an image the network found what speaks for its answer.
+"""Heatmaps: where in an image the network found support for its answer.
 
 A class activation map (Zhou et al. 2016, https://arxiv.org/abs/1512.04150): ResNet-18 ends in the mean over all
-positions and one linear layer, so what each position adds to the outputs can be told exactly, without a gradient.
+positions and one linear layer, so each position's share of the outputs is known exactly, without a gradient.
 """
 
 import base64
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pneumonia.imaging.preprocessing import SIZE
 
 LEVELS = 32  # of colour; a PNG with more takes several times longer to write, and looks no different
-# From no evidence to the most, as in RGB and alpha: blue, red, yellow, more and more opaque. Gray stays for the image.
+# RGB and alpha, from no evidence to the most: blue, red, yellow, more and more opaque. The image itself is gray.
 COLOURS = ((40, 20, 160, 0), (150, 20, 150, 90), (235, 60, 60, 150), (255, 225, 80, 190))
 
 
@@ -24,9 +24,9 @@ def class_activation_map(classifier: nn.Linear, features: Tensor, answer: int) -
     """Return what each position adds to the log-odds of an answer, before calibration.
 
     Args:
-        classifier: the last layer, of two outputs.
+        classifier: the last layer, with two outputs.
         features: outputs of the layer before the mean over positions, float32, shape (512, H, W).
-        answer: index of the class that is answered.
+        answer: index of the answer's class.
 
     Returns:
         float32, shape (H, W). Its mean, and the difference of the classifier's biases, sum to the log-odds.
@@ -36,10 +36,10 @@ def class_activation_map(classifier: nn.Linear, features: Tensor, answer: int) -
 
 
 def draw_heatmap(evidence: Tensor, size: tuple[int, int]) -> Image.Image:
-    """Draw a class activation map to be laid over its image.
+    """Draw a class activation map to lay over its image.
 
-    What speaks against the answer is left transparent, and the strongest evidence for it has the last of COLOURS,
-    however weak it is: colours compare positions of one image, not images.
+    Positions that speak against the answer stay transparent. The strongest evidence for it gets the last of COLOURS,
+    however weak it is: colours compare positions of one image, not different images.
 
     Args:
         evidence: shape (H, W), as `class_activation_map` returns it for an image squashed to SIZE x SIZE.
@@ -50,8 +50,8 @@ def draw_heatmap(evidence: Tensor, size: tuple[int, int]) -> Image.Image:
     """
     strongest = evidence.max().clamp(min=torch.finfo().tiny)
     shares = (evidence / strongest).clamp(min=0)
-    # Position i of ResNet-18's last layer looks at the input around pixel stride * i, as its kernels are odd and padded
-    # by half: not at the middle of the i-th of H parts. The last position stands for what lies beyond it, too.
+    # Position i of ResNet-18's last layer sees the input around pixel stride * i, as its kernels are odd and padded
+    # by half; not around the middle of the i-th of H parts. The last position also stands for what lies beyond it.
     padded = nn.functional.pad(shares[None, None], (0, 1, 0, 1), mode="replicate")[0, 0]
     height, width = evidence.shape
     first = 0.5 - 0.5 * height / SIZE, 0.5 - 0.5 * width / SIZE
@@ -75,7 +75,7 @@ def heatmap_png(classifier: nn.Linear, features: Tensor, answer: int, size: tupl
     """
     heatmap = draw_heatmap(class_activation_map(classifier, features, answer), size)
     file = io.BytesIO()
-    # A row repeats most of its pixels, which is all that this way of compressing looks for: it takes the least time.
+    # Most pixels of a row repeat. This compression looks for nothing else, and so takes the least time.
     heatmap.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return base64.b64encode(file.getbuffer()).decode()
 

@@ -1,7 +1,7 @@
-"""Telling images that are unlike the training radiographs: the warning `not_a_chest_xray`.
+"""The statistics behind the warning `not_a_chest_xray`, which marks images unlike the training radiographs.
 
-The statistics are fitted on the training images by `training.fitting` and travel in the release's manifest.
-Does not import torch, so that a cold start can read a manifest while torch is being imported.
+`training.fitting` fits them on the training images, and the release's manifest carries them. This does not import
+torch, so that a cold start can read a manifest while torch is being imported.
 """
 
 import base64
@@ -24,10 +24,10 @@ class InputCheck:
 
     Attributes:
         mean: of each feature; float32, little-endian, FEATURES of them, in base64.
-        scale: what each deviation from the mean is multiplied by, as `mean`.
+        scale: the factor for each deviation from the mean, encoded as `mean`.
         components: float16, little-endian, 1 to MAX_COMPONENTS rows of FEATURES, in base64.
-        distance: squared Mahalanobis distance, divided by FEATURES, above which an image is unlike the training's.
-        colour: mean over the pixels of the brightest channel minus the darkest, 0 to 1, above which it is, too.
+        distance: squared Mahalanobis distance, divided by FEATURES, above which an image is unlike the training images.
+        colour: mean over the pixels of the brightest channel minus the darkest, 0 to 1, above which it is as well.
     """
 
     mean: str
@@ -37,7 +37,7 @@ class InputCheck:
     colour: float
 
     def __post_init__(self) -> None:
-        """Refuse what no fit gives.
+        """Refuse values that no fit gives.
 
         Raises:
             ValueError: arrays of another size or not in base64, or limits that are not above 0.
@@ -51,11 +51,11 @@ class InputCheck:
 
 
 def input_check_in(content: dict[str, Any]) -> InputCheck | None:
-    """Return the input check in a manifest or a training report, None where it has none.
+    """Return the input check in a manifest or a training report, or None if it has none.
 
     Raises:
-        ValueError: not the fields of one, or no values of one.
-        OverflowError: an integer that is too large.
+        ValueError: other fields than an input check's, or values that no fit gives.
+        OverflowError: an integer is too large.
     """
     given = content.get("input_check")
     if given is None:
@@ -80,7 +80,7 @@ def decoded(text: str) -> bytes:
     """Return the bytes of base64.
 
     Raises:
-        ValueError: that is no base64.
+        ValueError: the text is not base64.
     """
     try:
         return base64.b64decode(text, validate=True)

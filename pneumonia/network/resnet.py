@@ -1,7 +1,7 @@
-"""ResNet-18 with an output for each class, and how it is run over images.
+"""ResNet-18 with an output for each class, and running it over images.
 
-`ResNet18` takes the state dict of torchvision's `resnet18` with two outputs and gives the same outputs, without the
-import of torchvision (its cost: docs/performance.md). Training uses torchvision's own.
+`ResNet18` loads the state dict of torchvision's `resnet18` with two outputs and gives the same outputs, without
+importing torchvision (its cost: docs/performance.md). Training uses torchvision's own.
 """
 
 from collections.abc import Callable
@@ -59,8 +59,8 @@ class ResNet18(nn.Module):
         """Map images as `forward` takes them to the outputs of the four layers.
 
         Returns:
-            (N, 64, 56, 56), (N, 128, 28, 28), (N, 256, 14, 14) and (N, 512, 7, 7). The means over the last one's
-            positions are what `fc` makes logits of.
+            (N, 64, 56, 56), (N, 128, 28, 28), (N, 256, 14, 14) and (N, 512, 7, 7). `fc` turns the means over the last
+            one's positions into logits.
         """
         outputs = [self.maxpool(self.relu(self.bn1(self.conv1(x))))]
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -70,7 +70,7 @@ class ResNet18(nn.Module):
 
 @torch.inference_mode()
 def logits_of(network: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
-    """Run a network over many images, in float32 as it serves.
+    """Run a network over many images, in float32 as in serving.
 
     Args:
         network: in evaluation mode, on any device.
@@ -87,11 +87,11 @@ def logits_of(network: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
 
 
 def check_outputs(network: Callable[[Tensor], Tensor], name: str) -> None:
-    """See that a network answers with numbers: to noise, to black and to white.
+    """Check that a network's outputs are finite for noise, a black and a white image.
 
     Args:
-        network: images (N, 3, SIZE, SIZE) to logits (N, 2).
-        name: where it is from, for the error's sentence.
+        network: maps images (N, 3, SIZE, SIZE) to logits (N, 2).
+        name: where the network comes from, for the error's sentence.
 
     Raises:
         WeightsError: an output is not finite.

@@ -1,6 +1,6 @@
-"""What a training says about the weights that it made, in `training.json` beside them; promotion reads it.
+"""What a training run says about its weights, in `training.json` beside them; promotion reads it.
 
-Does not import torch.
+This does not import torch.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ class Dataset:
     """The images of a training.
 
     Attributes:
-        fingerprint: SHA-256 over which image was in which split and class, None where it is not known.
-        images: split to class to number of images.
+        fingerprint: SHA-256 over which image was in which split and class, None if it is not known.
+        images: the number of images by split and class.
     """
 
     fingerprint: str | None = None
@@ -35,19 +35,19 @@ class Dataset:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training says about its weights. Older trainings said less: each field has a value for "not said".
+    """What a training run says about its weights. Older runs said less: each field has a default for that.
 
     Attributes:
         weights_sha256: of the weights file, 64 hexadecimal digits.
-        training_job: SageMaker's name of the job, None where it ran elsewhere.
+        training_job: SageMaker's name of the job, None if it ran elsewhere.
         finished: when the training ended, UTC.
         classes: in the order of the network's outputs.
         preprocessing: what was done to the images.
         calibration: from the network's outputs to an answer.
-        input_check: what images that are no chest X-ray are told by.
+        input_check: recognises images that are not chest X-rays.
         metrics: finite figures of validation and test, such as `val_loss` (nats) and `test_accuracy` (share, 0 to 1).
         dataset: the images.
-        settings: what the training was called with, and the device, precision and torch that it ran with.
+        settings: the run's arguments, and the device, precision and version of torch that it used.
     """
 
     weights_sha256: str | None = None
@@ -81,10 +81,10 @@ def parse(text: str | bytes, source: str) -> TrainingReport:
 
     Args:
         text: JSON.
-        source: where the text is from, for the error's sentence.
+        source: where the text comes from, for the error's sentence.
 
     Raises:
-        WeightsError: it is not JSON, or a field is not as training writes it.
+        WeightsError: the text is not JSON, or a field is not as training writes it.
     """
     try:
         content = json.loads(text)
@@ -99,7 +99,7 @@ def parse(text: str | bytes, source: str) -> TrainingReport:
 
 
 def _report_of(content: dict[str, Any]) -> TrainingReport:
-    """Return a JSON object's report.
+    """Return the report in a JSON object.
 
     Raises:
         TypeError, ValueError, OverflowError: a field is not as training writes it.
@@ -120,7 +120,7 @@ def _report_of(content: dict[str, Any]) -> TrainingReport:
 
 
 def _field(content: dict[str, Any], name: str, kind: type | UnionType, default: object) -> Any:  # noqa: ANN401
-    """Return a field of this kind, the default where there is none."""
+    """Return a field of this kind, or the default if it is missing."""
     if name in content and not isinstance(content[name], kind):
         raise TypeError(f"its {name} is {content[name]!r:.200}")
     return content.get(name, default)

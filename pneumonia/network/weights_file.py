@@ -17,13 +17,13 @@ from pneumonia.network.resnet import ResNet18
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write a state dict, kernels and matrices in half precision, and replace `path` only when it is complete.
+    """Write a state dict with kernels and matrices in half precision; replace `path` only when the file is complete.
 
-    Half precision halves the bytes a cold start fetches. Biases and batch-norm vectors stay float32: they are 0.2% of
-    the bytes, and a running variance may leave half precision's range.
+    Half precision halves the bytes that a cold start fetches. Biases and batch-norm vectors stay float32: they are 0.2%
+    of the bytes, and a running variance may exceed half precision's range.
 
     Args:
-        state: torchvision's key names to tensors, on any device, which `fits_at_rest`.
+        state: torchvision's key names to tensors, on any device, for which `fits_at_rest` returns True.
         path: file to write.
 
     Raises:
@@ -33,12 +33,12 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def fits_at_rest(state: Mapping[str, Tensor]) -> bool:
-    """Tell whether `save_weights` can write these values: finite, and of kernels and matrices none beyond 65,504."""
+    """Return whether `save_weights` can write these values: finite, and in kernels and matrices at most 65,504."""
     return all(bool(_at_rest(tensor).isfinite().all()) for tensor in state.values())
 
 
 def save_whole(content: object, path: Path) -> None:
-    """Write what torch.load reads with `weights_only`, and replace `path` only when it is complete.
+    """Write a file that torch.load reads with `weights_only`; replace `path` only when the file is complete.
 
     Args:
         content: tensors, numbers and strings, in dicts and lists.
@@ -74,7 +74,7 @@ def load_weights(path: Path) -> ResNet18:
 
 
 def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
-    """Tell whether a file's content is a plain state dict: names to tensors."""
+    """Return whether a file's content is a plain state dict: names to tensors."""
     return isinstance(content, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     )
@@ -91,19 +91,19 @@ def _in_use(tensor: Tensor) -> Tensor:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    path.open("rb").close()  # raises OSError where the file cannot be read
+    path.open("rb").close()  # raises OSError if the file cannot be read
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch.save compresses nothing. A pickle that torch inflates could stand for any amount of memory.
+            # torch.save compresses nothing. A compressed pickle could inflate to any amount of memory.
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise WeightsError(f"{path} is compressed, as torch.save never does: it is refused.")
+                raise WeightsError(f"{path} is compressed, which torch.save never does: save it with torch.save.")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except WeightsError:
         raise
     except Exception as error:  # torch.load raises nearly anything on broken data, OSError as well
         raise WeightsError(f"{path} is not a weights file that torch.save wrote whole: {first_line(error)}") from error
     if not is_state_dict(state):
-        raise WeightsError(f"{path} holds no plain state dict: save model.state_dict(), not the model itself.")
+        raise WeightsError(f"{path} is not a plain state dict: save model.state_dict(), not the model itself.")
     return state
 
 
@@ -125,7 +125,7 @@ def _check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
 
 
 def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
-    # ReLU may turn what is not a number into 0, and the answer would look like any other. One sum finds it soonest.
+    # ReLU may turn NaN into 0, and the answer would look like any other. A sum is the fastest way to find one.
     broken = [name for name, tensor in state.items() if not math.isfinite(tensor.sum())]
     broken += [name for name, tensor in state.items() if name.endswith("running_var") and tensor.min() < 0]
     if broken:
