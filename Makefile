@@ -12,7 +12,7 @@ PARAMETERS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help develop run train test slow-test image-test check lint-template format bench lock deploy destroy clean
+.PHONY: help develop run train unit test slow-test image-test check lint-template format bench lock deploy destroy clean
 
 help:  ## list the commands
 	@sed -n "s/^\([a-z-]*\):.*## /\1\t/p" $(MAKEFILE_LIST) | expand -t 14
@@ -30,10 +30,18 @@ train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs
 		--output-data-dir runs/output --checkpoint-dir runs/checkpoints $(ARGUMENTS)
 
 # Threads that wait do not spin: where other work runs beside it, spinning makes training ten times slower.
-train test slow-test image-test: export OMP_WAIT_POLICY := passive
+train unit test slow-test image-test: export OMP_WAIT_POLICY := passive
+# Python imports what it has compiled once, even where the shell says not to: the tests start it hundreds of times.
+unit test slow-test image-test: export PYTHONDONTWRITEBYTECODE :=
+# Two processes share the tests, so that one works while the other waits; each keeps to one core.
+unit test: export OMP_NUM_THREADS := 1
+unit test: PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+unit: .venv/development  ## the tests that start no process, server or browser, in about a minute
+	$(PYTEST) --unit
 
 test: .venv/development  ## all tests but the slow ones and the image build
-	$(BIN)/python -m pytest -m "not image and not slow"
+	$(PYTEST) -m "not image and not slow"
 
 slow-test: .venv/development  ## train in SageMaker's way and serve the result; kill trainings and promotions at any moment
 	$(BIN)/python -m pytest -m slow

@@ -1,8 +1,10 @@
-"""What many tests need: moto's server, an empty bucket, and a weights file."""
+"""What many tests need: moto's server, an empty bucket, and a weights file; and the tests that `--unit` runs."""
 
 import re
 import signal
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,47 @@ from tools.stand_ins.moto import Moto, running_moto
 
 # A shell lets what it starts in the background ignore SIGINT, and so would all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+E2E = Path(__file__).with_name("e2e")
+# What a test does that has the marker `processes`, by the names of Python's audit events.
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "socket.bind"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--unit", action="store_true", help="run the tests that start no process, server or browser")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.unit:
+        config.option.markexpr = "not processes and not slow and not image"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use moto's server, and all of the whole way.
+
+    Raises:
+        UsageError: tests have the same name: of those pytest-xdist runs one, as often as there are.
+    """
+    names = Counter(item.nodeid for item in items)
+    if same := [name for name, count in names.items() if count > 1]:
+        raise pytest.UsageError(f"These names are of several tests each: {', '.join(same)}")
+    for item in items:
+        if "moto" in getattr(item, "fixturenames", ()) or E2E in item.path.parents:
+            item.add_marker("processes")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_started(request: pytest.FixtureRequest) -> None:
+    """With `--unit`, fail a test that starts a process or a server and has no marker that says so."""
+
+    def refuse(event: str, _: tuple[object, ...]) -> None:
+        if event in STARTS:
+            pytest.fail(f"This test is for `make test` alone, as it does {event}: mark it with pytest.mark.processes.")
+
+    if request.config.option.unit:
+        sys.addaudithook(refuse)
 
 
 @pytest.fixture(scope="session")

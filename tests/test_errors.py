@@ -6,6 +6,8 @@ import pytest
 
 from tests.builders.checkout import PROJECT
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize("lines", [1, 100_000])  # what stays in the buffer until the end, and what does not
 def test_a_command_whose_reader_has_seen_enough_ends_quietly(lines: int) -> None:

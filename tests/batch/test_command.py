@@ -261,6 +261,7 @@ def test_two_runs_never_write_one_journal(
     assert "is being written by another run: wait for its end." in capsys.readouterr().err
 
 
+@pytest.mark.processes
 def test_interrupted_run_says_that_it_can_go_on(images: Path, weights: Path, tmp_path: Path) -> None:
     for copy in range(500):  # so many that no machine is through before it is interrupted
         (images / f"{copy}.txt").symlink_to(images / "a" / "00.jpeg")

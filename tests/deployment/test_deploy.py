@@ -13,6 +13,8 @@ import pytest
 
 from tests.builders.checkout import PROJECT
 
+pytestmark = pytest.mark.processes
+
 COMMIT = "4733b0787127"
 REPOSITORY = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/pneumonia"
 IMAGE = f"{REPOSITORY}:{COMMIT}"

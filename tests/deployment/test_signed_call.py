@@ -22,6 +22,8 @@ from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded
 from tools.stand_ins.moto import REGION
 
+pytestmark = pytest.mark.processes
+
 KEY_ID, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
 # In the place of the AWS CLI and of the stack's output.

@@ -40,6 +40,7 @@ def commands() -> list[str]:
     return [step["run"] for step in steps() if "run" in step]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("schema", "files"),
     [("github-workflows", WORKFLOWS), ("dependabot", [PROJECT / ".github/dependabot.yml"])],

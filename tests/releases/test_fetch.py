@@ -253,6 +253,7 @@ def said(destination: Path, seconds: float = 60) -> str:
     return str(caught.value)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "answers",
     [
@@ -272,6 +273,7 @@ def test_what_passes_is_tried_again(answers: list[Answer], destination: Path, mo
     assert server.count(PLAIN) == len(answers)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -288,12 +290,14 @@ def test_what_does_not_pass_is_given_up_after_three_attempts(
     assert server.count(PLAIN) == 3
 
 
+@pytest.mark.processes
 def test_refusal_that_stays_is_not_tried_again(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [refusal(403, "AccessDenied")]}) as server:
         assert "S3 answers AccessDenied: grant the role" in said(destination)
     assert server.count(PLAIN) == 1
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("answer", [silence, trickle(bytes(10_000))], ids=["silence", "a byte now and then"])
 def test_slow_s3_is_given_up_by_the_deadline(
     answer: Answer, destination: Path, monkeypatch: pytest.MonkeyPatch
@@ -306,18 +310,21 @@ def test_slow_s3_is_given_up_by_the_deadline(
         )
 
 
+@pytest.mark.processes
 def test_deadline_also_ends_further_attempts(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [refusal(503, "SlowDown")]}) as server:
         assert said(destination, 0.1) == f"The weights cannot be fetched from s3:/{PLAIN}: the time is up."
     assert server.count(PLAIN) < 3
 
 
+@pytest.mark.processes
 def test_nothing_is_asked_for_when_the_time_is_over_already(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}) as server:
         assert said(destination, -1).endswith(": the time is up.")
     assert server.seen == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "answer",
     [
@@ -339,6 +346,7 @@ def test_bucket_is_followed_to_its_region(answer: Answer, destination: Path, mon
     assert destination.read_bytes() == b"the weights"
 
 
+@pytest.mark.processes
 def test_bucket_that_is_in_no_region_is_given_up(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = [refusal(301, "PermanentRedirect", {"x-amz-bucket-region": f"us-east-{number}"}) for number in range(9)]
     with standing_for_s3(monkeypatch, {"/models/current.json": moved}) as server:
@@ -346,6 +354,7 @@ def test_bucket_that_is_in_no_region_is_given_up(destination: Path, monkeypatch:
     assert len(server.seen) == 3
 
 
+@pytest.mark.processes
 def test_old_leftovers_of_killed_processes_are_removed(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [trickle(b"the weights" * 1000), whole(b"the weights")]}) as server:
         process = subprocess.Popen([sys.executable, "-c", FETCH, str(destination)], cwd=PROJECT)
@@ -363,6 +372,7 @@ def test_old_leftovers_of_killed_processes_are_removed(destination: Path, monkey
     assert destination.read_bytes() == b"the weights"
 
 
+@pytest.mark.processes
 def test_two_processes_at_once_both_get_the_file(
     weights: Path, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +394,7 @@ def test_two_processes_at_once_both_get_the_file(
     assert manifest_of(destination) == manifest
 
 
+@pytest.mark.processes
 def test_many_threads_fetch_once(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = Weights(destination, "models")
     with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}) as server, ThreadPoolExecutor(8) as pool:
@@ -391,6 +402,7 @@ def test_many_threads_fetch_once(destination: Path, monkeypatch: pytest.MonkeyPa
     assert server.count(PLAIN) == 1
 
 
+@pytest.mark.processes
 def test_who_waits_for_another_fetch_waits_no_longer_than_its_time(
     destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,6 +422,7 @@ def test_who_waits_for_another_fetch_waits_no_longer_than_its_time(
     assert server.count(PLAIN) == 1
 
 
+@pytest.mark.processes
 def test_background_fetch_that_fails_is_tried_again(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = Weights(destination, "models")
     answers = [refusal(403, "InvalidAccessKeyId"), whole(b"the weights")]
@@ -427,6 +440,7 @@ def test_nothing_is_fetched_in_the_background_without_a_bucket(destination: Path
     assert not destination.parent.exists()
 
 
+@pytest.mark.processes
 def test_replace_fetches_though_there_is_a_file(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     destination.parent.mkdir()
     destination.write_bytes(b"the wei")
@@ -436,6 +450,7 @@ def test_replace_fetches_though_there_is_a_file(destination: Path, monkeypatch: 
         assert weights.replace(soon()).read_bytes() == b"the weights"
 
 
+@pytest.mark.processes
 def test_failed_replacement_keeps_the_file(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     destination.parent.mkdir()
     destination.write_bytes(b"the wei")

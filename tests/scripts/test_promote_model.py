@@ -51,6 +51,7 @@ def test_archive_on_s3_becomes_the_served_release(moto: Moto, bucket: str, archi
     assert served == weights.read_bytes()
 
 
+@pytest.mark.processes
 def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Path) -> None:
     process = run(archive, "--directory", tmp_path / "released")
     assert process.returncode == 0, process.stderr

@@ -402,6 +402,7 @@ def test_what_cannot_be_shared_is_refused(
 # The whole command
 
 
+@pytest.mark.processes
 def test_the_log_has_one_line_per_epoch_and_one_for_the_test(finished: Training) -> None:
     assert [int(line[0]) for line in EPOCH_LINE.findall(finished.output)] == list(range(1, EPOCHS + 1))
     assert len(TEST_LINE.findall(finished.output)) == 1
@@ -411,6 +412,7 @@ def test_the_log_has_one_line_per_epoch_and_one_for_the_test(finished: Training)
     assert finished.output.endswith("\n")
 
 
+@pytest.mark.processes
 def test_it_leaves_these_files_and_no_other(finished: Training) -> None:
     assert {path.name for path in finished.model.iterdir()} == {"pneumonia_classifier.pth", "training.json"}
     tables, pictures = {"history.json", "metrics.json"}, {"learning_curves", "roc", "confusion", "reliability"}
@@ -421,6 +423,7 @@ def test_it_leaves_these_files_and_no_other(finished: Training) -> None:
             assert len(picture.convert("L").getcolors() or ()) > 10  # something is drawn
 
 
+@pytest.mark.processes
 def test_the_best_checkpoint_follows_the_rule(finished: Training) -> None:
     best: tuple[float, float] | None = None
     for epoch in finished.history():
@@ -436,12 +439,14 @@ def test_the_best_checkpoint_follows_the_rule(finished: Training) -> None:
     assert network["accuracy"] == pytest.approx(best[0], abs=1 / 7 + 1e-9)
 
 
+@pytest.mark.processes
 def test_the_log_tells_what_the_history_has(finished: Training) -> None:
     for line, epoch in zip(EPOCH_LINE.findall(finished.output), finished.history(), strict=True):
         numbers = [f"{epoch[name]:.4f}" for name in ("train_loss", "val_accuracy", "val_loss", "val_auroc")]
         assert line == (str(epoch["epoch"]), *numbers, "yes" if epoch["best"] else "no")
 
 
+@pytest.mark.processes
 def test_the_weights_file_is_the_tested_network(finished: Training, dataset: Path) -> None:
     network, metrics = load_weights(finished.model / "pneumonia_classifier.pth"), finished.metrics()
     calibration = Calibration(**metrics["calibration"])
@@ -460,6 +465,7 @@ def test_the_weights_file_is_the_tested_network(finished: Training, dataset: Pat
         assert told["served"]["patients"] == len(images)
 
 
+@pytest.mark.processes
 def test_the_report_tells_how_the_model_was_made(finished: Training) -> None:
     report, metrics = finished.report(), finished.metrics()
     assert report["classes"] == ["NORMAL", "PNEUMONIA"]
@@ -500,6 +506,7 @@ def test_the_report_tells_how_the_model_was_made(finished: Training) -> None:
     assert TEST_LINE.findall(finished.output) == [told]
 
 
+@pytest.mark.processes
 def test_another_seed_ends_elsewhere(trained: Training, dataset: Path, tmp_path: Path) -> None:
     """Else the tests of resuming, which compare figures of the same seed to the last digit, could not fail."""
     assert train_model.main(arguments(dataset, tmp_path, "--seed", "1")) == 0
@@ -651,6 +658,7 @@ def test_what_killed_runs_left_half_written_is_removed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == others
 
 
+@pytest.mark.processes
 def test_resuming_a_finished_run_only_tests_it_again(
     trained: Training, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -666,6 +674,7 @@ def test_resuming_a_finished_run_only_tests_it_again(
 # Two processes
 
 
+@pytest.mark.processes
 def test_two_processes_learn_from_the_same_images_in_as_many_steps(trained: Training, together: Training) -> None:
     settings = together.report()["settings"]
     assert settings == trained.report()["settings"] | {"processes": 2}
@@ -673,6 +682,7 @@ def test_two_processes_learn_from_the_same_images_in_as_many_steps(trained: Trai
     assert states[0]["schedule"]["last_epoch"] == states[1]["schedule"]["last_epoch"] == 3 * EPOCHS
 
 
+@pytest.mark.processes
 def test_a_bad_image_in_the_second_processs_share_ends_both_in_one_sentence(dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(dataset, tmp_path / "data")
     second = sorted((tmp_path / "data" / "train" / "NORMAL").iterdir())[1]
@@ -820,6 +830,7 @@ def test_imagenet_weights_that_cannot_be_downloaded_end_in_one_sentence(
     assert "pass a file with --weights PATH, or --weights none" in sentence
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
@@ -843,6 +854,7 @@ def test_a_run_with_other_settings_is_not_resumed(
     assert fragment in sentence_of(arguments(dataset, tmp_path, *options), failure, capsys)
 
 
+@pytest.mark.processes
 def test_a_run_on_other_images_is_not_resumed(
     trained: Training, dataset: Path, tmp_path: Path, failure: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -879,6 +891,7 @@ def test_a_full_disk_ends_in_one_sentence_that_names_the_file(
     assert not list((tmp_path / "model").iterdir())
 
 
+@pytest.mark.processes
 def test_a_loss_that_is_no_number_ends_in_one_sentence_and_touches_no_file(
     trained: Training, dataset: Path, tmp_path: Path, failure: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -904,6 +917,7 @@ def test_weights_too_large_for_the_file_end_training_and_keep_the_best_checkpoin
     assert [epoch["epoch"] for epoch in state["history"]] == [1]
 
 
+@pytest.mark.processes
 def test_the_process_fails_with_status_1_and_no_traceback(dataset: Path, tmp_path: Path) -> None:
     process = start(ALONE, arguments(dataset, tmp_path, "--val", str(tmp_path / "nowhere")))
     out, err = process.communicate()

@@ -79,6 +79,7 @@ def request_body() -> dict[str, Any]:
     return body
 
 
+@pytest.mark.processes
 def test_what_is_missing_is_named_all_at_once() -> None:
     process = run()
     assert process.returncode == 1
@@ -89,6 +90,7 @@ def test_what_is_missing_is_named_all_at_once() -> None:
     )
 
 
+@pytest.mark.processes
 def test_missing_credentials_are_told_with_what_to_do(tmp_path: Path) -> None:
     arguments = ("--bucket", "xrays", "--role", ROLE, "--region", "us-east-1")
     process = run(*arguments, AWS_EC2_METADATA_DISABLED="true", HOME=str(tmp_path))
@@ -161,6 +163,7 @@ def test_wrong_settings_are_told(arguments: list[str], sentence: str) -> None:
         parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1", *arguments])
 
 
+@pytest.mark.processes
 def test_request_names_the_channels(request_body: dict[str, Any]) -> None:
     channels = {
         channel["ChannelName"]: channel["DataSource"]["S3DataSource"]["S3Uri"]
@@ -174,6 +177,7 @@ def test_request_names_the_channels(request_body: dict[str, Any]) -> None:
     assert sorted(channels) == ["code", "sm_drivers", "test", "train", "val"]
 
 
+@pytest.mark.processes
 def test_request_has_what_was_asked_for(request_body: dict[str, Any]) -> None:
     assert request_body["RoleArn"] == ROLE
     assert request_body["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
@@ -187,11 +191,13 @@ def test_request_has_what_was_asked_for(request_body: dict[str, Any]) -> None:
     assert request_body["OutputDataConfig"]["S3OutputPath"] == "s3://xrays/pneumonia-training"
 
 
+@pytest.mark.processes
 def test_container_is_of_the_region_and_has_a_gpu(request_body: dict[str, Any]) -> None:
     image = request_body["AlgorithmSpecification"]["TrainingImage"]
     assert re.fullmatch(r"\d{12}\.dkr\.ecr\.us-east-1\.amazonaws\.com/pytorch-training:2\.10\.0-gpu-py313", image)
 
 
+@pytest.mark.processes
 def test_dry_run_sends_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
@@ -203,6 +209,7 @@ def test_dry_run_sends_nothing() -> None:
             proxy.accept()
 
 
+@pytest.mark.processes
 def test_metric_definitions_match_the_log_lines(request_body: dict[str, Any]) -> None:
     definitions = request_body["AlgorithmSpecification"]["MetricDefinitions"]
     found = {
@@ -260,6 +267,7 @@ def test_both_scripts_say_the_same_of_hyperparameters() -> None:
     assert "(0.0005)" in told[0]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", ["train_model.py", "train_sagemaker.py"])
 def test_help_explains_every_option_and_its_default(script: str) -> None:
     help_ = run_help(script)

@@ -173,6 +173,7 @@ def test_every_field_of_the_answer_is_documented(client: TestClient) -> None:
     assert "`uncertain`" in fields["warnings"]["description"]
 
 
+@pytest.mark.processes
 def test_cold_path_needs_neither_torchvision_nor_boto3_nor_numpy(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "xray.jpg").write_bytes(XRAY)
     program = """

@@ -16,6 +16,8 @@ from tests.builders.dicom_files import dicom
 from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.moto import Moto
 
+pytestmark = pytest.mark.processes
+
 UNWANTED = [
     "boto3",
     "botocore.session",  # Powertools imports the package itself, which is 2 ms

@@ -181,17 +181,39 @@ def test_random_forms_are_answered_or_refused(client: TestClient, body: bytes, c
     check_post(client, body, content_type)
 
 
+Case = schemathesis.Case[Any]
 API = schemathesis.openapi.from_asgi("/openapi.json", create_app(Predictor(Weights(RELEASED_WEIGHTS))))
 NO_IMAGE: list[schemathesis.CheckFunction] = [positive_data_acceptance]  # no schema can say that a file is an image
 
 
-@API.parametrize()
+def test_every_route_of_the_schema_is_called_below() -> None:
+    routes = {(method, path) for path, methods in API.raw_schema["paths"].items() for method in methods}
+    assert routes == {("post", "/predict"), ("post", "/predict/batch"), ("get", "/health"), ("get", "/ready")}
+
+
+@API.include(path="/predict").parametrize()
 @fuzzed(40)
-def test_every_answer_is_as_documented(case: "schemathesis.Case[Any]") -> None:
-    excluded = NO_IMAGE if case.path.startswith("/predict") else []
+def test_every_answer_of_predict_is_as_documented(case: Case) -> None:
+    case.call_and_validate(excluded_checks=NO_IMAGE)
+
+
+@API.include(path="/predict/batch").parametrize()
+@fuzzed(40)
+def test_every_answer_of_predict_batch_is_as_documented(case: Case) -> None:
     # In a form a number is as good as a string: all of it is bytes.
-    excluded = [*excluded, negative_data_rejection] if case.path == "/predict/batch" else excluded
-    case.call_and_validate(excluded_checks=excluded)
+    case.call_and_validate(excluded_checks=[*NO_IMAGE, negative_data_rejection])
+
+
+@API.include(path="/health").parametrize()
+@fuzzed(40)
+def test_every_answer_of_health_is_as_documented(case: Case) -> None:
+    case.call_and_validate()
+
+
+@API.include(path="/ready").parametrize()
+@fuzzed(40)
+def test_every_answer_of_ready_is_as_documented(case: Case) -> None:
+    case.call_and_validate()
 
 
 def test_the_answer_to_a_batch_is_as_documented() -> None:

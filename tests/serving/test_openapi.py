@@ -125,6 +125,7 @@ def test_example_of_an_error_is_what_the_app_says(
     assert response.json() == examples_of(operations[name], status)[cause]
 
 
+@pytest.mark.processes
 def test_without_weights_the_app_says_what_is_documented(tmp_path: Path) -> None:
     """A checkout without weights/ serves from nowhere."""
     shutil.copy(PROJECT / "app.py", tmp_path)

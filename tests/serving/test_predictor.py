@@ -265,6 +265,7 @@ def test_fifty_requests_to_a_cold_process_load_once_and_are_answered_right(
     assert len([line for line in caplog.messages if line.startswith("loaded ")]) == 1
 
 
+@pytest.mark.processes
 def test_who_has_less_time_than_a_load_takes_is_told(
     weights: Path, tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +285,7 @@ def test_who_has_less_time_than_a_load_takes_is_told(
     assert server.count(PLAIN) == 1
 
 
+@pytest.mark.processes
 def test_load_that_would_take_too_long_is_given_up_and_tried_again(
     weights: Path, tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +309,7 @@ def test_fetch_in_the_background_is_the_only_one(
     assert downloads(moto, bucket) == 1
 
 
+@pytest.mark.processes
 def test_failed_fetch_in_the_background_does_no_harm(
     weights: Path, tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

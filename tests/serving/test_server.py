@@ -14,6 +14,8 @@ import pytest
 
 from tests.builders.checkout import PROJECT, copy_checkout
 
+pytestmark = pytest.mark.processes
+
 # Not what the make that runs the tests has for those that it starts.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 SERVE = """

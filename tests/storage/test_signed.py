@@ -195,6 +195,7 @@ def test_object_arrives(moto: Moto, bucket: str, key: str) -> None:
     reader.close()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
 def test_objects_of_any_size_come_whole_over_one_connection(size: int) -> None:
     content = bytes(range(256)) * (size // 256 + 1)
@@ -208,6 +209,7 @@ def test_objects_of_any_size_come_whole_over_one_connection(size: int) -> None:
     assert len({request.port for request in server.seen}) == 1
 
 
+@pytest.mark.processes
 def test_object_without_a_length_comes_whole() -> None:
     with serving({"/models/key": [chunked(b"some ", b"content", bytes(CHUNK))]}) as server:
         reader = SignedBucket("models", access(endpoint=server.endpoint), soon())
@@ -216,6 +218,7 @@ def test_object_without_a_length_comes_whole() -> None:
     assert len({request.port for request in server.seen}) == 1
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("content", [b"", b"content", bytes(CHUNK + 1)])
 def test_connection_that_the_server_ends_is_opened_again(content: bytes) -> None:
     with serving({"/models/key": [last(content)]}) as server:
@@ -225,6 +228,7 @@ def test_connection_that_the_server_ends_is_opened_again(content: bytes) -> None
     assert len({request.port for request in server.seen}) == 2
 
 
+@pytest.mark.processes
 def test_reader_that_stops_early_can_read_again() -> None:
     content = bytes(3 * CHUNK)
     for answer in (whole(content), last(content)):
@@ -237,6 +241,7 @@ def test_reader_that_stops_early_can_read_again() -> None:
             reader.close()
 
 
+@pytest.mark.processes
 def test_reader_can_read_after_a_refusal_and_after_a_cut() -> None:
     answers = [refusal(404, "NoSuchKey"), cut(b"content", 3), hang_up, whole(b"content")]
     with serving({"/models/key": answers}) as server:
@@ -251,6 +256,7 @@ def test_reader_can_read_after_a_refusal_and_after_a_cut() -> None:
         reader.close()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("answer", "code", "status", "region"),
     [
@@ -281,6 +287,7 @@ def test_refusal_tells_what_s3_told(answer: Answer, code: str, status: int, regi
     assert (caught.value.code, caught.value.status, caught.value.region) == (code, status, region)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "answer",
     [
@@ -297,6 +304,7 @@ def test_deadline_ends_what_would_not_end(answer: Answer) -> None:
             read(reader)
 
 
+@pytest.mark.processes
 def test_nothing_is_asked_for_after_the_deadline() -> None:
     with serving({"/models/key": [whole(b"content")]}) as server:
         reader = SignedBucket("models", access(endpoint=server.endpoint), Deadline.after(0))
@@ -305,6 +313,7 @@ def test_nothing_is_asked_for_after_the_deadline() -> None:
     assert server.seen == []
 
 
+@pytest.mark.processes
 def test_deadline_counts_for_an_open_connection() -> None:
     with serving({"/models/key": [whole(b"content")]}) as server:
         reader = SignedBucket("models", access(endpoint=server.endpoint), Deadline.after(1))
@@ -331,6 +340,7 @@ def test_bucket_that_cannot_be_asked_is_a_connection_error(bucket: str, endpoint
         read(SignedBucket(bucket, access(endpoint=endpoint), soon()))
 
 
+@pytest.mark.processes
 def test_server_is_known_by_the_bundle_of_certificates(
     tmp_path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from tests.builders.template import METRICS, alarms, source
 from tools.costs import month, parse_arguments, table, thousand_predictions, training
 
 
+@pytest.mark.processes
 def test_operations_has_what_the_script_prints() -> None:
     done = subprocess.run([sys.executable, "tools/costs.py"], cwd=PROJECT, check=True, capture_output=True, text=True)
     assert done.stdout == table(parse_arguments([])) + "\n"

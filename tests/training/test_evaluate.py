@@ -115,6 +115,7 @@ def test_the_report_has_pictures(report: Path, name: str) -> None:
         assert image.width > 600
 
 
+@pytest.mark.processes
 def test_the_command_prints_a_table(weights: Path, drawn: Path, tmp_path: Path) -> None:
     """Into `evaluation/` where it is called; without a manifest, the model is named by its file's digest."""
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}

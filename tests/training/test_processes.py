@@ -147,28 +147,33 @@ def test_every_item_is_in_one_share_and_the_shares_are_even(count: int) -> None:
 # Two processes
 
 
+@pytest.mark.processes
 def test_torchrun_makes_two_of_which_one_is_the_first(told: dict[str, Any]) -> None:
     assert told["count"] == 2
     assert told["is_first"] == [True, False]
 
 
+@pytest.mark.processes
 def test_uneven_shares_come_together_in_the_order_of_all_items(told: dict[str, Any]) -> None:
     assert told["shares"] == [["a", "c", "e", "g"], ["b", "d", "f"]]
     assert told["items"] == ITEMS
     assert told["rows"].flatten().tolist() == list(range(14))
 
 
+@pytest.mark.processes
 def test_means_are_taken_of_floating_point_tensors_alone(told: dict[str, Any]) -> None:
     assert [own["mean"].tolist() for own in told["means"]] == [[1.5, 4.5]] * 2
     assert [int(own["count"]) for own in told["means"]] == [5, 6]
 
 
+@pytest.mark.processes
 def test_the_first_ones_tensors_are_copied_whatever_their_type_and_layout(told: dict[str, Any]) -> None:
     for own in told["copies"]:
         assert torch.equal(own["kernel"], torch.zeros(2, 3, 4, 5))
         assert int(own["count"]) == 5
 
 
+@pytest.mark.processes
 def test_two_processes_learn_from_labels_what_one_does(told: dict[str, Any]) -> None:
     learned, alone = told["learned"], learn_labels(ONE)
     assert learned["losses"] == pytest.approx(alone["losses"], abs=1e-6)
@@ -177,6 +182,7 @@ def test_two_processes_learn_from_labels_what_one_does(told: dict[str, Any]) -> 
     assert torch.allclose(learned["averaged"]["logits"], alone["averaged"]["logits"], atol=1e-5)
 
 
+@pytest.mark.processes
 def test_two_processes_evaluate_a_network_as_one_does(told: dict[str, Any], folder: Path, weights: Path) -> None:
     split = load(folder, ONE)
     logits = all_logits(load_weights(weights), split, 3, ONE)
@@ -189,6 +195,7 @@ def test_two_processes_evaluate_a_network_as_one_does(told: dict[str, Any], fold
     assert auroc[1] == pytest.approx(auroc[0], abs=1e-6)
 
 
+@pytest.mark.processes
 def test_processes_that_train_together_hold_the_same_network(told: dict[str, Any]) -> None:
     assert told["steps"] == [12, 12]
     (model, averaged), others = told["trained"]
