@@ -9,6 +9,8 @@ import pytest
 
 from tests.builders.checkout import PROJECT
 
+pytestmark = pytest.mark.processes
+
 PROGRAM = """
 import sys
 from pneumonia.command import progress

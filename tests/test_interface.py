@@ -38,6 +38,7 @@ def radiograph() -> Image.Image:
     return draw_radiograph(Random(0), "PNEUMONIA", 300)
 
 
+@pytest.mark.processes
 def test_importing_the_package_imports_nothing_heavy() -> None:
     program = f"import sys, pneumonia; print(*(name for name in {HEAVY} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)

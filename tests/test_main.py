@@ -43,6 +43,7 @@ def test_every_command_has_help_with_an_example(verb: str, capsys: pytest.Captur
     assert f"example: pneumonia {verb} " in told.replace("example:\n  ", "example: ")
 
 
+@pytest.mark.processes
 def test_help_lists_the_commands_and_imports_no_room(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
@@ -87,6 +88,7 @@ def test_a_mistyped_word_gets_the_nearest_one(
     assert sentence(argv, capsys) == expected
 
 
+@pytest.mark.processes
 def test_a_missing_package_is_told_with_what_to_install(tmp_path: Path) -> None:
     """Where only serving is installed, scikit-learn is not there."""
     program = "import sys; sys.modules['sklearn'] = None; from pneumonia.__main__ import main; sys.exit(main())"
@@ -110,6 +112,7 @@ def test_predict_writes_a_line_of_json_for_each_file(
     assert lines[2] == {"file": str(missing), "error": f"{missing} does not exist: check the name."}
 
 
+@pytest.mark.processes
 def test_predict_shows_a_table_on_a_terminal(xray: Path, weights: Path) -> None:
     missing = xray.with_name("missing.jpg")
     command = [sys.executable, "-m", "pneumonia", "predict", "--weights", str(weights)]
@@ -124,6 +127,7 @@ def test_predict_shows_a_table_on_a_terminal(xray: Path, weights: Path) -> None:
     assert lines[-1] == "Not medical advice: do not use it to diagnose anyone."
 
 
+@pytest.mark.processes
 def test_predict_writes_json_on_a_terminal_if_asked(xray: Path, weights: Path) -> None:
     command = [sys.executable, "-m", "pneumonia", "predict", "--json", "--weights", str(weights), str(xray)]
     shown, status = on_a_terminal(command)

@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.builders.checkout import PROJECT
 
+pytestmark = pytest.mark.processes
+
 PYTORCH = "download.pytorch.org"
 FALLBACK = (
     "PyTorch's index cannot be reached, or lacks this version: the ordinary index serves, for Linux with 5 GB of CUDA."

@@ -15,6 +15,8 @@ from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from pneumonia.serving.page import Guide
 from tests.builders.checkout import PROJECT
 
+pytestmark = pytest.mark.processes
+
 UV = Path(sys.executable).with_name("uv")
 CHEST = PROJECT / "docs" / "tutorial" / "person96_virus_96.jpeg"
 CLASSIFY = f"""

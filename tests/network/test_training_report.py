@@ -115,6 +115,7 @@ def test_json_of_another_kind_is_refused(text: str) -> None:
         parse(text, "here")
 
 
+@pytest.mark.processes
 def test_reading_a_report_does_not_need_torch() -> None:
     program = "import sys; sys.modules['torch'] = None; import pneumonia.network.training_report"
     subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=PROJECT, check=True)

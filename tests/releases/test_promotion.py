@@ -63,7 +63,7 @@ def test_weights_that_unpack_to_more_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10_000_000))
     path = make_archive(tmp_path / "model.tar.gz", [(member(WEIGHTS_NAME), compressed.getvalue())])
-    with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is compressed, as torch\.save never does"):
+    with pytest.raises(WeightsError, match=rf"^{WEIGHTS_NAME} in {path} is compressed, which torch\.save never does"):
         promote_to_folder(str(path), tmp_path / "released")
 
 

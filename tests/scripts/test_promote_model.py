@@ -80,6 +80,7 @@ def test_input_check_reaches_the_manifest_and_is_shown_by_its_length(weights: Pa
     assert shown["version"] == manifest.version
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -256,6 +256,7 @@ def test_hyperparameters_are_what_training_takes_and_its_defaults_hold(monkeypat
     assert parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {"seed": 5}
 
 
+@pytest.mark.processes
 def test_both_scripts_say_the_same_of_hyperparameters() -> None:
     told = []
     for script in ("train_model.py", "train_sagemaker.py"):

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.builders.checkout import PROJECT
 
 WITHOUT_BOTO3 = """
@@ -18,6 +20,7 @@ except StorageError as error:
 """
 
 
+@pytest.mark.processes
 def test_without_boto3_what_reading_takes_is_told() -> None:
     process = subprocess.run(
         [sys.executable, "-c", WITHOUT_BOTO3], cwd=PROJECT, env={}, capture_output=True, text=True, check=True

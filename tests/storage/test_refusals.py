@@ -106,6 +106,7 @@ def test_boto3s_refusal_is_the_signed_readers() -> None:
     assert (caught.value.code, caught.value.status, caught.value.message) == ("NoSuchKey", 404, "There is none.")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", ["storage.refusals", "storage.signed", "releases.fetch"])
 def test_reading_imports_neither_boto3_nor_torch(module: str) -> None:
     program = f"import sys, pneumonia.{module}; print(*{{'boto3', 'botocore', 'torch'}} & sys.modules.keys())"

@@ -12,6 +12,8 @@ from pneumonia.training.synthetic import draw_dataset
 from tests.builders.checkout import PROJECT
 from tools.gpu_check import Outcome, Part, PartError, measure, report, run
 
+pytestmark = pytest.mark.processes
+
 NO_GPU = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
 # It starts another process, which would keep the pipe open for minutes.
 SLEEPER = """

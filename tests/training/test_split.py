@@ -130,6 +130,7 @@ def contents(root: Path, pattern: str = "*/*/*") -> dict[str, bytes]:
     return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in root.glob(pattern)}
 
 
+@pytest.mark.processes
 def test_the_command_copies_every_file_once(source: Path, tmp_path: Path) -> None:
     destination = tmp_path / "new" / "split"
     command = [sys.executable, "-m", "pneumonia", "split", str(source), str(destination)]
@@ -147,6 +148,7 @@ def test_the_command_copies_every_file_once(source: Path, tmp_path: Path) -> Non
     assert [path.name for path in destination.parent.iterdir()] == ["split"]
 
 
+@pytest.mark.processes
 def test_the_command_fails_with_status_1_and_one_sentence(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pneumonia", "split", str(tmp_path / "nowhere"), str(tmp_path / "split")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -261,6 +263,7 @@ def test_a_destination_below_a_file_is_refused(
     assert "cannot be read or written" in failure(["split", str(source), str(tmp_path / "file" / "split")], capsys)
 
 
+@pytest.mark.processes
 def test_command_needs_neither_torch_nor_what_only_training_needs(source: Path, tmp_path: Path) -> None:
     program = """
 import sys

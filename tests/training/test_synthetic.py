@@ -162,6 +162,7 @@ def test_a_link_to_an_empty_folder_is_followed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "new", "link", "dangling"}
 
 
+@pytest.mark.processes
 def test_command_needs_pillow_alone(tmp_path: Path) -> None:
     program = """
 import sys
