@@ -1,4 +1,4 @@
-"""Releases: manifest and key names, the way from an archive into the bucket, and back to what is served.
+"""Releases: the manifest, publishing an archive's model to the bucket, and fetching the served release.
 
 Imports storage and network, never training or serving.
 """

@@ -1,4 +1,4 @@
-"""SageMaker's model.tar.gz: the weights file and the training report in it, and nothing else."""
+"""SageMaker's model.tar.gz: take the weights file and the training report out of it, and nothing else."""
 
 import gzip
 import shutil
@@ -13,9 +13,9 @@ from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
 from pneumonia.releases.bucket import download
 
-GZIP = b"\x1f\x8b"  # what such files begin with
+GZIP = b"\x1f\x8b"  # begins a gzip file
 CHUNK = 1024 * 1024  # bytes read at a time
-# What tarfile and gzip raise on damaged or malicious archives, found by trying.
+# The errors of tarfile and gzip for damaged or malicious archives, found by trying.
 DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
 MAX_UNPACKED = 512 * 1024 * 1024  # bytes; a ResNet-18 in single precision has 45 million
 MAX_WEIGHTS = 128 * 1024 * 1024
@@ -24,7 +24,7 @@ MAX_MEMBERS = 1000
 
 
 def unpack(source: str, weights: Path) -> TrainingReport:
-    """Write an archive's weights to a file and return its training report, an empty one where it has none.
+    """Write an archive's weights to a file and return its training report, or an empty one if it has none.
 
     Args:
         source: model.tar.gz, as `s3://bucket/key` or a local path.
@@ -43,28 +43,28 @@ def unpack(source: str, weights: Path) -> TrainingReport:
 
 
 def extract(archive: Path, weights: Path, name: str) -> TrainingReport:
-    """Write a local archive's weights to a file and return its training report, an empty one where it has none.
+    """Write a local archive's weights to a file and return its training report, or an empty one if it has none.
 
-    No other member is written to disk, and an archive that holds anything suspicious is refused as a whole.
+    No other member is written to disk, and an archive with anything suspicious in it is refused as a whole.
 
     Args:
         archive: the tar.gz.
         weights: the file to write.
-        name: what the error's sentence calls the archive.
+        name: the archive's name in the error's sentence.
 
     Raises:
-        WeightsError: no tar.gz, suspicious, too large, or without weights.
+        WeightsError: the archive is not a tar.gz, is suspicious or too large, or has no weights.
         OSError: the archive cannot be read or the disk is full.
     """
     try:
         with _LimitedGzip(archive, name) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             report, names = _take(tar, weights, name)
-            while stream.read(CHUNK):  # gzip's checksum stands at its end, behind the end of the tar
+            while stream.read(CHUNK):  # gzip's checksum comes after the end of the tar
                 pass
     except DAMAGED as error:
         with archive.open("rb") as file:
             if file.read(len(GZIP)) != GZIP:
-                raise WeightsError(f"{name} is no tar.gz: name the model.tar.gz that training left.") from error
+                raise WeightsError(f"{name} is not a tar.gz: name the model.tar.gz that training wrote.") from error
         raise WeightsError(f"{name} is not a whole tar.gz ({error}): fetch it again or train again.") from error
     if not weights.exists():
         found = ", ".join(map(repr, sorted(names)[:5])) or "nothing"
@@ -73,14 +73,14 @@ def extract(archive: Path, weights: Path, name: str) -> TrainingReport:
 
 
 class _LimitedGzip(gzip.GzipFile):
-    """A gzip file that ends with an error after MAX_UNPACKED bytes.
+    """A gzip file that raises an error after MAX_UNPACKED bytes.
 
-    Counting what is unpacked bounds everything at once: members, the headers that tarfile keeps in memory, and what
-    is skipped. A few kilobytes of gzip can stand for gigabytes.
+    A few kilobytes of gzip can unpack to gigabytes. Counting the unpacked bytes bounds everything at once: members, the
+    headers that tarfile keeps in memory, and what is skipped.
 
     Args:
         archive: the file to read.
-        name: what the error's sentence calls it.
+        name: the archive's name in the error's sentence.
     """
 
     def __init__(self, archive: Path, name: str) -> None:
@@ -105,12 +105,12 @@ def _take(tar: tarfile.TarFile, weights: Path, name: str) -> tuple[TrainingRepor
         _check_member(member, name)
         path = str(PurePosixPath(member.name))
         if path in names:
-            raise WeightsError(f"{name} holds {path!r} twice, and either could be meant: train again.")
+            raise WeightsError(f"{name} holds {path!r} twice, and either could be the right one: train again.")
         names.add(path)
         if len(names) > MAX_MEMBERS:
             raise WeightsError(f"{name} holds more than {MAX_MEMBERS:,} files: a model has a handful.")
         content = tar.extractfile(member)
-        if path == WEIGHTS_NAME and content:  # a folder has no content
+        if path == WEIGHTS_NAME and content:  # a folder has none
             _check_size(member, MAX_WEIGHTS, name)
             with weights.open("wb") as file:
                 shutil.copyfileobj(content, file)
@@ -121,7 +121,7 @@ def _take(tar: tarfile.TarFile, weights: Path, name: str) -> tuple[TrainingRepor
 
 
 def _check_member(member: tarfile.TarInfo, name: str) -> None:
-    """Refuse a link, a device, and a path with a root, a drive or a step upwards."""
+    """Refuse links, devices, and paths with a root, a drive or a step upwards."""
     paths = (PurePosixPath(member.name), PureWindowsPath(member.name))
     if any(path.anchor or ".." in path.parts for path in paths):
         raise WeightsError(f"{name} holds the path {member.name!r}, which leads out of its folder: it is refused.")

@@ -1,7 +1,7 @@
 """Releases in the weights bucket on S3, laid out as layout.py says.
 
-Whatever stops a promotion half-way, `current.json` names a whole release. Of two promotions at once, one moves the
-pointer and the other gets an error: S3 writes an object on the condition that it is still as it was read.
+Whatever interrupts a promotion, `current.json` names a complete release. If two promotions run at once, one moves the
+pointer and the other gets an error: S3 writes the object only if it is still as it was read.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 """
 
@@ -30,8 +30,8 @@ from pneumonia.releases.manifest import Manifest, parse
 from pneumonia.storage.client import Boto3Bucket, new_client
 from pneumonia.storage.refusals import refusals_as
 
-ATTEMPTS = 4  # at writing what another is writing
-PAUSE = 0.5  # seconds before the second attempt; each further one waits for so much longer
+ATTEMPTS = 4  # at writing an object that another promotion is writing
+PAUSE = 0.5  # seconds before the second attempt; each further attempt waits that much longer
 logger = logging.getLogger(__name__)
 _refusals = functools.partial(refusals_as, WeightsUnavailableError)
 
@@ -39,7 +39,7 @@ _refusals = functools.partial(refusals_as, WeightsUnavailableError)
 class WeightsBucket:
     """The releases of one bucket.
 
-    Every method raises WeightsUnavailableError where S3 refuses or cannot be reached.
+    Every method raises WeightsUnavailableError if S3 refuses or cannot be reached.
 
     Args:
         name: the bucket's.
@@ -50,10 +50,10 @@ class WeightsBucket:
         self._s3 = new_client("s3", WeightsUnavailableError)
 
     def pointer(self) -> tuple[Pointer | None, str | None]:
-        """Return what `current.json` says, and the mark of its content that `serve` asks for.
+        """Return the content of `current.json`, and its ETag, which `serve` needs.
 
-        Both are None before the first release. Of a file that cannot be read there is the mark alone: `serve` replaces
-        it.
+        Both are None before the first release. If the file cannot be parsed, only the content is None: `serve` replaces
+        the file.
         """
         with _refusals(f"The served release cannot be read from s3://{self._name}/{CURRENT_KEY}"):
             try:
@@ -84,27 +84,27 @@ class WeightsBucket:
         return parse(text, f"s3://{self._name}/{key}")
 
     def versions(self) -> list[str]:
-        """Return the complete releases, in the order of their names, which is that of time."""
+        """Return the complete releases in the order of their names, which is chronological."""
         with _refusals(f"The releases of s3://{self._name} cannot be listed"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=RELEASES)
             found = [version_of(item["Key"]) for page in pages for item in page.get("Contents", [])]
         return sorted(version for version in found if version is not None)
 
     def check(self, version: str) -> None:
-        """Check that a release is complete: its manifest can be read, and its weights are those that it names.
+        """Check that a release is complete: its manifest can be read, and describes its weights.
 
         Raises:
-            WeightsError: it is not.
+            WeightsError: the release is not complete.
         """
         self._compare(self.manifest(version))
 
     def add(self, weights: Path, manifest: Manifest) -> None:
-        """Store a complete release without serving it; what is already there of it stays.
+        """Store a complete release without serving it; keep the parts of it that are there already.
 
-        A manifest that cannot be read, or does not say what this one was forced against, is replaced.
+        A stored manifest is replaced if it cannot be read, or lacks the reason why this release had to be forced.
 
         Raises:
-            WeightsError: other weights are there under the same version.
+            WeightsError: other weights are stored under the same version.
         """
         with _refusals(f"The release {manifest.version} cannot be stored in s3://{self._name}"):
             checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(manifest.sha256)}
@@ -119,15 +119,15 @@ class WeightsBucket:
     def serve(self, version: str, served: Pointer | None, mark: str | None) -> None:
         """Point `current.json` to a complete release, which inference serves from then on.
 
-        The plain key follows a moment later: whoever can read `current.json` does not look there.
+        The plain key follows a moment later; a reader of `current.json` does not use it.
 
         Args:
             version: the release.
-            served: what `pointer` returned when this was decided.
-            mark: likewise.
+            served: the pointer that `pointer` returned when this was decided.
+            mark: the ETag that it returned.
 
         Raises:
-            ReleaseConflictError: the served release is another one by now, and stays.
+            ReleaseConflictError: another release has been served meanwhile, and stays.
         """
         pointer = served.moved_to(version) if served else Pointer(version)
         condition = {"IfMatch": mark} if mark else {"IfNoneMatch": "*"}
@@ -143,7 +143,7 @@ class WeightsBucket:
             self._fill_plain_key(version)
 
     def _fill_plain_key(self, version: str) -> None:
-        """Copy a release to the plain key, and again until it is the one that is served: another may have moved on."""
+        """Copy the served release to the plain key; repeat if another promotion has moved the pointer meanwhile."""
         while True:
             source = {"Bucket": self._name, "Key": weights_key(version)}
             self._s3.copy_object(Bucket=self._name, Key=PLAIN_KEY, CopySource=source)  # type: ignore[arg-type]
@@ -153,7 +153,7 @@ class WeightsBucket:
             version = now.version
 
     def _put(self, key: str, body: bytes, **condition: Any) -> bool:  # noqa: ANN401  # boto3's arguments
-        """Write an object if it is as the condition says; return whether it was."""
+        """Write an object if the condition holds; return whether it was written."""
         kind = "application/json" if key.endswith(".json") else "application/octet-stream"
         attempt = 0
         while True:
@@ -162,7 +162,7 @@ class WeightsBucket:
                 self._s3.put_object(Bucket=self._name, Key=key, Body=body, ContentType=kind, **condition)
             except ClientError as error:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                # 404: what is to be replaced is gone. 409: another writes it right now, and S3 asks to try again.
+                # 404: the object to replace is gone. 409: another is writing it, and S3 asks to try again.
                 if status == 412 or (status == 404 and "IfMatch" in condition):
                     return False
                 if status != 409 or attempt == ATTEMPTS:
@@ -172,7 +172,7 @@ class WeightsBucket:
                 return True
 
     def _compare(self, manifest: Manifest) -> None:
-        """Check that a release's weights are those of its manifest."""
+        """Check that a release's weights have the SHA-256 in its manifest."""
         key = weights_key(manifest.version)
         what = f"The weights cannot be read from s3://{self._name}/{key}"
         with _refusals(what, advice={"404": "promote the model again"}):
@@ -210,7 +210,7 @@ def _base64(digest: str) -> str:
 
 
 def _says_as_much(text: bytes, manifest: Manifest) -> bool:
-    """Return whether a stored manifest is of the same weights, and says as this one what they were forced against."""
+    """Return whether a stored manifest is of the same weights and, if this one was forced, says why."""
     try:
         stored = parse(text, "the stored manifest")
     except WeightsError:

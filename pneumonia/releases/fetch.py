@@ -1,6 +1,6 @@
-"""The weights file that serving needs: taken from disk, or fetched from S3 when it is first needed.
+"""The weights file for serving: taken from disk, or fetched from S3 when it is first needed.
 
-Imports neither torch nor boto3, so that a download can run while torch is being imported.
+This imports neither torch nor boto3, so that a download can run while torch is being imported.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _refusals = functools.partial(
     refusals_as,
     WeightsUnavailableError,
     advice={"NoSuchKey": "promote a model into this bucket first, or name another key"},
-    private=True,  # whoever asks for a prediction reads it
+    private=True,  # clients of the API read these sentences
 )
 
 
@@ -37,7 +37,7 @@ class Weights:
     """The weights file of one process; safe to use from many threads at once.
 
     Args:
-        path: the file, which is used when it is there and downloaded when it is not.
+        path: the file, which is downloaded if it does not exist.
         bucket: S3 bucket to download from, None for the released weights of this repository.
         key: the weights' key in a bucket without `current.json`.
     """
@@ -46,9 +46,9 @@ class Weights:
         self.path = path
         self.bucket = bucket
         self.key = key
-        self.download_seconds: float | None = None  # of the last download that this process made
-        self.asked = -math.inf  # on time.monotonic's clock, when this process last asked the bucket what is served
-        self._has_pointer = False  # `current.json` could be read
+        self.download_seconds: float | None = None  # of this process's last download
+        self.asked = -math.inf  # when this process last asked the bucket for the served release, by time.monotonic
+        self._has_pointer = False  # whether `current.json` could be read
         self._fetching = threading.Lock()
 
     @classmethod
@@ -61,7 +61,7 @@ class Weights:
         )
 
     def fetch_in_background(self, deadline: Deadline) -> None:
-        """Begin to fetch what `find` will be asked for; should that fail, `find` tries again and tells why."""
+        """Begin to fetch the weights before `find` is called; if this fails, `find` tries again and raises."""
 
         def fetch() -> None:
             with contextlib.suppress(PneumoniaError):
@@ -71,14 +71,14 @@ class Weights:
             threading.Thread(target=fetch, name="fetch weights", daemon=True).start()
 
     def find(self, deadline: Deadline) -> Path:
-        """Return the weights file, fetched if need be.
+        """Return the weights file, and fetch it if need be.
 
         Args:
-            deadline: when this gives up.
+            deadline: when to give up.
 
         Raises:
-            WeightsUnavailableError: there are no weights, S3 does not give them, the disk is full, or the time is up.
-            WeightsError: the object is not what its manifest says.
+            WeightsUnavailableError: there are no weights, S3 does not give them, the disk is full, or time is up.
+            WeightsError: the object does not match its manifest.
         """
         if self.path.exists():
             return self.path
@@ -95,7 +95,7 @@ class Weights:
         )
 
     def replace(self, deadline: Deadline) -> Path:
-        """Fetch the weights although there is a file, as it cannot be used.
+        """Fetch the weights again, in place of a file that cannot be used.
 
         Raises:
             WeightsUnavailableError, WeightsError: as `find`.
@@ -107,11 +107,11 @@ class Weights:
         return self.path
 
     def served_version(self, deadline: Deadline) -> str | None:
-        """Return the release that the bucket's `current.json` names now; None without one, or without a bucket.
+        """Return the release that the bucket's `current.json` names now; None without that file, or without a bucket.
 
         Raises:
-            WeightsUnavailableError: S3 does not answer in time, or `current.json` could be read before and cannot now.
-            WeightsError: it names none.
+            WeightsUnavailableError: S3 does not answer in time, or `current.json` can no longer be read.
+            WeightsError: `current.json` names no release.
         """
         if not self.bucket:
             return None
@@ -128,9 +128,9 @@ class Weights:
 
     @contextlib.contextmanager
     def fetched_aside(self, deadline: Deadline) -> Iterator[Path]:
-        """Yield the served weights and their manifest in a folder of their own, which is gone after the block.
+        """Yield the served weights and their manifest in a folder of their own, which is removed after the block.
 
-        What is at `path` stays as it is.
+        The file at `path` does not change.
 
         Raises:
             WeightsUnavailableError, WeightsError: as `find`.
@@ -153,7 +153,7 @@ class Weights:
         seconds = deadline.seconds_left
         if not self._fetching.acquire(timeout=seconds):
             raise WeightsUnavailableError(
-                f"The weights are still on their way from s3://{self.bucket} after {seconds:.0f} s: try again."
+                f"The weights are still being downloaded from s3://{self.bucket} after {seconds:.0f} s: try again."
             )
         try:
             yield
@@ -162,20 +162,20 @@ class Weights:
 
 
 def fetch(bucket: str, key: str, destination: Path, deadline: Deadline) -> Manifest | None:
-    """Fetch the served weights to `destination`, and their manifest beside it; nothing half-written is ever there.
+    """Fetch the served weights to `destination`, and their manifest beside it; neither is ever half-written there.
 
     Args:
         bucket: the weights bucket.
         key: the weights' key, for a bucket without `current.json`.
         destination: file to write.
-        deadline: when this gives up.
+        deadline: when to give up.
 
     Returns:
         The manifest, None for a bucket without `current.json`.
 
     Raises:
         WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached in time, or the disk is full.
-        WeightsError: the object is not what its manifest says.
+        WeightsError: the object does not match its manifest.
     """
     with contextlib.closing(BucketReader(bucket, deadline, WeightsUnavailableError)) as source:
         manifest = _current_manifest(source, bucket)
@@ -218,7 +218,7 @@ def _current_version(source: BucketReader, bucket: str) -> str | None:
         try:
             current = source.read(CURRENT_KEY)
         except S3Error as error:
-            # To a role that may not list the bucket, S3 calls a missing key forbidden.
+            # If the role may not list the bucket, S3 answers AccessDenied for a missing key.
             if error.code not in {"NoSuchKey", "AccessDenied"}:
                 raise
             return None

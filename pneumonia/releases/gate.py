@@ -1,4 +1,4 @@
-"""Which releases a bucket serves: those whose figures on the test images speak for them, and those that are forced."""
+"""The quality gate: a bucket serves releases with sufficient figures on the test images, and forced ones."""
 
 import dataclasses
 
@@ -6,17 +6,17 @@ from pneumonia.errors import ReleaseRefusedError
 from pneumonia.releases.manifest import Manifest
 
 # MedMNIST's ResNet-18 has 0.864 and 0.956 on the official test images (Yang et al. 2023,
-# doi:10.1038/s41597-022-01721-8): what is below these floors was not trained well, or on wrong labels.
+# doi:10.1038/s41597-022-01721-8): a model below these floors was trained badly, or on wrong labels.
 FLOORS = {"test_accuracy": 0.80, "test_auroc": 0.90}
 MARGIN = 0.03  # below the served release: two standard errors of an accuracy of 0.9 on 400 images
 
 
 def objections(manifest: Manifest, served: Manifest | None) -> list[str]:
-    """Return what speaks against serving a release: figures below a floor, or clearly below the served release's.
+    """Return the reasons not to serve a release: figures below a floor, or clearly below the served release's.
 
     Args:
         manifest: the new release's.
-        served: the served release's, None for the first. The figures compare best where both saw the same test images.
+        served: the served release's, None for the first. Both should have been tested on the same images.
     """
     doubts = []
     for name, floor in FLOORS.items():
@@ -33,20 +33,20 @@ def objections(manifest: Manifest, served: Manifest | None) -> list[str]:
 
 
 def admitted(manifest: Manifest, served: Manifest | None, source: str, *, force: bool) -> Manifest:
-    """Return the manifest of a release that may be served; where it is forced, the manifest says against what.
+    """Return the manifest of a release that may be served; if it was forced, the manifest records the objections.
 
     Args:
         manifest: the new release's.
-        served: as `objections`.
+        served: as for `objections`.
         source: the archive, for the error's sentence.
-        force: admit it whatever its figures are.
+        force: admit the release whatever its figures are.
 
     Raises:
-        ReleaseRefusedError: something speaks against it, and it is not forced.
+        ReleaseRefusedError: there are objections, and the release is not forced.
     """
     doubts = " and ".join(objections(manifest, served))
     if doubts and not force:
         raise ReleaseRefusedError(
-            f"{source} is not released, because {doubts}: train again, or pass --force to serve it nevertheless."
+            f"{source} is not released, because {doubts}: train again, or pass --force to serve it anyway."
         )
     return dataclasses.replace(manifest, forced=doubts or None)

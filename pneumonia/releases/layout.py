@@ -1,9 +1,9 @@
-"""Where things lie in the weights bucket, and what `current.json` says.
+"""The layout of the weights bucket, and the content of `current.json`.
 
 releases/<version>/pneumonia_classifier.pth
 releases/<version>/manifest.json              there once the release is complete
 current.json                                  {"version": "<version>", "previous": [...]}: the release that is served
-pneumonia_classifier.pth                      the same weights, for whoever has nothing but this key
+pneumonia_classifier.pth                      the same weights, for readers that know only this key
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from pneumonia.errors import WeightsError
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.manifest import MANIFEST_NAME
 
-RELEASES = "releases/"  # what all keys of releases begin with
+RELEASES = "releases/"  # prefix of all releases' keys
 CURRENT_KEY = "current.json"
 PLAIN_KEY = WEIGHTS_NAME
 MAX_PREVIOUS = 100  # releases of each kind that `current.json` remembers
@@ -42,8 +42,8 @@ class Pointer:
 
     Attributes:
         version: the release that is served.
-        previous: those that were served before it, the latest first; without those that were rolled back.
-        withdrawn: those that were rolled back; they are served again only when someone asks for it.
+        previous: releases served before it, the latest first, without those that were rolled back.
+        withdrawn: releases that were rolled back; they are served again only when someone asks for it.
     """
 
     version: str
@@ -71,10 +71,10 @@ def parse_pointer(text: str | bytes, source: str) -> Pointer:
 
     Args:
         text: JSON; without `previous`, nothing was served before, and without `withdrawn`, nothing was rolled back.
-        source: where the text is from, for the error's sentence.
+        source: where the text comes from, for the error's sentence.
 
     Raises:
-        WeightsError: it names no release.
+        WeightsError: the text names no release.
     """
     try:
         content = json.loads(text)

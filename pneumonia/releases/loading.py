@@ -1,4 +1,4 @@
-"""From a weights file and the manifest beside it, or from a bucket, to a classifier."""
+"""Load a classifier from a weights file and the manifest beside it, or from a bucket."""
 
 import logging
 import os
@@ -28,12 +28,12 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
     '20261127-042640-ace43483'
 
     Args:
-        source: a weights file, its manifest beside it; a folder with both; or `s3://bucket`, for the release that the
-            bucket serves. Without it, the released weights that come with this package.
+        source: a weights file with its manifest beside it; a folder with both; or `s3://bucket`, for the release that
+            the bucket serves. By default, the released weights that come with this package.
 
     Raises:
-        ConfigurationError: there is no such file, or more than a bucket is named.
-        WeightsError: not weights of this network, or made for other classes or another preprocessing.
+        ConfigurationError: there is no such file, or the address names more than a bucket.
+        WeightsError: the weights are not of this network, or were trained for other classes or another preprocessing.
         WeightsUnavailableError: the file cannot be read, or S3 does not give it.
     """
     if source is None:
@@ -48,10 +48,10 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
 
 
 def load_file(path: Path) -> Classifier:
-    """Load a weights file, and what the manifest beside it says.
+    """Load a weights file, and apply the manifest beside it.
 
     Raises:
-        WeightsError: not a state dict of this network, or made for other classes or another preprocessing.
+        WeightsError: not a state dict of this network, or trained for other classes or another preprocessing.
         WeightsUnavailableError: the file cannot be read.
     """
     try:

@@ -25,14 +25,14 @@ class Manifest:
         sha256: of the weights file, 64 hexadecimal digits.
         size: of the weights file, in bytes.
         classes: in the order of the network's outputs.
-        preprocessing: what was done to the images in training, and has to be done in inference.
+        preprocessing: what training did to the images, and inference has to do.
         metrics: figures of the training job, such as `val_accuracy` and `test_accuracy` (shares, 0 to 1).
-        training_job: SageMaker's name of the job, None where it ran elsewhere.
-        dataset_fingerprint: SHA-256 over which image was in which split and class, None where it is not known.
+        training_job: SageMaker's name of the job, None if it ran elsewhere.
+        dataset_fingerprint: SHA-256 over which image was in which split and class, None if it is not known.
         created: when the release was made, ISO 8601, UTC.
-        calibration: from the network's outputs to an answer; releases from before there was one have the default.
-        input_check: tells images that are not chest X-rays; without it, none is told.
-        forced: what spoke against this release, where someone promoted it nevertheless.
+        calibration: from the network's outputs to an answer; releases older than this field have the default.
+        input_check: recognises images that are not chest X-rays; without it, no image gets that warning.
+        forced: the objections to this release, if someone forced its promotion.
     """
 
     version: str
@@ -59,11 +59,11 @@ class Manifest:
 
 
 def parse(text: str | bytes, source: str) -> Manifest:
-    """Read a manifest; fields that this version of the code does not know are left out.
+    """Read a manifest; ignore fields that this version of the code does not know.
 
     Args:
         text: JSON.
-        source: where the text is from, for the error's sentence.
+        source: where the text comes from, for the error's sentence.
 
     Raises:
         WeightsError: not a manifest.
@@ -77,14 +77,12 @@ def parse(text: str | bytes, source: str) -> Manifest:
         content.setdefault("forced", None)
         return Manifest(**{field.name: content[field.name] for field in dataclasses.fields(Manifest)})
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise WeightsError(
-            f"{source} is not a manifest that can be read ({error!r}): promote the model again."
-        ) from error
+        raise WeightsError(f"{source} is not a valid manifest ({error!r}): promote the model again.") from error
 
 
 @dataclass(frozen=True)
 class Release:
-    """What a weights file serves with: its version, and how the network's outputs become an answer."""
+    """What serving needs besides the weights: the version, and how the network's outputs become an answer."""
 
     version: str
     calibration: Calibration = dataclasses.field(default_factory=Calibration)
@@ -92,10 +90,10 @@ class Release:
 
 
 def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str, Any]) -> Release:
-    """Return what a weights file serves with.
+    """Return the release of a weights file.
 
-    Without a manifest of its own, the file is named by its digest, the default calibration changes nothing, and no
-    image gets the warning that it is not a chest X-ray.
+    Without a manifest, the file's digest is its version, the default calibration changes nothing, and no image gets the
+    warning that it is not a chest X-ray.
 
     Args:
         weights: the file.
@@ -103,14 +101,14 @@ def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str
         preprocessing: that of this code.
 
     Raises:
-        WeightsError: its manifest is broken, or the release was made for other classes or preprocessing: its answers
-            would be wrong, silently.
+        WeightsError: the manifest is broken, or the release was trained for other classes or another preprocessing, so
+            that its answers would be wrong without notice.
         OSError: the file cannot be read.
     """
     if manifest := manifest_of(weights):
         if (manifest.classes, manifest.preprocessing) != (list(classes), preprocessing):
             raise WeightsError(
-                f"Release {manifest.version} was made for other classes or another preprocessing than this code has: "
+                f"Release {manifest.version} was trained for other classes or another preprocessing than this code's: "
                 "deploy the code that it was trained with, or promote another model."
             )
         return Release(manifest.version, manifest.calibration, manifest.input_check)
@@ -118,10 +116,10 @@ def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str
 
 
 def manifest_of(weights: Path) -> Manifest | None:
-    """Return the manifest beside a weights file; None where there is none, or where it is of other weights.
+    """Return the manifest beside a weights file; None if there is none, or if it is of other weights.
 
     Raises:
-        WeightsError: it is of these weights, and broken: without it they would answer otherwise, silently.
+        WeightsError: it is of these weights, but broken: without it, answers would change without notice.
     """
     path = weights.with_name(MANIFEST_NAME)
     try:
@@ -133,12 +131,12 @@ def manifest_of(weights: Path) -> Manifest | None:
     except WeightsError:
         if _digest_in(text) == sha256(weights):
             raise
-        return None  # any file may be called so: what is no manifest of ours does not count
+        return None  # any file may have that name: one that is not a manifest of ours does not count
     return manifest if manifest.sha256 == sha256(weights) else None
 
 
 def _digest_in(text: bytes) -> object:
-    """Return what a text has as `sha256` where it is a JSON object, None where it has none."""
+    """Return the field `sha256` of a JSON object, or None if the text is not one or lacks the field."""
     with contextlib.suppress(ValueError, RecursionError):
         content = json.loads(text)
         return content.get("sha256") if isinstance(content, dict) else None

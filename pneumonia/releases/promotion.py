@@ -1,4 +1,4 @@
-"""Promotion: an archive becomes a release, a bucket serves it, or goes back to another one."""
+"""Promotion: make a release of an archive and have a bucket serve it, or go back to another release."""
 
 import datetime
 import logging
@@ -28,8 +28,8 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
     Args:
         source: model.tar.gz, as `s3://bucket/key` or a local path.
         bucket: the weights bucket.
-        force: serve it whatever its figures are; the manifest keeps what spoke against it.
-        only_newer: store it, but do not serve it in place of a newer one, nor if it was rolled back.
+        force: serve it whatever its figures are; the manifest records the objections.
+        only_newer: store it, but do not serve it if a newer release is served, or if it was rolled back.
 
     Returns:
         The release's manifest, and whether it is served now.
@@ -37,7 +37,7 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
     Raises:
         ReleaseRefusedError: its figures on the test images are too low.
         ReleaseConflictError: another promotion came first.
-        WeightsError: the archive or the weights are not what they should be.
+        WeightsError: the archive or the weights are invalid.
         WeightsUnavailableError: S3 refuses or cannot be reached.
         OSError: a local file cannot be read or written.
     """
@@ -45,7 +45,7 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
     with tempfile.TemporaryDirectory() as temporary:
         weights = Path(temporary) / WEIGHTS_NAME
         manifest = unpack_release(source, weights)
-        pointer, mark = releases.pointer()  # read before it is compared with: if it moves meanwhile, `serve` notices
+        pointer, mark = releases.pointer()  # read before the comparison: if it moves meanwhile, `serve` notices
         manifest = admitted(manifest, _served_manifest(releases, pointer), source, force=force)
         releases.add(weights, manifest)
     if only_newer and pointer and (manifest.version < pointer.version or manifest.version in pointer.withdrawn):
@@ -71,14 +71,14 @@ def promote_to_folder(source: str, directory: Path) -> Manifest:
 
 
 def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
-    """Serve another release that the bucket has.
+    """Serve another release of a bucket.
 
     Args:
         bucket: the weights bucket.
-        version: the release; None for the one that was served before.
+        version: the release; None for the previous one.
 
     Returns:
-        The release that is served now, and the one that was; None where `current.json` could not be read.
+        The release that is served now, and the one served before, None if `current.json` could not be read.
 
     Raises:
         ReleaseConflictError: a promotion came first.
@@ -102,7 +102,7 @@ def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
 
 
 def listing(bucket: str) -> str:
-    """Return a table of a bucket's releases, the newest first, with the served one marked; a sentence where none is.
+    """Return a table of a bucket's releases, the newest first, with the served one marked; a sentence if it has none.
 
     Raises:
         WeightsUnavailableError: S3 refuses or cannot be reached.
@@ -120,7 +120,7 @@ def listing(bucket: str) -> str:
 
 
 def unpack_release(source: str, weights: Path) -> Manifest:
-    """Write the weights of an archive to a file, check them, and return the manifest of a release of them.
+    """Write the weights of an archive to a file, check them, and return a manifest for their release.
 
     Raises:
         WeightsError, WeightsUnavailableError, OSError: as `promote`.
@@ -150,7 +150,7 @@ def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
 
 
 def _served_manifest(releases: WeightsBucket, pointer: Pointer | None) -> Manifest | None:
-    """Return the served release's manifest; None without one, or where it cannot be read, which a promotion mends."""
+    """Return the served release's manifest; None if there is none, or if it is broken, which a promotion repairs."""
     try:
         return releases.manifest(pointer.version) if pointer else None
     except WeightsError as error:
@@ -159,7 +159,7 @@ def _served_manifest(releases: WeightsBucket, pointer: Pointer | None) -> Manife
 
 
 def _described(releases: WeightsBucket, version: str) -> str:
-    """Return the columns of a release behind its version, or why its manifest cannot be read."""
+    """Return the columns of a release after its version, or why its manifest cannot be read."""
     try:
         manifest = releases.manifest(version)
     except WeightsError as error:

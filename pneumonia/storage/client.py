@@ -1,4 +1,4 @@
-"""boto3's clients, all set up alike. Importing boto3 takes its time, so only what cannot do without it imports this."""
+"""boto3's clients, all configured alike. Importing boto3 is slow, so only modules that need it import this one."""
 
 import contextlib
 from collections.abc import Generator
@@ -40,16 +40,16 @@ def new_client(
     connections: int = 1,
     region: str | None = None,
 ) -> BaseClient:
-    """Return a client, which many threads may use.
+    """Return a client that many threads may use.
 
     Args:
-        service: S3 itself, or the one that creates the jobs of S3 Batch Operations.
+        service: S3 itself, or the service that creates the jobs of S3 Batch Operations.
         error: the class of the error below.
-        connections: threads that will use it at once.
+        connections: the number of threads that will use it at once.
         region: None for the environment's.
 
     Raises:
-        PneumoniaError: boto3 cannot make one: the endpoint is not a URL, or there is no such profile.
+        PneumoniaError: boto3 cannot create one: the endpoint is not a URL, or there is no such profile.
     """
     config = Config(
         connect_timeout=3,
@@ -60,12 +60,12 @@ def new_client(
     with refusals_as(error, "S3 cannot be used"):
         try:
             return boto3.client(service, region_name=region, config=config)
-        except ValueError as problem:  # an endpoint that is no URL
+        except ValueError as problem:  # the endpoint is not a URL
             raise ConnectionError(first_line(problem)) from problem
 
 
 class Boto3Bucket:
-    """One bucket, read by boto3: with a profile, through a proxy, or however else the machine is set up."""
+    """One bucket, read by boto3: with a profile, through a proxy, or however the machine is configured."""
 
     def __init__(self, name: str, error: type[PneumoniaError]) -> None:
         self._name = name
@@ -76,7 +76,7 @@ class Boto3Bucket:
 
         Raises:
             S3Error: S3 refuses.
-            ConnectionError: it cannot be reached, or breaks off.
+            ConnectionError: S3 cannot be reached, or breaks off.
         """
         with boto3_as_signed(), contextlib.closing(self._s3.get_object(Bucket=self._name, Key=key)["Body"]) as body:
             yield from body.iter_chunks(CHUNK)

@@ -1,4 +1,4 @@
-"""X-rays in S3: those below a prefix or in a manifest, and the bytes of each."""
+"""X-rays in S3: listing them below a prefix or in a manifest, and reading them."""
 
 import contextlib
 import csv
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class S3Object:
-    """An object in S3, of one version or the current one."""
+    """An object in S3, in one version or the current one."""
 
     bucket: str
     key: str
     version: str | None = None
 
     def __str__(self) -> str:
-        """Return `s3://bucket/key`, and the version where there is one."""
+        """Return `s3://bucket/key`, with the version if there is one."""
         return f"s3://{self.bucket}/{self.key}" + (f"?versionId={self.version}" if self.version else "")
 
 
 def read(s3: "S3Client", image: S3Object) -> bytes:
-    """Return an object's bytes; one that is larger than any image that is decoded is not read.
+    """Return an object's bytes; refuse a larger one than MAX_BYTES before reading it.
 
     Raises:
-        ObjectError: there is no such object, or it may not be read.
+        ObjectError: there is no such object, or reading it is not allowed.
         ImageTooLargeError: more than MAX_BYTES bytes.
         StorageError: S3 cannot be reached, or refuses every request.
     """
@@ -50,10 +50,10 @@ def read(s3: "S3Client", image: S3Object) -> bytes:
 
 
 def below(s3: "S3Client", uri: str) -> Iterator[S3Object]:
-    """Yield the objects below `s3://bucket/prefix`, in S3's order, without a console's empty ones for folders.
+    """Yield the objects below `s3://bucket/prefix`, in S3's order, except empty ones that stand for folders.
 
     Raises:
-        ObjectError: there is no such bucket, or it may not be listed.
+        ObjectError: there is no such bucket, or listing it is not allowed.
         StorageError: S3 cannot be reached, or refuses every request.
     """
     bucket, prefix = split(uri)
@@ -65,10 +65,10 @@ def below(s3: "S3Client", uri: str) -> Iterator[S3Object]:
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Return bucket and key, or prefix, of `s3://bucket/key`.
+    """Return the bucket and the key, or prefix, of `s3://bucket/key`.
 
     Raises:
-        ConfigurationError: it names no bucket.
+        ConfigurationError: the text names no bucket.
     """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not bucket:
@@ -77,9 +77,9 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def manifest_rows(path: Path) -> Iterator[S3Object]:
-    """Yield the objects of a manifest as S3 Batch Operations takes it.
+    """Yield the objects of a manifest for S3 Batch Operations.
 
-    A row has bucket, URL-encoded key and, where it is wanted, version ID; no row of headers.
+    A row has the bucket, the URL-encoded key and, optionally, the version ID; there is no header row.
 
     Raises:
         ConfigurationError: a row has other columns.
@@ -90,7 +90,7 @@ def manifest_rows(path: Path) -> Iterator[S3Object]:
             for row in csv.reader(file):
                 if row:
                     yield _object_in(row)
-        except (ValueError, csv.Error) as error:  # no UTF-8, or what _object_in finds
+        except (ValueError, csv.Error) as error:  # not UTF-8, or an error of _object_in
             raise ConfigurationError(
                 f"{path} is not a manifest with rows of bucket,key or bucket,key,version: {error}."
             ) from error
@@ -103,7 +103,7 @@ def manifest_row(image: S3Object) -> list[str]:
 
 
 def decoded_key(key: str) -> str:
-    """Return the key that S3 Batch Operations, or its manifest, has URL-encoded; a space may be `+` or `%20` in it."""
+    """Return a key that S3 Batch Operations or its manifest has URL-encoded; a space may be `+` or `%20` there."""
     return unquote_plus(key, errors="strict")
 
 

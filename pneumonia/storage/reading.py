@@ -1,6 +1,6 @@
-"""Reading whole objects from one bucket: signed here where the environment has what that takes, by boto3 elsewhere.
+"""Read whole objects from one bucket: by our own signed requests if the environment allows it, otherwise by boto3.
 
-Imports no boto3 unless it is needed.
+boto3 is imported only when it is needed.
 """
 
 import contextlib
@@ -21,22 +21,22 @@ PAUSE = 0.2  # seconds before the second attempt; the third waits twice as long
 
 
 class Readable(Protocol):
-    """What reads objects of one bucket."""
+    """Reads objects of one bucket."""
 
     def get(self, key: str) -> Generator[bytes, None, None]:
         """Yield an object's bytes."""
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
 
 
 class BucketReader:
-    """Reads objects of one bucket, tries again where that may help, and follows it to its region.
+    """Reads objects of one bucket, tries again if that may help, and follows the bucket to its region.
 
     Args:
         bucket: its name.
-        deadline: when this gives up; boto3 does not look at it while it waits for an answer.
-        error: the class of error where S3 cannot be used at all.
+        deadline: when to give up; boto3 ignores it while it waits for an answer.
+        error: the class of the error if S3 cannot be used at all.
     """
 
     def __init__(self, bucket: str, deadline: Deadline, error: type[PneumoniaError]) -> None:
@@ -47,15 +47,15 @@ class BucketReader:
         self._bucket = self._open()
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         self._bucket.close()
 
     def copy(self, key: str, file: BinaryIO) -> tuple[str, int]:
-        """Write an object into a file; return its SHA-256 and its size in bytes.
+        """Write an object to a file; return its SHA-256 and its size in bytes.
 
         Raises:
             S3Error: S3 refuses.
-            OSError: it cannot be reached in time, or the file cannot be written.
+            OSError: S3 cannot be reached in time, or the file cannot be written.
         """
         attempt = 0
         while True:
@@ -85,14 +85,14 @@ class BucketReader:
         file.seek(0)
         file.truncate()
         digest, size = hashlib.sha256(), 0
-        with contextlib.closing(self._bucket.get(key)) as chunks:  # closed also where the disk is full
+        with contextlib.closing(self._bucket.get(key)) as chunks:  # closed even if the disk is full
             for chunk in chunks:
                 digest.update(chunk)
                 size += file.write(chunk)
         return digest.hexdigest(), size
 
     def _moved_to(self, region: str | None) -> bool:
-        """Turn to the region that S3 says the bucket is in; return whether it is another one."""
+        """Switch to the region that S3 names for the bucket; return whether that is another one."""
         if not region or not self._access or region == self._access.region:
             return False
         self._access = dataclasses.replace(self._access, region=region)
@@ -106,7 +106,7 @@ class BucketReader:
             from pneumonia.storage.client import Boto3Bucket  # noqa: PLC0415  # imports boto3, which the image lacks
         except ImportError as error:
             raise self._error(
-                "Reading from S3 takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as "
-                "Lambda sets them; with anything else it takes boto3: pip install boto3."
+                "Reading from S3 needs AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as "
+                "Lambda sets them; otherwise it needs boto3: pip install boto3."
             ) from error
         return Boto3Bucket(self._name, self._error)

@@ -1,7 +1,7 @@
-"""What S3 refuses, in one sentence: what failed, by which code, and what to do.
+"""Turn S3's refusals into one sentence: what failed, with which code, and what to do.
 
-This is the one translation of what the signed reader, boto3, the network and the disk raise. It imports no boto3, as
-serving does without: boto3's errors are known by their module, which whoever raises one has imported.
+All errors of the signed reader, boto3, the network and the disk are translated here. This module does not import boto3,
+because serving does without it: whoever raises one of boto3's errors has imported the module that defines it.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from pneumonia.errors import PneumoniaError, first_line
 
-# Codes of S3, and of other services of AWS, about whoever asks.
+# Codes of S3 and other AWS services about the caller's credentials.
 UNACCEPTED_CREDENTIALS = (
     "ExpiredToken",
     "ExpiredTokenException",
@@ -21,13 +21,13 @@ UNACCEPTED_CREDENTIALS = (
     "TokenRefreshRequired",
     "UnrecognizedClientException",
 )
-# Codes that say nothing about the object asked for, though their status is one of 400 to 499.
+# Codes that say nothing about the requested object, although their status is 400 to 499.
 PASSING = {*UNACCEPTED_CREDENTIALS, "RequestTimeout", "RequestTimeTooSkewed", "TooManyRequests"}
 FORBIDDEN = "grant the role s3:GetObject, s3:PutObject and s3:ListBucket as it needs them"
 ADVICE = {
     "NoSuchBucket": "create the bucket, or name another",
     "NoSuchKey": "check the key",
-    "404": "check the key",  # the answer to a HEAD request has no body, and boto3 takes the status for the code
+    "404": "check the key",  # the answer to a HEAD request has no body, so boto3 uses the status as the code
     "AccessDenied": FORBIDDEN,
     "403": FORBIDDEN,
     "RequestTimeTooSkewed": "set this machine's clock",
@@ -42,8 +42,8 @@ class S3Error(Exception):
     Attributes:
         code: S3's name of the reason, such as NoSuchKey.
         status: of the HTTP response.
-        region: where S3 says that the bucket is, None where it does not say.
-        message: the reason in S3's words, None where they are not known.
+        region: the bucket's region, if S3 names it, else None.
+        message: the reason in S3's words, if they are known, else None.
     """
 
     def __init__(self, code: str, status: int, region: str | None = None, message: str | None = None) -> None:
@@ -55,11 +55,11 @@ class S3Error(Exception):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same request may be answered later: it is refused for the moment, or to this caller."""
+        """Whether the same request may succeed later: the refusal is temporary, or concerns only this caller."""
         return not 400 <= self.status < 500 or self.status == 429 or self.code in PASSING
 
     def advice(self) -> str | None:
-        """Return what to do, None where that is not known."""
+        """Return what to do, or None if that is not known."""
         return ADVICE.get(self.code) or (LATER if self.may_pass else None)
 
 
@@ -68,7 +68,7 @@ class MissingCredentialsError(ConnectionError):
 
 
 class AddressError(ConnectionError):
-    """No bucket can have this name, or no object this key."""
+    """No bucket can have this name, or no object can have this key."""
 
 
 @contextlib.contextmanager
@@ -81,18 +81,18 @@ def refusals_as(
     private: bool = False,
     service: str = "S3",
 ) -> Iterator[None]:
-    """Turn what S3, boto3, the network or the disk refuse into one sentence; other errors pass.
+    """Turn errors of S3, boto3, the network and the disk into one sentence; other errors pass.
 
     Args:
         error: the class to raise.
-        what: the sentence's beginning, such as "The object cannot be read".
-        permanent: the class to raise instead where the same request will be refused the next time, too.
-        advice: what to do, by S3's code, where that is not what ADVICE says.
-        private: leave out S3's and boto3's own words, as they name the object, the account and the role.
-        service: who answers.
+        what: the beginning of the sentence, such as "The object cannot be read".
+        permanent: the class to raise instead if the same request would be refused again.
+        advice: what to do, by S3's code, if that differs from ADVICE.
+        private: leave out S3's and boto3's own words, which name the object, the account and the role.
+        service: the service that answers.
 
     Raises:
-        PneumoniaError: of one of the two classes.
+        PneumoniaError: an error of one of the two classes.
     """
     try:
         yield
@@ -122,7 +122,7 @@ def boto3_as_signed() -> Iterator[None]:
 
 
 def of_boto3(error: Exception) -> Exception:
-    """Return what the signed reader would have raised instead of an error of boto3's; return any other as it is."""
+    """Return the signed reader's equivalent of an error of boto3; return any other error unchanged."""
     botocore, boto3 = map(sys.modules.get, ("botocore.exceptions", "boto3.exceptions"))
     if botocore and isinstance(error, botocore.ClientError):
         told, response = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})

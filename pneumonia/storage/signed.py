@@ -1,7 +1,7 @@
-"""Reading from S3 with the standard library alone.
+"""Read from S3 with only the standard library.
 
-A cold start needs three objects. boto3 would take longer to import than they take to arrive (docs/performance.md), so
-the one request that serving makes is signed here:
+A cold start needs three objects. Importing boto3 would take longer than fetching them (docs/performance.md), so the one
+kind of request that serving makes is signed here:
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """
 
@@ -23,25 +23,25 @@ from pneumonia.deadline import Deadline
 from pneumonia.errors import first_line
 from pneumonia.storage.refusals import S3Error
 
-CHUNK = 1024 * 1024  # bytes handed on at a time
+CHUNK = 1024 * 1024  # bytes yielded at a time
 PIECE = 64 * 1024  # bytes read at a time
 CONNECT_SECONDS = 3.0
-SILENT_SECONDS = 10.0  # without a byte, after which a connection counts as dead
-NOTHING = hashlib.sha256(b"").hexdigest()  # of the body of a GET
-# What only boto3 knows how to follow.
+SILENT_SECONDS = 10.0  # without a byte; then the connection counts as dead
+NOTHING = hashlib.sha256(b"").hexdigest()  # of a GET's empty body
+# Settings that only boto3 can follow.
 BOTO3_SETTINGS = ("AWS_PROFILE", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT")
 
 
 @dataclass(frozen=True)
 class Access:
-    """What a request to S3 is signed with and sent to.
+    """What a request to S3 is signed with, and where it goes.
 
     Attributes:
         key_id: the access key's public part.
         secret: its secret part.
         token: session token of temporary credentials.
         region: the bucket's.
-        endpoint: URL of a server that stands for S3, None for AWS.
+        endpoint: URL of a server that stands in for S3, None for AWS.
     """
 
     key_id: str
@@ -52,9 +52,9 @@ class Access:
 
     @classmethod
     def from_environment(cls) -> "Access | None":
-        """Return what the environment says, as Lambda's always does; None where finding it takes boto3."""
+        """Return what the environment says, as Lambda's always does; None if only boto3 can find it."""
         given = os.environ
-        # A line break at the end, as files of secrets have one, would break the request's headers.
+        # Stripped, because a line break at the end, as in files of secrets, would break the request's headers.
         key_id, secret = (given.get(name, "").strip() for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
         region = (given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION") or "").strip()
         if not (key_id and secret and region) or any(map(given.get, BOTO3_SETTINGS)):
@@ -65,10 +65,10 @@ class Access:
         access = cls(key_id, secret, given.get("AWS_SESSION_TOKEN", "").strip() or None, region, endpoint)
         scheme, host, _ = access.address("bucket", "")
         is_proxied = scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
-        return None if is_proxied or re.search("iso|eusc", region) else access  # two partitions with names of their own
+        return None if is_proxied or re.search("iso|eusc", region) else access  # partitions with their own host names
 
     def address(self, bucket: str, key: str) -> tuple[str, str, str]:
-        """Return scheme, host with port, and path of an object."""
+        """Return the scheme, the host with its port, and the path of an object."""
         path = quote(f"/{key}", safe="/-_.~")
         if self.endpoint:
             parts = urlsplit(self.endpoint)
@@ -81,15 +81,15 @@ class Access:
         """Return the signed headers of a GET.
 
         Args:
-            host: as the Host header has it.
-            path: of the request, in percent encoding, without a query.
+            host: as in the Host header.
+            path: of the request, percent-encoded, without a query.
             now: UTC; S3 accepts a difference of 15 minutes.
         """
         moment, day = f"{now:%Y%m%dT%H%M%SZ}", f"{now:%Y%m%d}"
         headers = {"host": host, "x-amz-content-sha256": NOTHING, "x-amz-date": moment}
         if self.token:
             headers["x-amz-security-token"] = self.token
-        names = ";".join(headers)  # in the order of the alphabet, as the signature asks for
+        names = ";".join(headers)  # in alphabetical order, which the signature requires
         lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
         request = f"GET\n{path}\n\n{lines}\n{names}\n{NOTHING}"
         scope = f"{day}/{self.region}/s3/aws4_request"
@@ -102,12 +102,12 @@ class Access:
 
 
 class SignedBucket:
-    """One bucket, read over one connection; not for several threads at once.
+    """One bucket, read over one connection; not safe to use from several threads at once.
 
     Args:
         name: the bucket's.
         access: what requests are signed with.
-        deadline: when this gives up.
+        deadline: when to give up.
     """
 
     def __init__(self, name: str, access: Access, deadline: Deadline) -> None:
@@ -115,7 +115,7 @@ class SignedBucket:
         self._access = access
         self._deadline = deadline
         self._connection: http.client.HTTPConnection | None = None
-        self._socket: socket.socket | None = None  # the connection's, which hands its own on to a last response
+        self._socket: socket.socket | None = None  # the connection's own passes to its last response
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
@@ -128,8 +128,8 @@ class SignedBucket:
 
         Raises:
             S3Error: S3 refuses.
-            ConnectionError: it cannot be reached, falls silent, or breaks off.
-            TimeoutError: the deadline has come.
+            ConnectionError: S3 cannot be reached, falls silent, or breaks off.
+            TimeoutError: the deadline has passed.
         """
         try:
             with contextlib.closing(self._request(key)) as response:
@@ -139,11 +139,11 @@ class SignedBucket:
                     yield chunk
             if expected is not None and got < expected:
                 raise ConnectionError(f"the connection broke off after {got} of {expected} bytes")
-        except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last of a name that is no host's
+        except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last for an invalid host name
             self.close()
             self._remaining(0)
             raise ConnectionError(getattr(error, "strerror", None) or first_line(error)) from error
-        except GeneratorExit:  # the next request would find the rest of this object in its way
+        except GeneratorExit:  # or the next request would read the rest of this object
             self.close()
             raise
 
@@ -167,9 +167,9 @@ class SignedBucket:
         raise S3Error(code[1] if code else response.reason, response.status, region)
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
-        """Return the next CHUNK of a body, less at its end.
+        """Return the next CHUNK of a body, or less at its end.
 
-        `response.read` would wait for a whole CHUNK, and a server that sends a byte now and then never end it.
+        `response.read` would wait for a whole CHUNK, and for a server that sends a byte now and then, forever.
         """
         pieces, missing = [], CHUNK
         while missing:
@@ -182,7 +182,7 @@ class SignedBucket:
         return b"".join(pieces)
 
     def _wait_for(self, seconds: float) -> None:
-        """Let the connection wait for so long, or until the deadline where that is sooner."""
+        """Let the connection wait for that many seconds, but not beyond the deadline."""
         seconds = self._remaining(seconds)
         if self._socket and self._socket.fileno() >= 0 and self._socket.gettimeout() != seconds:
             self._socket.settimeout(seconds)

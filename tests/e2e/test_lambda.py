@@ -462,7 +462,7 @@ def test_silent_s3_is_told_before_the_time_is_up_and_forgotten(store: Store, tmp
         response = function.invoke(upload(XRAY), timeout=4)  # fails when there is no answer by then
         assert response["statusCode"] == 503
         assert re.fullmatch(
-            r"The weights are still on their way from s3://weights after [23] s: try again\.", detail_of(response)
+            r"The weights are still being downloaded from s3://weights after [23] s: try again\.", detail_of(response)
         )
         function.wait_for_log(function.api.request_ids[-1], "was answered with 503.")
         assert "about to time out" not in function.log_of(function.api.request_ids[-1])

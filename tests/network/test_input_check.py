@@ -265,9 +265,7 @@ def test_check_is_read_back_from_a_manifest(checked: Path) -> None:
 def test_broken_check_is_refused(broken: object, weights: Path) -> None:
     assert input_check_in({"input_check": INPUT_CHECK})
     content = dataclasses.asdict(manifest_for(weights)) | {"input_check": broken}
-    with pytest.raises(
-        WeightsError, match=r"^here is not a manifest that can be read \(.*\): promote the model again\.$"
-    ):
+    with pytest.raises(WeightsError, match=r"^here is not a valid manifest \(.*\): promote the model again\.$"):
         parse(json.dumps(content), "here")
 
 

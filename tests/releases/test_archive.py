@@ -109,13 +109,13 @@ def test_archive_without_weights_says_what_it_holds(tmp_path: Path) -> None:
 )
 def test_damaged_archive_is_refused(archive: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(WeightsError, match=r"is not a whole tar\.gz|is no tar\.gz|holds no pneumonia_classifier"):
+    with pytest.raises(WeightsError, match=r"is not a whole tar\.gz|is not a tar\.gz|holds no pneumonia_classifier"):
         promote_to_folder(str(archive), tmp_path / "released")
     assert not (tmp_path / "released").exists()
 
 
 def test_weights_in_place_of_the_archive_are_named_so(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"is no tar\.gz: name the model\.tar\.gz that training left\.$"):
+    with pytest.raises(WeightsError, match=r"is not a tar\.gz: name the model\.tar\.gz that training wrote\.$"):
         promote_to_folder(str(weights), tmp_path / "there")
 
 

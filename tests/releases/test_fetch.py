@@ -145,7 +145,7 @@ def test_broken_manifest_is_refused(moto: Moto, bucket: str, weights: Path, dest
     moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/manifest.json", Body=content)
     with pytest.raises(WeightsError) as caught:
         fetch(bucket, WEIGHTS_NAME, destination, soon())
-    assert str(caught.value).startswith(f"s3://{bucket}/{RELEASE}/manifest.json is not a manifest that can be read (")
+    assert str(caught.value).startswith(f"s3://{bucket}/{RELEASE}/manifest.json is not a valid manifest (")
     assert nothing_in(destination.parent)
 
 
@@ -415,7 +415,7 @@ def test_who_waits_for_another_fetch_waits_no_longer_than_its_time(
             with pytest.raises(WeightsUnavailableError) as caught:
                 weights.find(Deadline.after(seconds))
             assert str(caught.value) == (
-                f"The weights are still on their way from s3://models after {shown} s: try again."
+                f"The weights are still being downloaded from s3://models after {shown} s: try again."
             )
         gate.set()
         assert weights.find(soon()).read_bytes() == b"the weights"

@@ -57,15 +57,13 @@ def test_manifest_from_before_there_was_a_calibration_has_the_default(file: Path
 )
 def test_calibration_that_is_none_is_refused(file: Path, calibration: object) -> None:
     content = dataclasses.asdict(manifest_for(file)) | {"calibration": calibration}
-    with pytest.raises(WeightsError, match=r"^here is not a manifest that can be read \(.*\): promote the model again"):
+    with pytest.raises(WeightsError, match=r"^here is not a valid manifest \(.*\): promote the model again"):
         parse(json.dumps(content), "here")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"version": "1"}', "\xff"])
 def test_what_is_no_manifest_is_refused(text: str) -> None:
-    with pytest.raises(
-        WeightsError, match=r"^s3://b/manifest\.json is not a manifest that can be read .*promote the model"
-    ):
+    with pytest.raises(WeightsError, match=r"^s3://b/manifest\.json is not a valid manifest .*promote the model"):
         parse(text.encode("latin-1"), "s3://b/manifest.json")
 
 
@@ -85,7 +83,7 @@ def test_manifest_of_other_weights_does_not_count(file: Path) -> None:
 def test_broken_manifest_of_these_weights_is_refused(file: Path, broken: dict[str, object]) -> None:
     content = dataclasses.asdict(manifest_for(file)) | broken
     file.with_name(MANIFEST_NAME).write_text(json.dumps(content))
-    with pytest.raises(WeightsError, match=r"manifest\.json is not a manifest that can be read .*: promote the model"):
+    with pytest.raises(WeightsError, match=r"manifest\.json is not a valid manifest .*: promote the model"):
         manifest_of(file)
 
 
@@ -107,17 +105,19 @@ def test_release_of_its_manifest_or_of_the_files_digest(file: Path) -> None:
 )
 def test_release_for_another_code_is_refused(file: Path, other: dict[str, Any]) -> None:
     dataclasses.replace(manifest_for(file), **other).write_beside(file)
-    with pytest.raises(WeightsError, match=r"^Release 20260102-030405-0a1b2c3d was made for other classes or another"):
+    with pytest.raises(
+        WeightsError, match=r"^Release 20260102-030405-0a1b2c3d was trained for other classes or another"
+    ):
         release_of(file, CLASSES, PREPROCESSING)
 
 
 @pytest.mark.parametrize("version", [5, None, ["1"]])
 def test_version_that_is_no_name_is_refused(weights: Path, version: object) -> None:
     content = json.loads(manifest_for(weights).to_json()) | {"version": version}
-    with pytest.raises(WeightsError, match="is not a manifest that can be read"):
+    with pytest.raises(WeightsError, match="is not a valid manifest"):
         parse(json.dumps(content), "manifest.json")
 
 
 def test_endless_nesting_is_refused() -> None:
-    with pytest.raises(WeightsError, match="is not a manifest that can be read"):
+    with pytest.raises(WeightsError, match="is not a valid manifest"):
         parse("[" * 200_000, "manifest.json")

@@ -324,8 +324,8 @@ def test_what_is_damaged_in_the_bucket_is_mended_by_a_promotion(
 ) -> None:
     versions = [command(archive).split()[1] for archive in archives[:2]]
     moto.s3().put_object(Bucket=bucket, Key=f"releases/{versions[1]}/manifest.json", Body=b"{}")
-    assert "is not a manifest that can be read" in command("list")
-    assert "is not a manifest that can be read" in command.fails("rollback", versions[1])
+    assert "is not a valid manifest" in command("list")
+    assert "is not a valid manifest" in command.fails("rollback", versions[1])
     command(archives[1])
     assert json.loads(command("show", versions[1]))["version"] == versions[1]
 

@@ -111,7 +111,7 @@ def test_a_release_for_another_code_leaves_the_old_one(
     manifest = dataclasses.replace(manifest_for(other, "2"), preprocessing=PREPROCESSING | {"resize": [256, 256]})
     publish(other, manifest, bucket)
     assert [version(predictor) for _ in range(2)] == ["1", "1"]
-    assert "was made for other classes or another preprocessing" in failures(capsys)[0]
+    assert "was trained for other classes or another preprocessing" in failures(capsys)[0]
 
 
 def test_a_release_whose_outputs_are_no_numbers_leaves_the_old_one(

@@ -26,6 +26,6 @@ def test_without_boto3_what_reading_takes_is_told() -> None:
         [sys.executable, "-c", WITHOUT_BOTO3], cwd=PROJECT, env={}, capture_output=True, text=True, check=True
     )
     assert process.stdout == (
-        "Reading from S3 takes AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as Lambda "
-        "sets them; with anything else it takes boto3: pip install boto3.\n"
+        "Reading from S3 needs AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as Lambda "
+        "sets them; otherwise it needs boto3: pip install boto3.\n"
     )
