@@ -1,6 +1,6 @@
 """The API for uvicorn as `app`, and for AWS Lambda as `handler`.
 
-The order of imports is what makes a cold start short: docs/performance.md says what each part saves.
+The order of the imports keeps a cold start short: docs/performance.md says what each part saves.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ from pneumonia.deadline import Deadline
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.coldstart import lean_imports
 
-# The download is logged, and begins below. Lambda has a log handler already; under uvicorn our loggers have none.
+# Before the download below, which writes to the log. Lambda has a log handler; under uvicorn our loggers have none.
 logging.basicConfig()
 logging.getLogger("pneumonia").setLevel(logging.INFO)
 weights = Weights.from_environment()
 on_lambda = "AWS_LAMBDA_RUNTIME_API" in os.environ
-if on_lambda:  # where a process starts because a request waits for it
+if on_lambda:  # there, a process starts because a request waits for it
     weights.fetch_in_background(Deadline.after(60))
 
 with lean_imports() if on_lambda else contextlib.nullcontext():
@@ -34,8 +34,8 @@ logger = logging.getLogger("pneumonia.app")
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it
     """Answer an event of a Function URL, an API Gateway, or a load balancer.
 
-    When time is up, Lambda ends the process in the middle and logs little more than that. So shortly before, a line
-    that names the request is logged.
+    When time is up, Lambda kills the process and logs little more than that. So this logs a line that names the request
+    shortly before.
     """
     seconds = Deadline.of_invocation(context, kept=ANSWER_SECONDS / 2).seconds_left
     alarm = threading.Timer(seconds, logger.error, ["Request %s is about to time out.", context.aws_request_id])

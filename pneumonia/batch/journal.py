@@ -1,4 +1,4 @@
-"""The journal of a batch: the answers so far, so that whatever stops a run, the next start goes on where it was."""
+"""The journal of a batch: the answers so far, so that a run that was stopped can continue."""
 
 import contextlib
 import hashlib
@@ -19,11 +19,11 @@ if sys.platform != "win32":
 
 @dataclass(frozen=True)
 class JournalHeader:
-    """What the answers in a journal are of: a run goes on only from a journal with the same header.
+    """The run that a journal belongs to: a run continues only a journal with the same header.
 
     Attributes:
         model_version: the release that answers.
-        images: how many there are.
+        images: the number of images.
         inputs: SHA-256 over their names, in their order.
     """
 
@@ -34,14 +34,14 @@ class JournalHeader:
 
 @contextlib.contextmanager
 def opened(journal: Path, this: JournalHeader) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a journal, or begin one; yield it with the number of images that it has answers for.
+    """Open a journal, or begin one; yield it with the number of its answers.
 
-    The first line says what run it is of, each other one is an image's row. What was half-written when a run was killed
-    is taken away, down to whole batches: then the network sees the same batches as if nothing had happened.
+    The first line is the header; each other line is an image's row. After a run was killed, the rows after the last
+    whole batch are cut off, so that the network sees the same batches as in an uninterrupted run.
 
     Raises:
-        ConfigurationError: it is of another run, or of one that still goes on.
-        OSError: it cannot be read or written.
+        ConfigurationError: the journal belongs to another run, or to one that is still going on.
+        OSError: the journal cannot be read or written.
     """
     with journal.open("ab+") as file:
         lock(file, journal)
@@ -59,7 +59,7 @@ def opened(journal: Path, this: JournalHeader) -> Iterator[tuple[BinaryIO, int]]
 
 
 def keep_whole_batches(file: BinaryIO, start: int, images: int) -> int:
-    """Cut a journal off after its last whole batch; return the number of rows that are left."""
+    """Cut off a journal after its last whole batch; return the number of rows that are left."""
     rows, end = 0, start
     kept, kept_end = 0, start
     for line in file:
@@ -73,7 +73,7 @@ def keep_whole_batches(file: BinaryIO, start: int, images: int) -> int:
 
 
 def is_row(line: bytes) -> bool:
-    """Return whether a journal's line is a row, and a whole one."""
+    """Return whether a journal's line is a complete row."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -82,10 +82,10 @@ def is_row(line: bytes) -> bool:
 
 
 def check_header(line: bytes, this: JournalHeader, journal: Path) -> None:
-    """Check that a journal is of this run.
+    """Check that a journal belongs to this run.
 
     Raises:
-        ConfigurationError: it is not.
+        ConfigurationError: it does not.
     """
     try:
         other = JournalHeader(**json.loads(line))
@@ -93,28 +93,28 @@ def check_header(line: bytes, this: JournalHeader, journal: Path) -> None:
         raise ConfigurationError(f"{journal} is not a journal of a run: remove it, or name another output.") from error
     if other.model_version != this.model_version:
         raise ConfigurationError(
-            f"{journal} has answers of model {other.model_version}, and this is {this.model_version}: remove it to "
-            "start anew, or name another output."
+            f"{journal} has answers of model {other.model_version}, but this run uses {this.model_version}: remove it "
+            "to start anew, or name another output."
         )
     if other != this:
         raise ConfigurationError(
             f"{journal} has answers for another input, of {other.images:,} images: remove it to start anew, or name "
-            "another output. (Of a folder that still fills up, make a manifest first.)"
+            "another output. (If the folder is still being filled, make a manifest first.)"
         )
 
 
 def lock(file: BinaryIO, journal: Path) -> None:
-    """Lock a journal, so that this process alone writes it as long as it lives.
+    """Lock a journal, so that only this process writes it while it runs.
 
     Raises:
-        ConfigurationError: another one does.
+        ConfigurationError: another process has locked it.
     """
     if sys.platform == "win32":
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise ConfigurationError(f"{journal} is being written by another run: wait for its end.") from error
+        raise ConfigurationError(f"{journal} is being written by another run: wait until that ends.") from error
 
 
 def rows_in(file: BinaryIO) -> Iterator[Row]:

@@ -1,6 +1,6 @@
-"""Millions of X-rays in S3: the function that S3 Batch Operations invokes.
+"""Classify millions of X-rays in S3: the function that S3 Batch Operations invokes.
 
-AWS invokes it once for each object, tries again where that may help, and writes the report. `batch.s3_job` creates the
+AWS invokes it once for each object, tries again if that may help, and writes the report. `batch.s3_job` creates the
 jobs. https://docs.aws.amazon.com/AmazonS3/latest/userguide/batch-ops-invoke-lambda.html
 """
 
@@ -26,18 +26,18 @@ from pneumonia.storage import objects
 from pneumonia.storage.client import new_client
 from pneumonia.storage.objects import S3Object
 
-ANSWER_SECONDS = 5.0  # what a task keeps of the invocation's time for everything but loading the model
-RESULT_CHARACTERS = 1024  # that the report has room for
+ANSWER_SECONDS = 5.0  # of an invocation's time, kept for everything but loading the model
+RESULT_CHARACTERS = 1024  # of each result, which fit into the report
 logger = logging.getLogger(__name__)
 predictor = Predictor.from_environment(Weights.from_environment())
 s3 = functools.cache(new_client)  # made when it is first needed
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it
-    """Answer an invocation of S3 Batch Operations: a result for each task.
+    """Answer an invocation of S3 Batch Operations with a result for each task.
 
     Args:
-        event: of invocation schema 2.0; user arguments are not looked at.
+        event: of invocation schema 2.0; user arguments are ignored.
         context: Lambda's.
 
     Raises:
@@ -45,8 +45,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
     """
     if event.get("invocationSchemaVersion") != SCHEMA:
         raise ConfigurationError(
-            f"This function answers S3 Batch Operations alone, by invocation schema {SCHEMA}: for requests, deploy the "
-            "image with app.handler."
+            f"This function answers only S3 Batch Operations, with invocation schema {SCHEMA}: for requests, deploy "
+            "the image with app.handler."
         )
     results = [result_of(task, context) for task in event["tasks"]]
     predictor.finish_refresh(Deadline.of_invocation(context, kept=ANSWER_SECONDS))
@@ -59,7 +59,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
 
 
 def result_of(task: dict[str, Any], context: Any) -> dict[str, str]:  # noqa: ANN401  # as above
-    """Return a task's result: the answer as JSON; or a failure, permanent where the same object would fail again."""
+    """Return a task's result: the answer as JSON, or a failure, permanent if the same object would fail again."""
     try:
         code, text = "Succeeded", answer(task, context)
     except (ImageError, ObjectError) as error:
@@ -69,7 +69,7 @@ def result_of(task: dict[str, Any], context: Any) -> dict[str, str]:  # noqa: AN
         code, text = "TemporaryFailure", str(error)
     except Exception:
         logger.exception("Task %s failed.", task["taskId"])
-        code, text = "TemporaryFailure", "The function failed at this object, and its log has the details."
+        code, text = "TemporaryFailure", "The function failed at this object; its log has the details."
     return {"taskId": task["taskId"], "resultCode": code, "resultString": text[:RESULT_CHARACTERS]}
 
 
@@ -77,7 +77,7 @@ def answer(task: dict[str, Any], context: Any) -> str:  # noqa: ANN401  # as abo
     """Read a task's object and return the answer as one line of JSON.
 
     Raises:
-        PneumoniaError: the object cannot be had or used, or the weights cannot.
+        PneumoniaError: the object or the weights cannot be read or used.
     """
     data = objects.read(s3(), object_of(task))
     prediction = predictor.predict(data, Deadline.of_invocation(context, kept=ANSWER_SECONDS))
@@ -85,15 +85,15 @@ def answer(task: dict[str, Any], context: Any) -> str:  # noqa: ANN401  # as abo
 
 
 def object_of(task: dict[str, Any]) -> S3Object:
-    """Return the object that a task is about.
+    """Return the object of a task.
 
     Raises:
-        ObjectError: its key cannot be one.
+        ObjectError: the key is not valid.
     """
     try:
         return S3Object(task["s3Bucket"], objects.decoded_key(task["s3Key"]), task.get("s3VersionId") or None)
     except UnicodeDecodeError as error:
-        raise ObjectError("The object's key is not URL-encoded UTF-8, as keys of a manifest have to be.") from error
+        raise ObjectError("The object's key is not URL-encoded UTF-8, as a manifest's keys must be.") from error
 
 
 use_paid_cores()

@@ -1,4 +1,4 @@
-"""The images of a batch: which there are in a folder, below a prefix in S3 or in a manifest, and their bytes."""
+"""The images of a batch: listing those of a folder, an S3 prefix or a manifest, and reading them."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,16 +12,16 @@ from pneumonia.storage import objects
 from pneumonia.storage.client import new_client
 from pneumonia.storage.objects import S3Object
 
-READERS = 16  # threads that wait for a disk or for S3
-CHUNK = 2 * BATCH_SIZE  # files that are decoded at a time, while as many are being read
+READERS = 16  # threads, which wait for a disk or for S3
+CHUNK = 2 * BATCH_SIZE  # files to decode at a time, while as many are being read
 Source = Path | S3Object
 
 
 def listed(source: str) -> Iterator[Source]:
-    """Yield the images of an input, in an order that is the same every time.
+    """Yield the images of an input, always in the same order.
 
     Raises:
-        ConfigurationError: it is nothing of what an input may be.
+        ConfigurationError: not a folder, a prefix in S3 or a manifest.
         ObjectError: the bucket cannot be listed.
         StorageError: S3 cannot be reached.
         OSError: a folder or a manifest cannot be read.
@@ -40,7 +40,7 @@ def listed(source: str) -> Iterator[Source]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield a folder's files and those of the folders in it, except hidden ones.
+    """Yield the files in a folder and its subfolders, except hidden ones.
 
     Raises:
         OSError: a folder cannot be read.
@@ -55,7 +55,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def lines_of(manifest: Path) -> Iterator[Source]:
-    """Yield what a manifest names, a path or an object a line.
+    """Yield what a manifest names: a path or an object on each line.
 
     Raises:
         ConfigurationError: an object without a bucket.
@@ -67,7 +67,7 @@ def lines_of(manifest: Path) -> Iterator[Source]:
 
 
 def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | ImageError]]:
-    """Yield so many files' bytes at a time, or why they cannot be read, while the next ones are being read.
+    """Yield the bytes of CHUNK files at a time, or why they cannot be read, while the next ones are being read.
 
     Raises:
         StorageError: S3 cannot be reached.
@@ -84,7 +84,7 @@ def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | ImageError]]:
             return ImageError(str(error))
         except OSError as error:
             return ImageError(f"The file cannot be read: {error.strerror or error}.")
-        except ValueError as error:  # a name that none can have, as one with a zero byte
+        except ValueError as error:  # an impossible name, such as one with a zero byte
             return ImageError(f"The file cannot be read: {error}.")
 
     pool = ThreadPoolExecutor(READERS, "reading")

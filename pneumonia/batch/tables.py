@@ -1,4 +1,4 @@
-"""The table of answers: its columns, and how it is written."""
+"""The table of answers: its columns, and writing it."""
 
 import csv
 import itertools
@@ -21,29 +21,29 @@ def answer_row(prediction: Prediction) -> Row:
 
 
 def error_row(error: str) -> Row:
-    """Return the row of an image that has none."""
+    """Return the row of an image that has no answer."""
     return [None, None, None, None, None, error]
 
 
 def writer(output: Path) -> Callable[[Path, Iterator[Row]], None]:
-    """Return what writes rows of COLUMNS in the format that a file's name ends with.
+    """Return the function that writes rows of COLUMNS in the format of a file's ending.
 
     Raises:
-        ConfigurationError: another ending, or Parquet where there is no pyarrow.
+        ConfigurationError: another ending, or Parquet without pyarrow.
     """
     if output.suffix == ".csv":
         return write_csv
     if output.suffix != ".parquet":
-        raise ConfigurationError(f"{output} ends with neither .csv nor .parquet: the ending tells what to write.")
+        raise ConfigurationError(f"{output} ends with neither .csv nor .parquet: name an output that does.")
     try:
         import pyarrow  # noqa: F401, PLC0415  # before hours of work, not after
     except ImportError as error:
-        raise ConfigurationError("Writing Parquet takes pyarrow: pip install pyarrow, or name a .csv.") from error
+        raise ConfigurationError("Writing Parquet needs pyarrow: pip install pyarrow, or name a .csv.") from error
     return write_parquet
 
 
 def write_csv(path: Path, rows: Iterator[Row]) -> None:
-    """Write rows as CSV; what a row lacks is empty."""
+    """Write rows as CSV; missing values are empty."""
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # names of any bytes
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(COLUMNS)
@@ -51,7 +51,7 @@ def write_csv(path: Path, rows: Iterator[Row]) -> None:
 
 
 def write_parquet(path: Path, rows: Iterator[Row]) -> None:
-    """Write rows as Parquet; what a row lacks is null. In names, bytes that are no UTF-8 become question marks."""
+    """Write rows as Parquet; missing values are null, and bytes of names that are not UTF-8 are replaced."""
     import pyarrow  # noqa: PLC0415  # an extra
     from pyarrow import parquet  # noqa: PLC0415
 

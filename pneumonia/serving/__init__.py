@@ -1,4 +1,4 @@
-"""The API and what answers in it: routes, documentation, middleware, predictor, page, telemetry, cold start.
+"""The API: routes, documentation, middleware, predictor, page, telemetry, cold start.
 
 Never imports training or batch.
 """

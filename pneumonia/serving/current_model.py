@@ -1,4 +1,4 @@
-"""The model that serves now: loaded when it is first needed, replaced when the bucket serves another release."""
+"""The model in use: loaded when it is first needed, replaced when the bucket serves another release."""
 
 import logging
 import threading
@@ -13,7 +13,7 @@ from pneumonia.releases.loading import load_file
 from pneumonia.serving import telemetry
 from pneumonia.serving.telemetry import Record
 
-REFRESH_SECONDS = 10.0  # that a look for a new release may take, fetching it included
+REFRESH_SECONDS = 10.0  # for checking the bucket for a new release, fetching it included
 logger = logging.getLogger(__name__)
 
 
@@ -22,7 +22,7 @@ class CurrentModel:
 
     Args:
         weights: where the model's weights are.
-        refresh_seconds: after so long without a look, the bucket is looked at for another release.
+        refresh_seconds: time between two checks of the bucket for another release.
     """
 
     def __init__(self, weights: Weights, refresh_seconds: float) -> None:
@@ -37,23 +37,23 @@ class CurrentModel:
 
     @property
     def model(self) -> Classifier | None:
-        """The model that is loaded, None before the first need of one. A refresh may replace it at any time."""
+        """The loaded model, None before it is first needed. A refresh may replace it at any time."""
         return self._model
 
     @property
     def version(self) -> str | None:
-        """The release that is loaded, None before the first need of one."""
+        """The loaded model's release, None before it is first needed."""
         return self._model.version if self._model else None
 
     def load(self, deadline: Deadline, record: Record) -> Classifier:
-        """Return the model, loaded if need be.
+        """Return the model, and load it if need be.
 
         Args:
-            deadline: of fetching and loading it.
-            record: gets what it took.
+            deadline: for fetching and loading it.
+            record: gets the time that this took.
 
         Raises:
-            WeightsError: the weights are not what they should be.
+            WeightsError: the weights are invalid.
             WeightsUnavailableError: there are no weights, or S3 does not give them in time.
         """
         if self._model:
@@ -64,8 +64,8 @@ class CurrentModel:
         if not self._loading.acquire(timeout=seconds):
             raise WeightsUnavailableError(f"The model is still being loaded after {seconds:.0f} s: try again.")
         try:
-            # Who waited while a load failed shares its failure, or many would wait for as many attempts in turn. It is
-            # not remembered beyond that: the next request tries again.
+            # Requests that waited while a load failed share its error, or each would make an attempt of its own, one
+            # after the other. Later requests try again.
             if self._model is None and self._failure and self._failures > failures:
                 raise self._failure.with_traceback(None)
             if self._model is None:
@@ -86,7 +86,7 @@ class CurrentModel:
         except WeightsError as error:
             if not self._weights.bucket:
                 raise
-            # What a killed process, or another program, left there. Without this the instance could never serve again.
+            # A killed process, or another program, left this file. Without a new download, every request would fail.
             logger.warning("%s It is fetched anew.", error)
             path = self._weights.replace(deadline)
             with record.timed("Load"):
@@ -96,16 +96,16 @@ class CurrentModel:
                 record.add("Download", self._weights.download_seconds)
 
     def finish_refresh(self, deadline: Deadline) -> None:
-        """Wait for a look at the bucket that a prediction began: Lambda freezes a process once it has answered.
+        """Wait for a refresh that a prediction has begun: Lambda freezes a process once it has answered.
 
         Args:
-            deadline: what is not done by then goes on with the next request, or gives up.
+            deadline: a refresh that is not done by then continues with the next request, or gives up.
         """
         if self._refreshing.ident:
             self._refreshing.join(deadline.seconds_left)
 
     def refresh_if_due(self, deadline: Deadline) -> None:
-        """Begin to look for another release, in a thread of its own, if the last look was long ago."""
+        """Begin to check the bucket for another release, in a thread, if the last check was long ago."""
         with self._starting_refresh:
             now = time.monotonic()
             is_due = now - self._weights.asked >= self._refresh_seconds
@@ -117,7 +117,7 @@ class CurrentModel:
             self._refreshing.start()
 
     def _refresh(self, deadline: Deadline) -> None:
-        """Take over the release that the bucket serves, if it is another; whatever goes wrong, the old one stays."""
+        """Switch to the release that the bucket serves, if it is another; if anything fails, keep the old one."""
         started = time.monotonic()
         try:
             version = self._weights.served_version(deadline)

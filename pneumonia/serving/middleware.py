@@ -1,4 +1,4 @@
-"""What every request passes through: a limit on its body, a header, a line in the log, and API Gateway's stage."""
+"""Middleware for every request: a limit on its body, a header, a line in the log, and API Gateway's stage."""
 
 import time
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.serving.problems import NO_FILE, SENTENCES
 from pneumonia.serving.telemetry import Record, emit
 
-FORM_BYTES = 64 * 1024  # what a form may have around the image
+FORM_BYTES = 64 * 1024  # of a form, besides the image
 BODY_BYTES = MAX_BYTES + FORM_BYTES
-UPLOADS_BYTES = 10 * BODY_BYTES  # of all the bodies in memory at once; on Lambda there is one
+UPLOADS_BYTES = 10 * BODY_BYTES  # of all bodies in memory at once; on Lambda there is only one
 
 
 class BodyLimit:
-    """Refuse a body larger than a form with the largest image, and bodies that together are larger than ten of those.
+    """Refuse a body larger than BODY_BYTES, and more bodies at once than UPLOADS_BYTES.
 
-    FastAPI's own limit answers in plain text.
+    FastAPI's own limit would answer in plain text.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._held = 0  # bytes of the bodies whose requests have no answer yet
+        self._held = 0  # bytes of bodies whose requests are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a body that is declared too large unread, and any other where it becomes too large."""
+        """Refuse a body that declares too many bytes before reading it, and any other once it has too many."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         limit, refusal = self._limit(headers)
         held = 0
@@ -48,7 +48,7 @@ class BodyLimit:
             return message
 
         declared = headers.get("content-length", "")
-        if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):  # Python reads no endless number
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):  # int() refuses very long numbers
             await JSONResponse({"detail": refusal.detail}, refusal.status_code)(scope, receive, send)
             return
         try:
@@ -57,15 +57,15 @@ class BodyLimit:
             self._held -= held
 
     def _limit(self, headers: Headers) -> tuple[int, HTTPException]:
-        """Return how many bytes a body may have, and the error for one that has more."""
-        # A form that can hold no file is not worth the seconds that parsing its parameters takes.
+        """Return how many bytes a body may have, and the error for a larger one."""
+        # A form of this type cannot hold a file, so it is not worth the seconds that parsing it takes.
         if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
             return FORM_BYTES, HTTPException(422, NO_FILE)
         return BODY_BYTES, HTTPException(413, SENTENCES[413])
 
 
 class NoStore:
-    """Add Cache-Control: no-store to every answer, as answers are about a person."""
+    """Add Cache-Control: no-store to every answer, because answers are about a person."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -76,7 +76,7 @@ class NoStore:
         async def send_uncached(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                # Only our static files have an ETag. They are about nobody: a browser may keep them and ask again.
+                # Only our static files have an ETag. They are about nobody: a browser may keep and revalidate them.
                 headers["Cache-Control"] = "no-cache" if "etag" in headers else "no-store"
             await send(message)
 
@@ -84,13 +84,13 @@ class NoStore:
 
 
 class Telemetry:
-    """Write a line about each request, with metrics if it asks for a prediction."""
+    """Write a line about each request, with metrics if it asks for predictions."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a record, and write the line once it is answered."""
+        """Pass the request on with a record, and write the line after the answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -130,9 +130,9 @@ class Telemetry:
 
 
 class Stage:
-    """Split the stage of an API Gateway off the path, as in /prod/predict, so that links lead back to it.
+    """Split API Gateway's stage off the path, as in /prod/predict, so that links lead back to it.
 
-    Mangum does not. This works on Lambda alone, outside of the app.
+    Mangum does not do this. It works only on Lambda, outside the app.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -141,9 +141,9 @@ class Stage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, with the stage as `root_path` if the client's address has it."""
         context = scope["aws.event"].get("requestContext") or {}
-        # The path that the client asked for: a REST API takes the stage off the other one, an HTTP API leaves it on.
+        # The path that the client requested: in scope["path"], a REST API removes the stage and an HTTP API keeps it.
         path = unquote(context.get("path") or "") or scope["path"]
-        stage = context.get("stage") or "$default"  # no address has that one
+        stage = context.get("stage") or "$default"  # which never appears in an address
         root = f"/{stage}"
         if stage != "$default" and f"{path}/".startswith(f"{root}/"):
             scope = {**scope, "path": path, "root_path": root}

@@ -1,6 +1,6 @@
-"""What people see in a browser: the page at `/`, and the guides that it links to.
+"""The page at `/`, and the guides that it links to.
 
-No file is read before it is asked for, and nothing is fetched from another host.
+Files are read only when they are requested, and nothing comes from another host.
 """
 
 import functools
@@ -19,7 +19,7 @@ from pneumonia.files import shipped
 
 STATIC = Path(__file__).parent / "static"
 GUIDES = shipped("docs")
-# The browser runs and fetches nothing but what this server sends, whatever a file name or an answer may contain.
+# Whatever a file name or an answer contains, the browser runs and loads only what this server sends.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -48,28 +48,28 @@ GUIDE = """<!doctype html>
 
 
 class Guide(StrEnum):
-    """A document of docs/ that is shown to people who are not developers."""
+    """A document of docs/ that the page shows."""
 
     MODEL_CARD = "model-card"
     TRAINING = "training"
 
 
-# A link in a rendered guide to a document that is not served.
+# A link in a rendered guide to a document that the app does not serve.
 NOT_SERVED = re.compile(rf'<a href="(?!https:|#|{"|".join(Guide)})[^>]*>(.*?)</a>', re.DOTALL)
 
 
 def add_page(app: FastAPI, served_version: Callable[[], str | None]) -> None:
-    """Add the page at `/` to an app, and the guides as HTML.
+    """Add the page at `/`, and the guides as HTML, to an app.
 
     Args:
         app: the app.
-        served_version: returns the release that answers, None while none is loaded.
+        served_version: returns the loaded release, None if there is none yet.
     """
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     # The model card's pictures, and the figures behind it.
     app.mount("/guide/model-card", StaticFiles(directory=GUIDES / "model-card", check_dir=False), name="model-card")
 
-    # HEAD as well, for whoever checks links or uptime: FastAPI's get() takes GET alone.
+    # HEAD as well, for checks of links or uptime: FastAPI's get() accepts only GET.
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=HEADERS)
@@ -85,7 +85,7 @@ def add_page(app: FastAPI, served_version: Callable[[], str | None]) -> None:
 
 @functools.cache
 def render(guide: Guide) -> str:
-    """Return a guide as HTML: with the fragments that GitHub gives headings, without links to what is not served."""
+    """Return a guide as HTML, with GitHub's fragments for headings, and without links that the app does not serve."""
     from markdown_it import MarkdownIt  # noqa: PLC0415  # no cold start needs it
 
     markdown = MarkdownIt("commonmark").enable("table")

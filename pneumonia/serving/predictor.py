@@ -1,4 +1,4 @@
-"""From an image's bytes to an answer, with the model loaded once, when it is first needed."""
+"""From an image's bytes to an answer, by a model that is loaded once, when it is first needed."""
 
 import os
 import threading
@@ -23,13 +23,13 @@ from pneumonia.serving.current_model import CurrentModel
 from pneumonia.serving.telemetry import Record
 
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
-REFRESH_MINUTES = 5.0  # between two looks for a new release
+REFRESH_MINUTES = 5.0  # between two checks for a new release
 DECODERS = min(2, os.cpu_count() or 1)
 MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 
 
 class _Answer(NamedTuple):
-    """The answer for one image, and what it came from: a heatmap is made of that."""
+    """The answer for one image, with what a heatmap of it is made from."""
 
     given: Input
     preview: str | None
@@ -39,26 +39,27 @@ class _Answer(NamedTuple):
 
 
 class Predictor:
-    """Answers for images; safe to use from many threads.
+    """Classifies images; safe to use from many threads.
 
     Args:
         weights: where the model's weights are.
-        refresh_minutes: after so long without a look, a prediction has the bucket looked at for another release.
+        refresh_minutes: time between two checks of the bucket for another release.
     """
 
     def __init__(self, weights: Weights, refresh_minutes: float = REFRESH_MINUTES) -> None:
         self._current = CurrentModel(weights, refresh_minutes * 60)
-        # However many ask at once, two images at most are decoded, and one network runs, on all cores: more would take
-        # more memory, up to 400 MB an image, and more time. One thread runs it: torch gives each a set of threads.
+        # However many requests come at once, at most two images are decoded, and one network runs on all cores. More
+        # would take more memory, up to 400 MB per image, and more time. Only one thread runs the network, because torch
+        # gives each calling thread a pool of its own.
         self._decoding = threading.Semaphore(DECODERS)
         self._inference = ThreadPoolExecutor(1, "inference")
 
     @classmethod
     def from_environment(cls, weights: Weights) -> "Predictor":
-        """Return one that looks for another release as often as MODEL_REFRESH_MINUTES says.
+        """Return a predictor that checks for another release every MODEL_REFRESH_MINUTES.
 
         Raises:
-            ConfigurationError: that is no number.
+            ConfigurationError: that is not a number.
         """
         text = os.environ.get("MODEL_REFRESH_MINUTES") or str(REFRESH_MINUTES)
         try:
@@ -68,25 +69,25 @@ class Predictor:
 
     @property
     def model(self) -> Classifier | None:
-        """The model that is loaded, None before the first need of one. A refresh may replace it at any time."""
+        """The loaded model, None before it is first needed. A refresh may replace it at any time."""
         return self._current.model
 
     @property
     def model_version(self) -> str | None:
-        """The release that is loaded, None before the first need of one."""
+        """The loaded model's release, None before it is first needed."""
         return self._current.version
 
     def predict(self, data: bytes, deadline: Deadline | None = None, record: Record | None = None) -> Prediction:
-        """Answer for one image.
+        """Classify one image.
 
         Args:
             data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or DICOM file.
-            deadline: of fetching and loading the model, where it is not loaded yet; LOAD_SECONDS from now without one.
-            record: gets what each phase took.
+            deadline: for fetching and loading the model, if it is not loaded yet; by default, in LOAD_SECONDS.
+            record: gets the time that each phase took.
 
         Raises:
             ImageError: the image cannot be used.
-            WeightsError: the weights are not what they should be.
+            WeightsError: the weights are invalid.
             WeightsUnavailableError: there are no weights, or S3 does not give them in time.
         """
         return self._answer(data, deadline, record or Record()).prediction
@@ -100,14 +101,14 @@ class Predictor:
         heatmap: bool = True,
         preview: bool = False,
     ) -> Explanation:
-        """Answer for one image as `predict` does, and show what the answer is about.
+        """Classify one image as `predict` does, and add a heatmap or a preview.
 
         Args:
-            data: as `predict`.
-            deadline: as `predict`.
-            record: as `predict`.
-            heatmap: add what speaks for the answer, and where.
-            preview: add the image as it was understood.
+            data: as for `predict`.
+            deadline: as for `predict`.
+            record: as for `predict`.
+            heatmap: add a heatmap of what supports the answer.
+            preview: add the image as it was decoded.
 
         Raises:
             ImageError, WeightsError, WeightsUnavailableError: as `predict`.
@@ -123,12 +124,12 @@ class Predictor:
     def predict_many(
         self, files: Sequence[bytes], deadline: Deadline | None = None, record: Record | None = None
     ) -> list[Prediction | ImageError]:
-        """Answer for several images, in their order; one that cannot be used has its error in its place.
+        """Classify several images, in their order; return an error in place of an image that cannot be used.
 
         Args:
-            files: the bytes of each, as `predict` takes them.
-            deadline: as `predict`.
-            record: as `predict`; what several images took is added up.
+            files: the bytes of each, as for `predict`.
+            deadline: as for `predict`.
+            record: as for `predict`; the times of all images are added up.
 
         Raises:
             WeightsError, WeightsUnavailableError: as `predict`.
@@ -155,11 +156,11 @@ class Predictor:
         return [one if isinstance(one, ImageError) else next(in_turn) for one in decoded]
 
     def load(self, deadline: Deadline | None = None, record: Record | None = None) -> Classifier:
-        """Return the model, loaded if need be.
+        """Return the model, and load it if need be.
 
         Args:
-            deadline: as `predict`.
-            record: gets what it took.
+            deadline: as for `predict`.
+            record: gets the time that this took.
 
         Raises:
             WeightsError, WeightsUnavailableError: as `predict`.
@@ -167,10 +168,10 @@ class Predictor:
         return self._current.load(deadline or Deadline.after(LOAD_SECONDS), record or Record())
 
     def finish_refresh(self, deadline: Deadline) -> None:
-        """Wait for a look at the bucket that a prediction began: Lambda freezes a process once it has answered.
+        """Wait for a refresh that a prediction has begun: Lambda freezes a process once it has answered.
 
         Args:
-            deadline: what is not done by then goes on with the next request, or gives up.
+            deadline: a refresh that is not done by then continues with the next request, or gives up.
         """
         self._current.finish_refresh(deadline)
 
@@ -183,7 +184,7 @@ class Predictor:
         return _Answer(given, shown, model, prediction, features[0])
 
     def _decode(self, data: bytes, record: Record, *, preview: bool = False) -> tuple[Input, str | None]:
-        """Return the network's input, and the preview where one is asked for."""
+        """Return the network's input, and the preview if it was asked for."""
         record.image_bytes.append(len(data))
         with self._decoding, record.timed("Decode"):
             decoded = decode(data)
@@ -204,10 +205,10 @@ class Predictor:
 
 
 def use_paid_cores() -> None:
-    """On Lambda, have torch run as many threads as the function's memory pays for.
+    """Let torch on Lambda run as many threads as the function's memory pays for.
 
-    Two cores are to be seen, however small a share of them is given: with more threads than that, each waits for the
-    other to be let on, and an answer takes twice as long or more (docs/performance.md).
+    A function sees two cores, however small its share of them is. If it runs more threads than its share, they wait for
+    each other to be scheduled, and an answer takes twice as long or more (docs/performance.md).
     """
     if memory := os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"):
         torch.set_num_threads(max(1, round(int(memory) / MEGABYTES_OF_A_CORE)))

@@ -1,6 +1,6 @@
 """Serve the page and the API on this machine.
 
-It prints the addresses once it listens; Ctrl-C ends it.
+The command prints the addresses once it listens; Ctrl-C stops it.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from pneumonia.errors import ConfigurationError
 
 HOST = "127.0.0.1"  # for this machine alone: the API has no login
 EPILOG = "example: pneumonia serve --port 8001"
-APP = "pneumonia.serving.api:app_from_environment"  # imported once the port is ours: it takes a second or two
+APP = "pneumonia.serving.api:app_from_environment"  # imported only once the port is ours, as that takes a second or two
 
 
 class Server(uvicorn.Server):
-    """A server that prints what to open, after all that is logged until then."""
+    """A server that prints the addresses to open, after all log lines of its start."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and print the addresses of the page and of Swagger UI."""
@@ -35,7 +35,7 @@ def listen(port: int) -> socket.socket:
         port: its number, 0 for any free one.
 
     Raises:
-        ConfigurationError: the port is in use, or may not be used.
+        ConfigurationError: the port is in use, or not allowed.
     """
     try:
         return socket.create_server((HOST, port))
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        ConfigurationError: the port is in use, or may not be used, or a setting of the environment is wrong.
+        ConfigurationError: the port is in use or not allowed, or a setting of the environment is wrong.
     """
     logging.basicConfig()
     logging.getLogger("pneumonia").setLevel(logging.INFO)  # which model is loaded, and from where

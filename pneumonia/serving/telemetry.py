@@ -1,6 +1,6 @@
-"""Metrics: lines of JSON on standard output, which CloudWatch turns into metrics.
+"""Metrics: lines of JSON on standard output, from which CloudWatch extracts metrics.
 
-No request waits for a call to CloudWatch, and a line has no image and no file name in it. The format is
+No request waits for a call to CloudWatch, and no line contains an image or a file name. The format is
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
 """
 
@@ -25,7 +25,7 @@ UNITS = {"Milliseconds": "Milliseconds", "Bytes": "Bytes", "Confidence": "None"}
 
 @dataclass
 class Record:
-    """What is measured of one request, filled in by each part of the work.
+    """The measurements of one request; each phase adds its own.
 
     Attributes:
         milliseconds: by phase: Download and Load of the model, Decode, Inference, Heatmap, and Total.
@@ -44,7 +44,7 @@ class Record:
 
     @contextlib.contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add the time that the block takes to a phase, also if it fails."""
+        """Add the time that the block takes to a phase, even if the block fails."""
         started = time.perf_counter()
         try:
             yield
@@ -72,13 +72,13 @@ class Record:
 
 
 def emit(metrics: Mapping[str, Sequence[float]], properties: Mapping[str, Any]) -> None:
-    """Write one line on standard output.
+    """Write one line to standard output.
 
     Args:
-        metrics: from name to values, at most 99 each; names without a value are left out. Their namespace is
-            POWERTOOLS_METRICS_NAMESPACE, by default `Pneumonia`, and their one dimension is `service`, which is
-            POWERTOOLS_SERVICE_NAME, by default `inference`.
-        properties: what else the line says, without being a metric.
+        metrics: names to values, at most 99 each; names without a value are left out. Their namespace is
+            POWERTOOLS_METRICS_NAMESPACE, by default `Pneumonia`, and their only dimension is `service`, with the value
+            of POWERTOOLS_SERVICE_NAME, by default `inference`.
+        properties: other fields of the line, which are not metrics.
     """
     provider = AmazonCloudWatchEMFProvider(
         namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or NAMESPACE,

@@ -258,7 +258,7 @@ def test_two_runs_never_write_one_journal(
     this = JournalHeader(Predictor(Weights(weights)).load().version, len(names), digest_of(names))
     with opened(tmp_path / "answers.csv.journal", this):
         assert run(images, tmp_path / "answers.csv", "--weights", weights) == 1
-    assert "is being written by another run: wait for its end." in capsys.readouterr().err
+    assert "is being written by another run: wait until that ends." in capsys.readouterr().err
 
 
 @pytest.mark.processes

@@ -158,7 +158,7 @@ def test_version_that_the_manifest_names_is_read(function: Function, versions: l
         ("scan.gif", "GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM."),
         ("large.bmp", "The file is larger than 20,971,520 bytes: send a smaller or a compressed"),
         ("none.jpg", "The object cannot be read, S3 answers NoSuchKey: check the key."),
-        ("%ff.jpg", "The object's key is not URL-encoded UTF-8, as keys of a manifest have to be."),
+        ("%ff.jpg", "The object's key is not URL-encoded UTF-8, as a manifest's keys must be."),
     ],
 )
 def test_object_that_would_fail_again_fails_for_good(function: Function, key: str, sentence: str) -> None:
@@ -200,7 +200,7 @@ def test_other_event_is_refused(function: Function, name: str) -> None:
     with pytest.raises(InvocationError) as error:
         function.api.invoke(OTHER_EVENTS[name], 60, function.process)
     assert (
-        "answers S3 Batch Operations alone, by invocation schema 2.0: for requests, deploy the image with app.handler."
+        "answers only S3 Batch Operations, with invocation schema 2.0: for requests, deploy the image with app.handler."
         in str(error.value)
     )
     assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
