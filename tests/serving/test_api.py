@@ -196,7 +196,7 @@ print(*sorted({"torchvision", "torch._dynamo", "sympy", "sagemaker", "boto3", "m
     )
     assert process.stdout.splitlines()[1:] == ["200", ""]  # the first is about the request
     assert "Warning" not in process.stderr
-    assert f"INFO:pneumonia.serving.predictor:loaded {weights}, model version sha256-" in process.stderr
+    assert f"INFO:pneumonia.releases.loading:loaded {weights}, model version sha256-" in process.stderr
 
 
 def test_explained_answer_has_a_heatmap_as_large_as_the_image(client: TestClient) -> None:

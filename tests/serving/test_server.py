@@ -82,7 +82,7 @@ def test_it_serves_where_nothing_is_but_the_package(tmp_path: Path, weights: Pat
     shutil.copytree(PROJECT / "pneumonia", tmp_path / "installed" / "pneumonia")
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed"), "MODEL_PATH": str(weights)}
     log = log_of_serving([sys.executable, "-c", SERVE], tmp_path, environment, "/ready?load=1")
-    assert f"INFO:pneumonia.serving.predictor:loaded {weights}, model version sha256-" in log
+    assert f"INFO:pneumonia.releases.loading:loaded {weights}, model version sha256-" in log
     assert "Finished server process" in log
     assert "Traceback" not in log
 
