@@ -240,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
         folders, chosen = parse_arguments(argv)
-        with joined() as processes, contextlib.redirect_stdout(None if not processes.is_first else sys.stdout):
+        with joined() as processes, contextlib.redirect_stdout(sys.stdout if processes.is_first else None):
             train(folders, chosen, processes)
     except PneumoniaError as error:
         report_failure(str(error))

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from pneumonia.command import Parser
 from pneumonia.errors import ConfigurationError, DataError, PneumoniaError, TrainingError, first_line
+from pneumonia.storage.refusals import refusals_as
+from pneumonia.training.channels import SPLITS
 from pneumonia.training.hyperparameters import (
     Hyperparameters,
     add_hyperparameters,
@@ -34,7 +36,6 @@ ENTRY_SCRIPT = "train_model.py"
 # the container's torch, and is not needed: by AWS's published Dockerfiles the image has psutil, scikit-learn, and,
 # through seaborn, matplotlib.
 ROOMS = ("imaging", "network", "training")
-CHANNELS = ("train", "val", "test")
 JOB_PREFIX = "pneumonia-training"  # of job names, and of the S3 folder that holds each job's code and output
 CONTAINER = {"framework": "pytorch", "version": "2.10.0", "py_version": "py313", "image_scope": "training"}
 # CloudWatch's name of a metric to the word that train_model.py logs it under.
@@ -84,8 +85,6 @@ def launch(args: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
     """Turn what AWS and its SDK raise into one sentence."""
-    from pneumonia.storage.refusals import refusals_as  # noqa: PLC0415
-
     what = "The job cannot be launched"
     try:
         with refusals_as(TrainingError, what, service="AWS"):
@@ -136,7 +135,7 @@ def start(session: "boto3.Session", args: argparse.Namespace) -> Any:  # noqa: A
     with staged_source() as source:
         trainer = trainer_for(session, args, source)
         channels = [
-            InputData(channel_name=name, data_source=f"s3://{args.bucket}/{args.prefix}/{name}/") for name in CHANNELS
+            InputData(channel_name=name, data_source=f"s3://{args.bucket}/{args.prefix}/{name}/") for name in SPLITS
         ]
         trainer.train(input_data_config=channels, wait=False, logs=False)
     return trainer._latest_training_job  # noqa: SLF001  # the SDK's documentation reads it so; there is no other way
@@ -209,7 +208,7 @@ def check_dataset(session: "boto3.Session", args: argparse.Namespace) -> None:
         DataError: a channel is empty.
     """
     s3 = session.client("s3")
-    prefixes = [f"{args.prefix}/{name}/" for name in CHANNELS]
+    prefixes = [f"{args.prefix}/{name}/" for name in SPLITS]
     empty = [prefix for prefix in prefixes if not s3.list_objects_v2(Bucket=args.bucket, Prefix=prefix)["KeyCount"]]
     if empty:
         raise DataError(

@@ -34,7 +34,7 @@ from pneumonia.batch.sources import files_below
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.network.classifier import BATCH_SIZE, Classifier
-from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
+from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from pneumonia.releases.loading import load_file
 
 Way = Callable[[], None]
@@ -87,7 +87,7 @@ def ours(paths: list[Path], folder: Path) -> None:
     manifest.write_text("".join(f"{path}\n" for path in paths))
     output.unlink(missing_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):
-        if broken := answer_all(str(manifest), output, Weights(RELEASED_WEIGHTS)):
+        if broken := answer_all(str(manifest), output, str(RELEASED_WEIGHTS)):
             raise RuntimeError(f"{broken} images are broken")
 
 

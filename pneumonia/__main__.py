@@ -76,7 +76,8 @@ def imported(home: str, verb: str) -> ModuleType:
             raise
         package = error.name.partition(".")[0]
         raise ConfigurationError(
-            f"`pneumonia {verb}` needs the package {package}: run pip install '.[train]'."
+            f"`pneumonia {verb}` needs {package}, which is not installed: pip install '.[train]', or in a checkout "
+            "make develop."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import io
 import os
 import re
 import sys
@@ -11,7 +12,10 @@ from typing import NoReturn, TypeVar
 from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence
 
 Item = TypeVar("Item")
-SOME_FAILED = 3  # exit status if some files have no answer; 1 means that the command failed
+SOME_FAILED = 3  # exit status if some images, or all, have no answer
+EXIT_STATUSES = (
+    f"exit status: 0 all images have an answer, {SOME_FAILED} some have an error instead, 1 the command failed"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         """
         unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
         hint = nearest(unknown[1], self._option_string_actions) if unknown else ""
-        raise ConfigurationError(f"{message[:1].upper()}{message[1:]}{hint}. `{self.prog} --help` lists them.")
+        raise ConfigurationError(f"{message[:1].upper()}{message[1:]}{hint}. `{self.prog} --help` lists the arguments.")
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -40,6 +44,11 @@ def exit_status(command: Callable[[], int | None]) -> int:
     Args:
         command: returns an exit status, or None for 0.
     """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # it was closed
+        setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of names that a terminal's encoding lacks
     try:
         status = command()
         sys.stdout.flush()  # while an error can still be reported
@@ -52,12 +61,16 @@ def exit_status(command: Callable[[], int | None]) -> int:
     except OSError as error:
         print(file_sentence(error), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
     return status or 0
 
 
 def printable(name: str) -> str:
     """Return a file's name in characters that a terminal can print."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
+    text = name.encode(errors="surrogateescape").decode(errors="replace")
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def progress(items: Iterable[Item], total: int, label: str) -> Iterable[Item]:

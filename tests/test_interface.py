@@ -50,7 +50,7 @@ def test_the_package_names_its_interface() -> None:
     assert all(getattr(pneumonia, name) for name in pneumonia.__all__)
     assert pneumonia.CLASSES == ("NORMAL", "PNEUMONIA")
     with pytest.raises(AttributeError, match="module 'pneumonia' has no attribute 'lod'"):
-        pneumonia.lod  # noqa: B018
+        pneumonia.lod  # type: ignore[attr-defined]  # noqa: B018
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -113,6 +113,28 @@ def test_what_cannot_be_used_is_told(model: pneumonia.Classifier, tmp_path: Path
         model.predict(tmp_path / "none.png")
     with pytest.raises(ImageError, match="not a plain file"):
         model.predict(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB", "I"])
+def test_a_pillow_image_of_any_mode_is_answered(model: pneumonia.Classifier, mode: str) -> None:
+    assert model.predict(Image.new(mode, (30, 20))).prediction in pneumonia.CLASSES
+
+
+def test_one_bad_image_spoils_no_other(model: pneumonia.Classifier) -> None:
+    good = encoded(Image.linear_gradient("L"), "PNG")
+    truncated = Image.open(io.BytesIO(encoded(Image.effect_noise((200, 200), 50), "JPEG")[:3000]))
+    closed = Image.new("L", (20, 20))
+    closed.close()
+    bad: list[Image.Image | bytes | str] = [truncated, closed, Image.new("L", (0, 5)), "a\0b.png", b"", "."]
+    answers = list(model.predict_many([good, *bad, good]))
+    assert [type(one) for one in answers[1:-1]] == [ImageError] * len(bad)
+    assert answers[0] == answers[-1] == model.predict(good)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_no_images_is_refused_at_once(model: pneumonia.Classifier, batch_size: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size must be 1 or more, not {batch_size}"):
+        model.predict_many([], batch_size)
 
 
 def test_a_folder_with_weights_is_loaded(weights: Path, tmp_path: Path) -> None:

@@ -70,15 +70,18 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["qqqqq"], "There is no command 'qqqqq': `pneumonia --help` lists them."),
         (
             ["predict", "--wieghts", "model.pth", "xray.png"],
-            "Unrecognized arguments: --wieghts (did you mean --weights?). `pneumonia predict --help` lists them.",
+            (
+                "Unrecognized arguments: --wieghts (did you mean --weights?). `pneumonia predict --help` lists the "
+                "arguments."
+            ),
         ),
         (
             ["draw"],
-            "The following arguments are required: DEST. `pneumonia draw --help` lists them.",
+            "The following arguments are required: DEST. `pneumonia draw --help` lists the arguments.",
         ),
         (
             ["serve", "--port", "eighty"],
-            "Argument --port: invalid int value: 'eighty'. `pneumonia serve --help` lists them.",
+            "Argument --port: invalid int value: 'eighty'. `pneumonia serve --help` lists the arguments.",
         ),
     ],
 )
@@ -95,7 +98,10 @@ def test_a_missing_package_is_told_with_what_to_install(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, "evaluate", "model.pth", str(tmp_path)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "`pneumonia evaluate` needs the package sklearn: run pip install '.[train]'.\n"
+    assert done.stderr == (
+        "`pneumonia evaluate` needs sklearn, which is not installed: pip install '.[train]', or in a checkout make "
+        "develop.\n"
+    )
 
 
 def test_predict_writes_a_line_of_json_for_each_file(
@@ -138,6 +144,32 @@ def test_predict_writes_json_on_a_terminal_if_asked(xray: Path, weights: Path) -
 def test_predict_without_a_model_answers_nothing(xray: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = sentence(["predict", str(xray), "--weights", "none.pth"], capsys)
     assert told == "none.pth does not exist: name a weights file, a folder with one, or s3://bucket."
+
+
+@pytest.mark.processes
+def test_a_name_cannot_forge_a_row_of_the_table(xray: Path, weights: Path) -> None:
+    odd = xray.with_name("a\nb\x1b[31m.png")
+    odd.write_bytes(xray.read_bytes())
+    shown, status = on_a_terminal([sys.executable, "-m", "pneumonia", "predict", "--weights", str(weights), str(odd)])
+    assert status == 0
+    assert "\x1b" not in shown
+    assert "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}[31m.png" in shown
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 0), ("2>&-", 0), (">&- 2>&-", 0)])
+def test_closed_streams_are_no_fault(xray: Path, weights: Path, closed: str, status: int) -> None:
+    command = f"{sys.executable} -m pneumonia predict --weights {weights} {xray} {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.processes
+def test_an_interrupted_command_says_so_in_one_line() -> None:
+    program = "import os, signal; from pneumonia.command import exit_status; import sys\n"
+    program += "sys.exit(exit_status(lambda: os.kill(os.getpid(), signal.SIGINT)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
 
 
 def on_a_terminal(command: list[str]) -> tuple[str, int]:

@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="images, answered in the order of names")
     args = parser.parse_args(argv)
     os.environ["MODEL_BUCKET"] = ""
+    os.environ["MODEL_PATH"] = "/nowhere/model.pth"  # so that the checkout's released model answers
 
     from fastapi.testclient import TestClient  # noqa: PLC0415  # after the environment is set
 

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from pneumonia.command import SOME_FAILED, printable
+from pneumonia.command import EXIT_STATUSES, SOME_FAILED, printable
 from pneumonia.errors import ImageError
 from pneumonia.network.prediction import Prediction
-from pneumonia.releases.loading import load
+from pneumonia.releases.loading import WEIGHTS_HELP, load, load_served
 
-EPILOG = """exit status: 0 all files have an answer, 3 some have an error instead, 1 nothing could be answered
+EPILOG = f"""{EXIT_STATUSES}
 
 example: pneumonia predict xray.jpg
 for folders and S3, use `pneumonia batch`"""
@@ -21,15 +21,14 @@ Answer = Prediction | ImageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="JPEG, PNG, BMP, TIFF, WebP or DICOM")
-    parser.add_argument(
-        "--weights", metavar="MODEL", help="weights file, a folder with one, or s3://bucket (the released model)"
-    )
+    parser.add_argument("--weights", metavar="MODEL", help=WEIGHTS_HELP)
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each file, even on a terminal")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the answers; return the exit status."""
-    answers = zip(args.files, load(args.weights).predict_many(args.files), strict=True)
+    model = load(args.weights) if args.weights else load_served()
+    answers = zip(args.files, model.predict_many(args.files), strict=True)
     as_json = args.json or not sys.stdout.isatty()
     counts = print_json(answers) if as_json else print_table(answers, max(len(printable(name)) for name in args.files))
     return SOME_FAILED if counts else 0

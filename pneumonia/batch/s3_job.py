@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pneumonia.errors import ConfigurationError, ObjectError, StorageError
 from pneumonia.files import sha256
 from pneumonia.storage import objects
+from pneumonia.storage.addresses import split
 from pneumonia.storage.client import new_client
 from pneumonia.storage.objects import S3Object
 from pneumonia.storage.refusals import refusals_as
@@ -81,7 +82,7 @@ def create(args: argparse.Namespace) -> None:
     """
     place = place_of(args.function)
     client = new_client(region=place.region)
-    bucket, prefix = objects.split(args.report)
+    bucket, prefix = split(args.report)
     prefix = prefix.strip("/")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "manifest.csv"

@@ -9,6 +9,7 @@ from pneumonia.errors import ConfigurationError, ImageError, ObjectError
 from pneumonia.imaging.reading import read_file
 from pneumonia.network.classifier import BATCH_SIZE
 from pneumonia.storage import objects
+from pneumonia.storage.addresses import split
 from pneumonia.storage.client import new_client
 from pneumonia.storage.objects import S3Object
 
@@ -63,7 +64,7 @@ def lines_of(manifest: Path) -> Iterator[Source]:
     """
     with manifest.open(encoding="utf-8", errors="surrogateescape") as file:  # names of any bytes
         for line in filter(None, map(str.strip, file)):
-            yield S3Object(*objects.split(line)) if line.startswith("s3://") else Path(line)
+            yield S3Object(*split(line)) if line.startswith("s3://") else Path(line)
 
 
 def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | ImageError]]:
@@ -84,8 +85,8 @@ def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | ImageError]]:
             return ImageError(str(error))
         except OSError as error:
             return ImageError(f"The file cannot be read: {error.strerror or error}.")
-        except ValueError as error:  # an impossible name, such as one with a zero byte
-            return ImageError(f"The file cannot be read: {error}.")
+        except ValueError as error:  # a key that no object can have
+            return ImageError(f"The object cannot be read: {error}.")
 
     pool = ThreadPoolExecutor(READERS, "reading")
     try:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pneumonia.errors import ImageTooLargeError
 
 MAX_TILES = 4096  # of JPEG 2000; each takes some kilobytes before it is decoded
-MAX_PIECES = 200_000  # precincts and code-blocks of JPEG 2000, some hundred bytes each; ordinary images have thousands
+MAX_CODE_BLOCKS = (
+    200_000  # precincts and code-blocks of JPEG 2000, some hundred bytes each; ordinary images have thousands
+)
 MAX_LAYERS = 1024  # of each code-block of JPEG 2000; ordinary images have one to fifty
 
 # ISO/IEC 15444-1, table A.1. After SIZ, a header may have these segments, each with its length.
@@ -111,7 +113,7 @@ def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_pieces(coding: bytes, has_precincts: bool, width: int, height: int, samples: int) -> None:  # noqa: FBT001
-    """Check that an image has at most MAX_PIECES precincts and code-blocks: tables A.15 and A.18 to A.21, B.6, B.7.
+    """Check that an image has no more than MAX_CODE_BLOCKS pieces: tables A.15 and A.18 to A.21, B.6 and B.7.
 
     Raises:
         ImageTooLargeError: it has more.
@@ -131,7 +133,7 @@ def _check_pieces(coding: bytes, has_precincts: bool, width: int, height: int, s
             for side, limit, power in zip(sides, block, powers, strict=True)
         )
         pieces += (3 if halved else 1) * blocks
-    if pieces * samples > MAX_PIECES:
+    if pieces * samples > MAX_CODE_BLOCKS:
         raise _too_fine()
 
 

@@ -10,6 +10,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
 
+BROKEN = "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
 # The elements (0002,0000), (0008,0000), (0008,0005), (0008,0008) and (0008,0016), little endian.
@@ -66,19 +67,17 @@ def decode(data: bytes) -> Decoded:
         return Decoded(*_dicom().decode(data))
     check_effort(data)
     try:
-        # Pillow's own guard only warns below twice its limit; ours comes before any pixel is decoded.
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return from_pillow(image)
-    except (ImageError, MemoryError):  # a full memory is not the image's fault
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except MemoryError:  # a full memory is not the image's fault
         raise
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(TOO_MANY_PIXELS) from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken data
-        raise ImageError(
-            "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
-        ) from error
+    except Exception as error:  # Pillow raises nearly anything on broken data
+        raise ImageError(BROKEN) from error
+    with image:
+        return from_pillow(image)
 
 
 def from_pillow(image: Image.Image) -> Decoded:
@@ -87,11 +86,19 @@ def from_pillow(image: Image.Image) -> Decoded:
     Raises:
         ImageTooLargeError: more than MAX_PIXELS pixels, or MAX_SIDE on one side.
         UnsupportedImageError: an unsupported kind of pixels.
+        ImageError: broken pixels, or none.
     """
-    check_pixels(*image.size)
-    image.load()
-    pixels = _to_8_bit(_upright(image))
-    return Decoded(ImageOps.invert(pixels) if _is_negative(image) else pixels)
+    check_pixels(*image.size)  # Pillow's own guard only warns below twice its limit; this is before any is decoded
+    if not all(image.size):
+        raise ImageError("The image has no pixels: send one that has.")
+    try:
+        image.load()
+        pixels = _to_8_bit(_upright(image))
+        return Decoded(ImageOps.invert(pixels) if _is_negative(image) else pixels)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(BROKEN) from error
 
 
 def _dicom() -> ModuleType:
@@ -127,9 +134,11 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
         raise UnsupportedImageError("Floating-point images have no set range: send 8 or 16 bits per pixel.")
     if image.mode.startswith("I"):
         return _shift_to_8_bit(image)
+    if image.mode in {"La", "RGBa"}:
+        image = image.convert(image.mode.upper())
     image.info.pop("transparency", None)  # or Pillow would warn that it is dropped, which is intended
     # Pillow turns the two-level "1" to 0 and 255, and grayscale with alpha loses nothing as "L".
-    return image.convert("L" if image.mode in {"1", "LA", "La"} else "RGB")
+    return image.convert("L" if image.mode in {"1", "LA"} else "RGB")
 
 
 def _shift_to_8_bit(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""How large an image may be, and the errors for larger ones.
+"""How large a file and its image may be, and the errors for larger ones. DICOM's own limits stand beside its reader.
 
 Every limit is checked before anything is decoded: a small file must not take minutes or gigabytes.
 """
@@ -11,7 +11,7 @@ MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB
 MAX_SIDE = 65_535  # pixels, the limit of JPEG and DICOM; the heatmap of a longer side would be larger than its image
 MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; thousands would take minutes to decode
-MAX_PIECES = 65_536  # strips or tiles of a TIFF, usually some hundreds; opening it, Pillow makes an object for each
+MAX_STRIPS = 65_536  # strips or tiles of a TIFF, usually some hundreds; opening it, Pillow makes an object for each
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
 TOO_MANY_PIXELS = f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one."  # where their number is unknown
 
@@ -80,8 +80,8 @@ def check_effort(data: bytes) -> None:
     check_scans(data)
     if data.startswith(b"BM") and data[30:34] in RUN_LENGTH_CODED:
         raise UnsupportedImageError("Run-length encoded BMP files are not read: save the X-ray as JPEG or PNG.")
-    if _tiff_pieces(data) > MAX_PIECES:
-        raise ImageTooLargeError(f"The TIFF is in more than {MAX_PIECES:,} pieces: save it in fewer strips.")
+    if _tiff_pieces(data) > MAX_STRIPS:
+        raise ImageTooLargeError(f"The TIFF is in more than {MAX_STRIPS:,} pieces: save it in fewer strips.")
 
 
 def _tiff_pieces(data: bytes) -> int:

@@ -15,7 +15,10 @@ def read_file(path: Path) -> bytes:
         ImageError: not a plain file but, for example, a pipe, which might never end.
         OSError: the file cannot be read.
     """
-    status = path.stat()
+    try:
+        status = path.stat()
+    except ValueError as error:
+        raise ImageError(f"No file can have this name ({error}): name an image.") from error
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("This is not a plain file: name an image.")
     check_bytes(status.st_size)

@@ -65,12 +65,14 @@ class Classifier:
     Attributes:
         network: ResNet-18, in evaluation mode.
         version: the release's.
+        sha256: of the weights file, 64 hexadecimal digits.
         calibration: temperature, operating point and band of doubt.
         detector: recognises images that are not chest X-rays; without one, no image gets that warning.
     """
 
     network: Network
     version: str
+    sha256: str
     calibration: Calibration
     detector: Detector | None = None
 
@@ -88,7 +90,9 @@ class Classifier:
         given = prepared(image)
         return self.answers(given.pixels)[0].warned(given.warnings)
 
-    def predict_many(self, images: Iterable[Source], batch_size: int = BATCH_SIZE) -> Iterator[Prediction | ImageError]:
+    def predict_many(
+        self, images: Iterable[Source | ImageError], batch_size: int = BATCH_SIZE
+    ) -> Iterator[Prediction | ImageError]:
         """Classify any number of images, in their order, a batch at a time, while the answers are iterated over.
 
         >>> import pneumonia
@@ -101,13 +105,20 @@ class Classifier:
             images: as `predict` takes them.
             batch_size: images that are decoded, and go through the network, at a time.
 
-        Yields:
+        Returns:
             For each image the answer, or the error why it has none.
 
         Raises:
+            ValueError: a batch of no images.
             WeightsError: the probabilities are not finite.
         """
-        waiting = iter(images)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        return self._answers_in_batches(iter(images), batch_size)
+
+    def _answers_in_batches(
+        self, waiting: Iterator[Source | ImageError], batch_size: int
+    ) -> Iterator[Prediction | ImageError]:
         with ThreadPoolExecutor(CORES, "decoding") as pool:
             while part := list(islice(waiting, batch_size)):
                 yield from self.answers_or_errors(list(pool.map(_prepared_or_error, part)))
@@ -203,9 +214,9 @@ def prepared(image: Source) -> Input:
     return Input.of(decode(image if isinstance(image, bytes) else read_file(Path(image))))
 
 
-def _prepared_or_error(image: Source) -> Input | ImageError:
+def _prepared_or_error(image: Source | ImageError) -> Input | ImageError:
     try:
-        return prepared(image)
+        return image if isinstance(image, ImageError) else prepared(image)
     except ImageError as error:
         return error
     except OSError as error:

@@ -20,18 +20,18 @@ LEVELS = 32  # of colour; a PNG with more takes several times longer to write, a
 COLOURS = ((40, 20, 160, 0), (150, 20, 150, 90), (235, 60, 60, 150), (255, 225, 80, 190))
 
 
-def class_activation_map(classifier: nn.Linear, features: Tensor, answer: int) -> Tensor:
+def class_activation_map(last: nn.Linear, features: Tensor, answer: int) -> Tensor:
     """Return what each position adds to the log-odds of an answer, before calibration.
 
     Args:
-        classifier: the last layer, with two outputs.
+        last: the last layer, with two outputs.
         features: outputs of the layer before the mean over positions, float32, shape (512, H, W).
         answer: index of the answer's class.
 
     Returns:
         float32, shape (H, W). Its mean, and the difference of the classifier's biases, sum to the log-odds.
     """
-    difference = classifier.weight[answer] - classifier.weight[1 - answer]
+    difference = last.weight[answer] - last.weight[1 - answer]
     return torch.einsum("c,chw->hw", difference, features)
 
 
@@ -64,16 +64,16 @@ def draw_heatmap(evidence: Tensor, size: tuple[int, int]) -> Image.Image:
     return drawn
 
 
-def heatmap_png(classifier: nn.Linear, features: Tensor, answer: int, size: tuple[int, int]) -> str:
+def heatmap_png(last: nn.Linear, features: Tensor, answer: int, size: tuple[int, int]) -> str:
     """Return an image's heatmap as a PNG file in base64.
 
     Args:
-        classifier: as for `class_activation_map`.
+        last: as for `class_activation_map`.
         features: as for `class_activation_map`.
         answer: as for `class_activation_map`.
         size: as for `draw_heatmap`.
     """
-    heatmap = draw_heatmap(class_activation_map(classifier, features, answer), size)
+    heatmap = draw_heatmap(class_activation_map(last, features, answer), size)
     file = io.BytesIO()
     # Most pixels of a row repeat. This compression looks for nothing else, and so takes the least time.
     heatmap.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)

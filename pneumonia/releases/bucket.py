@@ -27,6 +27,7 @@ from pneumonia.releases.layout import (
     weights_key,
 )
 from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.storage.addresses import split
 from pneumonia.storage.client import Boto3Bucket, new_client
 from pneumonia.storage.refusals import refusals_as
 
@@ -195,9 +196,10 @@ def download(uri: str, destination: Path) -> None:
         destination: file to write.
 
     Raises:
+        ConfigurationError: the address names no bucket.
         WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached, or the disk is full.
     """
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    bucket, key = split(uri)
     with _refusals(f"{uri} cannot be downloaded"):
         source = Boto3Bucket(bucket, WeightsUnavailableError)
         with destination.open("wb") as file:

@@ -15,8 +15,13 @@ from pneumonia.network.fused import fuse
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.manifest import release_of
+from pneumonia.storage.addresses import split
 
 DOWNLOAD_SECONDS = 300.0
+# What the commands' --weights takes.
+WEIGHTS_HELP = (
+    "weights file, a folder with one, or s3://bucket (as serving: MODEL_PATH, MODEL_BUCKET, else the released)"
+)
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +52,21 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
     return load_file(path)
 
 
+def load_served() -> Classifier:
+    """Load the model that serving would: by MODEL_PATH, MODEL_BUCKET and MODEL_KEY, else the released one.
+
+    A download is kept only if MODEL_PATH is set: at the default path, later runs that name no bucket would use it.
+
+    Raises:
+        WeightsError, WeightsUnavailableError: as `load`.
+    """
+    weights = Weights.from_environment()
+    with tempfile.TemporaryDirectory() as folder:
+        if weights.bucket and not os.environ.get("MODEL_PATH"):
+            weights = Weights(Path(folder) / WEIGHTS_NAME, weights.bucket, weights.key)
+        return load_file(weights.find(Deadline.after(DOWNLOAD_SECONDS)))
+
+
 def load_file(path: Path) -> Classifier:
     """Load a weights file, and apply the manifest beside it.
 
@@ -61,12 +81,12 @@ def load_file(path: Path) -> Classifier:
         raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
     detector = Detector(release.input_check) if release.input_check else None
     logger.info("loaded %s, model version %s", path, release.version)
-    return Classifier(network, release.version, release.calibration, detector)
+    return Classifier(network, release.version, release.sha256, release.calibration, detector)
 
 
 def _load_from_bucket(uri: str) -> Classifier:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not bucket or key:
+    bucket, key = split(uri)
+    if key:
         raise ConfigurationError(f"{uri!r} is not a bucket: name the weights bucket alone, as s3://bucket.")
     with tempfile.TemporaryDirectory() as folder:
         return load_file(Weights(Path(folder) / WEIGHTS_NAME, bucket).find(Deadline.after(DOWNLOAD_SECONDS)))

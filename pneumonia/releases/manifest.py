@@ -85,6 +85,7 @@ class Release:
     """What serving needs besides the weights: the version, and how the network's outputs become an answer."""
 
     version: str
+    sha256: str
     calibration: Calibration = dataclasses.field(default_factory=Calibration)
     input_check: InputCheck | None = None
 
@@ -111,8 +112,9 @@ def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str
                 f"Release {manifest.version} was trained for other classes or another preprocessing than this code's: "
                 "deploy the code that it was trained with, or promote another model."
             )
-        return Release(manifest.version, manifest.calibration, manifest.input_check)
-    return Release(f"sha256-{sha256(weights)[:12]}")
+        return Release(manifest.version, manifest.sha256, manifest.calibration, manifest.input_check)
+    digest = sha256(weights)
+    return Release(f"sha256-{digest[:12]}", digest)
 
 
 def manifest_of(weights: Path) -> Manifest | None:

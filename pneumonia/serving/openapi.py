@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from pneumonia import __version__
+from pneumonia.imaging.decoding import BROKEN
 from pneumonia.network.prediction import Prediction
 from pneumonia.serving.problems import NO_FILE, SENTENCES
 
@@ -74,7 +75,6 @@ UNCERTAIN = EXAMPLE | {
     "probabilities": {"NORMAL": 0.244, "PNEUMONIA": 0.756},
     "warnings": ["uncertain"],
 }
-BROKEN = "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
 NO_WEIGHTS = (
     "There are no weights: /tmp/model.pth does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the bucket "
     "that promote_model.py published to, or put a weights file at MODEL_PATH."

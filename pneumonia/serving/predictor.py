@@ -24,7 +24,7 @@ from pneumonia.serving.telemetry import Record
 
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
 REFRESH_MINUTES = 5.0  # between two checks for a new release
-DECODERS = min(2, os.cpu_count() or 1)
+DECODING_THREADS = min(2, os.cpu_count() or 1)
 MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 
 
@@ -51,7 +51,7 @@ class Predictor:
         # However many requests come at once, at most two images are decoded, and one network runs on all cores. More
         # would take more memory, up to 400 MB per image, and more time. Only one thread runs the network, because torch
         # gives each calling thread a pool of its own.
-        self._decoding = threading.Semaphore(DECODERS)
+        self._decoding = threading.Semaphore(DECODING_THREADS)
         self._inference = ThreadPoolExecutor(1, "inference")
 
     @classmethod
@@ -143,7 +143,7 @@ class Predictor:
             except ImageError as error:
                 return error
 
-        with ThreadPoolExecutor(DECODERS, "decoding") as pool:
+        with ThreadPoolExecutor(DECODING_THREADS, "decoding") as pool:
             decoded = list(pool.map(decoded_or_not, files))
         good = [one for one in decoded if isinstance(one, Input)]
         answers: list[Prediction] = []

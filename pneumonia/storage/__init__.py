@@ -1,4 +1,4 @@
-"""S3: reading by signed requests or by boto3, listing objects, and turning S3's refusals into sentences.
+"""S3: signed requests or boto3, objects and their addresses, and one translation of what S3 refuses.
 
-Knows nothing of releases or images.
+Knows nothing of releases or of HTTP routes; of images only how large one may be.
 """

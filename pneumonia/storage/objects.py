@@ -14,6 +14,7 @@ from pneumonia.errors import (
     StorageError,
 )
 from pneumonia.imaging.limits import check_bytes
+from pneumonia.storage.addresses import split
 from pneumonia.storage.refusals import refusals_as
 
 if TYPE_CHECKING:
@@ -62,18 +63,6 @@ def below(s3: "S3Client", uri: str) -> Iterator[S3Object]:
             for item in page.get("Contents", []):
                 if not (item["Key"].endswith("/") and item["Size"] == 0):
                     yield S3Object(bucket, item["Key"])
-
-
-def split(uri: str) -> tuple[str, str]:
-    """Return the bucket and the key, or prefix, of `s3://bucket/key`.
-
-    Raises:
-        ConfigurationError: the text names no bucket.
-    """
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not uri.startswith("s3://") or not bucket:
-        raise ConfigurationError(f"{uri!r} is not an address in S3: name one as s3://bucket/key.")
-    return bucket, key
 
 
 def manifest_rows(path: Path) -> Iterator[S3Object]:

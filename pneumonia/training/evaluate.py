@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pneumonia.errors import ConfigurationError, DataError
-from pneumonia.files import replacing, sha256, write_json
+from pneumonia.files import replacing, write_json
 from pneumonia.imaging.preprocessing import normalize
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
@@ -43,7 +43,7 @@ class Answered:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file, its manifest.json beside it")
+    parser.add_argument("weights", metavar="WEIGHTS", help="weights file, a folder with one, or s3://bucket")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
     parser.add_argument(
         "--output", type=Path, default=Path("evaluation"), metavar="DIR", help="gets the report (%(default)s)"
@@ -63,15 +63,14 @@ def run(model: Classifier, args: argparse.Namespace) -> None:
     for name in ("batch_size", "num_workers"):
         if not getattr(args, name) > 0:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}.")
-    evaluate(model, sha256(args.weights), args.folder, args.output, args.batch_size, args.num_workers)
+    evaluate(model, args.folder, args.output, args.batch_size, args.num_workers)
 
 
-def evaluate(model: Classifier, digest: str, folder: Path, output: Path, batch_size: int, workers: int) -> None:
+def evaluate(model: Classifier, folder: Path, output: Path, batch_size: int, workers: int) -> None:
     """Run a model over a folder, print the figures and write the report.
 
     Args:
         model: as it serves.
-        digest: SHA-256 of its weights file, for the report.
         folder: NORMAL/ and PNEUMONIA/ with images.
         output: folder to write into, made when it is missing; files of an earlier evaluation are replaced.
         batch_size: images at a time.
@@ -90,7 +89,7 @@ def evaluate(model: Classifier, digest: str, folder: Path, output: Path, batch_s
     images = load_channel(channel, workers)
     output.mkdir(parents=True, exist_ok=True)  # before the network runs for minutes in vain
     answered = answers_to(channel, images, model, batch_size)
-    report = {"model_version": model.version, "weights_sha256": digest} | report_on(model.calibration, answered)
+    report = {"model_version": model.version, "weights_sha256": model.sha256} | report_on(model.calibration, answered)
     print(table(report))
     write(output, model.calibration, answered, report)
     print(f"\nFigures, pictures and every answer are in {output}.")

@@ -57,13 +57,13 @@ def report(
             f"--learning-rate, now {settings['learning_rate']:g}."
         )
     fitted = fit(logits["val"], splits["val"].labels)
-    input_check = fit_input_check(run.model, splits, settings["batch_size"], processes)
+    input_check = input_check_for(run.model, splits, settings["batch_size"], processes)
     summaries = {name: summary(logits[name], splits[name], fitted) for name in logits}
     print(test_line(summaries["test"]), flush=True)
     if processes.is_first:
         write_json(output / "history.json", run.history)
         write_json(output / "metrics.json", {"calibration": dataclasses.asdict(fitted), **summaries})
-        training_report(splits, settings, weights, summaries, fitted, input_check).write_beside(weights)
+        report_for(splits, settings, weights, summaries, fitted, input_check).write_beside(weights)
         draw(run.history, logits["test"], splits["test"].labels, fitted, output)
 
 
@@ -74,7 +74,7 @@ def load_best(model: nn.Module, weights: Path, processes: Processes) -> None:
     processes.copy_from_first(model.state_dict().values())
 
 
-def fit_input_check(model: nn.Module, splits: Mapping[str, Split], batch_size: int, processes: Processes) -> InputCheck:
+def input_check_for(model: nn.Module, splits: Mapping[str, Split], batch_size: int, processes: Processes) -> InputCheck:
     """Fit the input check, each process running the network over its share of the images."""
     network = ResNet18()  # torchvision's does not tell its layers' outputs
     network.load_state_dict(model.state_dict())
@@ -104,7 +104,7 @@ def test_line(test: Mapping[str, Any]) -> str:
     return f"test_accuracy={network['accuracy']:.4f} test_loss={network['loss']:.4f} {figures}"
 
 
-def training_report(
+def report_for(
     splits: Mapping[str, Split],
     settings: Mapping[str, Any],
     weights: Path,

@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
     if not min(fractions.values()) > 0:  # "not above" rather than "below": NaN compares false
         raise ConfigurationError("--val and --test must be above 0 and leave something for training.")
     check_unused(args.destination)
+    if args.destination.resolve().is_relative_to(args.source.resolve()):
+        raise ConfigurationError(f"{args.destination} would be among the images: name a folder elsewhere.")
     files = labelled_files(args.source)
     splits = split_by_patient(files, fractions, args.seed)
     for name, indices in splits.items():

@@ -15,18 +15,19 @@ from PIL import Image
 from pyarrow import parquet
 
 from pneumonia.__main__ import main
-from pneumonia.batch.command import answers, weights_of
+from pneumonia.batch.command import answers
 from pneumonia.batch.journal import JournalHeader, digest_of, opened
 from pneumonia.batch.sources import files_below
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import BATCH_SIZE
 from pneumonia.releases.fetch import Weights
+from pneumonia.releases.loading import load_served
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded
-from tests.builders.releases import manifest_for
+from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.moto import Moto
 
 COLUMNS = ["file", "prediction", "confidence", "probability_pneumonia", "warnings", "model_version", "error"]
@@ -313,8 +314,8 @@ def test_names_that_none_can_have_are_rows_with_an_error(weights: Path, bucket: 
     assert run(manifest, tmp_path / "answers.csv", "--weights", weights) == 3
     with (tmp_path / "answers.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         errors = [row["error"] for row in csv.DictReader(file)]
-    assert errors[0] == "The file cannot be read: embedded null byte."
-    assert errors[1].startswith("The file cannot be read: 'utf-8' codec can't encode")
+    assert errors[0] == "No file can have this name (embedded null byte): name an image."
+    assert errors[1].startswith("The object cannot be read: 'utf-8' codec can't encode")
     assert errors[2:] == [
         "The object cannot be read: there can be no such address.",
         "This is not a plain file: name an image.",
@@ -369,7 +370,7 @@ def test_missing_weights_are_told_not_replaced(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(images, tmp_path / "answers.csv", "--weights", tmp_path / "none.pth") == 1
-    assert "none.pth does not exist: name a weights file with --weights." in capsys.readouterr().err
+    assert "none.pth does not exist: name a weights file, a folder with one, or s3://bucket." in capsys.readouterr().err
 
 
 def test_weights_are_those_that_serving_finds(
@@ -387,12 +388,21 @@ def test_help_tells_the_columns_and_the_exit_statuses(capsys: pytest.CaptureFixt
         run("--help")
     told: Any = capsys.readouterr().out
     assert ", ".join(COLUMNS) in told
-    assert "exit status: 0 all images have an answer, 3 some have an error instead, 1 the run failed" in told
+    assert "exit status: 0 all images have an answer, 3 some have an error instead, 1 the command failed" in told
 
 
-def test_a_buckets_weights_are_not_left_for_later_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODEL_BUCKET", "weights")
+def test_a_buckets_weights_are_not_left_for_later_runs(
+    bucket: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(weights, manifest_for(weights), bucket)
+    kept = tmp_path / "model.pth"
+    default = Path("/tmp/model.pth")
+    before = default.exists()
+    monkeypatch.setenv("MODEL_BUCKET", bucket)
     monkeypatch.delenv("MODEL_PATH", raising=False)
-    assert weights_of(None, tmp_path).path.parent == tmp_path
-    monkeypatch.setenv("MODEL_PATH", "/elsewhere/model.pth")
-    assert weights_of(None, tmp_path).path == Path("/elsewhere/model.pth")
+    version = manifest_for(weights).version
+    assert load_served().version == version
+    assert default.exists() == before
+    monkeypatch.setenv("MODEL_PATH", str(kept))
+    assert load_served().version == version
+    assert kept.exists()

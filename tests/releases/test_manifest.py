@@ -95,9 +95,9 @@ def test_no_manifest_beside_the_weights(file: Path, content: str | None) -> None
 
 
 def test_release_of_its_manifest_or_of_the_files_digest(file: Path) -> None:
-    assert release_of(file, CLASSES, PREPROCESSING) == Release(f"sha256-{sha256(file)[:12]}")
+    assert release_of(file, CLASSES, PREPROCESSING) == Release(f"sha256-{sha256(file)[:12]}", sha256(file))
     manifest_for(file).write_beside(file)
-    assert release_of(file, CLASSES, PREPROCESSING) == Release("20260102-030405-0a1b2c3d", CALIBRATION)
+    assert release_of(file, CLASSES, PREPROCESSING) == Release("20260102-030405-0a1b2c3d", sha256(file), CALIBRATION)
 
 
 @pytest.mark.parametrize(

@@ -354,4 +354,4 @@ def test_a_mistyped_option_is_told_in_one_sentence(capsys: pytest.CaptureFixture
     assert promote_model.main(["promote", "model.tar.gz", "--forse"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err == "Unrecognized arguments: --forse. `promote_model.py --help` lists them.\n"
+    assert told.err == "Unrecognized arguments: --forse. `promote_model.py --help` lists the arguments.\n"

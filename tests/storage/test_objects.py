@@ -6,6 +6,7 @@ import pytest
 from pneumonia.errors import ConfigurationError, ImageTooLargeError, ObjectError, StorageError
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.storage import objects
+from pneumonia.storage.addresses import split
 from pneumonia.storage.client import new_client
 from pneumonia.storage.objects import S3Object
 from tools.stand_ins.moto import Moto
@@ -71,7 +72,7 @@ def test_objects_below_a_prefix_are_listed_page_after_page_without_folders(moto:
 @pytest.mark.parametrize("uri", ["s3://", "s3:///key", "bucket/key", "https://bucket/key"])
 def test_address_without_a_bucket_is_refused(uri: str) -> None:
     with pytest.raises(ConfigurationError, match=r"is not an address in S3: name one as s3://bucket/key\."):
-        objects.split(uri)
+        split(uri)
 
 
 @pytest.mark.parametrize("version", [None, "v1"])

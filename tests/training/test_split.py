@@ -281,3 +281,9 @@ def test_a_link_to_an_empty_folder_is_followed(source: Path, tmp_path: Path) -> 
     (tmp_path / "link").symlink_to(tmp_path / "empty")
     assert main(["split", str(source), str(tmp_path / "link")]) == 0
     assert contents(tmp_path / "empty") == contents(source, "*/*")
+
+
+def test_a_split_is_not_made_among_its_own_images(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["split", str(source), str(source / "NORMAL" / "split")]) == 1
+    assert "would be among the images: name a folder elsewhere." in capsys.readouterr().err
+    assert not (source / "NORMAL" / "split").exists()
