@@ -13,6 +13,10 @@ from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence
 
 Item = TypeVar("Item")
 SOME_FAILED = 3  # exit status if some images, or all, have no answer
+# What --weights takes in every command that has it.
+WEIGHTS_HELP = (
+    "weights file, a folder with one, or s3://bucket (as serving: MODEL_PATH, MODEL_BUCKET, else the released model)"
+)
 EXIT_STATUSES = (
     f"exit status: 0 all images have an answer, {SOME_FAILED} some have an error instead, 1 the command failed"
 )

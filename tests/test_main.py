@@ -53,6 +53,14 @@ def test_help_lists_the_commands_and_imports_no_room(capsys: pytest.CaptureFixtu
     assert done.stdout == f"{told}False\n"
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("verb", ["predict", "split", "serve"])
+def test_a_mistyped_option_does_not_wait_for_torch(verb: str) -> None:
+    program = f"import sys; from pneumonia.__main__ import main; main(['{verb}', '--x']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "usage: pneumonia COMMAND" in capsys.readouterr().out

@@ -13,11 +13,11 @@ from pathlib import Path
 from pneumonia.batch.journal import JournalHeader, digest_of, opened, rows_in
 from pneumonia.batch.sources import Source, listed, read_ahead
 from pneumonia.batch.tables import COLUMNS, Row, answer_row, error_row, writer
-from pneumonia.command import EXIT_STATUSES, SOME_FAILED, printable, progress
+from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, printable, progress
 from pneumonia.errors import ConfigurationError, ImageError
 from pneumonia.files import replacing
 from pneumonia.network.classifier import Classifier
-from pneumonia.releases.loading import WEIGHTS_HELP, load, load_served
+from pneumonia.releases.loading import load, load_served
 
 SHOWN = 10  # broken files that are named at the end
 EPILOG = f"""INPUT is one of

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from pneumonia.command import EXIT_STATUSES, SOME_FAILED, printable
+from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, printable
 from pneumonia.errors import ImageError
 from pneumonia.network.prediction import Prediction
-from pneumonia.releases.loading import WEIGHTS_HELP, load, load_served
 
 EPILOG = f"""{EXIT_STATUSES}
 
@@ -27,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the answers; return the exit status."""
+    # Seconds, for torch: a mistyped option and --help do without.
+    from pneumonia.releases.loading import load, load_served  # noqa: PLC0415
+
     model = load(args.weights) if args.weights else load_served()
     answers = zip(args.files, model.predict_many(args.files), strict=True)
     as_json = args.json or not sys.stdout.isatty()

@@ -18,10 +18,6 @@ from pneumonia.releases.manifest import release_of
 from pneumonia.storage.addresses import split
 
 DOWNLOAD_SECONDS = 300.0
-# What the commands' --weights takes.
-WEIGHTS_HELP = (
-    "weights file, a folder with one, or s3://bucket (as serving: MODEL_PATH, MODEL_BUCKET, else the released)"
-)
 logger = logging.getLogger(__name__)
 
 
