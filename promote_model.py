@@ -70,7 +70,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         prog="promote_model.py",
         description=__doc__.partition("\n")[0],
         epilog="`promote_model.py SOURCE` is short for `promote_model.py promote SOURCE`, and takes the options that "
-        "`promote_model.py promote --help` lists.",
+        "`promote_model.py promote --help` lists. Example: promote_model.py model.tar.gz --directory release",
     )
     bucket = Parser(add_help=False)
     bucket.add_argument("--bucket", default=os.environ.get("MODEL_BUCKET"), help="weights bucket (MODEL_BUCKET)")

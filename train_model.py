@@ -43,6 +43,7 @@ from pneumonia.training.run import CHECKPOINT_NAME, Evaluation, Run, is_better, 
 # chosen by.
 SMALL_SIZE, SMALL_SHARE = 128, 2 / 3  # the first two thirds of the epochs see small images: a third of the work
 NORMALIZED_BY = 512  # training images that batch-norm statistics are re-estimated from
+EXAMPLE = "example: train_model.py --train xrays/train --val xrays/val --test xrays/test --model-dir model --seed 1"
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Folders, Hyperparameter
     Raises:
         ConfigurationError: an argument that is unknown or cannot be used.
     """
-    parser = Parser(prog="train_model.py", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="train_model.py", description=__doc__.partition("\n")[0], epilog=EXAMPLE)
     for channel, what in zip(SPLITS, ("learn from", "choose the best epoch by", "test that one on"), strict=True):
         default = os.environ.get(f"SM_CHANNEL_{channel.upper()}") or f"/opt/ml/input/data/{channel}"
         help_ = f"images to {what}: NORMAL/ and PNEUMONIA/ (%(default)s)"

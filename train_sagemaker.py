@@ -259,7 +259,8 @@ def argument_parser() -> argparse.ArgumentParser:
         prog="train_sagemaker.py",
         description=__doc__.partition("\n")[0],
         epilog="Behind each argument stands an environment variable: TRAIN_BUCKET behind --bucket, TRAIN_BATCH_SIZE "
-        "behind --batch-size, and so on; behind --region AWS_REGION and AWS_DEFAULT_REGION.",
+        "behind --batch-size, and so on; behind --region AWS_REGION and AWS_DEFAULT_REGION. "
+        "Example: train_sagemaker.py --bucket xrays --role arn:aws:iam::123456789012:role/job --region eu-west-1",
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     for name, default, kind, text in (

@@ -23,6 +23,8 @@ COMMANDS = {
 HELP = f"""usage: pneumonia COMMAND ...
 
 {"".join(f"  {verb:<10} {what}{chr(10)}" for verb, (what, _) in COMMANDS.items())}
+example: pneumonia predict xray.jpg
+
 `pneumonia COMMAND --help` lists a command's arguments. Not medical advice: do not use it to diagnose anyone."""
 
 
