@@ -20,7 +20,7 @@ from torch.optim.swa_utils import update_bn
 
 from pneumonia.command import Parser
 from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence, first_line
-from pneumonia.files import replacing
+from pneumonia.files import remove_abandoned, replacing
 from pneumonia.imaging.preprocessing import SIZE, normalize
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.training import metrics
@@ -138,8 +138,7 @@ def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (WEIGHTS_NAME, CHECKPOINT_NAME):
-            for part in folder.glob(f".{name}.*.part"):
-                part.unlink()
+            remove_abandoned(folder / name, older_than=0)
         with replacing(folder / ".writable") as temporary:
             temporary.touch()
         (folder / ".writable").unlink()

@@ -85,10 +85,10 @@ def filling(folder: Path) -> Iterator[Path]:
         whole.replace(place)
 
 
-def remove_abandoned(path: Path) -> None:
+def remove_abandoned(path: Path, older_than: float = ABANDONED_SECONDS) -> None:
     """Remove what killed processes left beside `path`: files of `replacing`, or folders with such names.
 
-    Those younger than ABANDONED_SECONDS stay, as they may be in use.
+    Those that are not `older_than` so many seconds stay, as they may be in use.
 
     Raises:
         OSError: the folder cannot be read or written.
@@ -96,7 +96,7 @@ def remove_abandoned(path: Path) -> None:
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         # Another process may do the same, and nobody may remove another user's files in /tmp.
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            if time.time() - part.stat().st_mtime <= ABANDONED_SECONDS:
+            if time.time() - part.stat().st_mtime <= older_than:
                 continue
             if part.is_dir():
                 shutil.rmtree(part)

@@ -12,6 +12,8 @@ from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort,
 
 BROKEN = "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+READABLE = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
+NO_IMAGE = f"The file is not an image: send a chest X-ray as {READABLE}."
 
 # The elements (0002,0000), (0008,0000), (0008,0005), (0008,0008) and (0008,0016), little endian.
 HEADLESS_DICOM = (b"\2\0\0\0UL", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
@@ -62,7 +64,7 @@ def decode(data: bytes) -> Decoded:
     """
     check_bytes(len(data))
     if not data:
-        raise ImageError("The file is empty: send a chest X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.")
+        raise ImageError(f"The file is empty: send a chest X-ray as {READABLE}.")
     if data[128:132] == b"DICM":
         return Decoded(*_dicom().decode(data))
     check_effort(data)
@@ -151,7 +153,5 @@ def _shift_to_8_bit(image: Image.Image) -> Image.Image:
 def _unidentified(data: bytes) -> ImageError:
     for kind, offset, magic in _UNREAD_KINDS:
         if data[offset : offset + len(magic)] == magic:
-            return UnsupportedImageError(
-                f"{kind} files are not read: send the X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM."
-            )
-    return ImageError("The file is not an image: send a chest X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.")
+            return UnsupportedImageError(f"{kind} files are not read: send the X-ray as {READABLE}.")
+    return ImageError(NO_IMAGE)

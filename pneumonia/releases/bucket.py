@@ -117,7 +117,7 @@ class WeightsBucket:
                 if not _says_as_much(answer["Body"].read(), manifest):
                     self._put(key, manifest.to_json().encode(), IfMatch=answer["ETag"])
 
-    def serve(self, version: str, served: Pointer | None, mark: str | None) -> None:
+    def serve(self, version: str, served: Pointer | None, etag: str | None) -> None:
         """Point `current.json` to a complete release, which inference serves from then on.
 
         The plain key follows a moment later; a reader of `current.json` does not use it.
@@ -125,13 +125,13 @@ class WeightsBucket:
         Args:
             version: the release.
             served: the pointer that `pointer` returned when this was decided.
-            mark: the ETag that it returned.
+            etag: the ETag that it returned.
 
         Raises:
             ReleaseConflictError: another release has been served meanwhile, and stays.
         """
         pointer = served.moved_to(version) if served else Pointer(version)
-        condition = {"IfMatch": mark} if mark else {"IfNoneMatch": "*"}
+        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         with _refusals(f"The release {version} cannot be served from s3://{self._name}"):
             is_moved = self._put(CURRENT_KEY, pointer.to_json().encode(), **condition)
         now, _ = (pointer, None) if is_moved else self.pointer()

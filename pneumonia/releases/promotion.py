@@ -45,12 +45,12 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
     with tempfile.TemporaryDirectory() as temporary:
         weights = Path(temporary) / WEIGHTS_NAME
         manifest = unpack_release(source, weights)
-        pointer, mark = releases.pointer()  # read before the comparison: if it moves meanwhile, `serve` notices
+        pointer, etag = releases.pointer()  # read before the comparison: if it moves meanwhile, `serve` notices
         manifest = admitted(manifest, _served_manifest(releases, pointer), source, force=force)
         releases.add(weights, manifest)
     if only_newer and pointer and (manifest.version < pointer.version or manifest.version in pointer.withdrawn):
         return manifest, False
-    releases.serve(manifest.version, pointer, mark)
+    releases.serve(manifest.version, pointer, etag)
     return manifest, True
 
 
@@ -86,8 +86,8 @@ def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
         WeightsUnavailableError: S3 refuses or cannot be reached.
     """
     releases = WeightsBucket(bucket)
-    pointer, mark = releases.pointer()
-    if not pointer and not mark:
+    pointer, etag = releases.pointer()
+    if not pointer and not etag:
         raise WeightsError(f"s3://{bucket} serves no release yet: promote a model first.")
     if not version:
         if not pointer or not pointer.previous:
@@ -97,7 +97,7 @@ def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
             )
         version = pointer.previous[0]
     releases.check(version)
-    releases.serve(version, pointer, mark)
+    releases.serve(version, pointer, etag)
     return version, pointer.version if pointer else None
 
 

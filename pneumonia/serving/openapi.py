@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from pneumonia import __version__
-from pneumonia.imaging.decoding import BROKEN
+from pneumonia.imaging.decoding import BROKEN, NO_IMAGE, READABLE
 from pneumonia.network.prediction import Prediction
 from pneumonia.serving.problems import NO_FILE, SENTENCES
 
@@ -114,7 +114,7 @@ PREDICT: dict[str, Any] = {
         ),
         400: refusal(
             "Not an image, a broken one, or a form that cannot be read",
-            text="The file is not an image: send a chest X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.",
+            text=NO_IMAGE,
             broken=BROKEN,
             form=SENTENCES[400],
         ),
@@ -125,7 +125,7 @@ PREDICT: dict[str, Any] = {
         ),
         415: refusal(
             "An unsupported kind of file",
-            gif="GIF files are not read: send the X-ray as JPEG, PNG, BMP, TIFF, WebP or DICOM.",
+            gif=f"GIF files are not read: send the X-ray as {READABLE}.",
         ),
         422: refusal(
             "The form does not have exactly one field `file`, or an option is invalid",
