@@ -88,7 +88,7 @@ def filling(folder: Path) -> Iterator[Path]:
 def remove_abandoned(path: Path, older_than: float = ABANDONED_SECONDS) -> None:
     """Remove what killed processes left beside `path`: files of `replacing`, or folders with such names.
 
-    Those that are not `older_than` so many seconds stay, as they may be in use.
+    Those younger than `older_than` seconds stay, as they may be in use.
 
     Raises:
         OSError: the folder cannot be read or written.
