@@ -19,6 +19,8 @@ from pneumonia.serving.middleware import BODY_BYTES
 from tests.builders.checkout import PROJECT
 from tests.builders.uploads import FORM, GOOD, form, part
 
+pytestmark = pytest.mark.processes
+
 
 class Server:
     """The app under uvicorn, in a process of its own."""
