@@ -1,10 +1,10 @@
 """The command `pneumonia`, with a subcommand for each verb; only the one that is called is imported."""
 
 import argparse
+import contextlib
 import importlib
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Iterator, Sequence
 
 from pneumonia import __version__
 from pneumonia.command import Parser, exit_status, nearest
@@ -13,7 +13,7 @@ from pneumonia.errors import ConfigurationError
 # What a verb does, and the module with its `add_arguments`, `run` and EPILOG.
 COMMANDS = {
     "predict": ("classify image files", "pneumonia.batch.predict"),
-    "evaluate": ("test a model on a labelled folder", "pneumonia.training.evaluate"),
+    "evaluate": ("test a model on a labelled folder", "pneumonia.evaluate"),
     "split": ("divide a labelled folder into train/, val/ and test/ by patient", "pneumonia.training.split"),
     "draw": ("draw chest X-rays to try everything with", "pneumonia.training.synthetic"),
     "serve": ("serve the page and the API on this machine", "pneumonia.serving.server"),
@@ -49,30 +49,28 @@ def run(argv: Sequence[str]) -> int | None:
             f"There is no command {verb!r}{nearest(verb, COMMANDS)}: `pneumonia --help` lists them."
         )
     what, home = COMMANDS[verb]
-    module = imported(home, verb)
-    parser = Parser(
-        prog=f"pneumonia {verb}",
-        description=f"{what[0].upper()}{what[1:]}.",
-        epilog=module.EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(parser)
-    args = parser.parse_args(rest)
-    if verb == "evaluate":
-        evaluate(module, args)
-        return 0
-    status: int | None = module.run(args)
+    with packages_needed_by(verb):
+        module = importlib.import_module(home)
+        parser = Parser(
+            prog=f"pneumonia {verb}",
+            description=f"{what[0].upper()}{what[1:]}.",
+            epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(parser)
+        status: int | None = module.run(parser.parse_args(rest))
     return status
 
 
-def imported(home: str, verb: str) -> ModuleType:
-    """Return a subcommand's module.
+@contextlib.contextmanager
+def packages_needed_by(verb: str) -> Iterator[None]:
+    """Say what to install where a subcommand imports a package that is not there.
 
     Raises:
-        ConfigurationError: a package that it needs is not installed.
+        ConfigurationError: with that sentence.
     """
     try:
-        return importlib.import_module(home)
+        yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("pneumonia"):
             raise
@@ -81,13 +79,6 @@ def imported(home: str, verb: str) -> ModuleType:
             f"`pneumonia {verb}` needs {package}, which is not installed: pip install '.[train]', or in a checkout "
             "make develop."
         ) from error
-
-
-def evaluate(module: ModuleType, args: argparse.Namespace) -> None:
-    """Load the model, and run `evaluate` with it: training does not import releases, so it cannot load one itself."""
-    from pneumonia.releases.loading import load  # noqa: PLC0415
-
-    module.run(load(args.weights), args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

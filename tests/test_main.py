@@ -54,7 +54,7 @@ def test_help_lists_the_commands_and_imports_no_room(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("verb", ["predict", "split", "serve"])
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "split", "serve"])
 def test_a_mistyped_option_does_not_wait_for_torch(verb: str) -> None:
     program = f"import sys; from pneumonia.__main__ import main; main(['{verb}', '--x']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -103,6 +103,8 @@ def test_a_mistyped_word_gets_the_nearest_one(
 def test_a_missing_package_is_told_with_what_to_install(tmp_path: Path) -> None:
     """Where only serving is installed, scikit-learn is not there."""
     program = "import sys; sys.modules['sklearn'] = None; from pneumonia.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "evaluate", "--help"]
+    assert subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stderr == ""
     command = [sys.executable, "-c", program, "evaluate", "model.pth", str(tmp_path)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")

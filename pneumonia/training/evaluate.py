@@ -1,9 +1,7 @@
 """Test a model on a labelled folder, as it serves: figures with intervals, pictures and every answer."""
 
-import argparse
 import csv
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from pneumonia.training.channels import Channel, fingerprint, scan_channels
 from pneumonia.training.images import Images, load_channel
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the images answered, at which the report gives the accuracy
-EPILOG = "example: pneumonia evaluate weights/pneumonia_classifier.pth chest_xray/test"
 
 
 @dataclass(frozen=True)
@@ -39,31 +36,6 @@ class Answered:
     def probabilities(self) -> Tensor:
         """P(PNEUMONIA) of each image, float32, shape (N,), 0 to 1."""
         return torch.tensor([one.probabilities["PNEUMONIA"] for one in self.predictions])
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("weights", metavar="WEIGHTS", help="weights file, a folder with one, or s3://bucket")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
-    parser.add_argument(
-        "--output", type=Path, default=Path("evaluation"), metavar="DIR", help="gets the report (%(default)s)"
-    )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (%(default)s)")
-    parser.add_argument(
-        "--num-workers", type=int, default=os.cpu_count() or 1, metavar="N", help="decoding threads (%(default)s)"
-    )
-
-
-def run(model: Classifier, args: argparse.Namespace) -> None:
-    """Evaluate a model as the arguments say.
-
-    Raises:
-        PneumoniaError, OSError: as `evaluate`, or a number that is not above 0.
-    """
-    for name in ("batch_size", "num_workers"):
-        if not getattr(args, name) > 0:
-            raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}.")
-    evaluate(model, args.folder, args.output, args.batch_size, args.num_workers)
 
 
 def evaluate(model: Classifier, folder: Path, output: Path, batch_size: int, workers: int) -> None:
