@@ -138,7 +138,7 @@ def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (WEIGHTS_NAME, CHECKPOINT_NAME):
-            remove_abandoned(folder / name, older_than=0)
+            remove_abandoned(folder / name, older_than=-math.inf)  # nobody else trains into this folder
         with replacing(folder / ".writable") as temporary:
             temporary.touch()
         (folder / ".writable").unlink()

@@ -16,7 +16,7 @@ import pneumonia
 from pneumonia.errors import ConfigurationError, ImageError, WeightsUnavailableError
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.fetch import Weights
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.loading import load_file, load_served
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
@@ -150,6 +150,18 @@ def test_the_release_that_a_bucket_serves_is_loaded(bucket: str, weights: Path) 
         pneumonia.load(f"s3://{bucket}/{WEIGHTS_NAME}")
     with pytest.raises(WeightsUnavailableError, match="NoSuchBucket"):
         pneumonia.load(f"s3://{bucket}-2")
+
+
+def test_a_broken_file_is_fetched_anew_as_by_serving(
+    bucket: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(weights, manifest_for(weights), bucket)
+    path = tmp_path / "model.pth"
+    path.write_bytes(weights.read_bytes()[:1000])
+    monkeypatch.setenv("MODEL_BUCKET", bucket)
+    monkeypatch.setenv("MODEL_PATH", str(path))
+    assert load_served().version == manifest_for(weights).version
+    assert path.read_bytes() == weights.read_bytes()
 
 
 def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 from pneumonia.command import exit_status
 from pneumonia.errors import ConfigurationError, DataError, first_line
+from pneumonia.training.channels import SPLITS
 
 PROJECT = Path(__file__).parent.parent
-CHANNELS = ("train", "val", "test")
 # Module to the name that it is installed by.
 NEEDED = {name: name for name in ("torch", "torchvision", "numpy", "psutil", "matplotlib")}
 NEEDED |= {"PIL": "pillow", "sklearn": "scikit-learn"}
@@ -129,7 +129,7 @@ def resume_training(data: Path, work: Path, until: float) -> Outcome:
 
 def training(data: Path, folder: Path, epochs: int) -> list[str]:
     """Return the command that trains from random weights, or goes on where it was killed."""
-    options = {f"--{channel}": data / channel for channel in CHANNELS}
+    options = {f"--{channel}": data / channel for channel in SPLITS}
     options |= {"--model-dir": folder / "model", "--output-data-dir": folder / "output"}
     options |= {"--checkpoint-dir": folder / "checkpoints"}
     folders = [word for option, path in options.items() for word in (option, str(path))]
@@ -236,7 +236,7 @@ def check(args: argparse.Namespace) -> None:
         DataError: a folder is missing.
     """
     machine = machine_of(args)
-    folders = [*(args.data / name for name in CHANNELS), *([args.full_size / "train"] if args.full_size else [])]
+    folders = [*(args.data / name for name in SPLITS), *([args.full_size / "train"] if args.full_size else [])]
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise DataError(f"There is no folder {', '.join(missing)}: name folders that pneumonia split made.")
     if args.cpu:

@@ -40,8 +40,7 @@ def print_json(answers: Iterator[tuple[str, Answer]]) -> int:
     """Print a line of JSON for each file; return how many files have no answer."""
     failed = 0
     for name, answer in answers:
-        is_error = isinstance(answer, ImageError)
-        failed += is_error
+        failed += isinstance(answer, ImageError)
         content = {"error": str(answer)} if isinstance(answer, ImageError) else asdict(answer)
         print(json.dumps({"file": name} | content), flush=True)
     return failed

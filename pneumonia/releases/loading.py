@@ -1,12 +1,14 @@
 """Load a classifier from a weights file and the manifest beside it, or from a bucket."""
 
+import contextlib
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from pneumonia.deadline import Deadline
-from pneumonia.errors import ConfigurationError, WeightsUnavailableError
+from pneumonia.errors import ConfigurationError, WeightsError, WeightsUnavailableError
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
@@ -60,7 +62,36 @@ def load_served() -> Classifier:
     with tempfile.TemporaryDirectory() as folder:
         if weights.bucket and not os.environ.get("MODEL_PATH"):
             weights = Weights(Path(folder) / WEIGHTS_NAME, weights.bucket, weights.key)
-        return load_file(weights.find(Deadline.after(DOWNLOAD_SECONDS)))
+        return load_found(weights, Deadline.after(DOWNLOAD_SECONDS))
+
+
+def load_found(
+    weights: Weights,
+    deadline: Deadline,
+    timed: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Classifier:
+    """Load the weights that are found; fetch them anew if the file cannot be used and there is a bucket.
+
+    Args:
+        weights: where they are.
+        deadline: when to give up fetching them.
+        timed: makes what surrounds each loading, the fetching left out.
+
+    Raises:
+        WeightsError, WeightsUnavailableError: as `load`.
+    """
+    path = weights.find(deadline)
+    try:
+        with timed():
+            return load_file(path)
+    except WeightsError as error:
+        if not weights.bucket:
+            raise
+        # What a killed process, or another program, left there. Without this the instance could never serve again.
+        logger.warning("%s It is fetched anew.", error)
+        path = weights.replace(deadline)
+        with timed():
+            return load_file(path)
 
 
 def load_file(path: Path) -> Classifier:

@@ -5,11 +5,11 @@ import threading
 import time
 
 from pneumonia.deadline import Deadline
-from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError, first_line
+from pneumonia.errors import PneumoniaError, WeightsUnavailableError, first_line
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.resnet import check_outputs
 from pneumonia.releases.fetch import Weights
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.loading import load_file, load_found
 from pneumonia.serving import telemetry
 from pneumonia.serving.telemetry import Record
 
@@ -79,18 +79,8 @@ class CurrentModel:
             self._loading.release()
 
     def _load(self, deadline: Deadline, record: Record) -> Classifier:
-        path = self._weights.find(deadline)
         try:
-            with record.timed("Load"):
-                return load_file(path)
-        except WeightsError as error:
-            if not self._weights.bucket:
-                raise
-            # A killed process, or another program, left this file. Without a new download, every request would fail.
-            logger.warning("%s It is fetched anew.", error)
-            path = self._weights.replace(deadline)
-            with record.timed("Load"):
-                return load_file(path)
+            return load_found(self._weights, deadline, lambda: record.timed("Load"))
         finally:
             if self._weights.download_seconds is not None:
                 record.add("Download", self._weights.download_seconds)

@@ -103,7 +103,7 @@ class BucketReader:
         if self._access:
             return SignedBucket(self._name, self._access, self._deadline)
         try:
-            from pneumonia.storage.client import Boto3Bucket  # noqa: PLC0415  # imports boto3, which the image lacks
+            from pneumonia.storage.client import Boto3Bucket  # noqa: PLC0415  # imports boto3, which takes its time
         except ImportError as error:
             raise self._error(
                 "Reading from S3 needs AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as "

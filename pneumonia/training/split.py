@@ -1,7 +1,6 @@
 """Divide a labelled folder into train/, val/ and test/ so that no patient is in two of them. Does not import torch."""
 
 import argparse
-import hashlib
 import random
 import shutil
 from collections import Counter
@@ -9,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pneumonia.errors import ConfigurationError, DataError
-from pneumonia.files import check_unused, filling
+from pneumonia.files import check_unused, filling, sha256
 from pneumonia.network.contract import CLASSES
 from pneumonia.training.channels import patient_of, scan_channels
 
@@ -142,7 +141,7 @@ def _group_by_patient(files: Sequence[tuple[str, Path]]) -> list[list[int]]:
     by_bytes: dict[str, list[int]] = {}
     for index, (_, path) in enumerate(files):
         patient = patient_of(path) or str(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256(path)
         group = group_of.setdefault(patient, [])
         group.append(index)
         twin = by_bytes.setdefault(digest, group)
