@@ -1,7 +1,7 @@
 """The statistics behind the warning `not_a_chest_xray`, which marks images unlike the training radiographs.
 
-`training.fitting` fits them on the training images, and the release's manifest carries them. This does not import
-torch, so that a cold start can read a manifest while torch is being imported.
+`training.input_check_fitting` fits them on the training images, and the release's manifest carries them. This does not
+import torch, so that a cold start can read a manifest while torch is being imported.
 """
 
 import base64

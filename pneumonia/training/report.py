@@ -20,7 +20,8 @@ from pneumonia.network.resnet import ResNet18
 from pneumonia.network.training_report import Dataset, TrainingReport
 from pneumonia.training import metrics, plots
 from pneumonia.training.batches import Split, all_logits
-from pneumonia.training.fitting import fit, input_check_of
+from pneumonia.training.fitting import fit
+from pneumonia.training.input_check_fitting import input_check_of
 from pneumonia.training.processes import Processes
 from pneumonia.training.run import Evaluation, Run
 

@@ -30,8 +30,8 @@ from pneumonia.releases.manifest import Manifest, manifest_of, parse
 from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.channels import scan_channels
-from pneumonia.training.fitting import COLOUR, MARGIN, features_of, fit_input_check, input_check_of
 from pneumonia.training.images import load_channel
+from pneumonia.training.input_check_fitting import COLOUR, MARGIN, features_of, fit_input_check, input_check_of
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.images import encoded as encoded_image
 from tests.builders.input_checks import INPUT_CHECK, a_check
