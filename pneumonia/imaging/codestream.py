@@ -23,36 +23,81 @@ _SEGMENTS = {_COD, _COC, *(0xFF00 + kind for kind in (0x50, 0x55, 0x57, 0x58, 0x
 _SEGMENTS |= {0xFF00 + kind for kind in (0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78)}
 
 
+_END = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000; none of them has it within its coded pixels
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"  # begins the boxes in which a JPEG 2000 file has its codestream
+MAX_BOXES = 1000  # before that; ordinary files have four
+
+# ISO/IEC 10918-1, table B.1: how a frame is coded, by its marker. C4, C8 and CC begin no frame.
+_FRAMES = dict.fromkeys((0xFFC0 + kind for kind in range(16) if kind not in {4, 8, 12}), "JPEG")
+_FRAMES |= {0xFFC3: "lossless JPEG", 0xFFF7: "JPEG-LS"}
+
+
 @dataclass(frozen=True)
-class Shape:
-    """The size that an image will have.
+class Codestream:
+    """A compressed image, and what its own header says.
 
     Attributes:
+        data: its bytes, without what may stand around it.
+        kind: "JPEG", "lossless JPEG", "JPEG-LS" or "JPEG 2000".
         width: in pixels.
         height: in pixels.
         samples: values per pixel.
+        tells_colors: it tells in which colors it is, so that its decoder returns RGB if there are three.
     """
 
+    data: bytes
+    kind: str
     width: int
     height: int
     samples: int
+    tells_colors: bool = False
 
 
-def shape_of(frame: bytes) -> Shape:
-    """Return the shape that a JPEG, JPEG-LS or JPEG 2000 codestream will decode to.
+def begins_codestream(frame: bytes) -> bool:
+    """Return whether bytes begin as JPEG, JPEG-LS or JPEG 2000 do."""
+    return frame.startswith((b"\xff\xd8\xff", _SOC_SIZ, _JP2))
+
+
+def read_codestream(frame: bytes) -> Codestream:
+    """Read the headers of a JPEG, JPEG-LS or JPEG 2000 codestream.
+
+    Bytes after the end marker are cut off, as are the boxes around JPEG 2000, which gets the end marker that it lacks:
+    unlike the others' decoders, its decoder notices what is missing before it.
 
     Raises:
         ImageTooLargeError: JPEG 2000 in more tiles, precincts, code-blocks or layers than is sensible.
-        ValueError, IndexError, struct.error: not such a codestream, or one that ends in its header.
+        ValueError, IndexError, struct.error: not such a codestream, or one that is cut off.
     """
-    return _jpeg_2000_shape(frame) if frame.startswith(_SOC_SIZ) else _jpeg_shape(frame)
+    data = _unboxed(frame) if frame.startswith(_JP2) else frame
+    end = data.rfind(_END) + len(_END)
+    if data.startswith(_SOC_SIZ):
+        return _jpeg_2000(data[:end] if end > 1 else data + _END)
+    if end < len(_END):
+        raise ValueError("no end of the image")
+    return _jpeg(data[:end])
 
 
-def _jpeg_shape(frame: bytes) -> Shape:
+def _unboxed(data: bytes) -> bytes:
+    """Return the codestream in the boxes of a JPEG 2000 file, ISO/IEC 15444-1, I.4."""
+    at = 0
+    for _ in range(MAX_BOXES):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        start = at + 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, start)
+            start += 8
+        end = at + length if length else len(data)
+        if kind == b"jp2c":
+            return data[start:end]
+        if end < start:
+            raise ValueError("a box that ends before it begins")
+        at = end
+    raise ValueError("no codestream among the boxes")
+
+
+def _jpeg(frame: bytes) -> Codestream:
     """Read a JPEG or JPEG-LS header up to the frame's: ISO/IEC 10918-1, B.1.1 and B.2.2."""
-    if not frame.startswith(b"\xff\xd8"):
-        raise ValueError("no start of an image")
-    at = 2
+    at, tells_colors = 2, False
     while True:
         marker, length = struct.unpack_from(">HH", frame, at)
         if marker == 0xFFFF:  # a marker may have any number of FF before it
@@ -61,13 +106,18 @@ def _jpeg_shape(frame: bytes) -> Shape:
         # The markers below and between have no length: a decoder skips nothing after them.
         if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD9:
             raise ValueError("a marker that does not belong in a header")
-        if marker == 0xFFF7 or (marker <= 0xFFCF and marker not in {0xFFC4, 0xFFC8, 0xFFCC}):
+        if marker in _FRAMES:
             height, width, samples = struct.unpack_from(">HHB", frame, at + 5)
-            return Shape(width, height, samples)
+            identifiers = frame[at + 10 : at + 10 + 3 * samples : 3]
+            tells_colors |= identifiers in {b"RGB", b"rgb"}
+            return Codestream(frame, _FRAMES[marker], width, height, samples, tells_colors)
+        content = frame[at + 4 : at + 2 + length]
+        tells_colors |= marker == 0xFFE0 and content.startswith(b"JFIF\0")
+        tells_colors |= marker == 0xFFEE and content.startswith(b"Adobe") and len(content) >= 12
         at += 2 + length
 
 
-def _jpeg_2000_shape(frame: bytes) -> Shape:
+def _jpeg_2000(frame: bytes) -> Codestream:
     """Read the headers of a JPEG 2000 codestream: ISO/IEC 15444-1, A.5.1, A.6.1 and A.6.2."""
     length, _, *grid, samples = struct.unpack_from(">HH8IH", frame, 4)
     right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = grid
@@ -77,15 +127,17 @@ def _jpeg_2000_shape(frame: bytes) -> Shape:
     tiles = math.ceil((right - tile_left) / tile_width) * math.ceil((bottom - tile_top) / tile_height)
     if tiles > MAX_TILES:
         raise _too_fine()
+    is_transformed = False
     for marker, segment in _jpeg_2000_segments(frame, 4 + length):
         if marker == _COD:  # how it is coded: style, progression, layers, component transformation, then as below
             if struct.unpack_from(">H", segment, 2)[0] > MAX_LAYERS:
                 raise _too_fine()
+            is_transformed |= segment[4] > 0
             _check_pieces(segment[5:], segment[0] & 1 > 0, width, height, samples)
         elif marker == _COC:  # how one component is coded: its number, style, then as below
             style = 1 if samples < 257 else 2
             _check_pieces(segment[style + 1 :], segment[style] & 1 > 0, width, height, samples)
-    return Shape(width, height, samples)
+    return Codestream(frame, "JPEG 2000", width, height, samples, is_transformed)
 
 
 def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging import dicom_prefix
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
 
 BROKEN = "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
@@ -15,14 +16,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 READABLE = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
 NO_IMAGE = f"The file is not an image: send a chest X-ray as {READABLE}."
 
-# The elements (0002,0000), (0008,0000), (0008,0005), (0008,0008) and (0008,0016), little endian.
-HEADLESS_DICOM = (b"\2\0\0\0UL", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
-
 _UNREAD_KINDS = (
     ("GIF", 0, b"GIF8"),
     ("PDF", 0, b"%PDF-"),
-    # A DICOM header without the preamble that identifies it begins with one of these elements.
-    *(("DICOM without its 132 first bytes", 0, tag) for tag in HEADLESS_DICOM),
     ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
     ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
     ("JPEG XL", 4, b"JXL "),
@@ -55,7 +51,7 @@ def decode(data: bytes) -> Decoded:
 
     Args:
         data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or DICOM file. Of an animation, the first frame is decoded. A
-            DICOM file is recognised by its preamble and "DICM"; `imaging.dicom` reads it.
+            DICOM file is recognised by its beginning; `imaging.dicom` reads it.
 
     Raises:
         ImageTooLargeError: more than MAX_BYTES bytes, MAX_PIXELS pixels, or MAX_SIDE on one side.
@@ -65,7 +61,7 @@ def decode(data: bytes) -> Decoded:
     check_bytes(len(data))
     if not data:
         raise ImageError(f"The file is empty: send a chest X-ray as {READABLE}.")
-    if data[128:132] == b"DICM":
+    if dicom_prefix.beginning(data) is not None:
         return Decoded(*_dicom().decode(data))
     check_effort(data)
     try:

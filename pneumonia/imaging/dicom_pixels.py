@@ -1,17 +1,19 @@
 """From the pixel data of a DICOM file to the bands that are stored in it.
 
+How the pixels are coded is read from themselves, as some files' headers say otherwise.
+
 Pillow and imagecodecs decode; GDCM would be smaller, but its JPEG decoders end the process on some broken files.
 """
 
 import struct
+from typing import Any
 
 import imagecodecs
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_fragments
 from pydicom.uid import (
     JPEG2000,
-    UID,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -25,94 +27,142 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pneumonia.errors import ImageTooLargeError
-from pneumonia.imaging.codestream import Shape, shape_of
+from pneumonia.errors import UnsupportedImageError
+from pneumonia.imaging.codestream import Codestream, begins_codestream, read_codestream
+from pneumonia.imaging.dicom_elements import ITEM, PixelData, fragments
 from pneumonia.imaging.limits import check_scans
 
-MAX_FRAGMENTS = 65_536  # of the pixels, usually one
-ITEM = b"\xfe\xff\x00\xe0"  # begins each fragment
-
-DECODERS = {  # functions of imagecodecs, which imports a library when its function is looked up
-    JPEGBaseline8Bit: "jpeg8_decode",
-    JPEGExtended12Bit: "jpeg8_decode",
-    JPEGLossless: "jpeg8_decode",
-    JPEGLosslessSV1: "jpeg8_decode",
-    JPEGLSLossless: "jpegls_decode",
-    JPEGLSNearLossless: "jpegls_decode",
-    JPEG2000Lossless: "jpeg2k_decode",
-    JPEG2000: "jpeg2k_decode",
+UNCOMPRESSED = {
+    "",  # not said
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
 }
-UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
-TO_RGB = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEG2000Lossless, JPEG2000}  # their decoders return RGB
+COMPRESSED = {
+    RLELossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    JPEG2000Lossless,
+    JPEG2000,
+}
 
 
-def stored_bands(pixels: bytes, size: tuple[int, int], syntax: UID, header: Dataset) -> list[Image.Image]:
+def stored_bands(pixels: PixelData, syntax: str, header: Dataset) -> list[Image.Image]:
     """Return an image's one or three bands as stored: mode "L" for 8 bits, else "I" with values below 2 ** 16.
 
     Args:
-        pixels: the value of the element PixelData.
-        size: width and height.
-        syntax: the transfer syntax.
-        header: the elements that describe the pixels.
+        pixels: the element PixelData.
+        syntax: the transfer syntax that the file names, or "".
+        header: the elements that describe the pixels, completed. HighBit and PhotometricInterpretation are set to what
+            they are once the pixels are decoded.
 
     Raises:
         ImageTooLargeError: compressed pixels of too many pieces.
-        Exception: whatever pydicom and the decoders raise on broken data.
+        UnsupportedImageError: a compression that is not read.
+        Exception: whatever the decoders raise on broken data.
     """
-    if syntax in UNCOMPRESSED:
-        return _uncompressed(pixels, size, syntax, header)
+    if _is_uncompressed(pixels, syntax, header):
+        return _uncompressed(pixels, header)
     frame = _frame(pixels)
-    if syntax == RLELossless:
-        return _run_lengths(frame, size, header)
-    return _decoded(frame, size, syntax, header.get("SamplesPerPixel", 1))
+    if begins_codestream(frame):
+        return _decoded(read_codestream(frame), header)
+    if syntax not in UNCOMPRESSED | COMPRESSED:
+        raise UnsupportedImageError(
+            "The DICOM file's compression is not supported: export it uncompressed, or as RLE, JPEG, JPEG-LS or JPEG "
+            "2000."
+        )
+    return _run_lengths(frame, header)
 
 
-def _frame(pixels: bytes) -> bytes:
-    """Return the compressed image, put together from its fragments."""
-    if pixels.count(ITEM) > MAX_FRAGMENTS:
-        raise ImageTooLargeError(f"The DICOM image is in more than {MAX_FRAGMENTS:,} fragments: export it in fewer.")
-    _, *fragments = generate_fragments(pixels)  # the first is a table of where frames begin
-    return b"".join(fragments)
+def _is_uncompressed(pixels: PixelData, syntax: str, header: Dataset) -> bool:
+    """Return whether pixels are stored as they are: what the file says counts, unless its pixels cannot be so."""
+    if pixels.fragments is not None:
+        return False
+    size = header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated // 8
+    is_coded = pixels.value.startswith(ITEM) or begins_codestream(pixels.value)
+    if syntax in UNCOMPRESSED:
+        return not is_coded or len(pixels.value) >= size
+    return not is_coded and size <= len(pixels.value) <= size + 1
 
 
-def _decoded(frame: bytes, size: tuple[int, int], syntax: UID, samples: int) -> list[Image.Image]:
+def _frame(pixels: PixelData) -> bytes:
+    """Return the compressed image, put together from its fragments, of which the first is a table of offsets."""
+    pieces = pixels.fragments
+    if pieces is None:
+        pieces = fragments(pixels.value, 0)[0] if pixels.value.startswith(ITEM) else [pixels.value]
+    has_table = len(pieces) > 1 and not begins_codestream(pieces[0])
+    return b"".join(pieces[1:] if has_table else pieces)
+
+
+def _decoded(stream: Codestream, header: Dataset) -> list[Image.Image]:
     """Decode a codestream, after checking that its own header agrees with the file's."""
-    if shape_of(frame) != Shape(*size, samples):  # decoders reserve what the frame says, whatever the header says
-        raise ValueError
-    if DECODERS[syntax] == "jpegls_decode" and not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise ValueError  # CharLS would search for seconds beyond the end of a truncated stream
-    check_scans(frame)
-    array = getattr(imagecodecs, DECODERS[syntax])(frame)
+    size, samples = (header.Columns, header.Rows), header.SamplesPerPixel
+    if (stream.width, stream.height, stream.samples) != (*size, samples):
+        raise ValueError("another size")  # decoders reserve what the stream says, whatever the header says
+    check_scans(stream.data)
+    array = _decode(stream, header)
     expected = size[::-1] if samples == 1 else (*size[::-1], samples)
     if array.shape != expected or array.itemsize > (2 if samples == 1 else 1):
-        raise ValueError
-    if samples == 3:
-        return list(Image.frombytes("RGB", size, array.tobytes()).split())
-    return [_band(array.tobytes(), size, 8 * array.itemsize)]
-
-
-def _uncompressed(pixels: bytes, size: tuple[int, int], syntax: UID, header: Dataset) -> list[Image.Image]:
-    width, height = size
-    samples, bits = header.get("SamplesPerPixel", 1), header.BitsAllocated
-    if syntax == ExplicitVRBigEndian and (bits == 16 or header["PixelData"].VR == "OW"):
-        pixels = _swapped(pixels)
+        raise ValueError("another kind of pixels")
+    header.HighBit = header.BitsStored - 1  # decoders begin at the lowest bit
     if samples == 1:
-        return [_band(pixels, size, bits)]
-    if header.get("PlanarConfiguration"):
-        area = width * height
-        return [_band(pixels[start : start + area], size, bits) for start in (0, area, 2 * area)]
-    return list(Image.frombytes("RGB", size, pixels).split())
+        return [_band(array.tobytes(), size, 8 * array.itemsize)]
+    if stream.kind == "JPEG" or stream.tells_colors or header.PhotometricInterpretation in {"YBR_ICT", "YBR_RCT"}:
+        header.PhotometricInterpretation = "RGB"
+    return list(Image.frombytes("RGB", size, array.tobytes()).split())
+
+
+def _decode(stream: Codestream, header: Dataset) -> Any:  # noqa: ANN401  # an array of NumPy, which is not imported
+    """Decode a codestream by imagecodecs, which imports a library when its function is looked up."""
+    if stream.kind == "JPEG-LS":
+        return imagecodecs.jpegls_decode(stream.data)
+    if stream.kind == "JPEG 2000":
+        return imagecodecs.jpeg2k_decode(stream.data)
+    is_rgb = header.PhotometricInterpretation == "RGB" and not stream.tells_colors
+    if stream.samples == 3 and (stream.kind == "lossless JPEG" or is_rgb):  # libjpeg would convert it
+        return imagecodecs.jpeg8_decode(stream.data, colorspace="RGB", outcolorspace="RGB")
+    return imagecodecs.jpeg8_decode(stream.data)
+
+
+def _uncompressed(pixels: PixelData, header: Dataset) -> list[Image.Image]:
+    size, bits, area = (header.Columns, header.Rows), header.BitsAllocated, header.Columns * header.Rows
+    value = pixels.value
+    if not header.original_encoding[1] and (bits == 16 or pixels.kind == b"OW"):
+        value = _swapped(value)
+    if header.SamplesPerPixel == 1:
+        return [_band(value, size, bits)]
+    if header.PhotometricInterpretation == "YBR_FULL_422" and len(value) < 3 * area:
+        return [_band(plane, size, bits) for plane in _spread(value)]
+    if header.PlanarConfiguration == 1:
+        return [_band(value[start : start + area], size, bits) for start in (0, area, 2 * area)]
+    return list(Image.frombytes("RGB", size, value).split())
+
+
+def _spread(pixels: bytes) -> list[bytes]:
+    """Return luminance and both chrominances of each pixel, where two pixels share these, C.7.6.3.1.2."""
+    luminance = bytearray(len(pixels) // 4 * 2)
+    luminance[0::2], luminance[1::2] = pixels[0::4], pixels[1::4]
+    blue, red = bytearray(luminance), bytearray(luminance)
+    blue[0::2] = blue[1::2] = pixels[2::4]
+    red[0::2] = red[1::2] = pixels[3::4]
+    return [bytes(luminance), bytes(blue), bytes(red)]
 
 
 def _swapped(pixels: bytes) -> bytes:
     words = bytearray(pixels)
-    words[0::2], words[1::2] = words[1::2], words[0::2]
+    end = len(words) // 2 * 2
+    words[0:end:2], words[1:end:2] = words[1:end:2], words[0:end:2]
     return bytes(words)
 
 
-def _run_lengths(frame: bytes, size: tuple[int, int], header: Dataset) -> list[Image.Image]:
+def _run_lengths(frame: bytes, header: Dataset) -> list[Image.Image]:
     """Decode RLE, PS3.5 annex G: each byte of a sample has a PackBits segment, the upper byte first."""
-    samples, bits = header.get("SamplesPerPixel", 1), header.BitsAllocated
+    size, samples, bits = (header.Columns, header.Rows), header.SamplesPerPixel, header.BitsAllocated
     count, *starts = struct.unpack_from("<16I", frame)
     if count != samples * bits // 8:
         raise ValueError

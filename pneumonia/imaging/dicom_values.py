@@ -14,15 +14,12 @@ import torch
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, RLELossless
 from torch import Tensor
-
-from pneumonia.imaging.dicom_pixels import UNCOMPRESSED
 
 Number = TypeVar("Number", int, Tensor)
 
 
-def shown_in_gray(band: Image.Image, syntax: UID, header: Dataset) -> Image.Image:
+def shown_in_gray(band: Image.Image, header: Dataset) -> Image.Image:
     """Return a stored band as it is meant to be shown, mode "L".
 
     Stored values go through the modality LUT or rescale, then through the first VOI LUT or window. Without one, the
@@ -30,13 +27,12 @@ def shown_in_gray(band: Image.Image, syntax: UID, header: Dataset) -> Image.Imag
 
     Args:
         band: as `stored_bands` gives it.
-        syntax: the transfer syntax.
-        header: the elements that describe the pixels.
+        header: the elements that describe the pixels, completed.
 
     Raises:
         Exception: whatever a broken header leads to.
     """
-    return _apply(_gray_table(band, syntax, header), band)
+    return _apply(_gray_table(band, header), band)
 
 
 def shown_by_palette(band: Image.Image, header: Dataset) -> Image.Image:
@@ -48,9 +44,9 @@ def _apply(table: Tensor, band: Image.Image) -> Image.Image:
     return band.point(table.tolist(), "L")
 
 
-def _gray_table(band: Image.Image, syntax: UID, header: Dataset) -> Tensor:
+def _gray_table(band: Image.Image, header: Dataset) -> Tensor:
     """Return the 8-bit value of every word that a pixel can be stored as."""
-    stored = _stored_values(_words(band), syntax, header)
+    stored = _stored_values(_words(band), header)
     is_padding = _is_padding(stored, header)
     values = _modality(stored, header)
     shown = _shown(values, header, lambda: _present(band) & ~is_padding)
@@ -78,21 +74,16 @@ def _present(band: Image.Image) -> Tensor:
     return found
 
 
-def _stored_values(words: Tensor, syntax: UID, header: Dataset) -> Tensor:
+def _stored_values(words: Tensor, header: Dataset) -> Tensor:
     """Return the value that each word stores, C.7.6.3.1: the bits that the header names, with their sign."""
-    bits, lowest = int(header.BitsStored), 0
-    if syntax in UNCOMPRESSED | {RLELossless}:
-        lowest = int(header.get("HighBit", bits - 1)) - bits + 1
-    if not 0 <= lowest <= header.BitsAllocated - bits:
-        raise ValueError
-    return _held(words >> lowest, header)
+    return _held(words >> int(header.HighBit) - int(header.BitsStored) + 1, header)
 
 
 def _held(values: Number, header: Dataset) -> Number:
     """Return the values in the lowest BitsStored bits of integers, signed if the pixels are."""
     bits = int(header.BitsStored)
     values = values & (1 << bits) - 1
-    return values - (values >> bits - 1 << bits) if header.get("PixelRepresentation") == 1 else values
+    return values - (values >> bits - 1 << bits) if header.PixelRepresentation == 1 else values
 
 
 def _as_stored(value: int, header: Dataset) -> int:

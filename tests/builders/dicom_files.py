@@ -7,8 +7,9 @@ from typing import Any, Final
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -26,9 +27,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from pneumonia.imaging.decoding import decode
+
 Pixels = npt.NDArray[Any]
 
 PATIENT: Final = "Zwiebelfisch^Eulalia"
+ROWS, COLUMNS = 60, 50
 UNCOMPRESSED: Final = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 
 
@@ -79,6 +83,9 @@ ENCODERS: Final[dict[UID, Callable[[Pixels], bytes | bytearray]]] = {
     JPEG2000Lossless: lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", level=0, reversible=True),
     JPEG2000: lambda pixels: imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", level=90),
 }
+
+
+LOSSY: Final = {JPEG2000, JPEGBaseline8Bit, JPEGLSNearLossless}
 
 
 def frame(pixels: Pixels, syntax: UID) -> bytes:
@@ -138,3 +145,31 @@ def dicom(
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
+
+
+def radiograph(bits: int = 12) -> Pixels:
+    """Return a smooth image with some noise, which uses all of so many bits."""
+    y, x = np.mgrid[:ROWS, :COLUMNS]
+    smooth = (np.sin(x / 7) + np.cos(y / 9) + 2) / 4 + np.random.default_rng(0).uniform(-0.01, 0.01, (ROWS, COLUMNS))
+    scaled = (smooth - smooth.min()) / np.ptp(smooth) * (2**bits - 1)
+    pixels: Pixels = scaled.round().astype(np.uint8 if bits <= 8 else np.uint16)
+    return pixels
+
+
+def pixels_of(data: bytes) -> Pixels:
+    return np.asarray(decode(data).image).astype(int)
+
+
+def to_8_bit(values: Pixels, low: float, high: float) -> Pixels:
+    return (np.clip((values - low) / (high - low), 0, 1) * 255).round().astype(int)
+
+
+def lut(table: Pixels, first: int, bits: int, representation: str = "OW") -> Sequence:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(table) % 65_536, first, bits])
+    item.add_new("LUTData", representation, table.tobytes() if representation == "OW" else table.tolist())
+    return Sequence([item])
+
+
+def colors() -> Pixels:
+    return np.stack([radiograph(8), radiograph(8).T.reshape(ROWS, COLUMNS), radiograph(8)[::-1]], axis=-1)

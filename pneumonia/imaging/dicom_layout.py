@@ -1,0 +1,81 @@
+"""What a DICOM header says of its pixels, with what viewers assume where it says nothing, or what cannot be.
+
+C.… are sections of https://dicom.nema.org/medical/dicom/current/output/html/part03.html
+"""
+
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from pneumonia.errors import UnsupportedImageError
+from pneumonia.imaging.limits import check_pixels
+
+# Photometric interpretations that are read, by samples per pixel, C.7.6.3.1.2.
+KINDS = {
+    1: {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"},
+    3: {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT"},
+}
+_DECIMALS = ("WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept")
+
+
+def complete(header: Dataset) -> None:
+    """Check that pixels of a header's kind can be read, and set what it leaves out or what cannot be.
+
+    Afterwards it has Rows, Columns, SamplesPerPixel, PhotometricInterpretation, BitsAllocated, BitsStored, HighBit,
+    PixelRepresentation and PlanarConfiguration, all possible.
+
+    Raises:
+        ImageTooLargeError: too many pixels.
+        UnsupportedImageError: no image, several frames, or an unsupported kind of pixels.
+        ValueError, AttributeError: nothing, or the impossible, where nothing can be assumed.
+    """
+    if "Rows" not in header or "Columns" not in header:
+        raise UnsupportedImageError("The DICOM file holds no image, or ends before it: send the file with the X-ray.")
+    if (_number(header, "NumberOfFrames") or 1) > 1:
+        raise UnsupportedImageError("The DICOM file holds several frames: send a radiograph of one frame.")
+    check_pixels(header.Columns, header.Rows)
+    _complete_kind(header)
+    _complete_bits(header)
+    _mend_decimals(header)
+    if header.Columns * header.Rows == 0:
+        raise ValueError("no pixels")
+
+
+def _complete_kind(header: Dataset) -> None:
+    kind = str(header.PhotometricInterpretation).strip().upper()
+    samples = _number(header, "SamplesPerPixel") or (3 if kind in KINDS[3] else 1)
+    stored = _number(header, "BitsStored")
+    allocated = _number(header, "BitsAllocated") or (8 if (stored or 0) <= 8 else 16)
+    if kind not in KINDS.get(samples, set()) or allocated not in ({8, 16} if samples == 1 else {8}):
+        raise UnsupportedImageError(
+            f"The DICOM image has an unsupported kind of pixels, {samples} x {allocated} bits: send 8 or 16 bits of "
+            "gray, or 8 bits per color."
+        )
+    header.PhotometricInterpretation, header.SamplesPerPixel, header.BitsAllocated = kind, samples, allocated
+    header.PlanarConfiguration = _number(header, "PlanarConfiguration") or 0
+
+
+def _complete_bits(header: Dataset) -> None:
+    """Set BitsStored, HighBit and PixelRepresentation, C.7.6.3.1."""
+    allocated, stored = header.BitsAllocated, _number(header, "BitsStored")
+    stored = allocated if stored is None else stored
+    if not 1 <= stored <= allocated:
+        raise ValueError("more bits than there are")
+    highest = _number(header, "HighBit")
+    is_possible = highest is not None and stored - 1 <= highest < allocated
+    header.BitsStored, header.HighBit = stored, highest if is_possible else stored - 1
+    header.PixelRepresentation = _number(header, "PixelRepresentation") or 0
+
+
+def _mend_decimals(header: Dataset) -> None:
+    """Write decimal commas as points: some devices know no others."""
+    for name in _DECIMALS:
+        if name in header:
+            element = header.get_item(name)
+            if isinstance(element, RawDataElement) and element.VR in {None, "DS"} and element.value:
+                header[name] = element._replace(value=element.value.replace(b",", b"."))
+
+
+def _number(header: Dataset, name: str) -> int | None:
+    """Return an element's whole number, or None if it has none."""
+    value = header.get(name)
+    return None if value is None or value == "" else int(value)
