@@ -1,8 +1,8 @@
 """How well models do where the same radiographs look otherwise.
 
 `python benchmarks/depictions.py FOLDER WEIGHTS...` evaluates each weights file, its manifest beside it, on the images
-of FOLDER/{NORMAL,PNEUMONIA} as they are and in other depictions, at the operating point that serves. It prints a
-Markdown table, and writes JSON where --output says.
+of FOLDER/{NORMAL,PNEUMONIA} as they are and in other depictions, as it serves. It prints a Markdown table, and writes
+JSON where --output says.
 """
 
 import argparse
@@ -118,7 +118,7 @@ DEPICTIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 def figures_of(model: Classifier, channel: Channel, images: Images) -> dict[str, float]:
     """Return a model's figures on images, as evaluation has them."""
     probabilities = answers_to(channel, images, model, 32).probabilities
-    summary = metrics.summarize(probabilities, images.labels, model.calibration, channel.patients())
+    summary = metrics.summarize(probabilities, images.labels, channel.patients())
     return {name: summary[name] for name in FIGURES}
 
 

@@ -1,10 +1,9 @@
-"""From the network's two outputs to an answer: temperature, operating point, band of doubt.
+"""From the network's two outputs to an answer: temperature, bias, band of doubt.
 
 `training.fitting` fits all three on validation, the release's manifest carries them, and serving applies them. This
 does not import torch, so that a cold start can read a manifest while torch is being imported.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,20 +11,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+NUMBERS = ("temperature", "bias", "uncertain_low", "uncertain_high")
+OLDER_NUMBERS = ("temperature", "threshold", "uncertain_low", "uncertain_high")  # as manifests had until November 2026
+TEMPERATURES = (0.01, 100.0)  # beyond what any fit gives; 1e-320 would make NaN of every answer
+# Where a float32 softmax, which older manifests were made for, gives exactly 1; and next to nothing.
+OLDER_THRESHOLDS = (1e-13, 1 - 2**-24)
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a model's outputs become an answer. The defaults change nothing: softmax, and the larger one wins.
+    """How a model's outputs become an answer: P(PNEUMONIA) = sigmoid(log-odds / temperature + bias).
+
+    The defaults change nothing: softmax, and the larger probability wins.
 
     Attributes:
         temperature: divides the outputs before softmax (Guo et al. 2017).
-        threshold: operating point: from this P(PNEUMONIA) on, the answer is PNEUMONIA.
-        uncertain_low: from this P(PNEUMONIA) …
-        uncertain_high: … to this one, both included, the answer carries a warning.
+        bias: added to the log-odds of PNEUMONIA (Platt 1999). It moves the operating point to a P(PNEUMONIA) of 0.5.
+        uncertain_low: from this P(PNEUMONIA), at most 0.5, …
+        uncertain_high: … to this one, at least 0.5, both included, the answer carries a warning.
     """
 
     temperature: float = 1.0
-    threshold: float = 0.5
+    bias: float = 0.0
     uncertain_low: float = 0.5
     uncertain_high: float = 0.5
 
@@ -33,10 +40,12 @@ class Calibration:
         """Refuse values that no fit gives.
 
         Raises:
-            ValueError: the temperature is not above 0, or the probabilities are out of order or range.
+            ValueError: the temperature is not in TEMPERATURES, the bias is not finite, or the probabilities are out of
+                order or range.
         """
-        ordered = 0 <= self.uncertain_low <= self.threshold <= self.uncertain_high <= 1
-        if not (0 < self.temperature < math.inf and ordered):
+        lowest, highest = TEMPERATURES
+        ordered = 0 <= self.uncertain_low <= 0.5 <= self.uncertain_high <= 1
+        if not (lowest <= self.temperature <= highest and math.isfinite(self.bias) and ordered):
             raise ValueError(f"not a calibration: {self}")
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
@@ -46,17 +55,20 @@ class Calibration:
             logits: shape (N, 2), in the order of CLASSES.
 
         Returns:
-            Same shape and dtype, rows that sum to 1.
+            float64, same shape, rows that sum to exactly 1; NaN where a logit is not finite.
         """
-        return (logits / self.temperature).softmax(1)
-
-    def is_pneumonia(self, probability: float) -> bool:
-        """Return whether the answer for P(PNEUMONIA) is PNEUMONIA."""
-        return probability >= self.threshold
+        odds = logits.double().diff() / self.temperature + self.bias
+        suspicion = (odds * odds.new_tensor([-0.5, 0.5])).softmax(1)[:, 1:]
+        return suspicion * odds.new_tensor([-1, 1]) + odds.new_tensor([1, 0])  # at most one of the two is above 0.5
 
     def is_uncertain(self, probability: float) -> bool:
         """Return whether P(PNEUMONIA) lies in the band of doubt."""
         return self.uncertain_low < self.uncertain_high and self.uncertain_low <= probability <= self.uncertain_high
+
+
+def is_pneumonia(probability: float) -> bool:
+    """Return whether the answer for P(PNEUMONIA) is PNEUMONIA: the larger probability wins, and at 0.5 PNEUMONIA."""
+    return probability >= 0.5
 
 
 def calibration_in(content: dict[str, Any]) -> Calibration:
@@ -69,8 +81,33 @@ def calibration_in(content: dict[str, Any]) -> Calibration:
     if "calibration" not in content:
         return Calibration()
     given = content["calibration"]
-    names = [field.name for field in dataclasses.fields(Calibration)]
+    is_older = isinstance(given, dict) and "threshold" in given and "bias" not in given
+    names = OLDER_NUMBERS if is_older else NUMBERS
     # By type, as a bool would pass for an int.
     if not isinstance(given, dict) or any(type(given.get(name)) not in {int, float} for name in names):
         raise ValueError(f"its calibration is {given!r:.200}, not the numbers {', '.join(names)}")
-    return Calibration(*(float(given[name]) for name in names))
+    numbers = [float(given[name]) for name in names]
+    return _of_older(*numbers) if is_older else Calibration(*numbers)
+
+
+def _of_older(temperature: float, threshold: float, low: float, high: float) -> Calibration:
+    """Return the calibration that gives the classes and warnings of an operating point beside 0.5.
+
+    Older releases answered PNEUMONIA from a P(PNEUMONIA) of `threshold` on. The bias moves that probability to 0.5, and
+    the band of doubt moves along.
+
+    Raises:
+        ValueError: numbers that no fit gives.
+    """
+    if not 0 <= low <= threshold <= high <= 1:
+        raise ValueError(f"not a calibration: {threshold=} is not from {low} to {high}")
+    least, most = OLDER_THRESHOLDS
+    point = min(max(threshold, least), most)  # 0 and 1 have no log-odds
+    ends = (min(low, point), max(high, point)) if low < high else (point, point)
+    return Calibration(temperature, math.log((1 - point) / point), *(_moved(end, point) for end in ends))
+
+
+def _moved(probability: float, point: float) -> float:
+    """Return a probability after the bias that moves `point` to 0.5."""
+    inside, outside = probability * (1 - point), (1 - probability) * point
+    return inside / (inside + outside)

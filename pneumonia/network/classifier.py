@@ -16,7 +16,7 @@ from pneumonia.errors import ImageError, WeightsError, file_sentence
 from pneumonia.imaging.decoding import Decoded, decode, from_pillow
 from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.imaging.reading import read_file
-from pneumonia.network.calibration import Calibration
+from pneumonia.network.calibration import Calibration, is_pneumonia
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.detector import Detector
 from pneumonia.network.fused import Network
@@ -58,7 +58,7 @@ class Classifier:
     >>> model = pneumonia.load()
     >>> answer = model.predict("docs/tutorial/person96_virus_96.jpeg")
     >>> answer.prediction, round(answer.confidence, 1)
-    ('PNEUMONIA', 0.9)
+    ('PNEUMONIA', 0.6)
     >>> answer.warnings  # it is a drawn X-ray
     ['uncertain', 'not_a_chest_xray']
 
@@ -66,7 +66,7 @@ class Classifier:
         network: ResNet-18, in evaluation mode.
         version: the release's.
         sha256: of the weights file, 64 hexadecimal digits.
-        calibration: temperature, operating point and band of doubt.
+        calibration: temperature, bias and band of doubt.
         detector: recognises images that are not chest X-rays; without one, no image gets that warning.
     """
 
@@ -193,7 +193,7 @@ class Classifier:
             raise WeightsError(f"Model {self.version} gives no finite probabilities: promote another model.")
         probabilities = dict(zip(CLASSES, values, strict=True))
         suspicion = probabilities["PNEUMONIA"]
-        prediction = "PNEUMONIA" if self.calibration.is_pneumonia(suspicion) else "NORMAL"
+        prediction = "PNEUMONIA" if is_pneumonia(suspicion) else "NORMAL"
         reasons = {"uncertain": self.calibration.is_uncertain(suspicion), "not_a_chest_xray": is_unlike}
         warnings = [name for name, holds in reasons.items() if holds]
         return Prediction(prediction, probabilities[prediction], probabilities, self.version, warnings)

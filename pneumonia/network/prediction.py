@@ -8,33 +8,24 @@ from pneumonia.imaging.preview import PREVIEW_SIDE
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image.
-
-    P(PNEUMONIA) is calibrated, and is compared with the release's operating point, not with 0.5. So `confidence` is
-    below 0.5 if P(PNEUMONIA) lies between the two.
-    """
+    """The answer for one image: the more probable class, as the calibration puts the operating point at 0.5."""
 
     prediction: str = field(
-        metadata={"description": "PNEUMONIA if P(PNEUMONIA) reaches the release's operating point, else NORMAL."}
+        metadata={"description": "The more probable class; PNEUMONIA if both probabilities are exactly 0.5."}
     )
-    confidence: float = field(
-        metadata={
-            "description": "Calibrated probability of the predicted class, 0 to 1. Below 0.5 if P(PNEUMONIA) lies "
-            "between 0.5 and the operating point."
-        }
-    )
+    confidence: float = field(metadata={"description": "Calibrated probability of the predicted class, 0.5 to 1."})
     probabilities: dict[str, float] = field(
         metadata={"description": "Calibrated probability of each class, 0 to 1; they sum to 1."}
     )
     model_version: str = field(metadata={"description": "The release that answered."})
     warnings: list[str] = field(
         metadata={
-            "description": "Reasons to doubt the answer, in this order. `uncertain`: P(PNEUMONIA) is so close to the "
-            "operating point that a small change would have changed the answer, as for a tenth of the validation "
-            "images. `not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the "
-            "answer means nothing. `dicom_not_a_chest_radiograph`: the DICOM header says that this is not a "
-            "radiograph, or that it shows another body part. `dicom_not_a_frontal_view`: the DICOM header says that "
-            "this is a lateral, oblique or decubitus view."
+            "description": "Reasons to doubt the answer, in this order. `uncertain`: P(PNEUMONIA) is so close to 0.5 "
+            "that a small change would have changed the answer, as for a tenth of the validation images. "
+            "`not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the answer "
+            "means nothing. `dicom_not_a_chest_radiograph`: the DICOM header says that this is not a radiograph, or "
+            "that it shows another body part. `dicom_not_a_frontal_view`: the DICOM header says that this is a "
+            "lateral, oblique or decubitus view."
         }
     )
 

@@ -96,8 +96,8 @@ def add_status(app: FastAPI, predictor: Predictor) -> None:
         if load:
             await run_in_threadpool(predictor.load, deadline_of(request))
         if (model := predictor.model) is None:
-            return Readiness(ready=False, model_version=None, operating_point=None)
-        return Readiness(ready=True, model_version=model.version, operating_point=model.calibration.threshold)
+            return Readiness(ready=False, model_version=None)
+        return Readiness(ready=True, model_version=model.version)
 
 
 async def check_one_file(request: Request) -> None:

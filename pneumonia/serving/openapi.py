@@ -30,13 +30,10 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the model is loaded, its release, and its operating point."""
+    """Whether the model is loaded, and its release."""
 
     ready: bool = Field(description="Whether the model is loaded.")
     model_version: str | None = Field(description="The loaded release, null if none is loaded.")
-    operating_point: float | None = Field(
-        description="From this P(PNEUMONIA) on, the answer is PNEUMONIA; null if no model is loaded."
-    )
 
 
 class Failure(BaseModel):
@@ -175,7 +172,7 @@ READY: dict[str, Any] = {
     "responses": {
         200: success(
             "Whether the model is loaded",
-            loaded={"ready": True, "model_version": EXAMPLE["model_version"], "operating_point": 0.911},
+            loaded={"ready": True, "model_version": EXAMPLE["model_version"]},
         ),
         422: refusal("An invalid value of `load`", option="'load' must be true or false, or 1 or 0: see /docs."),
         500: FAULT,

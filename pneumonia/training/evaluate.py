@@ -34,8 +34,8 @@ class Answered:
 
     @property
     def probabilities(self) -> Tensor:
-        """P(PNEUMONIA) of each image, float32, shape (N,), 0 to 1."""
-        return torch.tensor([one.probabilities["PNEUMONIA"] for one in self.predictions])
+        """P(PNEUMONIA) of each image, float64, shape (N,), 0 to 1."""
+        return torch.tensor([one.probabilities["PNEUMONIA"] for one in self.predictions], dtype=torch.float64)
 
 
 def evaluate(model: Classifier, folder: Path, output: Path, batch_size: int, workers: int) -> None:
@@ -92,7 +92,7 @@ def scan_folder(folder: Path) -> Channel:
 
 def report_on(calibration: Calibration, answered: Answered) -> dict[str, Any]:
     """Return the figures of evaluation.json."""
-    given = answered.probabilities, answered.images.labels, calibration
+    given = answered.probabilities, answered.images.labels
     shares, accuracies = metrics.coverage(*given)
     # Images equally near are dropped together, so the curve has not every share: the next larger one counts.
     places = np.searchsorted(shares, SHARES)
@@ -102,7 +102,7 @@ def report_on(calibration: Calibration, answered: Answered) -> dict[str, Any]:
         "folder": answered.channel.name,
         "dataset_fingerprint": fingerprint({"evaluation": images}),
         **metrics.summarize(*given, answered.channel.patients()),
-        "doubt": dataclasses.asdict(metrics.doubt(*given)),
+        "doubt": dataclasses.asdict(metrics.doubt(*given, calibration)),
         "coverage": [{"share": float(shares[place]), "accuracy": float(accuracies[place])} for place in places],
     }
 
@@ -119,9 +119,9 @@ def table(report: dict[str, Any]) -> str:
     lines += ["", f"{'true class':<18} " + " ".join(f"{'answer ' + label:>17}" for label in CLASSES)]
     for label, row in report["confusion"].items():
         lines.append(f"{label:<18} " + " ".join(f"{row[answer]:>17,}" for answer in CLASSES))
-    lines += ["", f"The answer is PNEUMONIA from P(PNEUMONIA) {report['threshold']:.4f} on."]
+    lines.append("")
     if report["calibration"] == dataclasses.asdict(Calibration()):
-        lines.append("That is not calibrated: no manifest with a calibration of these weights lies beside them.")
+        lines.append("They are not calibrated: no manifest with a calibration of these weights lies beside them.")
     doubt = report["doubt"]
     if doubt["accuracy_uncertain"] is not None and doubt["accuracy_certain"] is not None:
         lines.append(
@@ -139,12 +139,12 @@ def write(output: Path, calibration: Calibration, answered: Answered, report: di
     """
     write_json(output / "evaluation.json", report)
     write_predictions(answered, output / "predictions.csv")
-    given = answered.probabilities, answered.images.labels, calibration
+    given = answered.probabilities, answered.images.labels
     names = [path.name for path in answered.channel.paths]
     plots.draw_roc(*given, output / "roc.png")
     plots.draw_confusion(report["confusion"], output / "confusion.png")
     plots.draw_reliability(*given, output / "reliability.png")
-    plots.draw_coverage(*given, output / "coverage.png")
+    plots.draw_coverage(*given, calibration, output / "coverage.png")
     plots.draw_mistakes(*given, answered.images.pixels, names, output / "mistakes.png")
 
 

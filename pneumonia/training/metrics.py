@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score
 from torch import Tensor
 
-from pneumonia.network.calibration import Calibration
+from pneumonia.network.calibration import Calibration, is_pneumonia
 from pneumonia.network.contract import CLASSES
 
 RESAMPLES = 2000
@@ -56,9 +56,7 @@ class Doubt:
     accuracy_certain: float | None
 
 
-def summarize(
-    probabilities: Tensor, labels: Tensor, calibration: Calibration, patients: Sequence[str], seed: int = 0
-) -> dict[str, Any]:
+def summarize(probabilities: Tensor, labels: Tensor, patients: Sequence[str], seed: int = 0) -> dict[str, Any]:
     """Return all figures of a split, ready for JSON.
 
     Shares lie in 0 to 1. `confusion` counts by true class, then by answer. `ece` is the expected calibration error, see
@@ -69,29 +67,27 @@ def summarize(
     Args:
         probabilities: float, shape (N,).
         labels: int64, shape (N,), indices in CLASSES.
-        calibration: has the operating point that decides the answers.
         patients: of each image; one whose patient is not known needs a name of its own.
         seed: of the resampling; the same seed gives the same intervals.
     """
-    scores, truth, answers = _arrays(probabilities, labels, calibration)
-    counts = confusion(probabilities, labels, calibration)
+    scores, truth, answers = _arrays(probabilities, labels)
+    counts = confusion(probabilities, labels)
     figures = dict(zip(FIGURES, _figures(np.ones(len(truth)), _ranks(scores), truth, answers), strict=True))
     return {
         "images": len(truth),
         "patients": len(set(patients)),
         "counts": {label: sum(row.values()) for label, row in counts.items()},
-        "threshold": calibration.threshold,
         **{name: float(value) for name, value in figures.items()},
         "confusion": counts,
-        "ece": ece(reliability(probabilities, labels, calibration)),
+        "ece": ece(reliability(probabilities, labels)),
         "brier": float(brier_score_loss(truth, scores)),
         "intervals": _intervals(scores, truth, answers, patients, seed),
     }
 
 
-def confusion(probabilities: Tensor, labels: Tensor, calibration: Calibration) -> dict[str, dict[str, int]]:
+def confusion(probabilities: Tensor, labels: Tensor) -> dict[str, dict[str, int]]:
     """Return the number of images by true class, then by answer."""
-    _, truth, answers = _arrays(probabilities, labels, calibration)
+    _, truth, answers = _arrays(probabilities, labels)
     rows = confusion_matrix(truth, answers, labels=range(len(CLASSES))).tolist()
     return {label: dict(zip(CLASSES, row, strict=True)) for label, row in zip(CLASSES, rows, strict=True)}
 
@@ -106,14 +102,10 @@ def auroc(scores: Tensor, labels: Tensor) -> float:
     return float(roc_auc_score(labels.cpu().numpy(), scores.double().cpu().numpy()))
 
 
-def reliability(probabilities: Tensor, labels: Tensor, calibration: Calibration) -> list[Bin]:
-    """Compare confidence and accuracy over equal bins of the confidence; bins without an answer are left out.
-
-    Confidence is the probability of the answer given. With an operating point other than 0.5 that is not always the
-    larger probability, so a confidence can lie below 0.5.
-    """
-    scores, truth, answers = _arrays(probabilities, labels, calibration)
-    confidence = np.where(answers == 1, scores, 1 - scores)
+def reliability(probabilities: Tensor, labels: Tensor) -> list[Bin]:
+    """Compare confidence and accuracy over equal bins of the confidence; bins without an answer are left out."""
+    scores, truth, answers = _arrays(probabilities, labels)
+    confidence = np.maximum(scores, 1 - scores)
     correct = answers == truth
     number = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     return [
@@ -134,15 +126,15 @@ def ece(bins: Sequence[Bin]) -> float:
     return gaps / sum(part.count for part in bins)
 
 
-def coverage(probabilities: Tensor, labels: Tensor, calibration: Calibration) -> tuple[Floats, Floats]:
-    """Return how accuracy rises as the images nearest to the operating point, in log-odds, go without an answer.
+def coverage(probabilities: Tensor, labels: Tensor) -> tuple[Floats, Floats]:
+    """Return how accuracy rises as the images nearest to a P(PNEUMONIA) of 0.5 go without an answer.
 
     Returns:
         Share of the images that are answered, rising to 1, and the accuracy on them. Images at the same distance are
         dropped together, so that their order decides nothing.
     """
-    scores, truth, answers = _arrays(probabilities, labels, calibration)
-    distance = _distance(scores, calibration)
+    scores, truth, answers = _arrays(probabilities, labels)
+    distance = np.abs(scores - 0.5)
     order = np.argsort(-distance, kind="stable")
     answered = np.arange(1, len(order) + 1)
     accuracy = np.cumsum((answers == truth)[order]) / answered
@@ -152,7 +144,7 @@ def coverage(probabilities: Tensor, labels: Tensor, calibration: Calibration) ->
 
 def doubt(probabilities: Tensor, labels: Tensor, calibration: Calibration) -> Doubt:
     """Compare the answers within the band of doubt with the others."""
-    _, truth, answers = _arrays(probabilities, labels, calibration)
+    _, truth, answers = _arrays(probabilities, labels)
     uncertain = np.array([calibration.is_uncertain(probability) for probability in probabilities.tolist()])
     within, outside = (answers == truth)[uncertain], (answers == truth)[~uncertain]
     return Doubt(
@@ -162,24 +154,17 @@ def doubt(probabilities: Tensor, labels: Tensor, calibration: Calibration) -> Do
     )
 
 
-def mistakes(probabilities: Tensor, labels: Tensor, calibration: Calibration) -> list[int]:
-    """Return the indices of the images answered wrongly, farthest from the operating point first."""
-    scores, truth, answers = _arrays(probabilities, labels, calibration)
-    order = np.argsort(-_distance(scores, calibration), kind="stable")
+def mistakes(probabilities: Tensor, labels: Tensor) -> list[int]:
+    """Return the indices of the images answered wrongly, the most confident first."""
+    scores, truth, answers = _arrays(probabilities, labels)
+    order = np.argsort(-np.abs(scores - 0.5), kind="stable")
     return order[(answers != truth)[order]].tolist()  # type: ignore[no-any-return]
 
 
-def _arrays(probabilities: Tensor, labels: Tensor, calibration: Calibration) -> tuple[Floats, Integers, Integers]:
+def _arrays(probabilities: Tensor, labels: Tensor) -> tuple[Floats, Integers, Integers]:
     """Return probabilities, labels and answers, the answers as serving gives them."""
-    answers = [int(calibration.is_pneumonia(probability)) for probability in probabilities.tolist()]
+    answers = [int(is_pneumonia(probability)) for probability in probabilities.tolist()]
     return probabilities.double().cpu().numpy(), labels.cpu().numpy(), np.array(answers)
-
-
-def _distance(scores: Floats, calibration: Calibration) -> Floats:
-    """Return how far each probability lies from the operating point, in log-odds."""
-    inside = np.clip([calibration.threshold, *scores], np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
-    odds = np.log(inside) - np.log1p(-inside)  # 0 and 1 have none, hence the clipping
-    return np.abs(odds[1:] - odds[0])  # type: ignore[no-any-return]
 
 
 def _ranks(scores: Floats) -> Integers:

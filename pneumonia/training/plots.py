@@ -17,7 +17,7 @@ from sklearn.metrics import roc_curve
 from torch import Tensor
 
 from pneumonia.files import replacing
-from pneumonia.network.calibration import Calibration
+from pneumonia.network.calibration import Calibration, is_pneumonia
 from pneumonia.network.contract import CLASSES
 from pneumonia.training import metrics
 
@@ -57,18 +57,17 @@ def draw_learning_curves(history: Sequence[Mapping[str, Any]], path: Path) -> No
     _save(figure, path)
 
 
-def draw_roc(probabilities: Tensor, labels: Tensor, calibration: Calibration, path: Path) -> None:
+def draw_roc(probabilities: Tensor, labels: Tensor, path: Path) -> None:
     """Draw the ROC curve with the operating point on it."""
     false_alarms, found, _ = roc_curve(labels.cpu().numpy(), probabilities.double().cpu().numpy())
-    answers = np.array([calibration.is_pneumonia(probability) for probability in probabilities.tolist()])
+    answers = np.array([is_pneumonia(probability) for probability in probabilities.tolist()])
     truth = labels.cpu().numpy() == 1
     point = float(answers[~truth].mean()), float(answers[truth].mean())
     figure = _figure(4.8, 4.9)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":", linewidth=1)
     axes.plot(false_alarms, found, color=BLUE, clip_on=False)
-    told = f"operating point: P(PNEUMONIA) ≥ {calibration.threshold:.3f}\n"
-    told += f"sensitivity {point[1]:.1%}, specificity {1 - point[0]:.1%}"
+    told = f"operating point: sensitivity {point[1]:.1%}, specificity {1 - point[0]:.1%}"
     axes.plot(*point, "o", color=ORANGE, markersize=8, markeredgecolor="black", label=told, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=f"ROC, AUROC {metrics.auroc(probabilities, labels):.4f}")
     _label(axes, "1 - specificity (share of normal images)", "sensitivity (share of pneumonias)")
@@ -101,9 +100,9 @@ def draw_confusion(confusion: Mapping[str, Mapping[str, int]], path: Path) -> No
     _save(figure, path)
 
 
-def draw_reliability(probabilities: Tensor, labels: Tensor, calibration: Calibration, path: Path) -> None:
+def draw_reliability(probabilities: Tensor, labels: Tensor, path: Path) -> None:
     """Draw accuracy against confidence, and below it how many answers have which confidence."""
-    bins = metrics.reliability(probabilities, labels, calibration)
+    bins = metrics.reliability(probabilities, labels)
     figure = _figure(4.8, 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     middles = [(part.low + part.high) / 2 for part in bins]
@@ -115,7 +114,7 @@ def draw_reliability(probabilities: Tensor, labels: Tensor, calibration: Calibra
     _label(upper, "", "accuracy (share of answers)")
     upper.legend(loc="lower right", frameon=False)
     lower.bar(middles, [part.count for part in bins], width, color=BLUE)
-    lower.set_xlim(min(0.5, bins[0].low) - 0.02, 1.02)
+    lower.set_xlim(0.45, 1.02)
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     _label(lower, "confidence (probability of the answer)", "answers")
     _save(figure, path)
@@ -123,7 +122,7 @@ def draw_reliability(probabilities: Tensor, labels: Tensor, calibration: Calibra
 
 def draw_coverage(probabilities: Tensor, labels: Tensor, calibration: Calibration, path: Path) -> None:
     """Draw accuracy against the share of images that are answered, from half of them on, the band of doubt marked."""
-    shares, accuracies = metrics.coverage(probabilities, labels, calibration)
+    shares, accuracies = metrics.coverage(probabilities, labels)
     doubt = metrics.doubt(probabilities, labels, calibration)
     figure = _figure(5.4, 3.8)
     axes = figure.subplots()
@@ -137,26 +136,23 @@ def draw_coverage(probabilities: Tensor, labels: Tensor, calibration: Calibratio
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
-    axes.set(xlim=(0.5, 1), title="Dropping the images nearest to the operating point")
+    axes.set(xlim=(0.5, 1), title="Dropping the least confident answers")
     _label(axes, "images answered (% of all)", "accuracy (% of the answered)")
     axes.legend(loc="lower left", frameon=False)
     _save(figure, path)
 
 
-def draw_mistakes(
-    probabilities: Tensor, labels: Tensor, calibration: Calibration, pixels: Tensor, names: Sequence[str], path: Path
-) -> None:
-    """Draw the wrong answers that lie farthest from the operating point, the worst first.
+def draw_mistakes(probabilities: Tensor, labels: Tensor, pixels: Tensor, names: Sequence[str], path: Path) -> None:
+    """Draw the most confident of the wrong answers, the worst first.
 
     Args:
         probabilities: P(PNEUMONIA), float, shape (N,).
         labels: int64, shape (N,), indices in CLASSES.
-        calibration: decides which answers are wrong.
         pixels: uint8, shape (N, 1 or 3, height, width).
         names: of the images' files.
         path: file to write.
     """
-    wrong = metrics.mistakes(probabilities, labels, calibration)
+    wrong = metrics.mistakes(probabilities, labels)
     shown = wrong[:MISTAKES]
     rows = -(-len(shown) // COLUMNS)
     figure = _figure(2.2 * COLUMNS, 2.8 * rows + 0.6)
@@ -172,7 +168,7 @@ def draw_mistakes(
 
 def _count_of_mistakes(wrong: int, images: int) -> str:
     counted = {0: "No mistakes", 1: "1 mistake"}.get(wrong, f"{wrong:,} mistakes")
-    shown = f": the {MISTAKES} farthest from the operating point" if wrong > MISTAKES else ""
+    shown = f": the {MISTAKES} most confident" if wrong > MISTAKES else ""
     return f"{counted} in {images:,} images{shown}"
 
 

@@ -85,9 +85,9 @@ def input_check_for(model: nn.Module, splits: Mapping[str, Split], batch_size: i
 
 
 def summary(logits: Tensor, split: Split, fitted: Calibration) -> dict[str, Any]:
-    """Return a split's figures: as a bare network's, and as served, with calibration and operating point."""
+    """Return a split's figures: as a bare network's, and as served, calibrated."""
     bare = Evaluation.of(logits, split.labels)
-    served = metrics.summarize(fitted.probabilities(logits)[:, 1], split.labels, fitted, split.channel.patients())
+    served = metrics.summarize(fitted.probabilities(logits)[:, 1], split.labels, split.channel.patients())
     return {"network": {"accuracy": bare.accuracy, "loss": bare.loss}, "served": served}
 
 
@@ -139,7 +139,7 @@ def draw(
     Raises:
         OSError: a picture cannot be written.
     """
-    answers = fitted.probabilities(logits)[:, 1], labels, fitted
+    answers = fitted.probabilities(logits)[:, 1], labels
     plots.draw_learning_curves(history, folder / "learning_curves.png")
     plots.draw_roc(*answers, folder / "roc.png")
     plots.draw_confusion(metrics.confusion(*answers), folder / "confusion.png")

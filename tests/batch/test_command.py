@@ -156,7 +156,7 @@ def test_uncertain_answers_carry_the_warning(images: Path, weights: Path, tmp_pa
     copy = tmp_path / "model.pth"
     copy.write_bytes(weights.read_bytes())
     manifest = json.loads(manifest_for(copy).to_json())
-    manifest["calibration"] = vars(Calibration(1, 0.5, 0, 1))
+    manifest["calibration"] = vars(Calibration(1, 0, 0, 1))
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert run(images, tmp_path / "answers.csv", "--weights", copy) == 0
     assert {row["warnings"] for row in rows_of(tmp_path / "answers.csv")} == {"uncertain"}

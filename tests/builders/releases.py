@@ -9,7 +9,7 @@ from pneumonia.network.contract import CLASSES
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.manifest import Manifest
 
-CALIBRATION = Calibration(temperature=1.37, threshold=0.61, uncertain_low=0.4, uncertain_high=0.8)
+CALIBRATION = Calibration(temperature=1.37, bias=-0.45, uncertain_low=0.3, uncertain_high=0.7)
 
 
 def manifest_for(weights: Path, version: str = "20260102-030405-0a1b2c3d") -> Manifest:

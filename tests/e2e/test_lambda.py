@@ -310,15 +310,9 @@ def test_batch_is_answered_with_a_result_for_each_upload(function: Function, gat
 
 def test_health_and_readiness_are_answered(function: Function, gateway: Gateway) -> None:
     loaded = function.invoke(gateway.event("GET", "/ready?load=1"))
-    assert (loaded["statusCode"], answer_of(loaded)) == (
-        200,
-        {"ready": True, "model_version": VERSION, "operating_point": 0.61},
-    )
+    assert (loaded["statusCode"], answer_of(loaded)) == (200, {"ready": True, "model_version": VERSION})
     ready = function.invoke(gateway.event("GET", "/ready"))
-    assert (ready["statusCode"], answer_of(ready)) == (
-        200,
-        {"ready": True, "model_version": VERSION, "operating_point": 0.61},
-    )
+    assert (ready["statusCode"], answer_of(ready)) == (200, {"ready": True, "model_version": VERSION})
     health = function.invoke(gateway.event("GET", "/health"))
     assert (health["statusCode"], answer_of(health)) == (200, {"status": "ok", "model_version": VERSION})
 

@@ -149,8 +149,8 @@ def test_function_answers_as_the_trained_network(
     images = [path for label in CLASSES for path in sorted((dataset / "test" / label).iterdir())[:5]]
     for path in images:
         answer = function.predict(path)
-        expected = probabilities(trained, calibration["temperature"], path)
-        index = int(expected[1] >= calibration["threshold"])
+        expected = probabilities(trained, calibration, path)
+        index = int(expected[1] >= 0.5)
         assert answer["prediction"] == CLASSES[index]
         assert answer["confidence"] == pytest.approx(float(expected[index]), abs=1e-5)
         right += answer["prediction"] == path.parent.name
@@ -236,7 +236,7 @@ def command(script: str, *arguments: str, environment: dict[str, str]) -> str:
     return process.stdout
 
 
-def probabilities(network: torch.nn.Module, temperature: float, path: Path) -> torch.Tensor:
+def probabilities(network: torch.nn.Module, calibration: dict[str, float], path: Path) -> torch.Tensor:
     """Return the probability of each class, computed with torchvision alone."""
     transform = transforms.Compose(
         [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
@@ -244,4 +244,5 @@ def probabilities(network: torch.nn.Module, temperature: float, path: Path) -> t
     with torch.inference_mode():
         batch: torch.Tensor = transform(Image.open(path).convert("RGB"))[None]
         output: torch.Tensor = network(batch)
-        return (output / temperature).softmax(1)[0]
+        bias = torch.tensor([0, calibration["bias"]])
+        return (output / calibration["temperature"] + bias).softmax(1)[0]

@@ -125,7 +125,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def manifest_without_doubt(weights: Path) -> Manifest:
     """Return a manifest by which no answer is uncertain, so that all warnings are the input check's."""
-    calibration = Calibration(temperature=1.7, threshold=0.6, uncertain_low=0.6, uncertain_high=0.6)
+    calibration = Calibration(temperature=1.7, bias=-0.4)
     return dataclasses.replace(manifest_for(weights), calibration=calibration)
 
 

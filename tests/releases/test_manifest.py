@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
 from pneumonia.releases.manifest import MANIFEST_NAME, Release, manifest_of, parse, release_of
 from tests.builders.releases import CALIBRATION, manifest_for
+
+OLDER = {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4, "uncertain_high": 0.8}  # from before the bias
 
 
 @pytest.fixture
@@ -39,21 +42,37 @@ def test_manifest_from_before_there_was_a_calibration_has_the_default(file: Path
     assert parse(json.dumps(content), "here") == dataclasses.replace(manifest, calibration=Calibration())
 
 
+def test_older_calibration_with_an_operating_point_is_read(file: Path) -> None:
+    content = dataclasses.asdict(manifest_for(file)) | {"calibration": OLDER}
+    calibration = parse(json.dumps(content), "here").calibration
+    expected = Calibration(1.37, math.log(0.39 / 0.61), 0.156 / 0.522, 0.312 / 0.434)
+    assert dataclasses.astuple(calibration) == pytest.approx(dataclasses.astuple(expected))
+
+
 @pytest.mark.parametrize(
     "calibration",
     [
         None,
-        [1.37, 0.61, 0.4, 0.8],
-        {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4},
-        dataclasses.asdict(CALIBRATION) | {"threshold": "0.61"},
-        dataclasses.asdict(CALIBRATION) | {"threshold": None},
-        dataclasses.asdict(CALIBRATION) | {"threshold": float("nan")},
-        dataclasses.asdict(CALIBRATION) | {"threshold": 0.3},
+        [1.37, -0.45, 0.3, 0.7],
+        {"temperature": 1.37, "bias": -0.45, "uncertain_low": 0.3},
+        dataclasses.asdict(CALIBRATION) | {"bias": "-0.45"},
+        dataclasses.asdict(CALIBRATION) | {"bias": None},
+        dataclasses.asdict(CALIBRATION) | {"bias": float("nan")},
+        dataclasses.asdict(CALIBRATION) | {"bias": float("inf")},
+        dataclasses.asdict(CALIBRATION) | {"uncertain_low": 0.6},
         dataclasses.asdict(CALIBRATION) | {"temperature": True},
         dataclasses.asdict(CALIBRATION) | {"temperature": 0},
+        dataclasses.asdict(CALIBRATION) | {"temperature": 1e-320},
         dataclasses.asdict(CALIBRATION) | {"temperature": 10**400},
+        {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4},
+        OLDER | {"threshold": "0.61"},
+        OLDER | {"threshold": float("nan")},
+        OLDER | {"threshold": 0.3},
     ],
-    ids=["null", "list", "missing", "text", "none", "nan", "order", "boolean", "zero", "huge"],
+    ids=[
+        *("null", "list", "missing", "text", "none", "nan", "infinite", "order", "boolean", "zero", "tiny", "huge"),
+        *("older, missing", "older, text", "older, nan", "older, order"),
+    ],
 )
 def test_calibration_that_is_none_is_refused(file: Path, calibration: object) -> None:
     content = dataclasses.asdict(manifest_for(file)) | {"calibration": calibration}

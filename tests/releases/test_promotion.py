@@ -87,10 +87,10 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
         (REPORT | {"metrics": {"test_loss": float("nan")}}, "its metrics are not finite"),
         (REPORT | {"metrics": "x"}, "not as train_model.py writes it"),
         (
-            REPORT | {"calibration": {"threshold": 0.5}},
+            REPORT | {"calibration": {"bias": 0.5}},
             "not as train_model.py writes it: its calibration is .*, not the",
         ),
-        (REPORT | {"calibration": CALIBRATION | {"threshold": 0.9}}, "writes it: not a calibration: .* threshold=0.9"),
+        (REPORT | {"calibration": CALIBRATION | {"uncertain_low": 0.6}}, "writes it: not a calibration: .* bias=-0.45"),
         (REPORT | {"input_check": {"mean": 1}}, "writes it: its input check has not the texts mean, scale"),
         (REPORT | {"weights_sha256": "0" * 64}, "is of other weights"),
         ([], "not a JSON object"),

@@ -64,7 +64,7 @@ def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Pa
     assert manifest.metrics == REPORT["metrics"]
     assert manifest.training_job == "pneumonia-training-1"
     assert manifest.dataset_fingerprint == "f" * 64
-    assert manifest.calibration == Calibration(1.37, 0.61, 0.4, 0.8)
+    assert manifest.calibration == Calibration(1.37, -0.45, 0.3, 0.7)
 
 
 def test_input_check_reaches_the_manifest_and_is_shown_by_its_length(weights: Path) -> None:

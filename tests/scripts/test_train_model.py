@@ -26,7 +26,7 @@ from torch.nn import functional
 import train_model
 from pneumonia.errors import ConfigurationError, DataError
 from pneumonia.imaging.preprocessing import PREPROCESSING, SIZE, normalize
-from pneumonia.network.calibration import Calibration
+from pneumonia.network.calibration import Calibration, is_pneumonia
 from pneumonia.network.detector import Detector, pooled
 from pneumonia.network.input_check import input_check_in
 from pneumonia.network.resnet import ResNet18, logits_of
@@ -457,7 +457,7 @@ def test_the_weights_file_is_the_tested_network(finished: Training, dataset: Pat
         result, told = Evaluation.of(logits, images.labels), metrics[split]
         assert result.loss == pytest.approx(told["network"]["loss"], rel=1e-4)
         assert result.accuracy == told["network"]["accuracy"]
-        answers = [calibration.is_pneumonia(float(row[1])) for row in calibration.probabilities(logits)]
+        answers = [is_pneumonia(float(row[1])) for row in calibration.probabilities(logits)]
         found = sum(answer and label == 1 for answer, label in zip(answers, channel.labels, strict=True))
         assert told["served"]["confusion"]["PNEUMONIA"]["PNEUMONIA"] == found
         assert told["served"]["sensitivity"] == found / IMAGES[split]["PNEUMONIA"]

@@ -168,8 +168,8 @@ def test_every_field_of_the_answer_is_documented(client: TestClient) -> None:
     fields = schema["components"]["schemas"]["Prediction"]["properties"]
     assert list(fields) == list(EXAMPLE)
     assert all(field["description"] for field in fields.values())
-    assert "operating point" in fields["prediction"]["description"]
-    assert "Below 0.5" in fields["confidence"]["description"]
+    assert "more probable" in fields["prediction"]["description"]
+    assert "0.5 to 1" in fields["confidence"]["description"]
     assert "`uncertain`" in fields["warnings"]["description"]
 
 

@@ -49,10 +49,10 @@ def calibrated(weights: Path, calibration: Calibration) -> Predictor:
     return Predictor(Weights(weights))
 
 
-def softmax(weights: Path, image: bytes, temperature: float = 1) -> Tensor:
+def softmax(weights: Path, image: bytes, temperature: float = 1, bias: float = 0) -> Tensor:
     with torch.inference_mode():
         logits: Tensor = load_weights(weights)(preprocess(decode(image).image))
-        return (logits / temperature).softmax(1)[0]
+        return (logits / temperature + torch.tensor([0, bias])).softmax(1)[0]
 
 
 def test_answer_is_the_networks(copy: Path, image: bytes) -> None:
@@ -70,26 +70,30 @@ def test_probabilities_are_the_networks_at_the_temperature(copy: Path, image: by
     assert list(answer.probabilities.values()) != softmax(copy, image).tolist()
 
 
-def test_operating_point_decides_whatever_is_more_probable(copy: Path, image: bytes) -> None:
+@pytest.mark.parametrize("step", [-5, -1e-6, -1e-12, -1e-16, 0, 1e-16, 1e-12, 1e-6, 5])
+def test_bias_moves_the_answer_which_is_the_more_probable_class(copy: Path, image: bytes, step: float) -> None:
     normal, pneumonia = calibrated(copy, Calibration(2.7)).predict(image).probabilities.values()
-    above = math.nextafter(pneumonia, 1)
-    answer = calibrated(copy, Calibration(2.7, pneumonia, pneumonia, pneumonia)).predict(image)
-    assert (answer.prediction, answer.confidence) == ("PNEUMONIA", pneumonia)
-    answer = calibrated(copy, Calibration(2.7, above, above, above)).predict(image)
-    assert (answer.prediction, answer.confidence) == ("NORMAL", normal)
+    even = math.log(normal / pneumonia)  # the bias at which both classes are equally probable
+    answer = calibrated(copy, Calibration(2.7, even + step)).predict(image)
+    assert answer.confidence == answer.probabilities[answer.prediction] == max(answer.probabilities.values())
+    assert 0.5 <= answer.confidence <= 1
+    assert answer.probabilities["PNEUMONIA"] == pytest.approx(1 / (1 + math.exp(-step)), abs=1e-12)
+    if abs(step) > 1e-14:
+        assert answer.prediction == CLASSES[step > 0]
 
 
 def test_answer_within_the_band_of_doubt_is_uncertain(copy: Path, image: bytes) -> None:
     pneumonia = calibrated(copy, Calibration()).predict(image).probabilities["PNEUMONIA"]
     below, above = math.nextafter(pneumonia, 0), math.nextafter(pneumonia, 1)
-    for low, high in ((below, pneumonia), (pneumonia, above), (0, 1)):
-        assert calibrated(copy, Calibration(1, low, low, high)).predict(image).warnings == ["uncertain"]
-    for low, high in ((0, below), (above, 1), (pneumonia, pneumonia)):
-        assert calibrated(copy, Calibration(1, low, low, high)).predict(image).warnings == []
+    outside, inside = ((0.5, below), (0.5, pneumonia)) if pneumonia > 0.5 else ((above, 0.5), (pneumonia, 0.5))
+    for low, high in (inside, (0, 1)):
+        assert calibrated(copy, Calibration(1, 0, low, high)).predict(image).warnings == ["uncertain"]
+    for low, high in (outside, (0.5, 0.5)):
+        assert calibrated(copy, Calibration(1, 0, low, high)).predict(image).warnings == []
 
 
 def test_calibration_of_other_weights_does_not_count(copy: Path, image: bytes) -> None:
-    manifest = dataclasses.replace(manifest_for(copy), sha256="0" * 64, calibration=Calibration(2.7, 0, 0, 1))
+    manifest = dataclasses.replace(manifest_for(copy), sha256="0" * 64, calibration=Calibration(2.7, 1, 0, 1))
     manifest.write_beside(copy)
     answer = Predictor(Weights(copy)).predict(image)
     assert list(answer.probabilities.values()) == pytest.approx(softmax(copy, image).tolist(), abs=1e-6)
@@ -170,10 +174,11 @@ def test_who_waited_while_a_load_failed_shares_its_failure(
 
 def test_network_without_finite_probabilities_gives_no_answer(tmp_path: Path, image: bytes) -> None:
     state = ResNet18().state_dict()
-    state["fc.bias"][0] = 3e38  # finite, but not when divided by the temperature
+    state["layer4.1.bn2.weight"].fill_(3e35)  # every value is finite, but not what they give
+    state["fc.weight"].fill_(1e4)
     save_weights(state, tmp_path / "model.pth")
     with pytest.raises(WeightsError, match=r"gives no finite probabilities: promote another model"):
-        calibrated(tmp_path / "model.pth", Calibration(temperature=0.1)).predict(image)
+        Predictor(Weights(tmp_path / "model.pth")).predict(image)
 
 
 def test_broken_weights_are_told(copy: Path, image: bytes) -> None:
@@ -337,5 +342,5 @@ def test_with_no_bucket_the_released_model_serves(tmp_path: Path, image: bytes) 
     manifest = manifest_of(RELEASED_WEIGHTS)
     assert manifest
     answer = Predictor(Weights(tmp_path / "none.pth")).predict(image)
-    expected = softmax(RELEASED_WEIGHTS, image, manifest.calibration.temperature)
+    expected = softmax(RELEASED_WEIGHTS, image, manifest.calibration.temperature, manifest.calibration.bias)
     assert list(answer.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)

@@ -13,7 +13,7 @@ from pneumonia.releases.manifest import release_of
 from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
 
-NOT_LOADED = {"ready": False, "model_version": None, "operating_point": None}
+NOT_LOADED = {"ready": False, "model_version": None}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_probe_loads_nothing(client_without_weights: TestClient) -> None:
 @pytest.mark.parametrize("value", ["1", "true"])
 def test_load_loads_and_is_seen_afterwards(client: TestClient, weights: Path, value: str) -> None:
     release = release_of(weights, CLASSES, PREPROCESSING)
-    loaded = {"ready": True, "model_version": release.version, "operating_point": release.calibration.threshold}
+    loaded = {"ready": True, "model_version": release.version}
     assert client.get("/ready").json()["ready"] is False
 
     response = client.get(f"/ready?load={value}")
@@ -79,8 +79,4 @@ def test_it_is_documented(client: TestClient) -> None:
     assert operation["responses"]["503"]["content"]["application/json"]["schema"] == {
         "$ref": "#/components/schemas/Problem"
     }
-    assert list(schema["components"]["schemas"]["Readiness"]["properties"]) == [
-        "ready",
-        "model_version",
-        "operating_point",
-    ]
+    assert list(schema["components"]["schemas"]["Readiness"]["properties"]) == ["ready", "model_version"]

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from pneumonia.__main__ import main
 from pneumonia.files import sha256
-from pneumonia.network.calibration import Calibration
+from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import save_weights
@@ -49,7 +49,8 @@ def release(drawn: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
     predictor = Predictor(Weights(copy))
     found = sorted(predictor.predict(path.read_bytes()).probabilities["PNEUMONIA"] for path in drawn.glob("*/*"))
     low, middle, high = ((found[index - 1] + found[index]) / 2 for index in (3, 6, 9))
-    dataclasses.replace(manifest, calibration=Calibration(0.5, middle, low, high)).write_beside(copy)
+    older = {"temperature": 0.5, "threshold": middle, "uncertain_low": low, "uncertain_high": high}
+    dataclasses.replace(manifest, calibration=calibration_in({"calibration": older})).write_beside(copy)
     return copy
 
 
@@ -91,7 +92,7 @@ def test_the_report_tells_model_images_and_figures(report: Path, release: Path, 
     certain = [correct for row, correct in zip(rows, right, strict=True) if row["uncertain"] == "false"]
     assert content["model_version"] == "20260102-030405-0a1b2c3d"
     assert content["weights_sha256"] == sha256(release)
-    assert content["calibration"]["threshold"] == content["threshold"]
+    assert list(content["calibration"]) == ["temperature", "bias", "uncertain_low", "uncertain_high"]
     assert content["folder"] == "test"
     assert len(content["dataset_fingerprint"]) == 64
     assert (content["images"], content["patients"]) == (12, 12)
@@ -135,8 +136,7 @@ def test_the_command_prints_a_table(weights: Path, drawn: Path, tmp_path: Path) 
     assert f"ECE {content['ece']:.4f}" in lines
     assert "NORMAL {NORMAL} {PNEUMONIA}".format(**content["confusion"]["NORMAL"]) in lines
     assert "PNEUMONIA {NORMAL} {PNEUMONIA}".format(**content["confusion"]["PNEUMONIA"]) in lines
-    assert "The answer is PNEUMONIA from P(PNEUMONIA) 0.5000 on." in lines
-    assert "That is not calibrated: no manifest with a calibration of these weights lies beside them." in lines
+    assert "They are not calibrated: no manifest with a calibration of these weights lies beside them." in lines
     assert "warning" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
 

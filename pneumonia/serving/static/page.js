@@ -5,7 +5,7 @@ import { ask, isPrediction, isReadiness, isText } from "./server.js";
 const AT_ONCE = 2;
 // The API's warnings. One with a headline says that the model cannot judge the image: the headline replaces the class.
 const WARNINGS = {
-  uncertain: { sentence: "Uncertain: the probability is close to the point where the answer changes. Ask an expert." },
+  uncertain: { sentence: "Uncertain: the probability is close to 50%, where the answer changes. Ask an expert." },
   not_a_chest_xray: {
     headline: "Not a chest X-ray?",
     sentence: "This does not look like the chest X-rays that the model was trained on: do not trust the answer.",
@@ -20,30 +20,23 @@ const WARNINGS = {
   },
 };
 const find = (id) => document.getElementById(id);
-const operatingPoints = new Map(); // by release, as the server may load another one at any time
 const xrays = new Set();
 const waiting = [];
 let sending = 0;
-let isLoading = false;
 
-/** Ask the server to load its model, and show the release; one request at a time. */
+/** Ask the server to load its model, and show the release. */
 async function loadModel() {
-  if (isLoading) return;
-  isLoading = true;
   try {
     const answer = await ask("ready?load=1", isReadiness);
-    operatingPoints.set(answer.model_version, answer.operating_point);
     find("version").textContent = answer.model_version;
-    for (const xray of xrays) xray.showProbability();
   } catch (error) {
     find("version").textContent = error.message;
-  } finally {
-    isLoading = false;
   }
 }
 
 const percent = (share) => {
   if (share > 0.999 && share < 1) return "over 99.9%";
+  if (share > 0.4994 && share < 0.5) return "under 50%"; // rounded, it would read like the other answer's
   return `${(100 * share).toFixed(1)}%`;
 };
 
@@ -143,13 +136,12 @@ class Xray {
   }
 
   showAnswer(answer) {
-    this.answer = answer;
     if (answer.preview) this.showPreview(answer.preview);
-    if (!operatingPoints.has(answer.model_version)) loadModel();
+    find("version").textContent = answer.model_version; // the server may load another release at any time
     this.part("class").textContent = answer.prediction;
     this.part("class").className = `class ${answer.prediction}`;
     this.part("confidence").textContent = `confidence ${percent(answer.confidence)}`;
-    this.showProbability();
+    this.showProbability(answer.probabilities.PNEUMONIA);
     this.showWarnings(answer.warnings);
     this.part("verdict").hidden = false;
     this.part("explain").hidden = false;
@@ -175,17 +167,11 @@ class Xray {
     this.part("warnings").hidden = warnings.length === 0;
   }
 
-  /** Show the probability of pneumonia as a bar, and the release's operating point, if it is known, as a mark. */
-  showProbability() {
-    if (!this.answer) return;
-    const probability = this.answer.probabilities.PNEUMONIA;
+  /** Show the probability of pneumonia as a bar, with a mark at 50%, where the answer changes. */
+  showProbability(probability) {
     this.part("fill").style.width = `${100 * probability}%`;
-    const point = operatingPoints.get(this.answer.model_version);
-    const isKnown = point !== undefined;
-    this.part("point").hidden = !isKnown;
-    if (isKnown) this.part("point").style.left = `${100 * point}%`;
-    const text = `Probability of pneumonia: ${percent(probability)}.`
-      + (isKnown ? ` From ${percent(point)} (the mark) upwards, the answer is PNEUMONIA.` : "");
+    const text = `Probability of pneumonia: ${percent(probability)}. `
+      + "From 50% (the mark) upwards, the answer is PNEUMONIA.";
     this.part("bar").setAttribute("aria-label", text);
     this.part("legend").textContent = text;
   }

@@ -12,7 +12,7 @@ const GATEWAY = {
 
 export const isText = (value) => typeof value === "string";
 const isNumber = (value) => typeof value === "number";
-export const isReadiness = (answer) => isText(answer?.model_version) && isNumber(answer.operating_point);
+export const isReadiness = (answer) => isText(answer?.model_version);
 export const isPrediction = (answer) => isText(answer?.prediction) && isText(answer.model_version)
   && isNumber(answer.confidence) && isNumber(answer.probabilities?.PNEUMONIA)
   && Array.isArray(answer.warnings) && answer.warnings.every(isText);

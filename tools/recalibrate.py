@@ -1,0 +1,55 @@
+"""Give a release the calibration that training fits today, with its operating point kept, so that no class changes.
+
+`python tools/recalibrate.py WEIGHTS FOLDER` fits temperature, bias and band of doubt on the validation images in
+FOLDER, and writes them into the manifest beside WEIGHTS. It is for releases from before the calibration had a bias.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from pneumonia.imaging.preprocessing import normalize
+from pneumonia.network.fused import fuse
+from pneumonia.network.weights_file import load_weights
+from pneumonia.releases.manifest import manifest_of
+from pneumonia.training.evaluate import scan_folder
+from pneumonia.training.fitting import SENSITIVITY, at_sensitivity, fit_at, log_odds
+from pneumonia.training.images import Images, load_channel
+
+
+@torch.inference_mode()
+def odds_of(weights: Path, images: Images) -> Tensor:
+    """Return the network's log-odds of PNEUMONIA, float64, shape (N,)."""
+    network = fuse(load_weights(weights))
+    return log_odds(torch.cat([network(normalize(part)) for part in torch.split(images.pixels, 32)]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fit the calibration, print it and write the manifest; return the exit status."""
+    parser = argparse.ArgumentParser(prog="recalibrate.py", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file with its manifest beside it")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the training's validation images")
+    args = parser.parse_args(argv)
+    manifest = manifest_of(args.weights)
+    if manifest is None:
+        parser.error(f"no manifest of {args.weights} lies beside it")
+    channel = scan_folder(args.folder)
+    images = load_channel(channel, 2)
+    odds, pneumonia = odds_of(args.weights, images), images.labels == 1
+    kept = torch.tensor(-manifest.calibration.bias * manifest.calibration.temperature, dtype=torch.float64)
+    rule = at_sensitivity(odds, pneumonia, SENSITIVITY)
+    print(f"{channel.counts()}; operating point in log-odds: {kept:.6f}, which is kept; {rule:.6f} by the rule")
+    calibration = fit_at(kept, odds, pneumonia)
+    dataclasses.replace(manifest, calibration=calibration).write_beside(args.weights)
+    print(f"was {manifest.calibration}\nis  {calibration}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
