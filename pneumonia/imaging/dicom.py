@@ -10,10 +10,10 @@ import zlib
 import pydicom.config
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging import dicom_header
 from pneumonia.imaging.dicom_elements import Wanted, read_data_set, read_meta
 from pneumonia.imaging.dicom_layout import complete
 from pneumonia.imaging.dicom_pixels import stored_bands
@@ -28,17 +28,10 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 MAX_INFLATED = 3 * MAX_PIXELS + 2**20  # bytes of a deflated data set: the largest pixels, and a header
 
-RADIOGRAPHY = {"CR", "DX", "DR", "RG"}  # C.7.3.1.1.1; DR is not one of its terms, but files have it
-UNTOLD = {"", "OT"}  # "other" is what conversion from films and pictures leaves
-CHEST = ("CHEST", "THORA", "TORAX", "LUNG")  # anywhere in the name of a body part, as in PORT CHEST
-# C.8.1.4.1.1 and C.8.11.5; also decubitus, in which air and fluid lie as in no image that the model has seen.
-NOT_FRONTAL = {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO", "LAT"}
-NOT_FRONTAL_WORDS = ("LATERAL", "OBLIQUE", "DECUBITUS")
-
 # No element about the patient is among them.
 _LUT: Wanted = {0x00283002: None, 0x00283006: None}
 _WANTED: Wanted = {
-    **dict.fromkeys((0x00080060, 0x00180015, 0x00185101, 0x00200020)),
+    **dicom_header.WANTED,
     **dict.fromkeys(0x00280000 + element for element in (0x0002, 0x0004, 0x0006, 0x0008, 0x0010, 0x0011)),
     **dict.fromkeys(0x00280000 + element for element in (0x0100, 0x0101, 0x0102, 0x0103, 0x0120, 0x0121)),
     **dict.fromkeys(0x00280000 + element for element in (0x1050, 0x1051, 0x1052, 0x1053, 0x1056)),
@@ -58,7 +51,7 @@ def decode(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         data: a file with a `beginning`.
 
     Returns:
-        The image, mode "L", or "RGB" if it has colours; and the warnings, as `_warnings` gives them.
+        The image, mode "L", or "RGB" if it has colours; and the warnings, as `dicom_header.warnings` gives them.
 
     Raises:
         ImageTooLargeError: more than MAX_PIXELS pixels, or a header or image of too many pieces.
@@ -82,7 +75,7 @@ def _decode(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         raise UnsupportedImageError("The DICOM file holds no image, or ends before it: send the file with the X-ray.")
     complete(header)
     bands = stored_bands(pixels, syntax, header)
-    return _image(bands, header), _warnings(header)
+    return _image(bands, header), dicom_header.warnings(header)
 
 
 def _inflated(data: bytes) -> bytes:
@@ -104,28 +97,3 @@ def _image(bands: list[Image.Image], header: Dataset) -> Image.Image:
         is_rgb = kind not in {"YBR_FULL", "YBR_FULL_422"}
         return Image.merge("RGB", bands) if is_rgb else Image.merge("YCbCr", bands).convert("RGB")
     return shown_by_palette(bands[0], header) if kind == "PALETTE COLOR" else shown_in_gray(bands[0], header)
-
-
-def _warnings(header: Dataset) -> tuple[str, ...]:
-    """Return what a header says against the answer; an element that is missing, or says "other", says nothing.
-
-    Returns:
-        `dicom_not_a_chest_radiograph` if the modality is not radiography or the body part is not the chest;
-        `dicom_not_a_frontal_view` if the view position or the patient's orientation is that of another view.
-    """
-    modality, part, view = (_text(header, name) for name in ("Modality", "BodyPartExamined", "ViewPosition"))
-    directions = _text(header, "PatientOrientation").split("\\")
-    is_other_part = bool(part) and not any(word in part for word in CHEST)
-    is_other_view = view in NOT_FRONTAL or any(word in view for word in NOT_FRONTAL_WORDS)
-    # C.7.6.1.1.1: where rows and columns run to; in a frontal view left or right, and foot or head.
-    is_other_view |= any(direction[:1] in {"A", "P"} for direction in directions)
-    found = {
-        "dicom_not_a_chest_radiograph": modality not in RADIOGRAPHY | UNTOLD or is_other_part,
-        "dicom_not_a_frontal_view": is_other_view,
-    }
-    return tuple(name for name, holds in found.items() if holds)
-
-
-def _text(header: Dataset, name: str) -> str:
-    value = header.get(name)
-    return "\\".join(map(str, value if isinstance(value, MultiValue) else [value or ""])).upper().strip()
