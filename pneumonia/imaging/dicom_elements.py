@@ -19,6 +19,7 @@ from pneumonia.errors import ImageTooLargeError
 from pneumonia.imaging.dicom_prefix import LONG_REPRESENTATIONS, REPRESENTATIONS
 
 MAX_ELEMENTS = 100_000  # of a data set; ordinary ones have some hundreds, and each takes time, however little it holds
+MAX_VALUE = 2**18  # bytes of an element that is wanted besides the pixels; the largest tables have half of it
 MAX_DEPTH = 32  # of sequences in sequences; ordinary ones are three or four deep
 MAX_FRAGMENTS = 65_536  # of the pixels, usually one
 
@@ -89,7 +90,7 @@ def read_data_set(data: bytes, at: int, wanted: Wanted) -> tuple[Dataset, PixelD
         The elements; and the pixels, or None if they are missing.
 
     Raises:
-        ImageTooLargeError: more than MAX_ELEMENTS elements, or MAX_FRAGMENTS fragments.
+        ImageTooLargeError: more than MAX_ELEMENTS elements, MAX_FRAGMENTS fragments or MAX_VALUE bytes of an element.
         ValueError: sequences more than MAX_DEPTH deep.
     """
     group = data[at : at + 2]
@@ -190,6 +191,8 @@ class _Reader:
         return at
 
     def _raw(self, place: _Place, end: int, found: Dataset) -> RawDataElement:
+        if place.length > MAX_VALUE:
+            raise ImageTooLargeError(f"The DICOM header has an element of over {MAX_VALUE:,} bytes: export it anew.")
         kind = place.kind.decode() if place.kind in REPRESENTATIONS else None
         value = self._data[place.start : end]
         is_implicit, is_little = found.original_encoding

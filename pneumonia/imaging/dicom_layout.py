@@ -3,8 +3,12 @@
 C.… are sections of https://dicom.nema.org/medical/dicom/current/output/html/part03.html
 """
 
+import math
+from typing import Any
+
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from pneumonia.errors import UnsupportedImageError
 from pneumonia.imaging.limits import check_pixels
@@ -14,7 +18,6 @@ KINDS = {
     1: {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"},
     3: {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT"},
 }
-_DECIMALS = ("WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept")
 
 
 def complete(header: Dataset) -> None:
@@ -35,7 +38,6 @@ def complete(header: Dataset) -> None:
     check_pixels(header.Columns, header.Rows)
     _complete_kind(header)
     _complete_bits(header)
-    _mend_decimals(header)
     if header.Columns * header.Rows == 0:
         raise ValueError("no pixels")
 
@@ -66,13 +68,22 @@ def _complete_bits(header: Dataset) -> None:
     header.PixelRepresentation = _number(header, "PixelRepresentation") or 0
 
 
-def _mend_decimals(header: Dataset) -> None:
-    """Write decimal commas as points: some devices know no others."""
-    for name in _DECIMALS:
-        if name in header:
-            element = header.get_item(name)
-            if isinstance(element, RawDataElement) and element.VR in {None, "DS"} and element.value:
-                header[name] = element._replace(value=element.value.replace(b",", b"."))
+def decimals(header: Dataset, name: str) -> list[float]:
+    """Return an element's decimal numbers, NaN for what is none. Some devices write a decimal comma."""
+    element = header.get_item(name) if name in header else None
+    if isinstance(element, RawDataElement) and element.VR in {None, "DS"}:
+        parts: list[Any] = (element.value or b"").decode("latin-1").strip("\0 ").split("\\")
+    else:
+        value = header.get(name)
+        parts = list(value) if isinstance(value, MultiValue | list) else [value]
+    return [] if parts in ([""], [None]) else [_decimal(part) for part in parts]
+
+
+def _decimal(part: Any) -> float:  # noqa: ANN401  # pydicom has a type for each representation
+    try:
+        return float(part.replace(",", ".") if isinstance(part, str) else part)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _number(header: Dataset, name: str) -> int | None:

@@ -110,6 +110,8 @@ def _decoded(stream: Codestream, header: Dataset) -> list[Image.Image]:
     if array.shape != expected or array.itemsize > (2 if samples == 1 else 1):
         raise ValueError("another kind of pixels")
     header.HighBit = header.BitsStored - 1  # decoders begin at the lowest bit
+    if samples == 1 and array.dtype.kind == "u" and header.PixelRepresentation == 0:
+        array = array.clip(max=2**header.BitsStored - 1)  # lossy compression makes white brighter than white
     if samples == 1:
         return [_band(array.tobytes(), size, 8 * array.itemsize)]
     if stream.kind == "JPEG" or stream.tells_colors or header.PhotometricInterpretation in {"YBR_ICT", "YBR_RCT"}:

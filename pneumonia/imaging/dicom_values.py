@@ -8,13 +8,14 @@ C.… are sections of https://dicom.nema.org/medical/dicom/current/output/html/p
 import math
 import struct
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from torch import Tensor
+
+from pneumonia.imaging.dicom_layout import decimals
 
 Number = TypeVar("Number", int, Tensor)
 
@@ -103,21 +104,20 @@ def _is_padding(stored: Tensor, header: Dataset) -> Tensor:
 
 def _modality(stored: Tensor, header: Dataset) -> Tensor:
     """Return what the stored values mean, C.11.1."""
-    if sequence := header.get("ModalityLUTSequence"):
-        return _lut(sequence[0], stored)[0]
-    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-    return stored.double() * float(slope or 1) + float(intercept or 0)
+    if item := _complete_item(header, "ModalityLUTSequence"):
+        return _lut(item, stored)[0]
+    slope, intercept = (decimals(header, f"Rescale{name}")[:1] for name in ("Slope", "Intercept"))
+    return stored.double() * ((slope or [1.0])[0] or 1) + (intercept or [0.0])[0]
 
 
 def _shown(values: Tensor, header: Dataset, present: Callable[[], Tensor]) -> Tensor:
     """Return how bright to show values, 0 to 1, C.11.2."""
-    if sequence := header.get("VOILUTSequence"):
-        found, brightest = _lut(sequence[0], values)
+    if item := _complete_item(header, "VOILUTSequence"):
+        found, brightest = _lut(item, values)
         return found / brightest
-    center, width = (_first(header.get(name)) for name in ("WindowCenter", "WindowWidth"))
     function = header.get("VOILUTFunction") or "LINEAR"
-    if center is not None and width is not None and (width > 0 if function != "LINEAR" else width >= 1):
-        return _windowed(values, center, width, function)
+    if window := _window(header, 1e-9 if function in {"LINEAR_EXACT", "SIGMOID"} else 1):
+        return _windowed(values, *window, function)
     there = values[present()]
     if not len(there):
         return torch.zeros_like(values)
@@ -134,11 +134,17 @@ def _windowed(values: Tensor, center: float, width: float, function: str) -> Ten
     return (values - (center - 0.5)) / (width - 1) + 0.5  # C.11.2.1.2.1
 
 
-def _first(value: Any) -> float | None:  # noqa: ANN401  # pydicom has a type for each number and for several of them
-    several = value if isinstance(value, MultiValue) else [value]
-    if not several or several[0] is None or several[0] == "" or not math.isfinite(float(several[0])):
-        return None
-    return float(several[0])
+def _window(header: Dataset, narrowest: float) -> tuple[float, float] | None:
+    """Return the center and width of the first window that has both."""
+    centers, widths = decimals(header, "WindowCenter"), decimals(header, "WindowWidth")
+    windows = zip(centers, widths, strict=False)
+    return next(((c, w) for c, w in windows if math.isfinite(c) and narrowest <= w < math.inf), None)
+
+
+def _complete_item(header: Dataset, name: str) -> Dataset | None:
+    """Return a sequence's first item that has a look-up table and its description."""
+    items = header.get(name) or ()
+    return next((item for item in items if item.get("LUTDescriptor") and item.get("LUTData")), None)
 
 
 def _lut(item: Dataset, values: Tensor) -> tuple[Tensor, int]:
@@ -161,14 +167,38 @@ def _palettes(header: Dataset, band: Image.Image) -> list[Tensor]:
 def _table(dataset: Dataset, name: str) -> tuple[Tensor, int, int]:
     """Return a look-up table, the value of its first entry, and the number of bits of its entries."""
     entries, first, bits = _numbers(dataset, f"{name}Descriptor")
-    entries = entries or 65_536
+    entries = entries & 0xFFFF or 65_536  # which a signed number cannot say
     if not 8 <= bits <= 16:
         raise ValueError
+    if f"{name}Data" not in dataset:
+        return torch.tensor(_expanded(_numbers(dataset, f"Segmented{name}Data"), entries)), first, bits
     data = dataset[f"{name}Data"].value
     # Entries of 8 bits may be packed, two to a word.
     is_packed = isinstance(data, bytes) and len(data) == entries + entries % 2
     numbers = list(data) if is_packed else _numbers(dataset, f"{name}Data")
     return torch.tensor(numbers[:entries]), first, bits
+
+
+def _expanded(words: list[int], entries: int) -> list[int]:
+    """Return the entries of a palette that is told in segments, C.7.9.2.
+
+    Raises:
+        ValueError: segments of another kind than discrete and linear ones, or more than the entries.
+    """
+    found: list[int] = []
+    at = 0
+    while at < len(words) and len(found) < entries:
+        kind, count = words[at : at + 2]
+        if kind == 0:
+            found += words[at + 2 : at + 2 + count]
+            at += 2 + count
+        elif kind == 1 and found:
+            start, step = found[-1], (words[at + 2] - found[-1]) / max(1, count)
+            found += [round(start + step * number) for number in range(1, count + 1)]
+            at += 3
+        else:
+            raise ValueError("another kind of segment")
+    return found
 
 
 def _numbers(dataset: Dataset, name: str) -> list[int]:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     ExplicitVRBigEndian,
     JPEGLSLossless,
@@ -16,7 +18,7 @@ from pydicom.uid import (
 
 from pneumonia.errors import ImageError
 from pneumonia.imaging.decoding import decode
-from tests.builders.dicom_files import UNCOMPRESSED, lut, pixels_of, radiograph, to_8_bit
+from tests.builders.dicom_files import UNCOMPRESSED, Pixels, lut, pixels_of, radiograph, to_8_bit
 from tests.builders.dicom_files import dicom as made
 
 
@@ -50,6 +52,68 @@ def test_windows_are_those_of_the_standard(window: dict[str, Any]) -> None:
 def test_a_window_that_cannot_be_is_none(width: str) -> None:
     data = made(radiograph(12), bits=12, WindowCenter="300", WindowWidth=width)
     assert np.array_equal(pixels_of(data), pixels_of(made(radiograph(12), bits=12)))
+
+
+@pytest.mark.parametrize(
+    ("centers", "widths"),
+    [
+        ("1500,5", "2000,25"),
+        ("1500.5\\x", "2000,25\\10"),
+        ("\\1500,5", "\\2000.25"),
+        ("\\1500.5", "10\\2000.25"),
+        ("10\\1500.5", "\\2000.25"),
+        ("10\\1500.5", "0\\2000.25"),
+        ("NaN\\1500.5", "1\\2000.25"),
+        ("N/A\\1500.5", "1\\2000.25"),
+    ],
+)
+def test_the_first_complete_window_counts_with_comma_or_point(centers: str, widths: str) -> None:
+    data = with_texts(WindowCenter=centers, WindowWidth=widths)
+    expected = pixels_of(made(radiograph(12), bits=12, WindowCenter="1500.5", WindowWidth="2000.25"))
+    assert np.array_equal(pixels_of(data), expected)
+
+
+def with_texts(**texts: str) -> bytes:
+    """Return a file whose decimal elements have texts that are no numbers."""
+    placeholders: dict[str, Any] = {name: "0" * len(text) for name, text in texts.items()}
+    data = made(radiograph(12), bits=12, **placeholders)
+    for name, text in texts.items():
+        place = data.index(struct.pack("<HH", *divmod(tag_for_keyword(name) or 0, 2**16)) + b"DS") + 8
+        data = data[:place] + text.encode() + data[place + len(text) :]
+    return data
+
+
+def test_rescaling_may_have_a_comma() -> None:
+    window: dict[str, Any] = {"WindowCenter": "300", "WindowWidth": "500"}
+    for slope, intercept in (("0,25", "-20,5"), ("0.25", "-20,5")):
+        data = made(radiograph(12), bits=12, **window, RescaleSlope="0.25", RescaleIntercept="-20.5")
+        written = data.replace(b"0.25", slope.encode()).replace(b"-20.5", intercept.encode())
+        assert np.array_equal(pixels_of(written), pixels_of(data))
+    with pytest.raises(ImageError, match="is broken"):
+        decode(data.replace(b"0.25", b"abcd"))
+
+
+@pytest.mark.parametrize("text", ["a ", "  ", "x\\y ", "NaN "])
+def test_a_window_without_numbers_is_none(text: str) -> None:
+    expected = pixels_of(made(radiograph(12), bits=12))
+    assert np.array_equal(pixels_of(with_texts(WindowCenter="400 ", WindowWidth=text)), expected)
+    assert np.array_equal(pixels_of(with_texts(WindowCenter=text, WindowWidth="400 ")), expected)
+
+
+@pytest.mark.parametrize("missing", [("LUTData",), ("LUTDescriptor",), ("LUTData", "LUTDescriptor")])
+def test_the_first_complete_table_counts(missing: tuple[str, ...]) -> None:
+    square_root = (np.sqrt(np.arange(4096) / 4096) * 4095).astype(np.uint16)
+    table, incomplete = lut(square_root, 0, 12)[0], lut(square_root[::-1], 0, 12)[0]
+    for name in missing:
+        del incomplete[name]
+    for sequence in ("VOILUTSequence", "ModalityLUTSequence"):
+        whole: dict[str, Any] = {sequence: Sequence([table])}
+        beside: dict[str, Any] = {sequence: Sequence([incomplete, table, incomplete])}
+        alone: dict[str, Any] = {sequence: Sequence([incomplete]), "WindowCenter": 1500, "WindowWidth": 2000}
+        without = made(radiograph(12), bits=12, WindowCenter=1500, WindowWidth=2000)
+        expected = pixels_of(made(radiograph(12), bits=12, **whole))
+        assert np.array_equal(pixels_of(made(radiograph(12), bits=12, **beside)), expected)
+        assert np.array_equal(pixels_of(made(radiograph(12), bits=12, **alone)), pixels_of(without))
 
 
 @pytest.mark.parametrize("representation", ["OW", "US"])
@@ -137,14 +201,44 @@ def test_an_image_of_one_value_is_black(padding: dict[str, Any]) -> None:
     assert not pixels_of(made(np.full((3, 4), 7, np.uint16), **padding)).any()
 
 
-def test_a_palette_gives_colors() -> None:
+def palettes(ramps: dict[str, Pixels], first: int, kind: str = "") -> dict[str, Any]:
+    """Return the elements of palettes whose entries have 16 bits."""
     elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
-    ramps = {"Red": np.arange(256), "Green": 255 - np.arange(256), "Blue": np.arange(256) // 2}
     for color, ramp in ramps.items():
-        elements[f"{color}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
-        elements[f"{color}PaletteColorLookupTableData"] = (ramp.astype("<u2") * 257).tobytes()
+        entries = 256 if kind else len(ramp) % 65_536
+        elements[f"{color}PaletteColorLookupTableDescriptor"] = [entries, first, 16]
+        elements[f"{kind}{color}PaletteColorLookupTableData"] = ramp.astype("<u2").tobytes()
+    return elements
+
+
+def test_a_palette_gives_colors() -> None:
+    ramps = {"Red": np.arange(256), "Green": 255 - np.arange(256), "Blue": np.arange(256) // 2}
     expected = np.stack([ramp[radiograph(8)] for ramp in ramps.values()], axis=-1)
+    elements = palettes({color: 257 * ramp for color, ramp in ramps.items()}, 0)
     assert np.array_equal(pixels_of(made(radiograph(8), **elements)), expected)
+
+
+@pytest.mark.parametrize(("entries", "first"), [(65_536, 0), (40_000, 0), (4096, 100)])
+@pytest.mark.parametrize("syntax", UNCOMPRESSED[:2])
+def test_a_palette_may_have_16_bits(entries: int, first: int, syntax: pydicom.uid.UID) -> None:
+    ramp = np.linspace(0, 65_535, entries).astype(int)
+    elements = palettes({"Red": ramp, "Green": ramp[::-1], "Blue": ramp // 3}, first)
+    index = np.clip(radiograph(16).astype(int) - first, 0, entries - 1)
+    expected = np.stack([ramp[index] >> 8, ramp[::-1][index] >> 8, ramp[index] // 3 >> 8], axis=-1)
+    assert np.array_equal(pixels_of(made(radiograph(16), syntax, **elements)), expected)
+
+
+def test_a_palette_may_be_told_in_segments() -> None:
+    segments = np.array([0, 2, 0, 0, 1, 127, 0x7F00, 0, 1, 0x8000, 1, 126, 0xFE00])
+    ramp = np.concatenate([[0, 0], np.linspace(0, 0x7F00, 128)[1:], [0x8000], np.linspace(0x8000, 0xFE00, 127)[1:]])
+    elements = palettes(dict.fromkeys(("Red", "Green", "Blue"), segments), 0, "Segmented")
+    expected = ramp.round().astype(int)[radiograph(8)] >> 8
+    shown = pixels_of(made(radiograph(8), **elements))
+    assert abs(shown - expected[..., None]).max() == 0
+    for broken in ([2, 1, 0, 0], [1, 4, 9], [7, 7, 7], [0]):
+        elements = palettes(dict.fromkeys(("Red", "Green", "Blue"), np.array(broken)), 0, "Segmented")
+        with pytest.raises(ImageError, match="is broken"):
+            decode(made(radiograph(8), **elements))
 
 
 @pytest.mark.parametrize(
