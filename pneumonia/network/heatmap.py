@@ -18,6 +18,10 @@ from pneumonia.imaging.preprocessing import SIZE
 LEVELS = 32  # of colour; a PNG with more takes several times longer to write, and looks no different
 # RGB and alpha, from no evidence to the most: blue, red, yellow, more and more opaque. The image itself is gray.
 COLOURS = ((40, 20, 160, 0), (150, 20, 150, 90), (235, 60, 60, 150), (255, 225, 80, 190))
+# Position i of ResNet-18's last layer is drawn around the input's pixel CENTRE + stride * i, in rows and columns alike.
+# As the kernels are odd and padded by half, it would be pixel stride * i with random weights; those that are trained
+# look further right and down, towards the middle of the i-th of 7 parts (benchmarks/heatmap_offset.py).
+CENTRE = 8
 
 
 def class_activation_map(last: nn.Linear, features: Tensor, answer: int) -> Tensor:
@@ -50,11 +54,10 @@ def draw_heatmap(evidence: Tensor, size: tuple[int, int]) -> Image.Image:
     """
     strongest = evidence.max().clamp(min=torch.finfo().tiny)
     shares = (evidence / strongest).clamp(min=0)
-    # Position i of ResNet-18's last layer sees the input around pixel stride * i, as its kernels are odd and padded
-    # by half; not around the middle of the i-th of H parts. The last position also stands for what lies beyond it.
+    # The last position also stands for what lies beyond it.
     padded = nn.functional.pad(shares[None, None], (0, 1, 0, 1), mode="replicate")[0, 0]
     height, width = evidence.shape
-    first = 0.5 - 0.5 * height / SIZE, 0.5 - 0.5 * width / SIZE
+    first = 0.5 - (CENTRE + 0.5) * height / SIZE, 0.5 - (CENTRE + 0.5) * width / SIZE
     small = Image.frombytes("L", (width + 1, height + 1), bytes((padded * 255).round().byte().flatten().tolist()))
     box = (first[1], first[0], first[1] + width, first[0] + height)
     large = small.resize(size, Image.Resampling.BICUBIC, box=box)
