@@ -2,18 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, File, HTTPException, Query, Request, UploadFile
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
-from starlette.formparsers import MultiPartParser
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import ImageError
-from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.prediction import Explanation, Prediction
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving import openapi
-from pneumonia.serving.middleware import BODY_BYTES, BodyLimit, NoStore, Telemetry
+from pneumonia.serving.forms import files_of
+from pneumonia.serving.middleware import BodyLimit, Head, NoStore, Telemetry
 from pneumonia.serving.openapi import MAX_FILES, Batch, Failure, Health, Readiness
 from pneumonia.serving.page import add_page
 from pneumonia.serving.predictor import LOAD_SECONDS, Predictor
@@ -26,8 +25,8 @@ def create_app(predictor: Predictor) -> FastAPI:
     """Return the API that answers with this predictor."""
     # FastAPIOffline serves Swagger UI's files itself; with FastAPI, every browser would fetch them from a third party.
     app = FastAPIOffline(**openapi.API, redoc_url=None)
-    MultiPartParser.spool_max_size = BODY_BYTES  # uploads stay in memory: no image is ever written to disk
     app.add_middleware(BodyLimit)
+    app.add_middleware(Head)
     app.add_middleware(NoStore)
     app.add_middleware(Telemetry)  # added last, it is the outermost
     add_classification(app, predictor)
@@ -53,30 +52,23 @@ def add_classification(app: FastAPI, predictor: Predictor) -> None:
         "/predict",
         **openapi.PREDICT,
         response_model_exclude_none=True,  # leave out what was not asked for
-        dependencies=[Depends(check_one_file)],
     )
     def predict(  # not async: it runs on a thread of its own
         request: Request,
-        file: UploadFile,
+        file: Annotated[bytes, Depends(one_file)],
         explain: Annotated[bool, Query(description="Add a heatmap of what speaks for the answer")] = False,  # noqa: FBT002
         preview: Annotated[bool, Query(description="Add the image as it was decoded")] = False,  # noqa: FBT002
     ) -> Prediction | Explanation:
         """Send a JPEG, PNG, BMP, TIFF, WebP or DICOM file as the multipart field `file`."""
-        given = file.file.read(MAX_BYTES + 1), deadline_of(request), request.state.record
+        given = file, deadline_of(request), request.state.record
         if explain or preview:
             return predictor.explain(*given, heatmap=explain, preview=preview)
         return predictor.predict(*given)
 
-    @app.post("/predict/batch", **openapi.PREDICT_BATCH, dependencies=[Depends(check_number_of_files)])
-    def predict_batch(
-        request: Request,
-        file: Annotated[
-            list[UploadFile], File(min_length=1, max_length=MAX_FILES, description="Each in a field of its own")
-        ],
-    ) -> Batch:
+    @app.post("/predict/batch", **openapi.PREDICT_BATCH)
+    def predict_batch(request: Request, files: Annotated[list[bytes], Depends(some_files)]) -> Batch:
         """Send each image file as a multipart field `file`. A broken image affects only its own result."""
-        images = [one.file.read(MAX_BYTES + 1) for one in file]
-        results = predictor.predict_many(images, deadline_of(request), request.state.record)
+        results = predictor.predict_many(files, deadline_of(request), request.state.record)
         return Batch(results=[failure(one) if isinstance(one, ImageError) else one for one in results])
 
 
@@ -100,24 +92,29 @@ def add_status(app: FastAPI, predictor: Predictor) -> None:
         return Readiness(ready=True, model_version=model.version)
 
 
-async def check_one_file(request: Request) -> None:
-    """Check that the form has at most one field `file`: FastAPI would silently take one of several.
+async def one_file(request: Request) -> bytes:
+    """Return the content of the one field `file` of a request's form.
 
     Raises:
-        HTTPException: it has several.
+        HTTPException: there is none, or more than one, or no form.
     """
-    if (count := len((await request.form()).getlist("file"))) > 1:
-        raise HTTPException(422, f"There are {count} fields 'file' in the form: send one X-ray per request.")
+    files = await files_of(request)
+    if len(files) > 1:
+        raise HTTPException(422, f"There are {len(files)} fields 'file' in the form: send one X-ray per request.")
+    return files[0]
 
 
-async def check_number_of_files(request: Request) -> None:
-    """Check that the form has at most MAX_FILES files.
+async def some_files(request: Request) -> list[bytes]:
+    """Return the contents of the fields `file` of a request's form, in their order.
 
     Raises:
-        HTTPException: it has more.
+        HTTPException: there are none, or more than MAX_FILES, or no form.
     """
-    if (count := len((await request.form()).getlist("file"))) > MAX_FILES:
-        raise HTTPException(422, f"There are {count} fields 'file' in the form: send at most {MAX_FILES} per request.")
+    files = await files_of(request)
+    if len(files) > MAX_FILES:
+        detail = f"There are {len(files)} fields 'file' in the form: send at most {MAX_FILES} per request."
+        raise HTTPException(422, detail)
+    return files
 
 
 def failure(error: ImageError) -> Failure:

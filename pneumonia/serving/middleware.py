@@ -1,4 +1,4 @@
-"""Middleware for every request: a limit on its body, a header, a line in the log, and API Gateway's stage."""
+"""Middleware for every request: a limit on its body, HEAD, a header, a line in the log, and API Gateway's stage."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pneumonia.imaging.limits import MAX_BYTES
-from pneumonia.serving.problems import NO_FILE, SENTENCES
+from pneumonia.serving.problems import SENTENCES
 from pneumonia.serving.telemetry import Record, emit
 
 FORM_BYTES = 64 * 1024  # of a form, besides the image
@@ -32,7 +32,6 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a body that declares too many bytes before reading it, and any other once it has too many."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
-        limit, refusal = self._limit(headers)
         held = 0
 
         async def receive_some() -> Message:
@@ -41,27 +40,43 @@ class BodyLimit:
             size = len(message.get("body", b""))
             held += size
             self._held += size
-            if held > limit:
-                raise refusal
+            if held > BODY_BYTES:
+                raise HTTPException(413)
             if self._held > UPLOADS_BYTES:
                 raise HTTPException(503, headers={"Retry-After": "1"})
             return message
 
         declared = headers.get("content-length", "")
-        if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):  # int() refuses very long numbers
-            await JSONResponse({"detail": refusal.detail}, refusal.status_code)(scope, receive, send)
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > BODY_BYTES):  # int() refuses long numbers
+            await JSONResponse({"detail": SENTENCES[413]}, 413)(scope, receive, send)
             return
         try:
             await self._app(scope, receive_some, send)
         finally:
             self._held -= held
 
-    def _limit(self, headers: Headers) -> tuple[int, HTTPException]:
-        """Return how many bytes a body may have, and the error for a larger one."""
-        # A form of this type cannot hold a file, so it is not worth the seconds that parsing it takes.
-        if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-            return FORM_BYTES, HTTPException(422, NO_FILE)
-        return BODY_BYTES, HTTPException(413, SENTENCES[413])
+
+class Head:
+    """Answer HEAD at every address as GET, without the body: checks of links and of uptime ask so.
+
+    FastAPI's routes take only the methods that they name, and not all servers leave the body out.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a HEAD on as a GET, and its answer without the body."""
+        if scope.get("method") != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 class NoStore:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 from pneumonia import __version__
 from pneumonia.imaging.decoding import BROKEN, NO_IMAGE, READABLE
 from pneumonia.network.prediction import Prediction
-from pneumonia.serving.problems import NO_FILE, SENTENCES
+from pneumonia.serving.forms import NO_BOUNDARY, OTHER_BOUNDARY, without_file
+from pneumonia.serving.problems import SENTENCES
 
 MAX_FILES = 64  # in one batch: they take one core about six seconds; a metric takes fewer than 100 values at once
 
@@ -60,6 +61,14 @@ def refusal(description: str, **sentences: str) -> dict[str, Any]:
     return {"model": Problem, **success(description, **{cause: {"detail": one} for cause, one in sentences.items()})}
 
 
+def form_of(file: dict[str, Any]) -> dict[str, Any]:
+    """Return the documentation of a body: a form with the field `file`."""
+    schema = {"type": "object", "properties": {"file": file}, "required": ["file"]}
+    return {"requestBody": {"content": {"multipart/form-data": {"schema": schema}}, "required": True}}
+
+
+FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
+FILES = {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_FILES}
 EXAMPLE = {
     "prediction": "PNEUMONIA",
     "confidence": 0.973,
@@ -101,6 +110,7 @@ PREDICT: dict[str, Any] = {
     "operation_id": "predict",
     "summary": "Classify a chest X-ray",
     "tags": [CLASSIFICATION_TAG],
+    "openapi_extra": form_of(FILE | {"description": "The X-ray"}),
     "responses": {
         200: success(
             "The class, calibrated probabilities, and warnings. If the answer is `uncertain`, ask an expert; if the "
@@ -113,7 +123,8 @@ PREDICT: dict[str, Any] = {
             "Not an image, a broken one, or a form that cannot be read",
             text=NO_IMAGE,
             broken=BROKEN,
-            form=SENTENCES[400],
+            form=OTHER_BOUNDARY,
+            boundary=NO_BOUNDARY,
         ),
         413: refusal(
             "Too many bytes or pixels",
@@ -125,8 +136,8 @@ PREDICT: dict[str, Any] = {
             gif=f"GIF files are not read: send the X-ray as {READABLE}.",
         ),
         422: refusal(
-            "The form does not have exactly one field `file`, or an option is invalid",
-            none=NO_FILE,
+            "Not a form, or one without exactly one field `file`, or an option is invalid",
+            none=without_file(["image"]),
             several="There are 2 fields 'file' in the form: send one X-ray per request.",
             option="'explain' must be true or false, or 1 or 0: see /docs.",
         ),
@@ -139,16 +150,17 @@ PREDICT_BATCH: dict[str, Any] = {
     "operation_id": "predict_batch",
     "summary": "Classify several chest X-rays",
     "tags": [CLASSIFICATION_TAG],
+    "openapi_extra": form_of(FILES | {"description": "Each in a field of its own"}),
     "responses": {
         200: success(
             "One result for each image, in the order sent: what /predict answers, or why there is no answer",
             one_broken={"results": [EXAMPLE, {"status": 400, "detail": BROKEN}]},
         ),
-        400: refusal("Not a form that can be read", form=SENTENCES[400]),
+        400: refusal("Not a form that can be read", form=OTHER_BOUNDARY),
         413: refusal("Too many bytes in all images together", bytes=SENTENCES[413]),
         422: refusal(
-            f"No field `file` in the form, or more than {MAX_FILES}",
-            none=NO_FILE,
+            f"Not a form, or one without a field `file`, or with more than {MAX_FILES}",
+            none=without_file(["image"]),
             too_many="There are 65 fields 'file' in the form: send at most 64 per request.",
         ),
         500: FAULT,

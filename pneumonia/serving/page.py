@@ -69,12 +69,11 @@ def add_page(app: FastAPI, served_version: Callable[[], str | None]) -> None:
     # The model card's pictures, and the figures behind it.
     app.mount("/guide/model-card", StaticFiles(directory=GUIDES / "model-card", check_dir=False), name="model-card")
 
-    # HEAD as well, for checks of links or uptime: FastAPI's get() accepts only GET.
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=HEADERS)
 
-    @app.api_route("/guide/{guide}.md", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/guide/{guide}.md", include_in_schema=False)
     def show_guide(guide: Guide) -> HTMLResponse:
         content, version = render(guide), escape(served_version() or "")
         is_about_another = guide == Guide.MODEL_CARD and version and f"Release <code>{version}</code>" not in content

@@ -27,14 +27,12 @@ STATUS: dict[type[Exception], int] = {
     WeightsUnavailableError: 503,
 }
 SENTENCES = {
-    400: "The body is not a valid form: send multipart/form-data with the X-ray as field 'file'.",
     404: "There is nothing at this address: /docs lists what there is.",
     405: "This address does not take that method: /docs lists what it takes.",
     413: too_many_bytes("upload"),
     500: "The server failed to answer this request, and its log has the details: try again.",
     503: "The server has no memory for more uploads at once: try again in a moment.",
 }
-NO_FILE = "There is no file in the form: send multipart/form-data with the X-ray as field 'file'."
 logger = logging.getLogger(__name__)
 
 
@@ -56,18 +54,20 @@ def answer_problem(_: Request, error: Exception) -> JSONResponse:
 
 
 def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-    """Answer a request without an upload, with an invalid option, or for a guide that does not exist."""
+    """Answer a request with an invalid option, or for a guide that does not exist."""
     place = error.errors()[0]["loc"]
     if place[0] == "path":
         return JSONResponse({"detail": SENTENCES[404]}, 404)
-    detail = NO_FILE if place[0] == "body" else f"'{place[-1]}' must be true or false, or 1 or 0: see /docs."
-    return JSONResponse({"detail": detail}, 422)
+    return JSONResponse({"detail": f"'{place[-1]}' must be true or false, or 1 or 0: see /docs."}, 422)
 
 
 def answer_refused(_: Request, error: HTTPException) -> JSONResponse:
-    """Answer what FastAPI and Starlette refuse: unknown paths and methods, invalid forms, bodies that are too large."""
+    """Answer what FastAPI, Starlette and our routes refuse: unknown paths and methods, bodies that are no form."""
     detail = SENTENCES.get(error.status_code, error.detail)
-    return JSONResponse({"detail": detail}, error.status_code, error.headers)
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"  # the middleware `Head` makes it so
+    return JSONResponse({"detail": detail}, error.status_code, headers)
 
 
 def answer_fault(_: Request, _error: Exception) -> JSONResponse:

@@ -322,7 +322,7 @@ def test_text_is_answered_with_what_to_send(function: Function, gateway: Gateway
     assert (event["body"], event["isBase64Encoded"]) == ("Röntgenbild", False)
     response = function.invoke(event)
     assert response["statusCode"] == 422
-    assert detail_of(response).startswith("There is no file in the form: send multipart/form-data")
+    assert detail_of(response).startswith("The Content-Type is 'text/plain', not multipart/form-data: send a form")
 
 
 def test_query_that_cannot_be_read_is_told(function: Function, gateway: Gateway) -> None:

@@ -69,24 +69,25 @@ def test_content_counts_not_name_nor_type(client: TestClient) -> None:
     assert response.status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 @pytest.mark.parametrize(
-    "request_parts",
+    ("request_parts", "sentence"),
     [
-        {},
-        {"files": {"image": ("xray.jpg", XRAY, "image/jpeg")}},
-        {"data": {"file": "text"}},
-        {"content": XRAY, "headers": {"content-type": "image/jpeg"}},
+        ({}, "The request has no body: send multipart/form-data with the X-ray as field 'file'."),
+        ({"files": {"image": XRAY}}, "The form has the field 'image', but no 'file': send the X-ray as field 'file'."),
+        (
+            {"data": {"file": "text"}},
+            "The Content-Type is 'application/x-www-form-urlencoded', not multipart/form-data: send",
+        ),
     ],
-    ids=["nothing", "another name", "text", "no form"],
+    ids=["nothing", "another name", "text"],
 )
 def test_request_without_the_field_is_answered_with_what_to_send(
-    client: TestClient, request_parts: dict[str, dict[str, str]]
+    client: TestClient, path: str, request_parts: dict[str, Any], sentence: str
 ) -> None:
-    response = client.post("/predict", **request_parts)  # type: ignore[arg-type]
+    response = client.post(path, **request_parts)
     assert response.status_code == 422
-    assert response.json() == {
-        "detail": "There is no file in the form: send multipart/form-data with the X-ray as field 'file'."
-    }
+    assert response.json()["detail"].startswith(sentence)
 
 
 def test_missing_weights_are_answered_with_503(tmp_path: Path) -> None:
@@ -149,18 +150,42 @@ def test_batch_may_have_64_images_and_no_more(client: TestClient) -> None:
     assert response.json() == {"detail": "There are 65 fields 'file' in the form: send at most 64 per request."}
 
 
-def test_batch_without_the_field_is_answered_with_what_to_send(client: TestClient) -> None:
-    other: list[dict[str, Any]] = [{}, {"files": {"image": ("xray.jpg", XRAY)}}, {"data": {"file": "text"}}]
-    for parts in other:
-        response = client.post("/predict/batch", **parts)
-        assert response.status_code == 422
-        assert response.json()["detail"].startswith("There is no file in the form: send multipart/form-data")
-
-
 def test_health_does_not_load_the_model(client: TestClient) -> None:
     assert client.get("/health").json() == {"status": "ok", "model_version": None}
     version = client.post("/predict", files={"file": XRAY}).json()["model_version"]
     assert client.get("/health").json() == {"status": "ok", "model_version": version}
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/", "/docs", "/openapi.json", "/static/page.css", "/nothing"])
+def test_head_is_answered_as_get_without_the_body(client: TestClient, path: str) -> None:
+    get, head = client.get(path), client.head(path)
+    assert (head.status_code, head.headers, head.content) == (get.status_code, get.headers, b"")
+    assert int(head.headers["content-length"]) == len(get.content) > 0
+
+
+def test_head_does_not_load_the_model_unless_it_is_asked_to(client: TestClient) -> None:
+    client.head("/ready")
+    assert client.get("/ready").json()["ready"] is False
+    client.head("/ready?load=1")
+    assert client.get("/ready").json()["ready"] is True
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/health", "GET, HEAD"),
+        ("OPTIONS", "/ready", "GET, HEAD"),
+        ("OPTIONS", "/", "GET, HEAD"),
+        ("HEAD", "/predict", "POST"),
+        ("OPTIONS", "/predict", "POST"),
+        ("DELETE", "/predict/batch", "POST"),
+    ],
+)
+def test_another_method_is_answered_with_those_that_are_allowed(
+    client: TestClient, method: str, path: str, allowed: str
+) -> None:
+    response = client.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
 
 
 def test_every_field_of_the_answer_is_documented(client: TestClient) -> None:

@@ -23,8 +23,6 @@ from tests.builders.uploads import BOUNDARY, FORM, form, frames, is_sentence, pa
 COLORS = Image.merge("RGB", [Image.linear_gradient("L").rotate(90 * turns).resize((24, 18)) for turns in range(3)])
 
 pytestmark = [
-    # Starlette leaves the file of a part without an end to the garbage collector.
-    pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning"),
     # Of a broken file Pillow warns before it fails, or reads on. As an error, which it is nowhere else, that would hide
     # what follows.
     pytest.mark.filterwarnings("ignore:::PIL"),

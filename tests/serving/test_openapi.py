@@ -27,6 +27,7 @@ XRAY: Final = encoded(draw_radiograph(Random(0), "NORMAL"), "JPEG")
 GIF: Final = encoded(Image.new("L", (9, 9)), "GIF")
 LARGE: Final = encoded(Image.new("1", (9000, 9000)), "PNG")
 UNREADABLE: Final[dict[str, Any]] = {"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=xray"}}
+UNBOUNDED: Final[dict[str, Any]] = {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}
 TOO_MANY_BYTES: Final[dict[str, Any]] = {"files": {"file": bytes(MAX_BYTES + 100_000)}}
 # What brings each documented error about: method, address and body, by the status and the example's name.
 Request = tuple[str, str, dict[str, Any]]
@@ -34,15 +35,16 @@ CAUSES: Final[dict[tuple[str, str, str], Request]] = {
     ("predict", "400", "text"): ("POST", "/predict", {"files": {"file": b"text"}}),
     ("predict", "400", "broken"): ("POST", "/predict", {"files": {"file": XRAY[:500]}}),
     ("predict", "400", "form"): ("POST", "/predict", UNREADABLE),
+    ("predict", "400", "boundary"): ("POST", "/predict", UNBOUNDED),
     ("predict", "413", "bytes"): ("POST", "/predict", TOO_MANY_BYTES),
     ("predict", "413", "pixels"): ("POST", "/predict", {"files": {"file": LARGE}}),
     ("predict", "415", "gif"): ("POST", "/predict", {"files": {"file": GIF}}),
-    ("predict", "422", "none"): ("POST", "/predict", {}),
+    ("predict", "422", "none"): ("POST", "/predict", {"files": {"image": XRAY}}),
     ("predict", "422", "several"): ("POST", "/predict", {"files": [("file", XRAY)] * 2}),
     ("predict", "422", "option"): ("POST", "/predict?explain=perhaps", {"files": {"file": XRAY}}),
     ("predict_batch", "400", "form"): ("POST", "/predict/batch", UNREADABLE),
     ("predict_batch", "413", "bytes"): ("POST", "/predict/batch", TOO_MANY_BYTES),
-    ("predict_batch", "422", "none"): ("POST", "/predict/batch", {}),
+    ("predict_batch", "422", "none"): ("POST", "/predict/batch", {"files": {"image": XRAY}}),
     ("predict_batch", "422", "too_many"): ("POST", "/predict/batch", {"files": [("file", b"x")] * 65}),
     ("ready", "422", "option"): ("GET", "/ready?load=perhaps", {}),
 }

@@ -1,5 +1,6 @@
 """POST /predict against whatever the internet sends: an answer by the table, and the next X-ray is answered right."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -14,6 +15,18 @@ from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.prediction import Prediction
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.api import create_app
+from pneumonia.serving.forms import (
+    EMPTY_BODY,
+    ENCODED_BODY,
+    LINE_FEEDS,
+    LONG_BOUNDARY,
+    NO_BOUNDARY,
+    NO_END,
+    NO_FORM,
+    NO_NAME,
+    OTHER_BOUNDARY,
+    TOO_MANY_FIELDS,
+)
 from pneumonia.serving.middleware import BODY_BYTES, FORM_BYTES
 from pneumonia.serving.predictor import Predictor
 from pneumonia.serving.telemetry import Record
@@ -25,8 +38,6 @@ from tests.builders.uploads import BOUNDARY, FORM, GOOD, form, frames, is_senten
 XRAY_PNG = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "PNG")
 
 pytestmark = [
-    # Starlette leaves the file of a part without an end to the garbage collector.
-    pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning"),
     # Of a broken file Pillow warns before it fails, or reads on. As an error, which it is nowhere else, that would hide
     # what follows.
     pytest.mark.filterwarnings("ignore:::PIL"),
@@ -152,16 +163,69 @@ def test_a_file_may_have_any_name(service: Service, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "disposition",
+    [
+        'name="file"',
+        "name=file",
+        'NAME="file"',
+        "name=\"file\"; filename*=UTF-8''r%C3%B6ntgen.jpg",
+        'name="file"; filename*=nonsense',
+        'name="file"; filename=xray.jpg',
+        'name="file"; filename=""; filename*=UTF-8\'\'xray.jpg',
+        'name = "file" ; filename = "x"',
+    ],
+)
+def test_a_file_needs_no_name(service: Service, disposition: str) -> None:
+    for image in (XRAY, XRAY_PNG):
+        assert service.accept(form(part(image, disposition))) == service.accept(form(part(image)))
+
+
+@pytest.mark.parametrize("header", ["base64", "binary", "quoted-printable", "nonsense"])
+def test_bytes_are_not_decoded(service: Service, header: str) -> None:
+    """Whatever a part says of its encoding, RFC 7578 has none; nor does a charset change the bytes of an image."""
+    body = GOOD.replace(b"\r\n\r\n", f"\r\nContent-Transfer-Encoding: {header}\r\n\r\n".encode(), 1)
+    assert service.accept(body) == service.accept(GOOD)
+    unnamed = form(part(XRAY, 'name="file"', kind="text/plain; charset=utf-16"))
+    assert service.accept(unnamed, f"{FORM}; charset=utf-16") == service.accept(GOOD)
+
+
+@pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        pytest.param(form(part(XRAY, 'name="file"')), "There is no file in the form", id="no file name"),
-        pytest.param(form(part(XRAY, 'name="image"; filename="x"')), "There is no file in the form", id="another name"),
-        pytest.param(form(part(XRAY, 'name=""; filename="x"')), "There is no file in the form", id="empty name"),
-        pytest.param(form(), "There is no file in the form", id="no field"),
+        pytest.param(
+            form(part(XRAY, 'name="image"; filename="x"')),
+            "The form has the field 'image', but no 'file': send the X-ray as field 'file'.",
+            id="another name",
+        ),
+        pytest.param(form(part(XRAY, 'name="File"')), "The form has the field 'File', but no 'file'", id="case"),
+        pytest.param(form(part(XRAY, 'name="files"')), "The form has the field 'files', but no 'file'", id="plural"),
+        pytest.param(form(part(XRAY, 'name="file[]"')), "The form has the field 'file[]', but no 'file'", id="list"),
+        pytest.param(form(part(XRAY, 'name=""; filename="x"')), "The form has the field '', but", id="empty name"),
+        pytest.param(
+            form(part(b"a", 'name="ward"'), *[part(XRAY, 'name="image"')] * 2),
+            "The form has the field 'ward' and 2 more, but no 'file'",
+            id="several others",
+        ),
+        pytest.param(
+            form(part(XRAY, f'name="{"x" * 300}"')), f"The form has the field '{'x' * 40}…', but no 'file'", id="long"
+        ),
+        pytest.param(
+            form(part(XRAY, 'name="\u202ea\0b\x85"')),
+            "The form has the field '\ufffda\ufffdb\ufffd', but",
+            id="unprintable",
+        ),
+        pytest.param(form(), "The form has no fields: send the X-ray as field 'file'.", id="no field"),
         pytest.param(form(part(XRAY), part(XRAY)), "There are 2 fields 'file' in the form", id="two"),
         pytest.param(form(*[part(b"")] * 7), "There are 7 fields 'file' in the form", id="seven"),
         pytest.param(
-            form(part(XRAY), part(b"a", 'name="file"')), "There are 2 fields 'file' in the form", id="text too"
+            form(part(XRAY), part(XRAY, 'name="file"')),
+            "There are 2 fields 'file' in the form",
+            id="one without a name",
+        ),
+        pytest.param(
+            form(part(b"xray.jpg", 'name="file"')),
+            "The field 'file' holds the text 'xray.jpg', and no image: send the file itself, as curl -F file=@NAME.",
+            id="only a name",
         ),
     ],
 )
@@ -177,39 +241,98 @@ def test_other_fields_do_not_matter(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "content_type"),
+    ("content_type", "body"),
     [
-        pytest.param(400, GOOD, "multipart/form-data", id="no boundary"),
-        pytest.param(422, GOOD, "multipart/form-data; boundary=", id="empty boundary"),
-        pytest.param(400, GOOD, "multipart/form-data; boundary=another", id="another boundary"),
-        pytest.param(400, GOOD, f"multipart/form-data; boundary={'x' * 3000}", id="long boundary"),
-        pytest.param(400, b"\x07\xff" * 500, FORM, id="garbage"),
-        pytest.param(422, b"", FORM, id="nothing"),
-        pytest.param(422, GOOD[: len(GOOD) // 2], FORM, id="cut off"),
-        pytest.param(422, GOOD[: GOOD.index(b"\r\n\r\n")], FORM, id="cut off in the header"),
-        pytest.param(422, part(XRAY), FORM, id="no end"),
-        pytest.param(400, GOOD.replace(b"Content-Disposition", b"X-Other"), FORM, id="no disposition"),
-        pytest.param(400, GOOD.replace(b"Content-Disposition", b"Content(Disposition"), FORM, id="broken header"),
-        pytest.param(400, GOOD.replace(b'name="file"', b""), FORM, id="no field name"),
-        pytest.param(400, form(*[part(b"", 'name="a"')] * 1001), FORM, id="1,001 fields"),
-        pytest.param(400, form(*[part(b"", 'name="a"; filename="a"')] * 1001), FORM, id="1,001 files"),
-        pytest.param(400, form(part(bytes(2**20 + 1), 'name="a"')), FORM, id="a megabyte of text"),
-        pytest.param(400, form(part(XRAY, f'name="file"; filename="{"x" * 10_000}"')), FORM, id="long header"),
-        pytest.param(400, GOOD, f"{FORM}; charset=undefined", id="charset"),
-        pytest.param(422, XRAY, "image/jpeg", id="the image alone"),
-        pytest.param(422, b'{"file": "xray.jpg"}', "application/json", id="JSON"),
-        pytest.param(422, b"{", "application/json", id="broken JSON"),
-        pytest.param(422, b"file=xray.jpg", "application/x-www-form-urlencoded", id="URL-encoded"),
-        pytest.param(422, b"&" * MAX_BYTES, "application/x-www-form-urlencoded", id="20 million parameters"),
-        pytest.param(422, b"%ff%&&=;=%", "application/x-www-form-urlencoded", id="broken URL-encoded"),
-        pytest.param(422, GOOD, "multipart/mixed; boundary=" + BOUNDARY, id="another multipart"),
-        pytest.param(422, GOOD, "", id="no type"),
+        pytest.param(f"Multipart/Form-Data; Boundary={BOUNDARY}", GOOD, id="upper case"),
+        pytest.param(f'multipart/form-data; boundary="{BOUNDARY}"', GOOD, id="quoted"),
+        pytest.param(f"multipart/form-data ;  boundary = {BOUNDARY} ", GOOD, id="spaces around"),
+        pytest.param(f"multipart/form-data; charset=utf-8; boundary={BOUNDARY}; x=y", GOOD, id="other parameters"),
+        pytest.param(f"{FORM}; charset=undefined", GOOD, id="charset"),
+        pytest.param(f"{FORM}, {FORM}", GOOD, id="two headers joined"),
+        pytest.param(
+            'multipart/form-data; boundary="a b;c"', GOOD.replace(BOUNDARY.encode(), b"a b;c"), id="spaces within"
+        ),
+        pytest.param(FORM, b"\r\n\r\n" + GOOD, id="empty lines first"),
+        pytest.param(FORM, GOOD.removesuffix(b"\r\n"), id="no line end at the end"),
+        pytest.param(FORM, GOOD + b"epilogue", id="epilogue"),
+        pytest.param(FORM, form(part(bytes(2**21), 'name="a"'), part(XRAY)), id="two megabytes of text"),
     ],
 )
-def test_what_is_no_such_form_is_refused(service: Service, status: int, body: bytes, content_type: str) -> None:
-    assert service.refuse(status, body, content_type).endswith(
-        "send multipart/form-data with the X-ray as field 'file'."
-    )
+def test_every_spelling_of_a_form_is_read(service: Service, content_type: str, body: bytes) -> None:
+    assert service.accept(body, content_type) == service.accept(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence", "body", "content_type"),
+    [
+        pytest.param(400, NO_BOUNDARY, GOOD, "multipart/form-data", id="no boundary"),
+        pytest.param(400, NO_BOUNDARY, GOOD, "multipart/form-data; charset=utf-8", id="only a charset"),
+        pytest.param(400, NO_BOUNDARY, GOOD, "multipart/form-data; boundary=", id="empty boundary"),
+        pytest.param(400, NO_BOUNDARY, GOOD, 'multipart/form-data; boundary=""', id="quoted empty boundary"),
+        pytest.param(400, OTHER_BOUNDARY, GOOD, "multipart/form-data; boundary=another", id="another boundary"),
+        pytest.param(400, OTHER_BOUNDARY, XRAY, FORM, id="the image alone as a form"),
+        pytest.param(400, OTHER_BOUNDARY, b"\x07\xff" * 500, FORM, id="garbage"),
+        pytest.param(400, NO_END, b"\r\n\r\n", FORM, id="empty lines"),
+        pytest.param(400, LONG_BOUNDARY, GOOD, f"multipart/form-data; boundary={'x' * 3000}", id="long boundary"),
+        pytest.param(400, ENCODED_BODY, base64.b64encode(GOOD), FORM, id="base64"),
+        pytest.param(400, LINE_FEEDS, GOOD.replace(b"\r\n", b"\n"), FORM, id="LF"),
+        pytest.param(400, NO_FORM, GOOD.replace(b"\r\n\r\n", b"\n\r\n"), FORM, id="LF in the header"),
+        pytest.param(400, NO_END, GOOD[: len(GOOD) // 2], FORM, id="cut off"),
+        pytest.param(400, NO_END, GOOD[: GOOD.index(b"\r\n\r\n")], FORM, id="cut off in the header"),
+        pytest.param(400, NO_END, part(XRAY), FORM, id="no end"),
+        pytest.param(
+            400, NO_END, part(XRAY) + f"--{BOUNDARY}\r\n".encode(), FORM, id="a boundary that is not the last"
+        ),
+        pytest.param(400, NO_NAME, GOOD.replace(b"Content-Disposition", b"X-Other"), FORM, id="no disposition"),
+        pytest.param(400, NO_NAME, GOOD.replace(b'name="file"', b""), FORM, id="no field name"),
+        pytest.param(400, NO_FORM, GOOD.replace(b"Content-D", b"Content(D"), FORM, id="broken header"),
+        pytest.param(400, NO_FORM, form(part(XRAY, f'name="file"; filename="{"x" * 10_000}"')), FORM, id="long header"),
+        pytest.param(400, TOO_MANY_FIELDS, form(*[part(b"", 'name="a"')] * 1001), FORM, id="1,001 fields"),
+        pytest.param(422, EMPTY_BODY, b"", FORM, id="nothing"),
+        pytest.param(422, EMPTY_BODY, b"", "image/jpeg", id="nothing of an image"),
+        pytest.param(422, "The Content-Type is 'image/jpeg', not", XRAY, "image/jpeg", id="the image alone"),
+        pytest.param(
+            422, "The Content-Type is 'application/octet-stream'", XRAY, "application/octet-stream", id="bytes"
+        ),
+        pytest.param(422, "The Content-Type is 'application/json'", b'{"file": "/9j/"}', "application/json", id="JSON"),
+        pytest.param(422, "The Content-Type is 'application/json'", b"{", "application/json", id="broken JSON"),
+        pytest.param(
+            422, "The Content-Type is 'text/plain'", b"data:image/png;base64,iVBO", "text/plain", id="data URL"
+        ),
+        pytest.param(
+            422,
+            "The Content-Type is 'application/x-www-form-urlencoded'",
+            b"file=xray.jpg",
+            "application/x-www-form-urlencoded",
+            id="URL-encoded",
+        ),
+        pytest.param(
+            422,
+            "The Content-Type is 'application/x-www-form-urlencoded'",
+            b"&" * MAX_BYTES,
+            "application/x-www-form-urlencoded; charset=utf-8",
+            id="20 million parameters",
+        ),
+        pytest.param(
+            422, "The Content-Type is 'multipart/mixed'", GOOD, "multipart/mixed; boundary=" + BOUNDARY, id="mixed"
+        ),
+        pytest.param(422, f"The Content-Type is '{'x' * 40}…'", GOOD, "x" * 3000, id="long type"),
+        pytest.param(422, "The request has no Content-Type: send", GOOD, "", id="no type"),
+    ],
+)
+def test_what_is_no_such_form_is_named(
+    service: Service, status: int, sentence: str, body: bytes, content_type: str
+) -> None:
+    assert service.refuse(status, body, content_type).startswith(sentence)
+
+
+def test_two_types_of_one_body_are_refused(service: Service) -> None:
+    for types, status in ((["image/jpeg", FORM], 400), ([FORM, FORM], 200)):
+        headers = [("Content-Type", one) for one in types]
+        response = service.client.post("/predict", content=GOOD, headers=headers)
+        assert response.status_code == status
+    response = service.client.post("/predict", content=GOOD, headers=[("Content-Type", FORM), ("Content-Type", "a/b")])
+    assert response.json() == {"detail": "The request has 2 different headers Content-Type: send one."}
 
 
 def test_the_largest_upload_is_answered_and_one_byte_more_refused(service: Service) -> None:
@@ -254,6 +377,8 @@ def test_a_large_upload_never_touches_the_disk(service: Service, kind: str) -> N
         ("GET", "/predict", 405),
         ("GET", "/openapi.json", 200),
         ("GET", "/docs", 200),
+        ("HEAD", "/health", 200),
+        ("HEAD", "/predict", 405),
     ],
 )
 def test_nobody_keeps_an_answer(service: Service, method: str, path: str, status: int) -> None:
