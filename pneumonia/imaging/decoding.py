@@ -1,20 +1,30 @@
 """From an image file's bytes to 8-bit pixels, for training, evaluation and serving alike."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import NamedTuple
 
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from torch import Tensor
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_prefix
+from pneumonia.imaging.depth import to_8_bits
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
+from pneumonia.imaging.tiff import BIG_ENDIAN_BIG, Page, is_tiff, radiograph
 
 BROKEN = "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 READABLE = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
 NO_IMAGE = f"The file is not an image: send a chest X-ray as {READABLE}."
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_DEEP_COLORS = (b"\x10\2", b"\x10\4", b"\x10\6")  # 16 bits of RGB, gray and alpha, or RGBA, of which Pillow keeps 8
 
 _UNREAD_KINDS = (
     ("GIF", 0, b"GIF8"),
@@ -45,18 +55,16 @@ class Decoded(NamedTuple):
 def decode(data: bytes) -> Decoded:
     """Decode an image file to 8 bits per channel.
 
-    Grayscale values of more than 8 bits are divided by the smallest power of two that fits the brightest pixel, so that
-    a 12-bit radiograph in a 16-bit file keeps its contrast. 16-bit colours keep their upper 8 bits. Transparency is
-    dropped.
+    Values of 8 bits stay as they are. Those of more bits are spread over 8 by `imaging.depth`. Transparency is dropped.
 
     Args:
-        data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or DICOM file. Of an animation, the first frame is decoded. A
+        data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or DICOM file. A TIFF may hold smaller copies of its image. A
             DICOM file is recognised by its beginning; `imaging.dicom` reads it.
 
     Raises:
         ImageTooLargeError: more than MAX_BYTES bytes, MAX_PIXELS pixels, or MAX_SIDE on one side.
-        UnsupportedImageError: an image of another kind.
-        ImageError: not an image, or a broken one.
+        UnsupportedImageError: an image of another kind, or several images.
+        ImageError: not an image, a broken one, or one without a range of values.
     """
     check_bytes(len(data))
     if not data:
@@ -64,8 +72,22 @@ def decode(data: bytes) -> Decoded:
     if dicom_prefix.beginning(data) is not None:
         return Decoded(*_dicom().decode(data))
     check_effort(data)
+    page = radiograph(data) if is_tiff(data) else None
+    if page and (page.is_narrowed or data.startswith(BIG_ENDIAN_BIG)):
+        return Decoded(_deep_tiff(data, page))
+    with _opened(data) as image:
+        if page:
+            image.seek(page.number)
+        elif image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
+            raise UnsupportedImageError("The file is an animation: send each radiograph as a file of its own.")
+        if data.startswith(_PNG) and data[24:26] in _DEEP_COLORS:
+            return Decoded(_deep_png(data, image))
+        return from_pillow(image)
+
+
+def _opened(data: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except MemoryError:  # a full memory is not the image's fault
         raise
     except UnidentifiedImageError as error:
@@ -74,8 +96,6 @@ def decode(data: bytes) -> Decoded:
         raise ImageTooLargeError(TOO_MANY_PIXELS) from error
     except Exception as error:  # Pillow raises nearly anything on broken data
         raise ImageError(BROKEN) from error
-    with image:
-        return from_pillow(image)
 
 
 def from_pillow(image: Image.Image) -> Decoded:
@@ -84,19 +104,53 @@ def from_pillow(image: Image.Image) -> Decoded:
     Raises:
         ImageTooLargeError: more than MAX_PIXELS pixels, or MAX_SIDE on one side.
         UnsupportedImageError: an unsupported kind of pixels.
-        ImageError: broken pixels, or none.
+        ImageError: broken pixels, none, or no range of values.
     """
-    check_pixels(*image.size)  # Pillow's own guard only warns below twice its limit; this is before any is decoded
-    if not all(image.size):
-        raise ImageError("The image has no pixels: send one that has.")
-    try:
+    _check_size(*image.size)  # Pillow's own guard only warns below twice its limit; this is before any is decoded
+    with _broken_is_named():
         image.load()
         pixels = _to_8_bit(_upright(image))
         return Decoded(ImageOps.invert(pixels) if _is_negative(image) else pixels)
+
+
+def _deep_tiff(data: bytes, page: Page) -> Image.Image:
+    _check_size(page.width, page.height)
+    with _broken_is_named():
+        image = _shown(_deep_files().tiff_values(data, page))
+        return _turned(ImageOps.invert(image) if page.photometric == 0 else image, page.orientation)
+
+
+def _deep_png(data: bytes, image: Image.Image) -> Image.Image:
+    _check_size(*image.size)
+    with _broken_is_named():
+        return _turned(_shown(_deep_files().png_values(data)), _orientation(image))
+
+
+def _check_size(width: int, height: int) -> None:
+    check_pixels(width, height)
+    if not width * height:
+        raise ImageError("The image has no pixels: send one that has.")
+
+
+@contextmanager
+def _broken_is_named() -> Iterator[None]:
+    try:
+        yield
     except (ImageError, MemoryError):
         raise
     except Exception as error:
         raise ImageError(BROKEN) from error
+
+
+def _deep_files() -> ModuleType:
+    try:
+        from pneumonia.imaging import deep_files  # noqa: PLC0415  # a third of a second, for such files only
+    except ModuleNotFoundError as error:  # SageMaker's training container has no imagecodecs
+        raise UnsupportedImageError(
+            "Reading signed, floating-point, 32-bit or colored 16-bit images needs imagecodecs: install it, or send "
+            "8 or 16 bits of gray."
+        ) from error
+    return deep_files
 
 
 def _dicom() -> ModuleType:
@@ -125,13 +179,25 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:
+        return 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    image.getexif()[Base.Orientation] = orientation
+    return ImageOps.exif_transpose(image)
+
+
 def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode in {"L", "RGB"}:
         return image
-    if image.mode == "F":
-        raise UnsupportedImageError("Floating-point images have no set range: send 8 or 16 bits per pixel.")
-    if image.mode.startswith("I"):
-        return _shift_to_8_bit(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _shown(_values(image))
     if image.mode in {"La", "RGBa"}:
         image = image.convert(image.mode.upper())
     image.info.pop("transparency", None)  # or Pillow would warn that it is dropped, which is intended
@@ -139,11 +205,15 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in {"1", "LA"} else "RGB")
 
 
-def _shift_to_8_bit(image: Image.Image) -> Image.Image:
-    wide = image.convert("I")
-    brightest = int(wide.getextrema()[1])  # type: ignore[arg-type]  # "I" has one band: a pair of numbers
-    step = 2 ** max(0, brightest.bit_length() - 8)
-    return wide.point(lambda value: value * (1 / step)).convert("L")
+def _values(image: Image.Image) -> Tensor:
+    """Return the values of an image of mode "I;16", "I" or "F", and of their variants, shape (height, width)."""
+    dtype = {"F": torch.float32, "I;16": torch.uint16}.get(image.mode, torch.int32)
+    stored = image if image.mode in {"F", "I;16", "I"} else image.convert("I")
+    return torch.frombuffer(bytearray(stored.tobytes()), dtype=dtype).view(image.height, image.width)
+
+
+def _shown(values: Tensor) -> Image.Image:
+    return Image.fromarray((values if values.dtype == torch.uint8 else to_8_bits(values)).contiguous().numpy())
 
 
 def _unidentified(data: bytes) -> ImageError:

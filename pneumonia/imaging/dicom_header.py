@@ -1,4 +1,4 @@
-"""What a DICOM header says against an answer: no radiograph, not of the chest, no frontal view.
+"""What a DICOM header says against an answer: no radiograph, not of the chest, no frontal view, raw data.
 
 What is coded counts before what is written. No element about the patient is read.
 
@@ -39,12 +39,13 @@ _OTHER_VIEW_CODES = {
 _ESCAPE, _REPLACED = b"\x1b", "\ufffd"  # what begins another character set, and stands for no character
 
 _CHARACTERS, _MODALITY, _BODY_PART, _VIEW, _DIRECTIONS = 0x00080005, 0x00080060, 0x00180015, 0x00185101, 0x00200020
+_INTENT = 0x00080068
 _REGIONS, _VIEWS, _MODIFIERS = 0x00082218, 0x00540220, 0x00540222
 _CODE_VALUE, _LONG_CODE_VALUE, _MEANING = 0x00080100, 0x00080119, 0x00080104
 _DESCRIPTIONS = (0x0008103E, 0x00181030, 0x00181400)  # of the series, the protocol and how the device processed it
 _CODE: Wanted = dict.fromkeys((_CODE_VALUE, _LONG_CODE_VALUE, _MEANING))
 WANTED: Wanted = {
-    **dict.fromkeys((_CHARACTERS, _MODALITY, _BODY_PART, _VIEW, _DIRECTIONS, *_DESCRIPTIONS)),
+    **dict.fromkeys((_CHARACTERS, _MODALITY, _INTENT, _BODY_PART, _VIEW, _DIRECTIONS, *_DESCRIPTIONS)),
     _REGIONS: _CODE,
     _VIEWS: {**_CODE, _MODIFIERS: _CODE},
 }
@@ -58,12 +59,14 @@ def warnings(header: Dataset) -> tuple[str, ...]:
 
     Returns:
         `dicom_not_a_chest_radiograph` if the modality is not radiography or the body part is not the chest;
-        `dicom_not_a_frontal_view` if the view or the patient's orientation is that of another view.
+        `dicom_not_a_frontal_view` if the view or the patient's orientation is that of another view;
+        `dicom_for_processing` if the pixels are meant for processing, not for viewing (C.8.11.1.1.1).
     """
     is_radiograph = _text(header, _MODALITY, header).upper() in RADIOGRAPHY | UNTOLD
     found = {
         "dicom_not_a_chest_radiograph": not is_radiograph or _shows_chest(header) is False,
         "dicom_not_a_frontal_view": _is_frontal(header) is False or _runs_to_front_or_back(header),
+        "dicom_for_processing": _text(header, _INTENT, header).upper() == "FOR PROCESSING",
     }
     return tuple(name for name, holds in found.items() if holds)
 

@@ -7,7 +7,6 @@ C.… are sections of https://dicom.nema.org/medical/dicom/current/output/html/p
 
 import math
 import struct
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -15,6 +14,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from torch import Tensor
 
+from pneumonia.imaging.depth import blocks, value_range
 from pneumonia.imaging.dicom_layout import decimals
 
 Number = TypeVar("Number", int, Tensor)
@@ -23,8 +23,9 @@ Number = TypeVar("Number", int, Tensor)
 def shown_in_gray(band: Image.Image, header: Dataset) -> Image.Image:
     """Return a stored band as it is meant to be shown, mode "L".
 
-    Stored values go through the modality LUT or rescale, then through the first VOI LUT or window. Without one, the
-    smallest value becomes 0 and the largest 255. MONOCHROME1 is inverted, and padding becomes black.
+    Stored values go through the modality LUT or rescale, then through the first VOI LUT or window. Without one that
+    shows anything, 8 bits stay as they are, and `imaging.depth` spreads other values over 8 bits. MONOCHROME1 is
+    inverted, and padding becomes black.
 
     Args:
         band: as `stored_bands` gives it.
@@ -50,8 +51,14 @@ def _gray_table(band: Image.Image, header: Dataset) -> Tensor:
     stored = _stored_values(_words(band), header)
     is_padding = _is_padding(stored, header)
     values = _modality(stored, header)
-    shown = _shown(values, header, lambda: _present(band) & ~is_padding)
-    if not (values.isfinite().all() and shown.isfinite().all()):
+    if not values.isfinite().all():
+        raise ValueError
+    found = _blocks(band, is_padding)
+    shown = _shown_by_header(values, header)
+    if shown is None or not _shows_anything(shown[found]):
+        low, high = (0.0, 255.0) if _has_8_bits(values, stored, header) else value_range(values[found])
+        shown = (values - low) / (high - low)
+    if not shown.isfinite().all():
         raise ValueError
     table = (shown.clamp(0, 1) * 255).round().to(torch.uint8)
     if header.PhotometricInterpretation == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE":
@@ -63,16 +70,22 @@ def _words(band: Image.Image) -> Tensor:
     return torch.arange(256 if band.mode == "L" else 65_536)
 
 
-def _present(band: Image.Image) -> Tensor:
-    """Return for every word whether any pixel has it."""
-    if band.mode == "L":
-        return torch.tensor(band.histogram()) > 0
-    found = torch.zeros(65_536, dtype=torch.bool)
-    rows = max(1, 2**20 // band.width)  # as indices, a word is eight bytes
-    for top in range(0, band.height, rows):
-        strip = band.crop((0, top, band.width, min(top + rows, band.height)))
-        found[torch.frombuffer(bytearray(strip.tobytes()), dtype=torch.int32).long()] = True
-    return found
+def _blocks(band: Image.Image, is_padding: Tensor) -> Tensor:
+    """Return the words of blocks of neighbouring pixels, none of them padding, as `imaging.depth` looks at them."""
+    kind, dtype = ("L", torch.uint8) if band.mode == "L" else ("I;16", torch.uint16)
+    words = torch.frombuffer(bytearray(band.convert(kind).tobytes()), dtype=dtype).view(band.height, band.width)
+    found = blocks(words).long()
+    return found[:, ~is_padding[found].any(0)]
+
+
+def _has_8_bits(values: Tensor, stored: Tensor, header: Dataset) -> bool:
+    """Return whether values are those of an 8-bit image, from 0 to 255."""
+    return int(header.BitsStored) == 8 and bool(stored.min() == 0) and torch.equal(values, stored.double())
+
+
+def _shows_anything(shown: Tensor) -> bool:
+    """Return whether not everything is black, or everything white: some files have a window beside their values."""
+    return shown.numel() > 0 and bool(shown.clamp(0, 1).max() > shown.clamp(0, 1).min())
 
 
 def _stored_values(words: Tensor, header: Dataset) -> Tensor:
@@ -110,18 +123,15 @@ def _modality(stored: Tensor, header: Dataset) -> Tensor:
     return stored.double() * ((slope or [1.0])[0] or 1) + (intercept or [0.0])[0]
 
 
-def _shown(values: Tensor, header: Dataset, present: Callable[[], Tensor]) -> Tensor:
-    """Return how bright to show values, 0 to 1, C.11.2."""
+def _shown_by_header(values: Tensor, header: Dataset) -> Tensor | None:
+    """Return how bright to show values by the first VOI LUT or window, 0 to 1, C.11.2; None where there is none."""
     if item := _complete_item(header, "VOILUTSequence"):
+        # Some files declare 16 bits for entries of 12. So the brightest entry is white, not the largest possible one.
         found, brightest = _lut(item, values)
-        return found / brightest
+        return found / max(1, brightest)
     function = header.get("VOILUTFunction") or "LINEAR"
-    if window := _window(header, 1e-9 if function in {"LINEAR_EXACT", "SIGMOID"} else 1):
-        return _windowed(values, *window, function)
-    there = values[present()]
-    if not len(there):
-        return torch.zeros_like(values)
-    return (values - there.min()) / (there.max() - there.min()).clamp(min=1e-9)
+    window = _window(header, 1e-9 if function in {"LINEAR_EXACT", "SIGMOID"} else 1)
+    return _windowed(values, *window, function) if window else None
 
 
 def _windowed(values: Tensor, center: float, width: float, function: str) -> Tensor:
@@ -148,10 +158,10 @@ def _complete_item(header: Dataset, name: str) -> Dataset | None:
 
 
 def _lut(item: Dataset, values: Tensor) -> tuple[Tensor, int]:
-    """Return a look-up table's entries for values, C.11.1.1, and the largest entry that it can have."""
-    table, first, bits = _table(item, "LUT")
+    """Return a look-up table's entries for values, C.11.1.1, and its largest entry."""
+    table, first, _ = _table(item, "LUT")
     first -= 65_536 if values.min() < 0 and first >= 32_768 else 0
-    return table[(values.round().long() - first).clamp(0, len(table) - 1)].double(), (1 << bits) - 1
+    return table[(values.round().long() - first).clamp(0, len(table) - 1)].double(), int(table.max())
 
 
 def _palettes(header: Dataset, band: Image.Image) -> list[Tensor]:

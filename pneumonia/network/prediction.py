@@ -25,7 +25,8 @@ class Prediction:
             "`not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the answer "
             "means nothing. `dicom_not_a_chest_radiograph`: the DICOM header says that this is not a radiograph, or "
             "that it shows another body part. `dicom_not_a_frontal_view`: the DICOM header says that this is a "
-            "lateral, oblique or decubitus view."
+            "lateral, oblique or decubitus view. `dicom_for_processing`: the DICOM header says that the pixels are "
+            "meant for processing, not for viewing, so the image may look unlike the training images."
         }
     )
 

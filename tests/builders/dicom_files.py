@@ -148,10 +148,11 @@ def dicom(
 
 
 def radiograph(bits: int = 12) -> Pixels:
-    """Return a smooth image with some noise, which uses all of so many bits."""
+    """Return a smooth image with some noise, and a block of the darkest and one of the brightest value."""
     y, x = np.mgrid[:ROWS, :COLUMNS]
     smooth = (np.sin(x / 7) + np.cos(y / 9) + 2) / 4 + np.random.default_rng(0).uniform(-0.01, 0.01, (ROWS, COLUMNS))
     scaled = (smooth - smooth.min()) / np.ptp(smooth) * (2**bits - 1)
+    scaled[2:6, 2:6], scaled[-6:-2, -6:-2] = 0, 2**bits - 1
     pixels: Pixels = scaled.round().astype(np.uint8 if bits <= 8 else np.uint16)
     return pixels
 

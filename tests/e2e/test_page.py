@@ -259,15 +259,18 @@ def test_headline_says_what_the_dicom_header_says_against_the_answer(
 
 
 def test_warnings_of_a_dicom_header_are_told_each_in_a_sentence(page: XrayPage, address: str) -> None:
-    known = ["dicom_not_a_chest_radiograph", "dicom_not_a_frontal_view"]
+    known = ["dicom_not_a_chest_radiograph", "dicom_not_a_frontal_view", "dicom_for_processing"]
     answer = answer_of(address, NORMAL)
     page.page.route(PREDICT, lambda route: route.fulfill(json={**answer, "warnings": known}))
     page.choose({"both": NORMAL})
     page.finish()
-    chest, frontal = page.card("both").get_by_role("list").get_by_role("listitem").all()
+    chest, frontal, processing = page.card("both").get_by_role("list").get_by_role("listitem").all()
     expect(chest).to_have_text("The DICOM header says that this is not a chest X-ray: do not trust the answer.")
     expect(frontal).to_have_text(
         "The DICOM header says that this is not a frontal view. The model knows no others: do not trust the answer."
+    )
+    expect(processing).to_have_text(
+        "The DICOM header says that these are raw data, for processing: send the image that is meant for viewing."
     )
 
 

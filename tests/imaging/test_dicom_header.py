@@ -16,7 +16,7 @@ from tests.builders.dicom_files import dicom as made
 from tests.builders.dicom_files import radiograph
 from tests.builders.images import encoded
 
-OTHER, SIDE = "dicom_not_a_chest_radiograph", "dicom_not_a_frontal_view"
+OTHER, SIDE, RAW = "dicom_not_a_chest_radiograph", "dicom_not_a_frontal_view", "dicom_for_processing"
 
 
 def told(**elements: Any) -> list[str]:  # noqa: ANN401  # each has a type of its own
@@ -57,6 +57,10 @@ def told_of(name: str, text: str) -> list[str]:
         ({"ViewPosition": None, "PatientOrientation": ["L", "F"]}, []),
         ({"ViewPosition": None, "PatientOrientation": ""}, []),
         ({"Modality": "US", "ViewPosition": "LL"}, [OTHER, SIDE]),
+        ({"PresentationIntentType": "FOR PROCESSING"}, [RAW]),
+        ({"PresentationIntentType": "FOR PRESENTATION"}, []),
+        ({"PresentationIntentType": ""}, []),
+        ({"PresentationIntentType": "FOR PROCESSING", "ViewPosition": "LL"}, [SIDE, RAW]),
     ],
 )
 def test_the_header_warns_of_what_is_no_frontal_chest_radiograph(elements: dict[str, Any], expected: list[str]) -> None:

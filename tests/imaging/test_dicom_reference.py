@@ -29,6 +29,8 @@ WITHOUT_REFERENCE = {
     *("SC_rgb_jls_lossy_line.dcm", "SC_rgb_jls_lossy_sample.dcm", "SC_rgb_jpeg_gdcm.dcm"),
     *("JPEG-lossy.dcm", "JPGExtended.dcm", "GDCMJ2K_TextGBR.dcm"),
 }
+# Those whose window shows nothing but white: they are shown as if they had none.
+BESIDE_THE_WINDOW = {"17166", "17196"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -38,7 +40,7 @@ def test_files_of_pydicom_are_shown_as_pydicom_has_them(path: Path) -> None:
         assert REFUSED[path.name] in found.said
     elif not found.said.startswith("read"):
         assert "holds no image" in found.said
-    elif path.name not in WITHOUT_REFERENCE:
+    elif path.name not in WITHOUT_REFERENCE | BESIDE_THE_WINDOW:
         assert found.levels is not None
         assert found.levels <= 1.01
 

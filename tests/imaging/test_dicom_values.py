@@ -13,6 +13,8 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
 )
 
@@ -197,8 +199,50 @@ def test_padding_may_be_written_with_the_other_sign(value: int, written: str) ->
 
 
 @pytest.mark.parametrize("padding", [{}, {"PixelPaddingValue": 7}], ids=["image", "nothing but padding"])
-def test_an_image_of_one_value_is_black(padding: dict[str, Any]) -> None:
-    assert not pixels_of(made(np.full((3, 4), 7, np.uint16), **padding)).any()
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 7, "WindowWidth": 10}], ids=["range", "window"])
+def test_an_image_of_one_value_is_refused(padding: dict[str, Any], window: dict[str, Any]) -> None:
+    with pytest.raises(ImageError, match="shows nothing"):
+        decode(made(np.full((3, 4), 7, np.uint16), **padding, **window))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGBaseline8Bit])
+@pytest.mark.parametrize("allocated", [np.uint8, np.uint16])
+def test_8_bits_without_a_window_stay_as_they_are(syntax: pydicom.uid.UID, allocated: type) -> None:
+    values: Pixels = np.clip(radiograph(8), 40, 200).astype(np.uint8 if syntax == JPEGBaseline8Bit else allocated)
+    shown = pixels_of(made(values, syntax, 8))
+    assert abs(shown - values).max() <= (4 if syntax == JPEGBaseline8Bit else 0)
+
+
+def test_8_bits_with_a_sign_or_another_meaning_are_spread() -> None:
+    values = np.clip(radiograph(8), 40, 200)
+    signed = (values.astype(int) - 128).astype(np.int8)
+    assert np.array_equal(pixels_of(made(signed, bits=8)), to_8_bit(values, 40, 200))
+    assert np.array_equal(pixels_of(made(values, RescaleSlope=2, RescaleIntercept=5)), to_8_bit(values, 40, 200))
+
+
+def test_a_table_that_declares_more_bits_than_it_holds_is_as_bright_as_one_that_does_not() -> None:
+    table = np.arange(4096).astype(np.uint16)
+    right, wrong = (pixels_of(made(radiograph(12), bits=12, VOILUTSequence=lut(table, 0, bits))) for bits in (12, 16))
+    assert np.array_equal(right, wrong)
+    assert right.max() == 255
+
+
+@pytest.mark.parametrize("center", ["-5000", "40000"])
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT"])
+def test_a_window_beside_all_values_is_none(center: str, function: str) -> None:
+    without = pixels_of(made(radiograph(12), bits=12))
+    window: dict[str, Any] = {"WindowCenter": center, "WindowWidth": "400", "VOILUTFunction": function}
+    assert np.array_equal(pixels_of(made(radiograph(12), bits=12, **window)), without)
+
+
+def test_one_defect_of_the_detector_does_not_darken_the_rest() -> None:
+    values = radiograph(12)
+    expected = pixels_of(made(values, bits=16))
+    values[30, 20] = 65_535
+    found = pixels_of(made(values, bits=16))
+    assert found[30, 20] == 255
+    found[30, 20] = expected[30, 20]
+    assert abs(found - expected).max() <= 1
 
 
 def palettes(ramps: dict[str, Pixels], first: int, kind: str = "") -> dict[str, Any]:

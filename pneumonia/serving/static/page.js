@@ -18,6 +18,10 @@ const WARNINGS = {
     headline: "Not a frontal view?",
     sentence: "The DICOM header says that this is not a frontal view. The model knows no others: do not trust the answer.",
   },
+  dicom_for_processing: {
+    headline: "Not meant for viewing?",
+    sentence: "The DICOM header says that these are raw data, for processing: send the image that is meant for viewing.",
+  },
 };
 const find = (id) => document.getElementById(id);
 const xrays = new Set();

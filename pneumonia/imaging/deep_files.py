@@ -1,0 +1,55 @@
+"""Values of PNG and TIFF files that Pillow narrows to 8 bits or wraps: 16-bit colors, signed, 32 bits, floating point.
+
+Only such files need this module, and with it imagecodecs.
+"""
+
+import imagecodecs
+import numpy as np
+import torch
+from torch import Tensor
+
+from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging.tiff import Page
+
+MAX_VALUES = 200_000_000  # bytes of decoded values: 25 million pixels of four 16-bit channels
+_GRAY, _RGB = {0, 1}, {2}  # PhotometricInterpretation
+
+
+def png_values(data: bytes) -> Tensor:
+    """Return the values of a PNG without its transparency: uint16, shape (height, width) or (height, width, 3).
+
+    Raises:
+        Exception: whatever the decoder raises on broken data.
+    """
+    return _without_alpha(torch.from_numpy(imagecodecs.png_decode(data)))
+
+
+def tiff_values(data: bytes, page: Page) -> Tensor:
+    """Return the values of a page of a TIFF without its transparency, shape (height, width) or (height, width, 3).
+
+    Raises:
+        ImageTooLargeError: values that take more than MAX_VALUES bytes.
+        UnsupportedImageError: neither gray nor RGB.
+        Exception: whatever the decoder raises on broken data.
+    """
+    colors = 1 if page.photometric in _GRAY else 3
+    if page.photometric not in _GRAY | _RGB or not colors <= page.samples <= colors + 1:
+        raise UnsupportedImageError("TIFF images of this kind are read with 8 bits per value: save the X-ray as gray.")
+    shape = (page.height, page.width, page.samples)
+    if page.is_separate:
+        shape = (page.samples, page.height, page.width)
+    if np.prod(shape) * page.bits // 8 > MAX_VALUES:
+        raise ImageTooLargeError(
+            f"The image takes more than {MAX_VALUES:,} bytes: save it with 8 or 16 bits per value."
+        )
+    # The decoder refuses to fill an array of another shape: it cannot take more memory than was checked.
+    array = np.empty(shape if page.samples > 1 else (page.height, page.width), page.dtype)
+    imagecodecs.tiff_decode(data, index=page.number, out=array)
+    values = torch.from_numpy(array)
+    return _without_alpha(values.movedim(0, -1) if page.is_separate and page.samples > 1 else values)
+
+
+def _without_alpha(values: Tensor) -> Tensor:
+    if values.ndim == 2:
+        return values
+    return values[..., 0] if values.shape[2] < 3 else values[..., :3]

@@ -1,0 +1,134 @@
+"""From values of any depth to the 8 bits that the network was trained on: one rule for PNG, TIFF and DICOM.
+
+A file of more than 8 bits does not say which of its values is meant to be black and which white. So they are read off
+the image: where its own values end. `value_range` says what counts as an end.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pneumonia.errors import ImageError
+
+INTERVALS = 1000  # that the sorted values are divided into, each with as many pixels
+OFFSETS = 8  # the division begins at so many places, of which the mean is taken: no single pixel's place decides
+ENDS = 25  # blocks, of 262,144, whose mean is an end; of a small image, a thousandth of its blocks
+LONGEST_STEP = 0.05  # how much of the bulk an interval may take in: a gap beside padding counts no more
+MARKERS, PADDING = 0.005, 0.02  # shares of the pixels: so few may lie far from the others and count; so many may not
+NEAR, FAR = 0.5, 1.0  # distances from the bulk, as shares of it: so near, few pixels count in full; so far, not at all
+_BLOCKS = 2**18  # that are looked at; more would change the range by less than one of 256 gray levels
+_AT_ONCE = 2**20  # values that are converted at a time: as floats, they take four times the memory
+
+
+def to_8_bits(values: Tensor) -> Tensor:
+    """Spread an image's own range of values over 8 bits.
+
+    Args:
+        values: of any real type, shape (height, width) or (height, width, channels). Channels share one range.
+
+    Returns:
+        uint8, of the same shape.
+
+    Raises:
+        ImageError: values that are not finite, or all the same.
+    """
+    if values.is_floating_point() and not all(bool(row.isfinite().all()) for row in values):
+        raise ImageError("Some values of the image are infinite or not numbers: export it with finite values.")
+    low, high = value_range(blocks(values))
+    shown = torch.empty(values.shape, dtype=torch.uint8)
+    rows = max(1, _AT_ONCE // values[0].numel())
+    for top in range(0, len(values), rows):
+        part = values[top : top + rows].double()
+        shown[top : top + rows] = part.sub_(low).mul_(255 / (high - low)).clamp_(0, 255).round_()
+    return shown
+
+
+def blocks(values: Tensor) -> Tensor:
+    """Return blocks of 2 x 2 neighbouring pixels from all over an image, shape (4, number of blocks).
+
+    Args:
+        values: shape (height, width) or (height, width, channels); a block is of one channel.
+    """
+    height, width, *_ = values.shape
+    apart = math.ceil(math.sqrt(values.numel() / _BLOCKS))
+    corners = [(row, column) for row in (0, min(1, height - 1)) for column in (0, min(1, width - 1))]
+    rows, columns = max(1, height - 1), max(1, width - 1)
+    return torch.stack(
+        [values[y : y + rows : apart, x : x + columns : apart].flatten() for y, x in corners],
+    )
+
+
+def value_range(found: Tensor) -> tuple[float, float]:
+    """Return the values to show as black and as white.
+
+    They are the ends of the image's own values, with three exceptions. A bright pixel counts only if its neighbours
+    are as bright, and a dark one only if they are as dark: a defect of the detector is not an end. A wide gap with many
+    pixels beyond, such as padding and borders, counts little. So does what few pixels have and is far from all others.
+    Where nothing of the kind is in the image, darkest and brightest value are black and white.
+
+    The range moves with the values: for `a * values + b` it is `a * low + b` and `a * high + b`. There are no steps: a
+    small change of values or pixels changes it little.
+
+    Args:
+        found: blocks of pixels, shape (4, N), as `blocks` gives them.
+
+    Raises:
+        ImageError: all values are the same, or there are none.
+    """
+    found = found.double()
+    if not found.numel() or found.min() == found.max():
+        raise ImageError("The image shows nothing: all of its pixels, or nearly all, have the same value.")
+    darker, brighter = _sorted(found.amax(0)), _sorted(found.amin(0))
+    low, high = torch.stack([_ends(darker, brighter, offset / OFFSETS) for offset in range(OFFSETS)]).mean(0).tolist()
+    return (low, high) if low < high else (float(found.min()), float(found.max()))
+
+
+def _ends(darker: Tensor, brighter: Tensor, offset: float) -> Tensor:
+    """Return the range that `value_range` describes, for intervals that begin at an offset, given sorted values."""
+    darker, brighter = _bounds(darker, offset), _bounds(brighter, offset)
+    steps = (darker + brighter).diff() / 2
+    bulk = _bulk(steps)
+    middle = _middle(steps.clamp(max=LONGEST_STEP * bulk))
+    below, above = darker[: middle + 1].diff().flip(0), brighter[middle:].diff()
+    return torch.stack([darker[middle] - _reach(below, bulk), brighter[middle] + _reach(above, bulk)])
+
+
+def _sorted(values: Tensor) -> Tensor:
+    """Return values in order, those at each end replaced by their mean: no single one decides."""
+    values = values.sort().values
+    few = math.ceil(min(ENDS, len(values) / 1000))
+    values[:few], values[-few:] = values[:few].mean(), values[-few:].mean()
+    return values
+
+
+def _bounds(values: Tensor, offset: float) -> Tensor:
+    """Return the bounds of the intervals of sorted values."""
+    ranks = (torch.arange(INTERVALS + 2) - offset).clamp(0, INTERVALS) / INTERVALS * (len(values) - 1)
+    return values[ranks.round().long()]
+
+
+def _bulk(steps: Tensor) -> Tensor:
+    """Return the sum of steps of which none counts for more than LONGEST_STEP of that sum."""
+    steps = steps.sort(descending=True).values
+    rest = steps.flip(0).cumsum(0).flip(0)  # without the first 0, 1, 2, … of them
+    cut = torch.arange(len(steps))
+    sums = rest / (1 - LONGEST_STEP * cut).clamp(min=1e-9)
+    fits = (steps <= LONGEST_STEP * sums).nonzero()
+    return sums[fits[0, 0]]
+
+
+def _middle(steps: Tensor) -> int:
+    """Return after how many steps half of their sum is reached: among the bulk, however many pixels are padding."""
+    sums = steps.cumsum(0)
+    return int((sums < sums[-1] / 2).sum())
+
+
+def _reach(steps: Tensor, bulk: Tensor) -> Tensor:
+    """Return how far the range reaches from the middle."""
+    inner = steps.clamp(max=LONGEST_STEP * bulk)
+    outside = torch.arange(len(steps) - 1, -1, -1) / INTERVALS  # the share of pixels beyond each step
+    weight = ((PADDING - outside) / (PADDING - MARKERS)).clamp(0, 1)
+    outer = ((steps - inner) * weight).sum()
+    faded = ((FAR * bulk - outer) / (FAR - NEAR)).clamp(min=0)
+    return inner.sum() + torch.minimum(outer, NEAR * faded)

@@ -1,0 +1,289 @@
+"""TIFF files of every kind of value, byte order and compression, and of several pages."""
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging.decoding import decode
+from tests.builders.checkout import PROJECT
+from tests.builders.images import encoded
+from tests.builders.tiff_files import Values, tiff
+
+HEIGHT, WIDTH = 60, 50
+
+
+def radiograph() -> Values:
+    """Return a smooth image of values from 0 to 4095, both of which more than a pixel has."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    smooth = (np.sin(x / 7) + np.cos(y / 9) + 2) / 4 * 4095
+    values: Values = np.clip(smooth.round(), 100, 4000).astype(np.int64)
+    values[2:6, 2:6], values[-6:-2, -6:-2] = 0, 4095
+    return values
+
+
+REFERENCE = (radiograph() / 4095 * 255).round().astype(int)
+
+
+def shown(data: bytes) -> Values:
+    return np.asarray(decode(data).image).astype(int)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_big", [False, True], ids=["classic", "BigTIFF"])
+@pytest.mark.parametrize("dtype", ["u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"])
+def test_values_of_every_type_give_the_same_image(dtype: str, is_big: bool, order: str) -> None:  # noqa: FBT001
+    offset = {"i": -2048, "f": -2048, "u": 1000}[dtype[0]]
+    values = (radiograph() + offset).astype(order + dtype)
+    assert abs(shown(tiff(values, is_big=is_big)) - REFERENCE).max() <= 1
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_big", [False, True], ids=["classic", "BigTIFF"])
+@pytest.mark.parametrize("samples", [1, 3, 4])
+def test_8_bits_stay_as_they_are(samples: int, is_big: bool, order: str) -> None:  # noqa: FBT001
+    values = np.clip(np.stack([REFERENCE] * samples, axis=-1).squeeze(), 30, 200).astype(np.uint8)
+    expected = values[..., :3] if samples == 4 else values
+    assert np.array_equal(shown(tiff(values, is_big=is_big, order=order)), expected)
+
+
+def test_8_bits_with_a_sign_are_not_taken_for_unsigned_ones() -> None:
+    values = (REFERENCE - 128).astype(np.int8)
+    assert abs(shown(tiff(values)) - REFERENCE).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", ["u4", "f4"])
+def test_values_above_two_billion_do_not_wrap(dtype: str) -> None:
+    values = (radiograph() * 2.0**20).astype(dtype)
+    assert values.max() > 2**31
+    assert abs(shown(tiff(values)) - REFERENCE).max() <= 1
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [1, 5, 8, 32773])
+@pytest.mark.parametrize("dtype", ["u2", "i2", "i4", "f4"])
+def test_compression_changes_nothing(dtype: str, compression: int, order: str) -> None:
+    values = radiograph().astype(order + dtype)
+    assert abs(shown(tiff(values, compression=compression)) - REFERENCE).max() <= 1
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_separate", [False, True])
+def test_colors_and_transparency_of_16_bits(samples: int, order: str, is_separate: bool) -> None:  # noqa: FBT001
+    values = np.stack([radiograph()] * samples, axis=-1).astype(order + "u2")
+    if samples in {2, 4}:
+        values[..., -1] = 65_535
+    found = decode(tiff(values, is_separate=is_separate)).image
+    assert found.mode == ("L" if samples == 2 else "RGB")
+    assert all(abs(np.asarray(band).astype(int) - REFERENCE).max() <= 1 for band in found.split())
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i2", "f4"])
+def test_where_white_is_zero_the_image_is_inverted(dtype: str) -> None:
+    data = tiff((4095 - radiograph()).astype(dtype), fields={262: 0})
+    assert abs(shown(data) - REFERENCE).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i2"])
+def test_the_image_is_turned_as_its_orientation_says(dtype: str) -> None:
+    data = tiff(np.rot90(radiograph()).astype(dtype), fields={274: 6})
+    assert abs(shown(data) - REFERENCE).max() <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    values = radiograph().astype("f4")
+    values[1, 1] = value
+    with pytest.raises(ImageError, match="infinite or not numbers"):
+        decode(tiff(values))
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        pytest.param(tiff(radiograph().astype("c8")), "number format with 64 bits", id="complex numbers"),
+        pytest.param(tiff(radiograph().astype("f4"), fields={262: 8}), "are read with 8 bits", id="CIE L*a*b*"),
+        pytest.param(tiff(np.zeros((9, 9, 4), "u2"), fields={262: 5}), "are read with 8 bits", id="CMYK"),
+        pytest.param(tiff(np.zeros((9, 9, 5), "u2"), fields={262: 1}), "are read with 8 bits", id="five samples"),
+    ],
+)
+def test_other_kinds_are_refused_with_a_reason(data: bytes, sentence: str) -> None:
+    with pytest.raises(UnsupportedImageError, match=sentence):
+        decode(data)
+
+
+def test_values_that_would_take_too_much_memory_are_refused_before_they_are_decoded() -> None:
+    data = tiff(np.zeros((2, 2, 3), "f8"), fields={256: 4000, 257: 4000})
+    with pytest.raises(ImageTooLargeError, match="more than 200,000,000 bytes"):
+        decode(data)
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i2", "f4"])
+@pytest.mark.parametrize("compression", [1, 5, 8])
+def test_a_truncated_image_is_refused(dtype: str, compression: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 4095, (HEIGHT, WIDTH)).astype(dtype)
+    data = tiff(noise, compression=compression)
+    with pytest.raises(ImageError, match="broken"):
+        decode(data[: len(data) * 2 // 3])
+
+
+def pages(*images: Image.Image, kinds: tuple[int, ...] = ()) -> bytes:
+    """Return a TIFF of several pages, with the NewSubfileType of each."""
+    infos = []
+    for kind in kinds or [0] * len(images):
+        info = ImageFileDirectory_v2()
+        info[254] = kind
+        infos.append(info)
+    for image, info in zip(images, infos, strict=True):
+        image.encoderinfo = {"tiffinfo": info}
+    first, *others = images
+    return encoded(first, "TIFF", save_all=True, append_images=others, tiffinfo=infos[0])
+
+
+FULL = Image.fromarray(REFERENCE.astype(np.uint8))
+SMALL = FULL.resize((WIDTH // 2, HEIGHT // 2))
+SMALLER = FULL.resize((WIDTH // 5, HEIGHT // 5))
+REDUCED, MASK = 1, 4
+
+
+@pytest.mark.parametrize(
+    ("images", "kinds"),
+    [
+        pytest.param((SMALLER, FULL), (REDUCED, 0), id="a thumbnail first"),
+        pytest.param((FULL, SMALLER), (0, REDUCED), id="a thumbnail last"),
+        pytest.param((SMALLER, FULL), (0, 0), id="a thumbnail that is not called one"),
+        pytest.param((FULL, SMALL, SMALLER), (0, REDUCED, REDUCED), id="a pyramid"),
+        pytest.param((SMALLER, SMALL, FULL), (0, 0, 0), id="a pyramid that is not called one"),
+        pytest.param((FULL, FULL.point(lambda value: 255 * (value > 9))), (0, MASK), id="a mask"),
+        pytest.param((FULL.resize((WIDTH * 2, HEIGHT * 2)), FULL), (REDUCED, 0), id="a larger page that is a copy"),
+    ],
+)
+def test_the_page_that_is_no_copy_counts(images: tuple[Image.Image, ...], kinds: tuple[int, ...]) -> None:
+    assert np.array_equal(shown(pages(*images, kinds=kinds)), REFERENCE)
+
+
+def test_a_page_of_deep_values_after_a_thumbnail_counts() -> None:
+    deep = tiff(radiograph().astype("i2"), before=SMALLER)
+    assert abs(shown(deep) - REFERENCE).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        pytest.param((FULL, FULL), id="two of one size"),
+        pytest.param((FULL, FULL.resize((WIDTH - 3, HEIGHT))), id="two of about one size"),
+        pytest.param((FULL, FULL.resize((WIDTH // 2, HEIGHT // 4))), id="a smaller one of another shape"),
+        pytest.param((SMALLER, FULL, FULL), id="two and a thumbnail"),
+        pytest.param((FULL, *[SMALLER] * 64), id="very many"),
+    ],
+)
+def test_several_radiographs_in_a_file_are_refused(images: tuple[Image.Image, ...]) -> None:
+    with pytest.raises(UnsupportedImageError, match="holds several images"):
+        decode(pages(*images))
+
+
+def test_a_preview_of_an_image_that_no_page_holds_is_refused() -> None:
+    data = tiff(radiograph().astype("u2"), fields={254: REDUCED, 330: 8})
+    with pytest.raises(UnsupportedImageError, match="only a preview"):
+        decode(data)
+    assert abs(shown(tiff(radiograph().astype("u2"), fields={254: REDUCED})) - REFERENCE).max() <= 1
+
+
+def test_pages_that_follow_each_other_in_a_circle_are_read_once() -> None:
+    data = bytearray(tiff(radiograph().astype("u2")))
+    (at,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, at)
+    struct.pack_into("<I", data, at + 2 + 12 * count, at)
+    assert abs(shown(bytes(data)) - REFERENCE).max() <= 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["<u2", ">u2", "<i2", ">i4", "<f4", ">f8", "<u8"]),
+    st.booleans(),
+    st.sampled_from([1, 5, 8]),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4),
+    st.data(),
+)
+def test_broken_bytes_raise_nothing_but_an_image_error(
+    dtype: str,
+    is_big: bool,  # noqa: FBT001
+    compression: int,
+    changes: list[tuple[int, int]],
+    data: st.DataObject,
+) -> None:
+    file = bytearray(tiff(radiograph().astype(dtype), compression=compression, is_big=is_big))
+    header = len(file) - 320 if data.draw(st.booleans()) else 0  # the fields stand at the end
+    for place, value in changes:
+        file[(header + place) % len(file)] = value
+    try:
+        image = decode(bytes(file)).image
+    except ImageError:
+        return
+    assert image.mode in {"L", "RGB"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["u2", "i2", "u4", "i4", "f4", "f8"]),
+    st.sampled_from(["PNG", "TIFF"]),
+    st.integers(1, 4),
+    st.floats(0.05, 7.9),
+    st.integers(0, 20_000),
+    st.sampled_from([1, 5, 8]),
+)
+def test_any_container_and_range_gives_nearly_the_same_image(
+    dtype: str, kind: str, samples: int, factor: float, offset: int, compression: int
+) -> None:
+    values: Any = (radiograph() * factor).round() + offset - (10_000 if dtype[0] in "if" else 0)
+    values = np.stack([values] * samples, axis=-1) if samples > 1 else values
+    if kind == "PNG":
+        data = bytes(imagecodecs.png_encode((values - values.min()).astype("u2")))
+    else:
+        data = tiff(values.astype(dtype), compression=compression)
+    found = np.asarray(decode(data).image.convert("L")).astype(int)
+    assert abs(found - REFERENCE).max() <= 1 + 0.5 / factor * 255 / 4095
+
+
+def test_a_png_of_16_bits_and_transparency_is_turned_and_cut() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = np.rot90(radiograph()).astype("u2")
+    plain = bytes(imagecodecs.png_encode(np.ascontiguousarray(np.stack([turned, np.full_like(turned, 9)], axis=-1))))
+    small = encoded(Image.new("L", (2, 2)), "PNG", exif=exif)
+    start = small.index(b"eXIf") - 4
+    chunk = small[start : small.index(b"IDAT") - 4]
+    place = plain.index(b"IDAT") - 4
+    assert abs(shown(plain[:place] + chunk + plain[place:]) - REFERENCE).max() <= 1
+    with pytest.raises(ImageError, match="broken"):
+        decode(plain[: len(plain) // 2])
+
+
+@pytest.mark.processes
+def test_where_imagecodecs_is_missing_a_sentence_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "xray.tif"
+    path.write_bytes(tiff(radiograph().astype("i2")))
+    program = """
+import pathlib, sys
+sys.modules["imagecodecs"] = None
+from pneumonia.errors import UnsupportedImageError
+from pneumonia.imaging.decoding import decode
+try:
+    decode(pathlib.Path(sys.argv[1]).read_bytes())
+except UnsupportedImageError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program, str(path)]
+    printed = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+    assert printed.startswith("Reading signed, floating-point, 32-bit or colored 16-bit images needs imagecodecs")
