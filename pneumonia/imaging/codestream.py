@@ -5,6 +5,7 @@ are read strictly: a decoder might skip an unknown marker differently, and find 
 """
 
 import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _SEGMENTS |= {0xFF00 + kind for kind in (0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x7
 _END = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000; none of them has it within its coded pixels
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"  # begins the boxes in which a JPEG 2000 file has its codestream
 MAX_BOXES = 1000  # before that; ordinary files have four
+MAX_SEGMENTS = 65_536  # of headers; ordinary ones have tens, and each takes time
+_FILL = re.compile(b"\xff*")  # a marker may have any number of FF before it
 
 # ISO/IEC 10918-1, table B.1: how a frame is coded, by its marker. C4, C8 and CC begin no frame.
 _FRAMES = dict.fromkeys((0xFFC0 + kind for kind in range(16) if kind not in {4, 8, 12}), "JPEG")
@@ -65,7 +68,8 @@ def read_codestream(frame: bytes) -> Codestream:
     unlike the others' decoders, its decoder notices what is missing before it.
 
     Raises:
-        ImageTooLargeError: JPEG 2000 in more tiles, precincts, code-blocks or layers than is sensible.
+        ImageTooLargeError: more header segments, or JPEG 2000 in more tiles, precincts, code-blocks or layers than is
+            sensible.
         ValueError, IndexError, struct.error: not such a codestream, or one that is cut off.
     """
     data = _unboxed(frame) if frame.startswith(_JP2) else frame
@@ -98,11 +102,9 @@ def _unboxed(data: bytes) -> bytes:
 def _jpeg(frame: bytes) -> Codestream:
     """Read a JPEG or JPEG-LS header up to the frame's: ISO/IEC 10918-1, B.1.1 and B.2.2."""
     at, tells_colors = 2, False
-    while True:
+    for _ in range(MAX_SEGMENTS):
+        at = max(at, _FILL.match(frame, at).end() - 1)  # type: ignore[union-attr]  # it matches nothing as well
         marker, length = struct.unpack_from(">HH", frame, at)
-        if marker == 0xFFFF:  # a marker may have any number of FF before it
-            at += 1
-            continue
         # The markers below and between have no length: a decoder skips nothing after them.
         if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD9:
             raise ValueError("a marker that does not belong in a header")
@@ -115,6 +117,7 @@ def _jpeg(frame: bytes) -> Codestream:
         tells_colors |= marker == 0xFFE0 and content.startswith(b"JFIF\0")
         tells_colors |= marker == 0xFFEE and content.startswith(b"Adobe") and len(content) >= 12
         at += 2 + length
+    raise _too_many_segments()
 
 
 def _jpeg_2000(frame: bytes) -> Codestream:
@@ -143,7 +146,9 @@ def _jpeg_2000(frame: bytes) -> Codestream:
 def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:
     """Yield marker and content of each segment of the main header and of the headers of all tile-parts."""
     start, end = 0, None  # of the tile-part
-    while at + 2 <= len(frame):
+    for _ in range(MAX_SEGMENTS):
+        if at + 2 > len(frame):
+            return
         (marker,) = struct.unpack_from(">H", frame, at)
         if marker == _EOC and end is None and start:
             return
@@ -162,6 +167,7 @@ def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:
             at += 2 + length
         else:
             raise ValueError("a marker that does not belong in a header")
+    raise _too_many_segments()
 
 
 def _check_pieces(coding: bytes, has_precincts: bool, width: int, height: int, samples: int) -> None:  # noqa: FBT001
@@ -194,3 +200,7 @@ def _too_fine() -> ImageTooLargeError:
         "The JPEG 2000 image is cut into too many pieces: export it with tiles and code-blocks of 64 pixels or more, "
         "and without small precincts."
     )
+
+
+def _too_many_segments() -> ImageTooLargeError:
+    return ImageTooLargeError(f"The compressed image has more than {MAX_SEGMENTS:,} header segments: export it anew.")

@@ -20,6 +20,7 @@ from pneumonia.imaging.dicom_prefix import LONG_REPRESENTATIONS, REPRESENTATIONS
 
 MAX_ELEMENTS = 100_000  # of a data set; ordinary ones have some hundreds, and each takes time, however little it holds
 MAX_VALUE = 2**18  # bytes of an element that is wanted besides the pixels; the largest tables have half of it
+MAX_ITEMS = 100  # of a sequence that is wanted, which usually has one; others are passed over
 MAX_DEPTH = 32  # of sequences in sequences; ordinary ones are three or four deep
 MAX_FRAGMENTS = 65_536  # of the pixels, usually one
 
@@ -34,6 +35,9 @@ ITEM, _ITEMS_END = b"\xfe\xff\0\xe0", b"\xfe\xff\xdd\xe0"  # the same in compres
 _UNDEFINED = 0xFFFFFFFF  # a length that a delimiter tells
 
 _OF_BYTES = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV"}
+
+
+_NOTHING = Dataset()  # of an item that is passed over; making another one would take longer than passing over it
 
 
 class PixelData(NamedTuple):
@@ -157,8 +161,9 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise ValueError("sequences in sequences")
         is_explicit = self._data[at + 4 : at + 6] in REPRESENTATIONS
-        found = Dataset()
-        found.set_original_encoding(not is_explicit, self._order == "<")
+        found = Dataset() if wanted else _NOTHING
+        if wanted:
+            found.set_original_encoding(not is_explicit, self._order == "<")
         while at + 8 <= end:
             place = self.place(at, is_explicit=is_explicit)
             if place.tag >> 16 == _DELIMITERS:
@@ -213,8 +218,10 @@ class _Reader:
             if place.tag != _ITEM:
                 return items, at
             stop = end if place.length == _UNDEFINED else min(end, place.start + place.length)
-            if wanted or place.length == _UNDEFINED:
-                item, at = self.data_set(place.start, stop, wanted, depth + 1)
+            inner = wanted if len(items) < MAX_ITEMS else {}
+            if inner or place.length == _UNDEFINED:
+                item, at = self.data_set(place.start, stop, inner, depth + 1)
+            if inner:
                 items.append(item)
             if place.length != _UNDEFINED:
                 at = stop

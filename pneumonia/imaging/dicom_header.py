@@ -17,7 +17,6 @@ from pneumonia.imaging.dicom_words import is_frontal, shows_chest
 
 RADIOGRAPHY = {"CR", "DX", "DR", "RG", "XR"}  # C.7.3.1.1.1; DR and XR are not of its terms, but files have them
 UNTOLD = {"", "OT"}  # "other" is what conversion from films and pictures leaves
-MAX_ITEMS = 16  # of a sequence of codes, which usually has one
 MAX_TEXT = 1024  # bytes of a text that are read; the standard allows 64 letters
 
 # Each in SNOMED's old and new codes. CID 4009: chest, also with its neighbours; mediastinum, lung, heart.
@@ -108,7 +107,7 @@ def _runs_to_front_or_back(header: Dataset) -> bool:
 def _items(dataset: Dataset, tag: int) -> Iterator[Dataset]:
     element = dataset.get_item(tag) if tag in dataset else None
     if element is not None and element.VR == "SQ":
-        yield from list(element.value)[:MAX_ITEMS]
+        yield from element.value
 
 
 def _text(dataset: Dataset, tag: int, header: Dataset) -> str:

@@ -10,15 +10,17 @@ import pydicom
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLSLossless,
     RLELossless,
 )
 
 from pneumonia.errors import ImageError, ImageTooLargeError
 from tests.builders.checkout import PROJECT
-from tests.builders.dicom_files import COLUMNS, ENCODERS, ROWS, radiograph
+from tests.builders.dicom_files import COLUMNS, ENCODERS, ROWS, beginning_of, data_set_of, radiograph
 from tests.builders.dicom_files import dicom as made
 
 
@@ -92,11 +94,26 @@ def jpeg_2000(
     return of_size(coded, JPEG2000Lossless, 5000, 5000)
 
 
-def deflated() -> bytes:
-    """Return a file of 100 kB that unpacks to 100 MB."""
-    head = made(None, DeflatedExplicitVRLittleEndian)
+def deflated(data_set: bytes) -> bytes:
     squeeze = zlib.compressobj(wbits=-15)
-    return head[: 132 + 12 + struct.unpack_from("<I", head, 140)[0]] + squeeze.compress(bytes(10**8)) + squeeze.flush()
+    return beginning_of(DeflatedExplicitVRLittleEndian) + squeeze.compress(data_set) + squeeze.flush()
+
+
+def before(tag: bytes, element: bytes, syntax: pydicom.uid.UID = ExplicitVRLittleEndian) -> bytes:
+    """Return a file with another element before the one with a tag."""
+    data = made(radiograph(8), syntax)
+    return data[: data.index(tag)] + element + data[data.index(tag) :]
+
+
+def segments(syntax: pydicom.uid.UID, segment: bytes, count: int) -> bytes:
+    """Return a file whose compressed image has so many header segments more."""
+    image = bytes(ENCODERS[syntax](radiograph(8)))
+    start = 2 if syntax != JPEG2000Lossless else image.index(b"\xff\x52")
+    return made(radiograph(8), syntax, PixelData=encapsulate([image[:start] + segment * count + image[start:]]))
+
+
+ITEM = b"\xfe\xff\0\xe0\0\0\0\0"  # with nothing in it
+BOXES = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x08free" * 1_000_000
 
 
 # Decodes each file in a process of its own. It is a fork, as a process that is started anew begins with the peak of the
@@ -132,6 +149,8 @@ def decoded(*files: Path) -> list[list[str]]:
     return [line.split("\t") for line in printed.splitlines()]
 
 
+ROWS_TAG = b"\x28\0\x10\0"
+VIEWS = b"\x54\0\x20\x02SQ\0\0"
 BOMBS: dict[str, tuple[bytes, type[ImageError] | None]] = {
     "two million elements": (elements(2_000_000), ImageTooLargeError),
     "a million sequences in each other": (nested(1_000_000), ImageError),
@@ -144,7 +163,33 @@ BOMBS: dict[str, tuple[bytes, type[ImageError] | None]] = {
     "JPEG 2000 of tiny code-blocks": (jpeg_2000(block=0), ImageTooLargeError),
     "JPEG 2000 of 65,535 layers": (jpeg_2000(layers=65_535), ImageTooLargeError),
     "JPEG 2000 of 250,000 tiles": (jpeg_2000(tile=10), ImageTooLargeError),
-    "inflates endlessly": (deflated(), ImageTooLargeError),
+    "inflates endlessly": (deflated(bytes(10**8)), ImageTooLargeError),
+    "half a million elements, inflated": (deflated(data_set_of(elements(500_000))), ImageTooLargeError),
+    "half a million elements, without a beginning": (data_set_of(elements(500_000)), ImageTooLargeError),
+    "sequences in each other, without a beginning": (data_set_of(nested(100_000)), ImageError),
+    "half a million stray delimiters": (before(ROWS_TAG, b"\xfe\xff\x0d\xe0\0\0\0\0" * 500_000), ImageTooLargeError),
+    "a million coded views": (before(ROWS_TAG, VIEWS + b"\xff\xff\xff\xff" + ITEM * 1_000_000), ImageTooLargeError),
+    "as many coded views as are passed over": (before(ROWS_TAG, VIEWS + b"\xff\xff\xff\xff" + ITEM * 90_000), None),
+    "a million numbers in a window": (
+        before(ROWS_TAG, b"\x28\0\x50\x10" + struct.pack("<I", 2_000_000) + b"1\\" * 1_000_000, ImplicitVRLittleEndian),
+        ImageTooLargeError,
+    ),
+    "a description of two million letters": (
+        before(ROWS_TAG, b"\x08\0\x3e\x10" + struct.pack("<I", 2_000_000) + b"a" * 2_000_000, ImplicitVRLittleEndian),
+        ImageTooLargeError,
+    ),
+    "a million boxes": (made(radiograph(8), JPEG2000Lossless, PixelData=encapsulate([BOXES])), ImageError),
+    "a million segments of JPEG": (segments(JPEGBaseline8Bit, b"\xff\xe1\0\2", 1_000_000), ImageTooLargeError),
+    "a million segments of JPEG-LS": (segments(JPEGLSLossless, b"\xff\xfe\0\2", 1_000_000), ImageTooLargeError),
+    "a million segments of JPEG 2000": (segments(JPEG2000Lossless, b"\xff\x64\0\4\0\0", 1_000_000), ImageTooLargeError),
+    "ten million bytes before a marker": (segments(JPEGBaseline8Bit, b"\xff", 10_000_000), None),
+    "JPEG-LS that ends after millions of zeros": (
+        of_size(
+            bytes(ENCODERS[JPEGLSLossless](radiograph(8)))[:-9] + bytes(10**7) + b"\xff\xd9", JPEGLSLossless, 50, 60
+        ),
+        ImageError,
+    ),
+    "zeros after the pixels": (made(radiograph(8)) + bytes(5_000_000), None),
     "more bytes promised than there are": (
         made(radiograph(8)).replace(b"OB\0\0" + struct.pack("<I", ROWS * COLUMNS), b"OB\0\0\xfe\xff\xff\xff"),
         None,

@@ -1,6 +1,7 @@
 """DICOM files of drawn pixels, with a patient who does not exist."""
 
 import io
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -174,3 +175,21 @@ def lut(table: Pixels, first: int, bits: int, representation: str = "OW") -> Seq
 
 def colors() -> Pixels:
     return np.stack([radiograph(8), radiograph(8).T.reshape(ROWS, COLUMNS), radiograph(8)[::-1]], axis=-1)
+
+
+def data_set_of(data: bytes) -> bytes:
+    """Return a file without preamble and meta header."""
+    return data[132 + 12 + struct.unpack_from("<I", data, 140)[0] :]
+
+
+def beginning_of(syntax: str) -> bytes:
+    """Return preamble and meta header of a file in a transfer syntax."""
+    head = dicom(None, UID(syntax))
+    return head[: len(head) - len(data_set_of(head))]
+
+
+def in_fragments(syntax: UID, pixels: bytes) -> bytes:
+    """Return a file whose PixelData has no length and these bytes after it."""
+    data = dicom(radiograph(8), syntax)
+    place = data.index(b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff")
+    return data[: place + 12] + pixels

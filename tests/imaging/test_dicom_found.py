@@ -24,7 +24,10 @@ from tests.builders.dicom_files import (
     ENCODERS,
     ROWS,
     UNCOMPRESSED,
+    beginning_of,
     colors,
+    data_set_of,
+    in_fragments,
     pixels_of,
     radiograph,
     to_8_bit,
@@ -37,26 +40,8 @@ SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 CODESTREAMS = [syntax for syntax in ENCODERS if syntax != RLELossless]
 
 
-def data_set(data: bytes) -> bytes:
-    """Return a file without preamble and meta header."""
-    return data[132 + 12 + struct.unpack_from("<I", data, 140)[0] :]
-
-
-def meta(syntax: str) -> bytes:
-    """Return preamble and meta header of a file in a transfer syntax."""
-    head = made(None, pydicom.uid.UID(syntax))
-    return head[: len(head) - len(data_set(head))]
-
-
 def coded(syntax: pydicom.uid.UID) -> bytes:
     return bytes(ENCODERS[syntax](radiograph(8)))
-
-
-def in_fragments(syntax: pydicom.uid.UID, pixels: bytes) -> bytes:
-    """Return a file whose PixelData has no length and these bytes after it."""
-    data = made(radiograph(8), syntax)
-    place = data.index(b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff")
-    return data[: place + 12] + pixels
 
 
 def item(content: bytes, length: int | None = None) -> bytes:
@@ -68,13 +53,13 @@ def item(content: bytes, length: int | None = None) -> bytes:
 @pytest.mark.parametrize("has_meta", [True, False])
 def test_the_beginning_may_be_missing(syntax: pydicom.uid.UID, prefix: bytes, has_meta: bool) -> None:  # noqa: FBT001
     data = made(radiograph(12), syntax, 12, **WINDOW)
-    assert np.array_equal(pixels_of(prefix + (data[132:] if has_meta else data_set(data))), pixels_of(data))
+    assert np.array_equal(pixels_of(prefix + (data[132:] if has_meta else data_set_of(data))), pixels_of(data))
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, *CODESTREAMS])
 def test_a_compressed_data_set_needs_no_meta_header(syntax: pydicom.uid.UID) -> None:
     data = made(radiograph(8), syntax, **WINDOW)
-    assert np.array_equal(pixels_of(data_set(data)), pixels_of(data))
+    assert np.array_equal(pixels_of(data_set_of(data)), pixels_of(data))
 
 
 @pytest.mark.parametrize("length", [0, 2, 2**32 - 1])
@@ -90,16 +75,16 @@ def test_a_wrong_transfer_syntax_does_no_harm(said: str, is_so: pydicom.uid.UID)
     data = made(radiograph(8), is_so, **WINDOW)
     if said == "1.2.3" and is_so in {*UNCOMPRESSED, RLELossless}:
         return  # what an unknown compression looks like is not known
-    assert np.array_equal(pixels_of(meta(said) + data_set(data)), pixels_of(data))
+    assert np.array_equal(pixels_of(beginning_of(said) + data_set_of(data)), pixels_of(data))
 
 
 def test_a_deflated_file_is_read() -> None:
     data = made(radiograph(12), bits=12, **WINDOW)
     squeeze = zlib.compressobj(wbits=-15)
-    squeezed = squeeze.compress(data_set(data)) + squeeze.flush()
-    assert np.array_equal(pixels_of(meta(DeflatedExplicitVRLittleEndian) + squeezed), pixels_of(data))
+    squeezed = squeeze.compress(data_set_of(data)) + squeeze.flush()
+    assert np.array_equal(pixels_of(beginning_of(DeflatedExplicitVRLittleEndian) + squeezed), pixels_of(data))
     with pytest.raises(ImageError):
-        decode(meta(DeflatedExplicitVRLittleEndian) + squeezed[: len(squeezed) // 2])
+        decode(beginning_of(DeflatedExplicitVRLittleEndian) + squeezed[: len(squeezed) // 2])
 
 
 @pytest.mark.parametrize("syntax", CODESTREAMS)
