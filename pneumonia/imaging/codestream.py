@@ -45,7 +45,8 @@ class Codestream:
         width: in pixels.
         height: in pixels.
         samples: values per pixel.
-        tells_colors: it tells in which colors it is, so that its decoder returns RGB if there are three.
+        colors: "RGB" or "YCbCr" if it tells in which of them its three samples are, "untransformed" if it tells that it
+            did not change them, or "". JPEG 2000 tells "RGB" if its decoder undoes a transformation.
     """
 
     data: bytes
@@ -53,7 +54,7 @@ class Codestream:
     width: int
     height: int
     samples: int
-    tells_colors: bool = False
+    colors: str = ""
 
 
 def begins_codestream(frame: bytes) -> bool:
@@ -101,7 +102,7 @@ def _unboxed(data: bytes) -> bytes:
 
 def _jpeg(frame: bytes) -> Codestream:
     """Read a JPEG or JPEG-LS header up to the frame's: ISO/IEC 10918-1, B.1.1 and B.2.2."""
-    at, tells_colors = 2, False
+    at, colors = 2, ""
     for _ in range(MAX_SEGMENTS):
         at = max(at, _FILL.match(frame, at).end() - 1)  # type: ignore[union-attr]  # it matches nothing as well
         marker, length = struct.unpack_from(">HH", frame, at)
@@ -111,13 +112,20 @@ def _jpeg(frame: bytes) -> Codestream:
         if marker in _FRAMES:
             height, width, samples = struct.unpack_from(">HHB", frame, at + 5)
             identifiers = frame[at + 10 : at + 10 + 3 * samples : 3]
-            tells_colors |= identifiers in {b"RGB", b"rgb"}
-            return Codestream(frame, _FRAMES[marker], width, height, samples, tells_colors)
-        content = frame[at + 4 : at + 2 + length]
-        tells_colors |= marker == 0xFFE0 and content.startswith(b"JFIF\0")
-        tells_colors |= marker == 0xFFEE and content.startswith(b"Adobe") and len(content) >= 12
+            colors = "RGB" if identifiers in {b"RGB", b"rgb"} else colors
+            return Codestream(frame, _FRAMES[marker], width, height, samples, colors)
+        colors = _told_colors(marker, frame[at + 4 : at + 2 + length]) or colors
         at += 2 + length
     raise _too_many_segments()
+
+
+def _told_colors(marker: int, content: bytes) -> str:
+    """Return the colors that an application's segment tells: JFIF (ITU-T T.871) has one kind, Adobe's says which."""
+    if marker == 0xFFE0 and content.startswith(b"JFIF\0"):
+        return "YCbCr"
+    if marker == 0xFFEE and content.startswith(b"Adobe") and len(content) >= 12:
+        return "YCbCr" if content[11] else "untransformed"
+    return ""
 
 
 def _jpeg_2000(frame: bytes) -> Codestream:
@@ -130,17 +138,17 @@ def _jpeg_2000(frame: bytes) -> Codestream:
     tiles = math.ceil((right - tile_left) / tile_width) * math.ceil((bottom - tile_top) / tile_height)
     if tiles > MAX_TILES:
         raise _too_fine()
-    is_transformed = False
+    colors = ""
     for marker, segment in _jpeg_2000_segments(frame, 4 + length):
         if marker == _COD:  # how it is coded: style, progression, layers, component transformation, then as below
             if struct.unpack_from(">H", segment, 2)[0] > MAX_LAYERS:
                 raise _too_fine()
-            is_transformed |= segment[4] > 0
+            colors = "RGB" if segment[4] else colors
             _check_pieces(segment[5:], segment[0] & 1 > 0, width, height, samples)
         elif marker == _COC:  # how one component is coded: its number, style, then as below
             style = 1 if samples < 257 else 2
             _check_pieces(segment[style + 1 :], segment[style] & 1 > 0, width, height, samples)
-    return Codestream(frame, "JPEG 2000", width, height, samples, is_transformed)
+    return Codestream(frame, "JPEG 2000", width, height, samples, colors)
 
 
 def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:

@@ -114,9 +114,16 @@ def _decoded(stream: Codestream, header: Dataset) -> list[Image.Image]:
         array = array.clip(max=2**header.BitsStored - 1)  # lossy compression makes white brighter than white
     if samples == 1:
         return [_band(array.tobytes(), size, 8 * array.itemsize)]
-    if stream.kind == "JPEG" or stream.tells_colors or header.PhotometricInterpretation in {"YBR_ICT", "YBR_RCT"}:
-        header.PhotometricInterpretation = "RGB"
+    header.PhotometricInterpretation = _colors(stream, header)
     return list(Image.frombytes("RGB", size, array.tobytes()).split())
+
+
+def _colors(stream: Codestream, header: Dataset) -> str:
+    """Return the photometric interpretation of decoded colors: what the stream tells counts before the header."""
+    kind = str(header.PhotometricInterpretation)
+    if stream.kind == "JPEG" or stream.colors == "RGB" or kind in {"YBR_ICT", "YBR_RCT"}:
+        return "RGB"  # the decoder has converted them
+    return "YBR_FULL" if stream.colors == "YCbCr" else kind
 
 
 def _decode(stream: Codestream, header: Dataset) -> Any:  # noqa: ANN401  # an array of NumPy, which is not imported
@@ -125,7 +132,7 @@ def _decode(stream: Codestream, header: Dataset) -> Any:  # noqa: ANN401  # an a
         return imagecodecs.jpegls_decode(stream.data)
     if stream.kind == "JPEG 2000":
         return imagecodecs.jpeg2k_decode(stream.data)
-    is_rgb = header.PhotometricInterpretation == "RGB" and not stream.tells_colors
+    is_rgb = header.PhotometricInterpretation == "RGB" and not stream.colors
     if stream.samples == 3 and (stream.kind == "lossless JPEG" or is_rgb):  # libjpeg would convert it
         return imagecodecs.jpeg8_decode(stream.data, colorspace="RGB", outcolorspace="RGB")
     return imagecodecs.jpeg8_decode(stream.data)

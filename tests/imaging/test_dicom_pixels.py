@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -12,6 +13,7 @@ from pydicom.pixels.processing import apply_voi_lut
 from pydicom.uid import (
     MPEG2MPML,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
@@ -27,7 +29,10 @@ from tests.builders.dicom_files import (
     LOSSY,
     ROWS,
     UNCOMPRESSED,
+    Pixels,
+    beginning_of,
     colors,
+    data_set_of,
     frame,
     pixels_of,
     radiograph,
@@ -96,6 +101,97 @@ def test_a_color_jpeg_tells_its_own_colors() -> None:
     smooth = np.asarray(Image.fromarray(colors()).resize((5, 6)).resize((COLUMNS, ROWS)))
     shown = pixels_of(made(smooth, JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"))
     assert abs(shown - smooth).mean() < 4
+
+
+def test_chrominance_may_be_shared_by_two_pixels() -> None:
+    stored = np.asarray(Image.fromarray(colors()).convert("YCbCr")).copy()
+    stored[:, 1::2, 1:] = stored[:, 0::2, 1:]
+    luminance, blue, red = stored[..., 0], stored[:, ::2, 1], stored[:, ::2, 2]
+    pixels = np.stack([luminance[:, ::2], luminance[:, 1::2], blue, red], axis=-1).tobytes()
+    shared = pixels_of(made(colors(), PhotometricInterpretation="YBR_FULL_422", PixelData=pixels))
+    whole = pixels_of(made(stored, PhotometricInterpretation="YBR_FULL"))
+    assert np.array_equal(shared, whole)
+    assert np.array_equal(pixels_of(made(stored, PhotometricInterpretation="YBR_FULL_422")), whole)
+
+
+def test_run_lengths_are_planes_whatever_the_header_says() -> None:
+    assert np.array_equal(pixels_of(made(colors(), RLELossless, PlanarConfiguration=1)), colors())
+
+
+APP0, APP14 = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0", b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"
+
+
+def as_jpeg(space: str, marker: bytes = b"", identifiers: bytes = b"\1\2\3") -> bytes:
+    """Return smooth colors as JPEG in a color space, with a marker that tells it or none, and other identifiers."""
+    image = Image.fromarray(smooth()).convert(space)
+    coded = imagecodecs.jpeg8_encode(
+        np.asarray(image), level=98, colorspace="RGB", outcolorspace="RGB", subsampling="444"
+    )
+    at, pieces = 2, [b"\xff\xd8", marker]
+    while coded[at + 1] != 0xDA:
+        length = 2 + int.from_bytes(coded[at + 2 : at + 4], "big")
+        piece = bytearray(coded[at : at + length])
+        if piece[1] == 0xC0:
+            piece[10::3] = identifiers
+        pieces += [] if 0xE0 <= piece[1] <= 0xEF else [bytes(piece)]
+        at += length
+    scan = bytearray(coded[at:])
+    scan[5:11:2] = identifiers
+    return b"".join([*pieces, bytes(scan)])
+
+
+def smooth() -> Pixels:
+    return np.asarray(Image.fromarray(colors()).resize((5, 6)).resize((COLUMNS, ROWS)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "coded"),
+    [
+        ("RGB", as_jpeg("RGB")),
+        ("RGB", as_jpeg("RGB", APP14)),
+        ("RGB", as_jpeg("YCbCr", APP0)),
+        ("RGB", as_jpeg("YCbCr", APP14[:-1] + b"\1")),
+        ("YBR_FULL", as_jpeg("YCbCr")),
+        ("YBR_FULL_422", as_jpeg("YCbCr", APP0)),
+        ("YBR_FULL_422", as_jpeg("RGB", APP14)),
+        ("YBR_FULL_422", as_jpeg("RGB", identifiers=b"RGB")),
+        ("RGB", as_jpeg("RGB", identifiers=b"RGB")),
+    ],
+    ids=str,
+)
+def test_a_jpeg_that_tells_its_colors_is_believed_and_else_the_header(kind: str, coded: bytes) -> None:
+    data = made(colors(), JPEGBaseline8Bit, PhotometricInterpretation=kind, PixelData=encapsulate([coded]))
+    assert abs(pixels_of(data) - smooth()).mean() < 3
+
+
+@pytest.mark.parametrize(("kind", "space"), [("RGB", "RGB"), ("YBR_FULL", "YCbCr"), ("YBR_FULL_422", "YCbCr")])
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
+def test_lossless_colors_are_as_the_header_says(kind: str, space: str, syntax: pydicom.uid.UID) -> None:
+    stored = np.asarray(Image.fromarray(colors()).convert(space))
+    frame = bytes(ENCODERS[syntax](stored))
+    if syntax == JPEG2000Lossless:
+        frame = bytes(imagecodecs.jpeg2k_encode(stored, codecformat="j2k", level=0, reversible=True, mct=False))
+    frame = frame.replace(b"R\x11\0G\x11\0B\x11\0", b"\1\x11\0\2\x11\0\3\x11\0").replace(b"R\0G\0B\0", b"\1\0\2\0\3\0")
+    data = made(colors(), syntax, PhotometricInterpretation=kind, PixelData=encapsulate([frame]))
+    assert abs(pixels_of(data) - colors()).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["RGB", "YBR_RCT", "YBR_FULL"])
+def test_transformed_jpeg_2000_decodes_to_rgb(kind: str) -> None:
+    frame = bytes(imagecodecs.jpeg2k_encode(colors(), codecformat="j2k", level=0, reversible=True, mct=True))
+    data = made(colors(), JPEG2000Lossless, PhotometricInterpretation=kind, PixelData=encapsulate([frame]))
+    assert np.array_equal(pixels_of(data), colors())
+
+
+@pytest.mark.parametrize("syntax", [HTJ2KLossless, "1.2.840.10008.1.2.4.203"])
+def test_high_throughput_jpeg_2000_is_read(syntax: str) -> None:
+    frame = bytes(imagecodecs.htj2k_encode(radiograph(12), reversible=True))
+    data = made(radiograph(12), JPEG2000Lossless, 12, PixelData=encapsulate([frame]))
+    assert np.array_equal(pixels_of(beginning_of(syntax) + data_set_of(data)), to_8_bit(radiograph(12), 0, 4095))
+    with pytest.raises(ImageError, match="is broken"):
+        decode(
+            made(radiograph(12), JPEG2000Lossless, 12, PixelData=encapsulate([frame[: len(frame) // 2] + b"\xff\xd9"]))
+        )
 
 
 def test_other_compressions_are_refused() -> None:
