@@ -17,6 +17,7 @@ from pneumonia.imaging import dicom_prefix
 from pneumonia.imaging.depth import to_8_bits
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
 from pneumonia.imaging.tiff import BIG_ENDIAN_BIG, Page, is_tiff, radiograph
+from pneumonia.imaging.transport import check_transport
 
 BROKEN = "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -69,6 +70,7 @@ def decode(data: bytes) -> Decoded:
     check_bytes(len(data))
     if not data:
         raise ImageError(f"The file is empty: send a chest X-ray as {READABLE}.")
+    check_transport(data)
     if dicom_prefix.beginning(data) is not None:
         return Decoded(*_dicom().decode(data))
     check_effort(data)

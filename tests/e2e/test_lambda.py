@@ -317,6 +317,21 @@ def test_health_and_readiness_are_answered(function: Function, gateway: Gateway)
     assert (health["statusCode"], answer_of(health)) == (200, {"status": "ok", "model_version": VERSION})
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready", "/"])
+def test_head_is_answered_without_a_body(function: Function, gateway: Gateway, path: str) -> None:
+    response = function.invoke(gateway.event("HEAD", path))
+    assert (response["statusCode"], response["body"]) == (200, "")
+
+
+def test_image_that_a_gateway_turned_into_text_is_named(function: Function, gateway: Gateway) -> None:
+    event = upload(XRAY, gateway)
+    event["body"] = base64.b64decode(event["body"]).decode(errors="replace")
+    event["isBase64Encoded"] = False
+    response = function.invoke(event)
+    assert response["statusCode"] == 400
+    assert detail_of(response).startswith("The image was turned into text on its way, its bytes replaced by EF BF BD")
+
+
 def test_text_is_answered_with_what_to_send(function: Function, gateway: Gateway) -> None:
     event = gateway.event("POST", "/predict", "Röntgenbild".encode(), {"Content-Type": "text/plain; charset=utf-8"})
     assert (event["body"], event["isBase64Encoded"]) == ("Röntgenbild", False)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pneumonia.deadline import Deadline
 from pneumonia.imaging.limits import MAX_BYTES
+from pneumonia.imaging.transport import IN_BASE64, OTHER_ENCODING, TURNED_TO_TEXT
 from pneumonia.network.prediction import Prediction
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.api import create_app
@@ -322,6 +323,15 @@ def test_what_is_no_such_form_is_named(
     service: Service, status: int, sentence: str, body: bytes, content_type: str
 ) -> None:
     assert service.refuse(status, body, content_type).startswith(sentence)
+
+
+@pytest.mark.parametrize("image", [XRAY, XRAY_PNG], ids=["JPEG", "PNG"])
+@pytest.mark.parametrize("disposition", ['name="file"', 'name="file"; filename="xray"'])
+def test_a_body_that_was_turned_into_text_is_named(service: Service, image: bytes, disposition: str) -> None:
+    body = form(part(image, disposition))
+    assert service.refuse(400, body.decode(errors="replace").encode()) == TURNED_TO_TEXT
+    assert service.refuse(400, body.decode("latin-1").encode()) == OTHER_ENCODING
+    assert service.refuse(400, form(part(base64.b64encode(image), disposition))) == IN_BASE64
 
 
 def test_two_types_of_one_body_are_refused(service: Service) -> None:
