@@ -71,12 +71,6 @@ def exit_status(command: Callable[[], int | None]) -> int:
     return status or 0
 
 
-def printable(name: str) -> str:
-    """Return a file's name in characters that a terminal can print."""
-    text = name.encode(errors="surrogateescape").decode(errors="replace")
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-
-
 def progress(items: Iterable[Item], total: int, label: str) -> Iterable[Item]:
     """Return the items, and show a progress bar on a terminal while they are iterated over.
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from pneumonia.batch.journal import JournalHeader, digest_of, opened, rows_in
 from pneumonia.batch.sources import Source, listed, read_ahead
 from pneumonia.batch.tables import COLUMNS, Row, answer_row, error_row, writer
-from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, printable, progress
+from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, progress
 from pneumonia.errors import ConfigurationError, ImageError
 from pneumonia.files import replacing
+from pneumonia.names import on_terminal
 from pneumonia.network.classifier import Classifier
 from pneumonia.releases.loading import load, load_served
 
@@ -123,7 +124,7 @@ def report(output: Path, model: Classifier, images: int, broken: Sequence[tuple[
     if broken:
         print(f"{len(broken):,} of {images:,} images have no answer:", file=sys.stderr)
         for name, error in broken[:SHOWN]:
-            print(f"  {printable(name)}: {error}", file=sys.stderr)
+            print(f"  {on_terminal(name)}: {error}", file=sys.stderr)
         if len(broken) > SHOWN:
             print(f"  and {len(broken) - SHOWN:,} more, in the column `error`", file=sys.stderr)
     print(f"{output} has the answers of model {model.version} for {images - len(broken):,} images.")

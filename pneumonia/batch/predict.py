@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, printable
+from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP
 from pneumonia.errors import ImageError
+from pneumonia.names import in_text, on_terminal
 from pneumonia.network.prediction import Prediction
 
 EPILOG = f"""{EXIT_STATUSES}
@@ -32,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     model = load(args.weights) if args.weights else load_served()
     answers = zip(args.files, model.predict_many(args.files), strict=True)
     as_json = args.json or not sys.stdout.isatty()
-    counts = print_json(answers) if as_json else print_table(answers, max(len(printable(name)) for name in args.files))
+    counts = (
+        print_json(answers) if as_json else print_table(answers, max(len(on_terminal(name)) for name in args.files))
+    )
     return SOME_FAILED if counts else 0
 
 
@@ -42,7 +45,7 @@ def print_json(answers: Iterator[tuple[str, Answer]]) -> int:
     for name, answer in answers:
         failed += isinstance(answer, ImageError)
         content = {"error": str(answer)} if isinstance(answer, ImageError) else asdict(answer)
-        print(json.dumps({"file": name} | content), flush=True)
+        print(json.dumps({"file": in_text(name)} | content), flush=True)
     return failed
 
 
@@ -58,9 +61,9 @@ def print_table(answers: Iterator[tuple[str, Answer]], width: int) -> int:
     for name, answer in answers:
         if isinstance(answer, ImageError):
             failed += 1
-            print(f"{printable(name):<{width}}  {answer}", flush=True)
+            print(f"{on_terminal(name):<{width}}  {answer}", flush=True)
         else:
             row = f"{answer.prediction:<10}  {answer.confidence:<10.3f}  {', '.join(answer.warnings)}"
-            print(f"{printable(name):<{width}}  {row}".rstrip(), flush=True)
+            print(f"{on_terminal(name):<{width}}  {row}".rstrip(), flush=True)
     print("\nNot medical advice: do not use it to diagnose anyone.")
     return failed

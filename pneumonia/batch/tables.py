@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pneumonia.errors import ConfigurationError
+from pneumonia.names import in_csv, in_text
 from pneumonia.network.prediction import Prediction
 
 COLUMNS = ("file", "prediction", "confidence", "probability_pneumonia", "warnings", "model_version", "error")
@@ -43,15 +44,15 @@ def writer(output: Path) -> Callable[[Path, Iterator[Row]], None]:
 
 
 def write_csv(path: Path, rows: Iterator[Row]) -> None:
-    """Write rows as CSV; missing values are empty."""
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # names of any bytes
+    """Write rows as CSV; missing values are empty, and names as `names.in_csv` gives them."""
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(COLUMNS)
-        lines.writerows(rows)
+        lines.writerows([in_csv(str(name)), *row] for name, *row in rows)
 
 
 def write_parquet(path: Path, rows: Iterator[Row]) -> None:
-    """Write rows as Parquet; missing values are null, and bytes of names that are not UTF-8 are replaced."""
+    """Write rows as Parquet; missing values are null, and names as `names.in_text` gives them."""
     import pyarrow  # noqa: PLC0415  # an extra
     from pyarrow import parquet  # noqa: PLC0415
 
@@ -59,6 +60,6 @@ def write_parquet(path: Path, rows: Iterator[Row]) -> None:
     with parquet.ParquetWriter(path, schema) as file:
         while part := list(itertools.islice(rows, 50_000)):
             columns = [list(column) for column in zip(*part, strict=True)]
-            columns[0] = [str(name).encode(errors="surrogateescape").decode(errors="replace") for name in columns[0]]
+            columns[0] = [in_text(str(name)) for name in columns[0]]
             arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
             file.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))

@@ -13,6 +13,7 @@ from torch import Tensor
 from pneumonia.errors import ConfigurationError, DataError
 from pneumonia.files import replacing, write_json
 from pneumonia.imaging.preprocessing import normalize
+from pneumonia.names import in_csv
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import CLASSES
@@ -151,15 +152,12 @@ def write(output: Path, calibration: Calibration, answered: Answered, report: di
 def write_predictions(answered: Answered, path: Path) -> None:
     """Write a line per image: file, label, P(PNEUMONIA), prediction, and whether the answer carries a warning."""
     channel = answered.channel
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,  # names of any bytes
-    ):
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("file", "label", "probability", "prediction", "uncertain"))
         for image, label, answer in zip(channel.paths, channel.labels, answered.predictions, strict=True):
             probability, uncertain = answer.probabilities["PNEUMONIA"], str("uncertain" in answer.warnings).lower()
-            name = image.relative_to(channel.root).as_posix()
+            name = in_csv(image.relative_to(channel.root).as_posix())
             rows.writerow((name, CLASSES[label], probability, answer.prediction, uncertain))
 
 

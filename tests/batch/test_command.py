@@ -145,7 +145,7 @@ def test_parquet_has_the_same_rows_as_csv(images: Path, weights: Path, tmp_path:
     table = parquet.read_table(tmp_path / "answers.parquet")
     assert table.schema.names == COLUMNS
     assert str(table.schema.field("probability_pneumonia").type) == "double"
-    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8", errors="replace") as file:
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
         expected = list(csv.DictReader(file))
     assert [
         {name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()
@@ -312,14 +312,75 @@ def test_names_that_none_can_have_are_rows_with_an_error(weights: Path, bucket: 
     lines = [b"zero\0byte.jpeg", f"s3://{bucket}/".encode() + b"bytes\xff.jpeg", f"s3://{bucket}".encode(), b"."]
     manifest.write_bytes(b"\n".join(lines))
     assert run(manifest, tmp_path / "answers.csv", "--weights", weights) == 3
-    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        errors = [row["error"] for row in csv.DictReader(file)]
+    rows = rows_of(tmp_path / "answers.csv")
+    assert [row["file"] for row in rows[:2]] == [r"$'zero\x00byte.jpeg'", rf"$'s3://{bucket}/bytes\xff.jpeg'"]
+    errors = [row["error"] for row in rows]
     assert errors[0] == "No file can have this name (embedded null byte): name an image."
     assert errors[1].startswith("The object cannot be read: 'utf-8' codec can't encode")
     assert errors[2:] == [
         "The object cannot be read: there can be no such address.",
         "This is not a plain file: name an image.",
     ]
+
+
+NAMES = {
+    b"=1+1.jpeg": "./=1+1.jpeg",
+    b"+1.jpeg": "./+1.jpeg",
+    b"-1.jpeg": "./-1.jpeg",
+    b"@SUM(A1).jpeg": "./@SUM(A1).jpeg",
+    "＝1.jpeg".encode(): "./＝1.jpeg",  # noqa: RUF001
+    b"\t=1.jpeg": r"$'\x09=1.jpeg'",
+    b"\r=1.jpeg": r"$'\x0d=1.jpeg'",
+    b"a;=1.jpeg": r"$'a\x3b=1.jpeg'",
+    b"a\nb.jpeg": r"$'a\x0ab.jpeg'",
+    b'a",=1.jpeg': 'a",=1.jpeg',
+    b"bytes\xff.jpeg": r"$'bytes\xff.jpeg'",
+    rb"bytes\xff.jpeg": r"bytes\xff.jpeg",
+    rb"$'bytes\xff.jpeg'": r"$'$\x27bytes\x5cxff.jpeg\x27'",
+    "röntgen \u202e.jpeg".encode(): "röntgen \u202e.jpeg",
+}
+
+
+def test_no_name_is_a_formula_or_spoils_the_table(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xray = encoded(draw_radiograph(Random(1), "NORMAL", 64), "JPEG")
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        Path(os.fsdecode(name)).write_bytes(xray)
+    # As `pneumonia batch .` would list them, but with the names alone, and one that is no image.
+    Path(os.fsdecode(b"gone\xfe.jpeg")).write_text("text")
+    manifest = tmp_path / "names.txt"
+    manifest.write_bytes(b"\n".join([*(name for name in NAMES if not {*b"\r\n\t"} & {*name}), b"gone\xfe.jpeg"]))
+    assert run(".", "../answers.csv", "--weights", weights) == 3
+    assert {row["file"] for row in rows_of(tmp_path.parent / "answers.csv")} >= set(NAMES.values())
+    (tmp_path.parent / "answers.csv").unlink()
+    assert run(manifest, "../listed.csv", "--weights", weights) == 3
+    listed = rows_of(tmp_path.parent / "listed.csv")
+    assert [row["file"] for row in listed if not row["error"]] == [
+        text for name, text in NAMES.items() if not {*b"\r\n\t"} & {*name}
+    ]
+    assert r"  $'gone\xfe.jpeg': The file is not an image" in capsys.readouterr().err
+    assert run(manifest, "../listed.parquet", "--weights", weights) == 3
+    plain = [row["file"].removeprefix("./").replace(r"$'a\x3b=1.jpeg'", "a;=1.jpeg") for row in listed]
+    assert parquet.read_table(tmp_path.parent / "listed.parquet")["file"].to_pylist() == plain
+
+
+def test_run_of_such_names_goes_on_where_it_was(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    xray = encoded(draw_radiograph(Random(1), "NORMAL", 64), "JPEG")
+    for name in NAMES:
+        (folder / os.fsdecode(name)).write_bytes(xray)
+    for number in range(BATCH_SIZE):
+        (folder / f"={number}").write_bytes(xray)
+    monkeypatch.chdir(tmp_path)
+    assert run("images", "whole.csv", "--weights", weights) == 0
+    journal, content = journal_of(Path("images"), weights, tmp_path)
+    journal.write_bytes(b"".join(content.splitlines(keepends=True)[: 1 + BATCH_SIZE]))
+    assert run("images", "answers.csv", "--weights", weights) == 0
+    assert Path("answers.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
 def test_s3_that_is_down_ends_the_run_and_no_image_is_blamed(

@@ -1,0 +1,44 @@
+r"""File names as text: in tables, in JSON and on a terminal, whatever bytes a name has.
+
+Most names stay as they are. A name that cannot stay is quoted as GNU `ls` does, in Bash's notation: `$'a\xff.jpeg'`.
+Bash takes it as it stands, and Python's `ast.literal_eval("b" + text[1:])` gives the name's bytes. No two names become
+equal, as a name that begins like that is quoted, too.
+"""
+
+import re
+import unicodedata
+
+# A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection"), in full width as well.
+FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")  # noqa: RUF001
+# Where the semicolon separates cells, what follows one begins a cell.
+LATER_FORMULA = re.compile(r";\s*[=+\-@＝＋－＠]")  # noqa: RUF001
+
+
+def in_text(name: str) -> str:
+    """Return a file's name as it is, or quoted if it is not UTF-8 or has control characters."""
+    kept = not name.startswith("$'") and all(unicodedata.category(one) not in {"Cc", "Cs"} for one in name)
+    return name if kept else quoted(name)
+
+
+def in_csv(name: str) -> str:
+    """Return a file's name as `in_text` does, and so that no spreadsheet takes it for a formula.
+
+    A path that begins like one gets `./` before it: it stays the path of the same file.
+    """
+    text = quoted(name) if LATER_FORMULA.search(name) else in_text(name)
+    return f"./{text}" if FORMULA.match(text) else text
+
+
+def on_terminal(name: str) -> str:
+    """Return a file's name as it is, or quoted if a terminal would not print each of its characters."""
+    return name if name.isprintable() and not name.startswith("$'") else quoted(name)
+
+
+def quoted(name: str) -> str:
+    r"""Return a name in Bash's notation, in ASCII: bytes that are not printed as themselves become `\xff`."""
+    try:
+        data = name.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # not from bytes: Windows allows half a character
+        data = name.encode(errors="surrogatepass")
+    kept = (chr(one) if 32 <= one < 127 and one not in b"\\';" else f"\\x{one:02x}" for one in data)
+    return f"$'{''.join(kept)}'"
