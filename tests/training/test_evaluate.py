@@ -154,6 +154,14 @@ def test_the_table_tells_what_the_warnings_are_worth(
     ) in printed
 
 
+def test_names_that_are_not_utf8_leave_the_table_readable(release: Path, drawn: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(drawn, tmp_path / "copy"))
+    (copy / "NORMAL" / "scan.jpeg").rename(copy / "NORMAL" / os.fsdecode(b"bytes\xff\n.jpeg"))
+    assert main(["evaluate", str(release), str(copy), "--output", str(tmp_path / "report")]) == 0
+    text = (tmp_path / "report" / "predictions.csv").read_text(encoding="utf-8")
+    assert r"$'NORMAL/bytes\xff\x0a.jpeg',NORMAL," in text
+
+
 def test_an_earlier_report_is_replaced_and_the_fingerprint_is_the_images(
     report: Path, weights: Path, drawn: Path, tmp_path: Path
 ) -> None:
