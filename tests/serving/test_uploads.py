@@ -287,6 +287,13 @@ def test_every_spelling_of_a_form_is_read(service: Service, content_type: str, b
         pytest.param(400, NO_FORM, GOOD.replace(b"Content-D", b"Content(D"), FORM, id="broken header"),
         pytest.param(400, NO_FORM, form(part(XRAY, f'name="file"; filename="{"x" * 10_000}"')), FORM, id="long header"),
         pytest.param(400, TOO_MANY_FIELDS, form(*[part(b"", 'name="a"')] * 1001), FORM, id="1,001 fields"),
+        pytest.param(
+            400,
+            TOO_MANY_FIELDS,
+            form(part(f"\r\n--{BOUNDARY}x".encode() * 1001)),
+            FORM,
+            id="1,001 lines like boundaries",
+        ),
         pytest.param(422, EMPTY_BODY, b"", FORM, id="nothing"),
         pytest.param(422, EMPTY_BODY, b"", "image/jpeg", id="nothing of an image"),
         pytest.param(422, "The Content-Type is 'image/jpeg', not", XRAY, "image/jpeg", id="the image alone"),
