@@ -103,16 +103,28 @@ def _opened(data: bytes) -> Image.Image:
 def from_pillow(image: Image.Image) -> Decoded:
     """Convert an image that Pillow has opened as `decode` does, loading its pixels if need be.
 
+    Pillow keeps 8 of 16 bits of colors, and of gray with alpha: such an image is refused, unless it is loaded already.
+
     Raises:
         ImageTooLargeError: more than MAX_PIXELS pixels, or MAX_SIDE on one side.
         UnsupportedImageError: an unsupported kind of pixels.
         ImageError: broken pixels, none, or no range of values.
     """
+    if _is_narrowed(image):
+        raise UnsupportedImageError(
+            "Pillow keeps 8 of this image's 16 bits: give the file's path or its bytes instead."
+        )
     _check_size(*image.size)  # Pillow's own guard only warns below twice its limit; this is before any is decoded
     with _broken_is_named():
         image.load()
         pixels = _to_8_bit(_upright(image))
         return Decoded(ImageOps.invert(pixels) if _is_negative(image) else pixels)
+
+
+def _is_narrowed(image: Image.Image) -> bool:
+    """Return whether Pillow will keep the upper 8 of 16 bits when it loads an image."""
+    waiting = getattr(image, "tile", ())  # empty once it is loaded
+    return not image.mode.startswith("I") and any(";16" in str(part.args) for part in waiting)
 
 
 def _deep_tiff(data: bytes, page: Page) -> Image.Image:

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
-from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.decoding import decode, from_pillow
 from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded
 from tests.builders.tiff_files import Values, tiff
@@ -254,6 +254,16 @@ def test_any_container_and_range_gives_nearly_the_same_image(
         data = tiff(values.astype(dtype), compression=compression)
     found = np.asarray(decode(data).image.convert("L")).astype(int)
     assert abs(found - REFERENCE).max() <= 1 + 0.5 / factor * 255 / 4095
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+def test_of_an_image_that_pillow_would_narrow_the_file_is_asked_for(samples: int, tmp_path: Path) -> None:
+    values = np.ascontiguousarray(np.stack([radiograph()] * samples, axis=-1).astype("u2"))
+    path = tmp_path / "xray.png"
+    path.write_bytes(imagecodecs.png_encode(values))
+    with Image.open(path) as image, pytest.raises(UnsupportedImageError, match="path or its bytes"):
+        from_pillow(image)
+    assert abs(np.asarray(decode(path.read_bytes()).image.convert("L")) - REFERENCE).max() <= 1
 
 
 def test_a_png_of_16_bits_and_transparency_is_turned_and_cut() -> None:
