@@ -292,8 +292,8 @@ def main() -> None:
         one = found[name] = row(references, [answer(model, write(gray)) for gray in pixels])
         figures = f"{one['same_class']:.1%} | {one['mean_difference']:.4f} | {one['largest_difference']:.3f}"
         print(f"| {name} | {figures} | {one['other_warnings']} | {one['refused']} |", flush=True)
-    if args.output:
-        write_json(args.output, {"release": model.version, "rows": found})
+        if args.output:  # after each row, as all take a while
+            write_json(args.output, {"release": model.version, "rows": found})
 
 
 if __name__ == "__main__":
