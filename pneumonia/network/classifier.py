@@ -18,7 +18,7 @@ from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.imaging.reading import read_file
 from pneumonia.network.calibration import Calibration, is_pneumonia
 from pneumonia.network.contract import CLASSES
-from pneumonia.network.detector import Detector
+from pneumonia.network.detector import Detector, inverted
 from pneumonia.network.fused import Network
 from pneumonia.network.heatmap import heatmap_png
 from pneumonia.network.prediction import Explanation, Prediction
@@ -67,7 +67,7 @@ class Classifier:
         version: the release's.
         sha256: of the weights file, 64 hexadecimal digits.
         calibration: temperature, bias and band of doubt.
-        detector: recognises images that are not chest X-rays; without one, no image gets that warning.
+        detector: recognises negatives, and images that are not frontal chest X-rays; without one, none is recognised.
     """
 
     network: Network
@@ -183,19 +183,29 @@ class Classifier:
             WeightsError: the probabilities are not finite.
         """
         with torch.inference_mode():
-            layers = self.network.layers(pixels)
+            negative, positives = self._positives(pixels)
+            layers = self.network.layers(positives)
             rows = self.calibration.probabilities(self.network.fc(layers[-1].mean((2, 3)))).tolist()
-            unlike = self.detector.unlike(layers, pixels) if self.detector else [False] * len(rows)
-        return [self._prediction(*image) for image in zip(rows, unlike, strict=True)], layers[-1]
+            doubts = self.detector.warnings(layers, positives) if self.detector else [[] for _ in rows]
+        notes = [more or ["inverted"] * was for more, was in zip(doubts, negative, strict=True)]
+        return [self._prediction(*image) for image in zip(rows, notes, strict=True)], layers[-1]
 
-    def _prediction(self, values: list[float], is_unlike: bool) -> Prediction:  # noqa: FBT001
+    def _positives(self, pixels: Tensor) -> tuple[list[bool], Tensor]:
+        """Return for each image whether it is a negative, and the images with the negatives inverted."""
+        if self.detector is None:
+            return [False] * len(pixels), pixels
+        negative = self.detector.negatives(pixels)
+        if negative.any():
+            pixels = torch.where(negative.view(-1, 1, 1, 1), inverted(pixels), pixels)
+        return negative.tolist(), pixels
+
+    def _prediction(self, values: list[float], notes: list[str]) -> Prediction:
         if not all(map(math.isfinite, values)):
             raise WeightsError(f"Model {self.version} gives no finite probabilities: promote another model.")
         probabilities = dict(zip(CLASSES, values, strict=True))
         suspicion = probabilities["PNEUMONIA"]
         prediction = "PNEUMONIA" if is_pneumonia(suspicion) else "NORMAL"
-        reasons = {"uncertain": self.calibration.is_uncertain(suspicion), "not_a_chest_xray": is_unlike}
-        warnings = [name for name, holds in reasons.items() if holds]
+        warnings = ["uncertain"] * self.calibration.is_uncertain(suspicion) + notes
         return Prediction(prediction, probabilities[prediction], probabilities, self.version, warnings)
 
 

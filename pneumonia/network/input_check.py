@@ -1,4 +1,4 @@
-"""The statistics behind the warning `not_a_chest_xray`, which marks images unlike the training radiographs.
+"""The statistics behind the warnings `not_a_chest_xray`, `not_a_frontal_view` and `inverted`.
 
 `training.input_check_fitting` fits them on the training images, and the release's manifest carries them. This does not
 import torch, so that a cold start can read a manifest while torch is being imported.
@@ -12,6 +12,8 @@ from typing import Any
 
 FEATURES = 256 + 512  # the means over positions of the last two layers' outputs
 MAX_COMPONENTS = 64
+LAYOUT = 512 * 7 * 7  # the last layer's output, position by position
+THUMBNAIL = 8  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class InputCheck:
         components: float16, little-endian, 1 to MAX_COMPONENTS rows of FEATURES, in base64.
         distance: squared Mahalanobis distance, divided by FEATURES, above which an image is unlike the training images.
         colour: mean over the pixels of the brightest channel minus the darkest, 0 to 1, above which it is as well.
+        layout: float16, little-endian, LAYOUT weights of the last layer's output in base64: their sum of products is
+            the higher, the less an image is laid out as an upright frontal film. None in older releases: no image gets
+            `not_a_frontal_view`.
+        layout_limit: the sum above which an image is no frontal view; None without `layout`.
+        thumbnail: float16, little-endian, the mean training image of THUMBNAIL x THUMBNAIL pixels in base64, as
+            `thumbnails` makes it. None in older releases: no image counts as a negative.
     """
 
     mean: str
@@ -35,6 +43,9 @@ class InputCheck:
     components: str
     distance: float
     colour: float
+    layout: str | None = None
+    layout_limit: float | None = None
+    thumbnail: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no fit gives.
@@ -48,6 +59,14 @@ class InputCheck:
             raise ValueError(f"not an input check: its arrays have {sizes} bytes")
         if not all(0 < limit < math.inf for limit in (self.distance, self.colour)):
             raise ValueError(f"not an input check: its limits are {self.distance} and {self.colour}")
+        if (self.layout is None) != (self.layout_limit is None):
+            raise ValueError("not an input check: it has layout or layout_limit without the other")
+        for name, size in (("layout", LAYOUT), ("thumbnail", THUMBNAIL**2)):
+            text = getattr(self, name)
+            if text is not None and len(decoded(text)) != 2 * size:
+                raise ValueError(f"not an input check: {name} has {len(decoded(text))} bytes instead of {2 * size}")
+        if self.layout_limit is not None and not math.isfinite(self.layout_limit):
+            raise ValueError(f"not an input check: its layout_limit is {self.layout_limit}")
 
 
 def input_check_in(content: dict[str, Any]) -> InputCheck | None:
@@ -60,15 +79,15 @@ def input_check_in(content: dict[str, Any]) -> InputCheck | None:
     given = content.get("input_check")
     if given is None:
         return None
-    texts, limits = ("mean", "scale", "components"), ("distance", "colour")
-    # By type, as a bool would pass for an int.
-    if (
-        not isinstance(given, dict)
-        or any(not isinstance(given.get(name), str) for name in texts)
-        or any(type(given.get(name)) not in {int, float} for name in limits)
-    ):
-        raise ValueError(f"its input check has not the texts {', '.join(texts)} and the numbers {', '.join(limits)}")
-    return InputCheck(*(given[name] for name in texts), *(float(given[name]) for name in limits))
+    required = {"mean": str, "scale": str, "components": str, "distance": float, "colour": float}
+    optional = {"layout": str, "layout_limit": float, "thumbnail": str}
+    if not isinstance(given, dict) or any(given.get(name) is None for name in required):
+        raise ValueError(f"its input check has not all of {', '.join(required)}")
+    kinds = required | {name: kind for name, kind in optional.items() if given.get(name) is not None}
+    for name, kind in kinds.items():
+        if type(given[name]) not in ({str} if kind is str else {int, float}):  # by type: a bool would pass for an int
+            raise ValueError(f"its input check's {name} is not {'a text' if kind is str else 'a number'}")
+    return InputCheck(**{name: kind(given[name]) for name, kind in kinds.items()})
 
 
 def encoded(data: bytes) -> str:

@@ -114,7 +114,7 @@ PREDICT: dict[str, Any] = {
     "responses": {
         200: success(
             "The class, calibrated probabilities, and warnings. If the answer is `uncertain`, ask an expert; if the "
-            "image is `not_a_chest_xray`, do not trust the answer",
+            "image is `not_a_chest_xray` or `not_a_frontal_view`, do not trust the answer",
             clear=EXAMPLE,
             uncertain=UNCERTAIN,
             explained=EXAMPLE | {"heatmap": "iVBORw0KGgoAAAANSUhEUgAA…"},

@@ -1,23 +1,29 @@
 """Fit the input check: how the network's features of training images are distributed, and how far is too far."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from pneumonia.imaging.preprocessing import SIZE, normalize
-from pneumonia.network.detector import Detector, colour, pooled
+from pneumonia.network.detector import Detector, colour, pooled, thumbnails
 from pneumonia.network.input_check import InputCheck, encoded
 from pneumonia.network.resnet import ResNet18
 from pneumonia.training.augmentation import augment
+from pneumonia.training.other_views import TINT, depicted, frontal, no_frontal
 
 # Chosen on images that are no chest X-rays, and on X-rays of adults and of other depictions (docs/model-card.md).
 COMPONENTS = 32  # directions in which training images differ by more than equally in all
 COLOUR = 0.15  # a sepia scan has 0.1, most photographs more than 0.2
 MARGIN = 1.7  # times the distance that 99% of the varied validation images keep
-TINT = 0.2  # the most that one channel of a training image is darkened by
+CHANNELS = 64  # directions of the last layer's channels that tell layouts apart
+RIDGE = 0.5  # how much smaller weights of the layout are preferred
+FRONTAL_SHARE = 0.99  # of the validation images, taken otherwise, that pass as frontal
+IMAGES = 1200  # training images at most that the layout is fitted on, of all processes: more bring little
 SEED = 0
+Change = Callable[[Tensor], Tensor]
 
 
 @torch.inference_mode()
@@ -42,6 +48,36 @@ def features_of(network: ResNet18, pixels: Tensor, batch_size: int, *, varied: b
             inputs = normalize(_depict_otherwise(images) if varied else images)
             features.append(pooled(network.layers(inputs.contiguous(memory_format=torch.channels_last))))
     return torch.cat(features)
+
+
+@torch.inference_mode()
+def maps_of(network: ResNet18, pixels: Tensor, batch_size: int, change: Change, seed: int) -> Tensor:
+    """Return the last layer's outputs for images that were changed, exposed and stored otherwise.
+
+    Args:
+        network: in evaluation mode, on any device.
+        pixels: uint8, shape (N, 1 or 3, SIZE, SIZE).
+        batch_size: images at a time.
+        change: as the functions of `other_views`.
+        seed: the same images are changed in the same way with the same one.
+
+    Returns:
+        float16, on the CPU, shape (N, 512, 7, 7).
+    """
+    device = network.fc.weight.device
+    maps = []
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for part in torch.split(pixels, batch_size):
+            inputs = normalize(depicted(change(part.to(device).float() / 255)))
+            maps.append(network.layers(inputs.contiguous(memory_format=torch.channels_last))[-1].half().cpu())
+    return torch.cat(maps)
+
+
+def thumbnails_of(pixels: Tensor) -> Tensor:
+    """Return `thumbnails` of many images, uint8, shape (N, 1 or 3, SIZE, SIZE)."""
+    gray_or_colour = (part.expand(-1, 3, -1, -1) for part in torch.split(pixels.cpu(), 64))
+    return torch.cat([thumbnails(normalize(part)) for part in gray_or_colour])
 
 
 def colours_of(pixels: Tensor) -> Tensor:
@@ -71,7 +107,38 @@ def input_check_of(
 
     seen = torch.cat([features(train, varied=varied) for varied in (False, True)])
     colours = gather(colours_of(validation))
-    return fit_input_check(seen, features(validation, varied=True), colours)
+    check = fit_input_check(seen, features(validation, varied=True), colours)
+    return with_layout(check, network, train, validation, batch_size, gather)
+
+
+def with_layout(
+    check: InputCheck,
+    network: ResNet18,
+    train: Tensor,
+    validation: Tensor,
+    batch_size: int,
+    gather: Callable[[Tensor], Tensor] = lambda part: part,
+) -> InputCheck:
+    """Return the input check with what recognises other views and negatives; arguments as for `input_check_of`."""
+    usual = gather(thumbnails_of(train)).mean(0)
+    total = len(gather(torch.zeros(len(train), 1)))
+    some = train[:: max(1, math.ceil(total / IMAGES))]
+
+    def maps(pixels: Tensor, change: Change, seed: int = SEED) -> Tensor:
+        return maps_of(network, pixels, batch_size, change, seed)
+
+    films = torch.cat([maps(some, lambda images: images), maps(some, frontal)])
+    others = torch.cat([maps(some, no_frontal, seed) for seed in range(2)])
+    directions = _directions(torch.cat([films, others]), gather)
+    weights = fit_layout(gather(_reduced(films, directions)), gather(_reduced(others, directions)))
+    layout = torch.einsum("dc,dp->cp", directions, weights.view(CHANNELS, -1)).half()
+    sums = gather(maps(validation, frontal).float().flatten(1) @ layout.float().flatten())
+    return dataclasses.replace(
+        check,
+        layout=_encoded(layout),
+        layout_limit=sums.double().quantile(FRONTAL_SHARE).item(),
+        thumbnail=_encoded(usual.half()),
+    )
 
 
 def fit_input_check(train: Tensor, validation: Tensor, colours: Tensor) -> InputCheck:
@@ -103,6 +170,44 @@ def fit_input_check(train: Tensor, validation: Tensor, colours: Tensor) -> Input
         distance=MARGIN * distances.double().quantile(0.99).item(),
         colour=max(COLOUR, MARGIN * colours.double().quantile(0.99).item()),
     )
+
+
+def fit_layout(films: Tensor, others: Tensor) -> Tensor:
+    """Return the weights of Fisher's linear discriminant, by ridge regression of -1 and 1, both classes weighing alike.
+
+    Args:
+        films: what was measured of frontal films, shape (N, F).
+        others: of other pictures, shape (M, F).
+
+    Returns:
+        float32, shape (F,): the sum of products is higher for other pictures.
+    """
+    both = torch.cat([films, others]).float()
+    deviation = both.std(0)
+    scale = 1 / deviation.clamp(min=max(1e-6, deviation.mean().item() / 100))
+    alike = torch.cat([torch.full((len(part),), 0.5 / len(part)) for part in (films, others)])
+    sides = torch.cat([-torch.ones(len(films)), torch.ones(len(others))])
+    normal = (both - alike @ both) * scale
+    weighted = (normal * alike[:, None]).T
+    solution: Tensor = torch.linalg.solve(weighted @ normal + RIDGE * torch.eye(normal.shape[1]), weighted @ sides)
+    return solution * scale
+
+
+def _directions(maps: Tensor, gather: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the CHANNELS main directions of the channels, each of unit variance; float32, shape (CHANNELS, 512)."""
+    rows = maps[::4].float().permute(0, 2, 3, 1).flatten(0, 2)
+    mean, products = (gather(part[None]).mean(0) for part in (rows.mean(0), rows.T @ rows / len(rows)))
+    covariance = products - mean.outer(mean)
+    deviation = covariance.diagonal().clamp(min=0).sqrt()
+    scale = 1 / deviation.clamp(min=max(1e-6, deviation.mean().item() / 100))
+    vectors: Tensor = torch.linalg.eigh(covariance * scale.outer(scale)).eigenvectors
+    return vectors[:, -CHANNELS:].T * scale
+
+
+def _reduced(maps: Tensor, directions: Tensor) -> Tensor:
+    """Return the maps in CHANNELS directions, float16, shape (N, CHANNELS * 7 * 7)."""
+    parts = [torch.einsum("dc,nchw->ndhw", directions, part.float()).half() for part in torch.split(maps, 256)]
+    return torch.cat(parts).flatten(1)
 
 
 def _depict_otherwise(images: Tensor) -> Tensor:

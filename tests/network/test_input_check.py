@@ -21,8 +21,16 @@ from pneumonia.errors import WeightsError
 from pneumonia.imaging.preprocessing import normalize, preprocess, resize
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
-from pneumonia.network.detector import Detector, colour, pooled
-from pneumonia.network.input_check import FEATURES, MAX_COMPONENTS, InputCheck, encoded, input_check_in
+from pneumonia.network.detector import Detector, colour, inverted, pooled
+from pneumonia.network.input_check import (
+    FEATURES,
+    LAYOUT,
+    MAX_COMPONENTS,
+    THUMBNAIL,
+    InputCheck,
+    encoded,
+    input_check_in,
+)
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.loading import load_file
@@ -31,11 +39,20 @@ from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.channels import scan_channels
 from pneumonia.training.images import load_channel
-from pneumonia.training.input_check_fitting import COLOUR, MARGIN, features_of, fit_input_check, input_check_of
+from pneumonia.training.input_check_fitting import (
+    COLOUR,
+    MARGIN,
+    features_of,
+    fit_input_check,
+    fit_layout,
+    input_check_of,
+)
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.images import encoded as encoded_image
 from tests.builders.input_checks import INPUT_CHECK, a_check
 from tests.builders.releases import manifest_for
+
+FLAT_LAYOUT = encoded(bytes(2 * LAYOUT))
 
 
 def flat(value: int) -> Image.Image:
@@ -112,7 +129,7 @@ def test_released_weights_flag_what_is_no_xray(name: str) -> None:
 
 
 def test_released_manifest_is_small() -> None:
-    assert RELEASED_WEIGHTS.with_name("manifest.json").stat().st_size < 100_000
+    assert RELEASED_WEIGHTS.with_name("manifest.json").stat().st_size < 200_000
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +144,14 @@ def manifest_without_doubt(weights: Path) -> Manifest:
     """Return a manifest by which no answer is uncertain, so that all warnings are the input check's."""
     calibration = Calibration(temperature=1.7, bias=-0.4)
     return dataclasses.replace(manifest_for(weights), calibration=calibration)
+
+
+def check_of(weights: Path) -> InputCheck:
+    """Return the input check in the manifest beside a weights file."""
+    manifest = manifest_of(weights)
+    assert manifest
+    assert manifest.input_check
+    return manifest.input_check
 
 
 def check_for(weights: Path, folder: Path) -> InputCheck:
@@ -157,10 +182,73 @@ def test_what_is_unlike_the_training_images_is_flagged(checked: Path, name: str)
     assert load_file(checked).answers(preprocess(NO_XRAYS[name]()))[0].warnings == ["not_a_chest_xray"]
 
 
+def test_what_is_upside_down_is_laid_out_otherwise(checked: Path, drawn: Path) -> None:
+    """The drawn radiographs are too few to set a sharp limit by, but not to tell what is upside down."""
+    weights = torch.frombuffer(bytearray(base64.b64decode(check_of(checked).layout or "")), dtype=torch.float16)
+    images = []
+    for path in (drawn / "test").glob("*/*"):
+        with Image.open(path) as image:
+            images.append(preprocess(image))
+    upright = torch.cat(images)
+    with torch.inference_mode():
+        sums = [
+            load_weights(checked).layers(part)[-1].flatten(1) @ weights.float() for part in (upright, upright.flip(2))
+        ]
+    assert sums[1].mean() > sums[0].max()
+
+
+def test_of_the_two_warnings_at_most_one_is_given() -> None:
+    layout = encoded(struct.pack(f"<{LAYOUT}e", *[1.0] * LAYOUT))
+    check = dataclasses.replace(a_check(torch.zeros(1, FEATURES)), layout=layout, layout_limit=LAYOUT / 2)
+    layers = [torch.zeros(3, 256, 2, 2), torch.zeros(3, 512, 7, 7)]
+    layers[1][1:] = 0.9
+    layers[0][2] = 9.0
+    gray = normalize(torch.zeros(3, 3, 8, 8, dtype=torch.uint8))
+    assert Detector(check).warnings(layers, gray) == [[], ["not_a_frontal_view"], ["not_a_chest_xray"]]
+    without = dataclasses.replace(check, layout=None, layout_limit=None)
+    assert Detector(without).warnings(layers, gray) == [[], [], ["not_a_chest_xray"]]
+
+
+def test_an_older_check_knows_no_layout_and_no_negatives(checked: Path, drawn: Path) -> None:
+    check = dataclasses.replace(check_of(checked), layout=None, layout_limit=None, thumbnail=None)
+    model = dataclasses.replace(load_file(checked), detector=Detector(check))
+    path = next((drawn / "test").glob("*/*"))
+    with Image.open(path) as image:
+        for variant in (image.transpose(Image.Transpose.ROTATE_180), ImageOps.invert(image)):
+            assert not {"not_a_frontal_view", "inverted"} & set(model.answers(preprocess(variant))[0].warnings)
+    assert "not_a_chest_xray" in model.answers(preprocess(landscape()))[0].warnings
+
+
+def test_a_negative_is_answered_as_its_positive(checked: Path, drawn: Path) -> None:
+    model = load_file(checked)
+    for path in (drawn / "test").glob("*/*"):
+        with Image.open(path) as image:
+            positive, negative = model.explain(image), model.explain(ImageOps.invert(image))
+        assert positive.warnings == []
+        assert negative.warnings == ["inverted"]
+        assert negative.probabilities == pytest.approx(positive.probabilities, abs=1e-4)
+        assert negative.heatmap == positive.heatmap
+
+
+def test_negatives_are_inverted_one_by_one(checked: Path, drawn: Path) -> None:
+    with Image.open(next((drawn / "test").glob("*/*"))) as image:
+        both = torch.cat([preprocess(image), preprocess(ImageOps.invert(image))])
+    assert Detector(check_of(checked)).negatives(both).tolist() == [False, True]
+    torch.testing.assert_close(inverted(both), both.flip(0), rtol=0, atol=1e-5)
+
+
+def test_layout_is_fishers_discriminant() -> None:
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.tensor([1.0, 3.0, 0.1])
+    films, others = (torch.randn(4000, 3, generator=generator) * spread for _ in range(2))
+    weights = fit_layout(films, others + torch.tensor([1.0, 3.0, 0.0]))
+    assert weights[0].item() == pytest.approx(3 * weights[1].item(), rel=0.1)
+    assert weights[0] > 0
+    assert abs(weights[2]) < weights[0]
+
+
 def test_the_same_images_give_the_same_check_again(checked: Path, drawn: Path) -> None:
-    manifest = manifest_of(checked)
-    assert manifest
-    assert check_for(checked, drawn) == manifest.input_check
+    assert check_for(checked, drawn) == check_of(checked)
 
 
 def test_without_a_check_nothing_is_flagged(weights: Path, tmp_path: Path) -> None:
@@ -260,6 +348,15 @@ def test_check_is_read_back_from_a_manifest(checked: Path) -> None:
         INPUT_CHECK | {"distance": "1"},
         INPUT_CHECK | {"distance": 10**400},
         INPUT_CHECK | {"colour": float("nan")},
+        INPUT_CHECK | {"layout": "AAAA", "layout_limit": 0.5},
+        INPUT_CHECK | {"layout": 1, "layout_limit": 0.5},
+        INPUT_CHECK | {"layout": FLAT_LAYOUT},
+        INPUT_CHECK | {"layout_limit": 0.5},
+        INPUT_CHECK | {"layout": FLAT_LAYOUT, "layout_limit": float("nan")},
+        INPUT_CHECK | {"layout": FLAT_LAYOUT, "layout_limit": True},
+        INPUT_CHECK | {"layout": FLAT_LAYOUT, "layout_limit": 10**400},
+        INPUT_CHECK | {"thumbnail": "AAAA"},
+        INPUT_CHECK | {"thumbnail": []},
     ],
 )
 def test_broken_check_is_refused(broken: object, weights: Path) -> None:
@@ -276,6 +373,19 @@ def test_values_that_no_fit_gives_are_refused(name: str, value: float) -> None:
     broken: dict[str, Any] = {name: encoded(struct.pack(f"<{FEATURES}f", *[value] * FEATURES))}
     with pytest.raises(WeightsError, match="input check has values that no fit gives"):
         Detector(dataclasses.replace(a_check(torch.zeros(1, FEATURES)), **broken))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_layouts_and_thumbnails_that_no_fit_gives_are_refused(value: float) -> None:
+    check = a_check(torch.zeros(1, FEATURES))
+    layout = encoded(struct.pack(f"<{LAYOUT}e", *[value] * LAYOUT))
+    thumbnail = encoded(struct.pack(f"<{THUMBNAIL**2}e", *[value] * THUMBNAIL**2))
+    for broken in (
+        dataclasses.replace(check, layout=layout, layout_limit=0.5),
+        dataclasses.replace(check, thumbnail=thumbnail),
+    ):
+        with pytest.raises(WeightsError, match="input check has values that no fit gives"):
+            Detector(broken)
 
 
 def test_directions_longer_than_any_fit_gives_are_refused() -> None:

@@ -91,7 +91,7 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
             "not as train_model.py writes it: its calibration is .*, not the",
         ),
         (REPORT | {"calibration": CALIBRATION | {"uncertain_low": 0.6}}, "writes it: not a calibration: .* bias=-0.45"),
-        (REPORT | {"input_check": {"mean": 1}}, "writes it: its input check has not the texts mean, scale"),
+        (REPORT | {"input_check": {"mean": 1}}, "writes it: its input check has not all of mean, scale"),
         (REPORT | {"weights_sha256": "0" * 64}, "is of other weights"),
         ([], "not a JSON object"),
     ],

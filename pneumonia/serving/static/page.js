@@ -10,6 +10,14 @@ const WARNINGS = {
     headline: "Not a chest X-ray?",
     sentence: "This does not look like the chest X-rays that the model was trained on: do not trust the answer.",
   },
+  not_a_frontal_view: {
+    headline: "Not a frontal view?",
+    sentence:
+      "This is not laid out as an upright chest X-ray from the front or back. The model knows no others: do not trust the answer.",
+  },
+  inverted: {
+    sentence: "Bright and dark are exchanged in this image, as in a negative. It was inverted before the model judged it.",
+  },
   dicom_not_a_chest_radiograph: {
     headline: "Not a chest X-ray?",
     sentence: "The DICOM header says that this is not a chest X-ray: do not trust the answer.",
