@@ -15,30 +15,17 @@ from torch import Tensor
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_prefix
 from pneumonia.imaging.depth import to_8_bits
+from pneumonia.imaging.jpeg import check_kind, check_metadata, check_scans, header_of
+from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
+from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
 from pneumonia.imaging.tiff import BIG_ENDIAN_BIG, Page, is_tiff, radiograph
 from pneumonia.imaging.transport import check_transport
 
-BROKEN = "The image is broken: it begins well but cannot be decoded to its end. Send it again, or export it anew."
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-READABLE = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
-NO_IMAGE = f"The file is not an image: send a chest X-ray as {READABLE}."
-
+_JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DEEP_COLORS = (b"\x10\2", b"\x10\4", b"\x10\6")  # 16 bits of RGB, gray and alpha, or RGBA, of which Pillow keeps 8
-
-_UNREAD_KINDS = (
-    ("GIF", 0, b"GIF8"),
-    ("PDF", 0, b"%PDF-"),
-    ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
-    ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
-    ("JPEG XL", 4, b"JXL "),
-    ("JPEG XL", 0, b"\xff\x0a"),
-    ("Photoshop", 0, b"8BPS"),
-    ("ICO", 0, b"\0\0\1\0"),
-    ("HEIC, AVIF and MP4", 4, b"ftyp"),
-    ("SVG", 0, b"<svg"),
-)
 
 
 class Decoded(NamedTuple):
@@ -74,10 +61,12 @@ def decode(data: bytes) -> Decoded:
     if dicom_prefix.beginning(data) is not None:
         return Decoded(*_dicom().decode(data))
     check_effort(data)
+    if data.startswith(_JPEG):
+        return _jpeg(data)
     page = radiograph(data) if is_tiff(data) else None
     if page and (page.is_narrowed or data.startswith(BIG_ENDIAN_BIG)):
         return Decoded(_deep_tiff(data, page))
-    with _opened(data) as image:
+    with _opened(io.BytesIO(data)) as image:
         if page:
             image.seek(page.number)
         elif image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
@@ -87,13 +76,23 @@ def decode(data: bytes) -> Decoded:
         return from_pillow(image)
 
 
-def _opened(data: bytes) -> Image.Image:
+def _jpeg(data: bytes) -> Decoded:
+    header, file = header_of(data), JpegFile(data)
+    check_metadata(header)
+    check_kind(header)
+    _check_size(header.width, header.height)
+    check_scans(data, header)
+    with _opened(file) as image, _broken_is_named():
+        return from_pillow(loaded(image, file, header))
+
+
+def _opened(file: io.BytesIO) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(file, formats=FORMATS)
     except MemoryError:  # a full memory is not the image's fault
         raise
     except UnidentifiedImageError as error:
-        raise _unidentified(data) from error
+        raise unidentified(file.getvalue()) from error
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(TOO_MANY_PIXELS) from error
     except Exception as error:  # Pillow raises nearly anything on broken data
@@ -228,10 +227,3 @@ def _values(image: Image.Image) -> Tensor:
 
 def _shown(values: Tensor) -> Image.Image:
     return Image.fromarray((values if values.dtype == torch.uint8 else to_8_bits(values)).contiguous().numpy())
-
-
-def _unidentified(data: bytes) -> ImageError:
-    for kind, offset, magic in _UNREAD_KINDS:
-        if data[offset : offset + len(magic)] == magic:
-            return UnsupportedImageError(f"{kind} files are not read: send the X-ray as {READABLE}.")
-    return ImageError(NO_IMAGE)

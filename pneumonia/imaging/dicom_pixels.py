@@ -30,7 +30,7 @@ from pydicom.uid import (
 from pneumonia.errors import UnsupportedImageError
 from pneumonia.imaging.codestream import Codestream, begins_codestream, read_codestream
 from pneumonia.imaging.dicom_elements import ITEM, PixelData, fragments
-from pneumonia.imaging.limits import check_scans
+from pneumonia.imaging.jpeg_pixels import check_whole
 
 UNCOMPRESSED = {
     "",  # not said
@@ -104,7 +104,8 @@ def _decoded(stream: Codestream, header: Dataset) -> list[Image.Image]:
     size, samples = (header.Columns, header.Rows), header.SamplesPerPixel
     if (stream.width, stream.height, stream.samples) != (*size, samples):
         raise ValueError("another size")  # decoders reserve what the stream says, whatever the header says
-    check_scans(stream.data)
+    if stream.kind in {"JPEG", "lossless JPEG"}:
+        check_whole(stream.data)
     array = _decode(stream, header)
     expected = size[::-1] if samples == 1 else (*size[::-1], samples)
     if array.shape != expected or array.itemsize > (2 if samples == 1 else 1):

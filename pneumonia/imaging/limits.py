@@ -3,15 +3,16 @@
 Every limit is checked before anything is decoded: a small file must not take minutes or gigabytes.
 """
 
-import struct
-
 from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging.tiff import is_tiff
+from pneumonia.imaging.tiff_directories import check_size
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB
 MAX_SIDE = 65_535  # pixels, the limit of JPEG and DICOM; the heatmap of a longer side would be larger than its image
-MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; thousands would take minutes to decode
-MAX_STRIPS = 65_536  # strips or tiles of a TIFF, usually some hundreds; opening it, Pillow makes an object for each
+MAX_CHUNKS = 65_536  # of a PNG, usually some hundreds; Pillow reads them one by one
+PNG = b"\x89PNG\r\n\x1a\n"
+OLDEST_BMP = b"\x0c\0\0\0"  # the size of its header, which knows no compression
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
 TOO_MANY_PIXELS = f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one."  # where their number is unknown
 
@@ -55,44 +56,33 @@ def check_pixels(width: int, height: int) -> None:
     )
 
 
-def check_scans(data: bytes) -> None:
-    """Check that a JPEG has at most MAX_SCANS scans; other files pass.
-
-    Raises:
-        ImageTooLargeError: more than MAX_SCANS.
-    """
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
-        raise ImageTooLargeError(
-            f"The JPEG has more than {MAX_SCANS} scans, and each takes time to decode: save it anew."
-        )
-
-
 def check_effort(data: bytes) -> None:
     """Check that Pillow will not decode a small file for minutes.
 
     Args:
-        data: the bytes of any file that Pillow may open.
+        data: the bytes of any file that Pillow may open; JPEG has checks of its own.
 
     Raises:
-        ImageTooLargeError: a JPEG of too many scans, or a TIFF of too many strips or tiles.
+        ImageTooLargeError: a TIFF whose directories are too large, or a PNG of more than MAX_CHUNKS chunks.
         UnsupportedImageError: a run-length encoded BMP.
     """
-    check_scans(data)
-    if data.startswith(b"BM") and data[30:34] in RUN_LENGTH_CODED:
+    if data.startswith(b"BM") and data[14:18] != OLDEST_BMP and data[30:34] in RUN_LENGTH_CODED:
         raise UnsupportedImageError("Run-length encoded BMP files are not read: save the X-ray as JPEG or PNG.")
-    if _tiff_pieces(data) > MAX_STRIPS:
-        raise ImageTooLargeError(f"The TIFF is in more than {MAX_STRIPS:,} pieces: save it in fewer strips.")
+    if is_tiff(data):
+        check_size(data)
+    if data.startswith(PNG):
+        _check_chunks(data)
 
 
-def _tiff_pieces(data: bytes) -> int:
-    """Return how many strips or tiles a TIFF declares for its first image, 0 for other files (TIFF 6.0)."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
-    try:
-        if not order:
-            return 0
-        (offset,) = struct.unpack_from(f"{order}I", data, 4)
-        (entries,) = struct.unpack_from(f"{order}H", data, offset)
-        fields = [struct.unpack_from(f"{order}HHI", data, offset + 2 + 12 * number) for number in range(entries)]
-    except struct.error:  # cut off: decoding says so
-        return 0
-    return max((count for tag, _, count in fields if tag in {273, 324}), default=0)
+def _check_chunks(data: bytes) -> None:
+    """Check that a PNG has at most MAX_CHUNKS chunks: ISO/IEC 15948, 5.3.
+
+    Raises:
+        ImageTooLargeError: more.
+    """
+    at = len(PNG)
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > len(data) or data[at + 4 : at + 8] == b"IEND":
+            return
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    raise ImageTooLargeError(f"The PNG has more than {MAX_CHUNKS:,} chunks: save it anew.")

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from pneumonia import __version__
-from pneumonia.imaging.decoding import BROKEN, NO_IMAGE, READABLE
+from pneumonia.imaging.kinds import BROKEN, NO_IMAGE, READABLE
 from pneumonia.network.prediction import Prediction
 from pneumonia.serving.forms import NO_BOUNDARY, OTHER_BOUNDARY, without_file
 from pneumonia.serving.problems import SENTENCES

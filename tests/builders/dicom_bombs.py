@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import pydicom
+from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -22,6 +23,7 @@ from pneumonia.errors import ImageError, ImageTooLargeError
 from tests.builders.checkout import PROJECT
 from tests.builders.dicom_files import COLUMNS, ENCODERS, ROWS, beginning_of, data_set_of, radiograph
 from tests.builders.dicom_files import dicom as made
+from tests.builders.images import encoded
 
 
 def elements(count: int) -> bytes:
@@ -42,8 +44,8 @@ def fragments(count: int) -> bytes:
 
 
 def scans(count: int) -> bytes:
-    image = bytes(ENCODERS[JPEGBaseline8Bit](radiograph(8)))
-    longer = image[:-2] + b"\xff\xda\0\2" * count + image[-2:]
+    image = encoded(Image.fromarray(radiograph(8)), "JPEG", progressive=True)
+    longer = image[:-2] + image[image.rindex(b"\xff\xda") : -2] * count + image[-2:]
     return made(radiograph(8), JPEGBaseline8Bit, PixelData=encapsulate([longer]))
 
 

@@ -1,0 +1,200 @@
+"""What a JPEG says of itself: its header, its kind, and whether it has all the scans that it needs."""
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging.kinds import BROKEN
+
+MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; thousands would take minutes to decode
+MAX_HEADER = 8 * 1024 * 1024  # bytes before the first scan, usually some kilobytes; Pillow copies metadata often
+MAX_FILLING = 10_000  # bytes before markers, usually none; Pillow reads them one by one
+MAX_SEGMENTS = 10_000  # tables and metadata, usually some ten; Pillow keeps a list of them
+
+# ISO/IEC 10918-1, tables B.1 and B.2, and for JPEG-LS ISO/IEC 14495-1.
+_END, _SCAN, _INTERVAL, _LS_FRAME = 0xD9, 0xDA, 0xDD, 0xF7
+_FRAMES = {*range(0xC0, 0xD0), _LS_FRAME} - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_UNREAD = {
+    _LS_FRAME: "JPEG-LS",
+    0xC3: "Lossless JPEG",
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "Hierarchical JPEG"),
+    **dict.fromkeys((0xC9, 0xCA, 0xCB), "Arithmetically coded JPEG"),  # libjpeg does not notice where they are cut
+}
+# Fill bytes may stand before a marker, FF00 and restart markers within a scan.
+_MARKER = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
+_MARKER_AFTER_DATA = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the first scan of a JPEG.
+
+    Attributes:
+        frame: the marker of the frame, which tells the kind of coding.
+        bits: of a sample.
+        height: in pixels.
+        width: in pixels.
+        components: of each channel its number, and how many of its blocks stand beside and above each other in a unit.
+        interval: units between two restart markers, 0 without such markers.
+        scanned: the numbers of the channels in the first scan.
+        data: where the first scan's data begin.
+        filling: how many fill bytes there are before.
+    """
+
+    frame: int
+    bits: int
+    height: int
+    width: int
+    components: tuple[tuple[int, int, int], ...]
+    interval: int
+    scanned: tuple[int, ...]
+    data: int
+    filling: int
+
+    @property
+    def is_progressive(self) -> bool:
+        """Whether the coefficients come in several scans."""
+        return self.frame in _PROGRESSIVE
+
+    @property
+    def is_one_scan(self) -> bool:
+        """Whether the first scan has all channels."""
+        return {number for number, _, _ in self.components} == set(self.scanned)
+
+    @property
+    def row_height(self) -> int:
+        """How many lines of pixels are decoded together."""
+        return 8 * max(above for _, _, above in self.components)
+
+    @property
+    def units_per_row(self) -> int:
+        """How many units, between which restart markers may stand, fill a row of that height."""
+        if len(self.components) == 1:  # units of one block, however the sampling is written
+            return self.components[0][2] * math.ceil(self.width / 8)
+        return math.ceil(self.width / (8 * max(beside for _, beside, _ in self.components)))
+
+
+def header_of(data: bytes) -> Header:
+    """Read a JPEG file or codestream up to its first scan.
+
+    Raises:
+        ImageTooLargeError: more than MAX_SEGMENTS segments.
+        ImageError: a damaged header, or none.
+    """
+    found: dict[int, bytes] = {}
+    filling, last = 0, 2
+    try:
+        for marker, start, end in _segments(data):
+            found[marker] = data[start:end]
+            filling, last = filling + start - 4 - last, end
+            if marker != _SCAN:
+                continue
+            (frame,) = found.keys() & _FRAMES
+            bits, height, width, count = struct.unpack_from(">BHHB", found[frame])
+            parts = struct.unpack_from(f">{3 * count}B", found[frame], 6)
+            pairs = zip(parts[::3], parts[1::3], strict=True)
+            components = tuple((number, sampling >> 4, sampling & 15) for number, sampling in pairs)
+            (interval,) = struct.unpack(">H", found.get(_INTERVAL, b"\0\0"))
+            return Header(frame, bits, height, width, components, interval, tuple(found[_SCAN][1:-3:2]), end, filling)
+    except (ValueError, struct.error) as error:
+        raise ImageError(BROKEN) from error
+    raise ImageError(BROKEN)
+
+
+def check_kind(header: Header) -> None:
+    """Check that a JPEG file is of a kind that is read: baseline or progressive, 8 bits, Huffman codes.
+
+    Raises:
+        UnsupportedImageError: another kind.
+    """
+    kind = _UNREAD.get(header.frame) or (f"{header.bits}-bit JPEG" if header.bits != 8 else None)
+    if kind:
+        raise UnsupportedImageError(f"{kind} files are not read: save the X-ray as an ordinary JPEG or as PNG.")
+    channels = len(header.components)
+    if channels not in {1, 3, 4}:
+        raise UnsupportedImageError(f"JPEG files of {channels} channels are not read: save the X-ray as gray or RGB.")
+
+
+def check_metadata(header: Header) -> None:
+    """Check that Pillow will not take long to open a JPEG.
+
+    Raises:
+        ImageTooLargeError: more than MAX_HEADER bytes before the first scan.
+        ImageError: more than MAX_FILLING bytes of nothing.
+    """
+    if header.filling > MAX_FILLING:
+        raise ImageError(BROKEN)
+    if header.data > MAX_HEADER:
+        raise ImageTooLargeError(f"The JPEG has more than {MAX_HEADER:,} bytes of metadata: save it without.")
+
+
+def is_ordinary(header: Header) -> bool:
+    """Return whether a JPEG is baseline or progressive, with 8 bits and Huffman codes."""
+    return header.frame not in _UNREAD and header.bits == 8
+
+
+def check_scans(data: bytes, header: Header) -> None:
+    """Check that a JPEG has every channel's coefficients, in at most MAX_SCANS scans.
+
+    A progressive JPEG that ends between two scans decodes without a warning, only blurred. Thumbnails within metadata
+    do not count, nor does what follows the end.
+
+    Args:
+        data: the bytes of a JPEG file or codestream.
+        header: what `header_of` reads from them.
+
+    Raises:
+        ImageTooLargeError: more than MAX_SCANS scans or MAX_SEGMENTS segments.
+        ImageError: one that ends too early.
+    """
+    missing = {number: set(range(64)) for number, _, _ in header.components}  # in the order of the zigzag
+    if header.is_one_scan and not header.is_progressive:
+        return  # one scan has all, as usual: its data need not be searched
+    scans = (data[start:end] for marker, start, end in _segments(data) if marker == _SCAN)
+    for count, scan in enumerate(scans):
+        if count == MAX_SCANS:
+            raise ImageTooLargeError(
+                f"The JPEG has more than {MAX_SCANS} scans, and each takes time to decode: save it anew."
+            )
+        completed = _completed(scan) if header.is_progressive else range(64)
+        for number in scan[1:-3:2]:
+            missing.get(number, set()).difference_update(completed)
+    if any(missing.values()):
+        raise ImageError(BROKEN)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of each segment up to the end marker, as libjpeg finds them.
+
+    Raises:
+        ImageTooLargeError: more than MAX_SEGMENTS.
+        ImageError: something else stands where a marker should before the first scan, or the end marker is missing.
+    """
+    at, find = 2, _MARKER.match
+    for _ in range(MAX_SEGMENTS):
+        found = find(data, at)
+        if found and found[1][0] == _END:
+            return
+        if not found or found.end() + 2 > len(data):
+            raise ImageError(BROKEN)
+        at = found.end() + struct.unpack_from(">H", data, found.end())[0]
+        yield found[1][0], found.end() + 2, at
+        if found[1][0] == _SCAN:
+            find = _MARKER_AFTER_DATA.search
+    raise ImageTooLargeError(f"The JPEG has more than {MAX_SEGMENTS:,} segments: save it anew.")
+
+
+def _completed(scan: bytes) -> range:
+    """Return the coefficients that a progressive scan completes: ISO/IEC 10918-1, B.2.3 and G.1.1.1.
+
+    Raises:
+        ImageError: no header of a scan.
+    """
+    if len(scan) < 6:
+        raise ImageError(BROKEN)
+    first, last, bits = scan[-3:]
+    return range(0) if bits & 15 else range(first, last + 1)  # lower bits come in a later scan

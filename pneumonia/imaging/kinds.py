@@ -1,0 +1,66 @@
+"""Which kinds of files are read, and what is said of the others."""
+
+from pneumonia.errors import ImageError, UnsupportedImageError
+from pneumonia.imaging.tiff import is_tiff
+from pneumonia.imaging.tiff_directories import kind_of
+
+READABLE = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
+NO_IMAGE = f"The file is not an image: send a chest X-ray as {READABLE}."
+BROKEN = "The image is broken: part of its data is missing or changed. Send it again, or export it anew."
+
+_UNREAD = (
+    ("GIF", 0, b"GIF8"),
+    ("PDF", 0, b"%PDF-"),
+    ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
+    ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
+    ("JPEG XL", 4, b"JXL "),
+    ("JPEG XL", 0, b"\xff\x0a"),
+    ("Photoshop", 0, b"8BPS"),
+    ("ICO", 0, b"\0\0\1\0"),
+    ("HEIC, AVIF and MP4", 4, b"ftyp"),
+    ("SVG", 0, b"<svg"),
+    ("NIfTI", 344, b"n+1\0"),
+    ("NIfTI", 344, b"ni1\0"),
+    ("NIfTI", 4, b"n+2\0"),
+    ("NRRD", 0, b"NRRD"),
+    ("MetaImage", 0, b"ObjectType"),
+    ("MetaImage", 0, b"NDims"),
+    ("HDF5 and MATLAB", 0, b"\x89HDF\r\n"),
+    ("HDF5 and MATLAB", 512, b"\x89HDF\r\n"),
+    ("MATLAB", 0, b"MATLAB "),
+    ("NumPy", 0, b"\x93NUMPY"),
+    ("Word, Excel and PowerPoint", 0, b"\xd0\xcf\x11\xe0"),
+    ("HTML", 0, b"<!DOCTYPE html"),
+    ("HTML", 0, b"<html"),
+)
+_ARCHIVES = (
+    ("zip", 0, b"PK\3\4"),
+    ("gzip", 0, b"\x1f\x8b"),
+    ("bzip2", 0, b"BZh"),
+    ("xz", 0, b"\xfd7zXZ\0"),
+    ("7z", 0, b"7z\xbc\xaf\x27\x1c"),
+    ("RAR", 0, b"Rar!"),
+    ("tar", 257, b"ustar"),
+    ("Zstandard", 0, b"\x28\xb5\x2f\xfd"),
+)
+# The first bytes of JPEG, PNG, DICOM's preamble and TIFF, in base64.
+_BASE64 = (b"data:", b"/9j/", b"iVBORw0KGgo", b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", b"SUkqA", b"TU0AK")
+
+
+def unidentified(data: bytes) -> ImageError:
+    """Return the error for a file that is not read: an UnsupportedImageError where its kind is known."""
+    if is_tiff(data):
+        return UnsupportedImageError(
+            f"TIFF files of this kind are not read ({kind_of(data)}): save the X-ray as PNG with 8 or 16 bits."
+        )
+    if archive := _named(data, _ARCHIVES):
+        return UnsupportedImageError(f"The file is packed ({archive}): unpack it, and send the X-ray as {READABLE}.")
+    if kind := _named(data, _UNREAD):
+        return UnsupportedImageError(f"{kind} files are not read: send the X-ray as {READABLE}.")
+    if data.startswith(_BASE64):
+        return UnsupportedImageError("The file is text that holds a file in base64: decode it, and send the bytes.")
+    return ImageError(NO_IMAGE)
+
+
+def _named(data: bytes, kinds: tuple[tuple[str, int, bytes], ...]) -> str | None:
+    return next((kind for kind, offset, magic in kinds if data[offset : offset + len(magic)] == magic), None)

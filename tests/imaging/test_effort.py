@@ -1,0 +1,139 @@
+"""Small files that would take much time or memory, in every variant that Pillow opens, and kinds that are not read."""
+
+import base64
+import gzip
+import io
+import struct
+import zipfile
+import zlib
+
+import pytest
+from PIL import Image
+from PIL.TiffImagePlugin import PREFIXES
+
+from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging.decoding import decode
+from tests.builders.images import encoded
+
+PICTURE = Image.linear_gradient("L").resize((16, 16))
+PNG = encoded(PICTURE, "PNG")
+Fields = dict[int, tuple[int, int, int]]
+PLAIN: Fields = {  # type, count and value of each
+    256: (4, 1, 16),
+    257: (4, 1, 16),
+    258: (3, 1, 8),
+    259: (3, 1, 1),
+    262: (3, 1, 1),
+    273: (4, 1, 1000),
+    277: (3, 1, 1),
+    278: (4, 1, 16),
+    279: (4, 1, 256),
+}
+
+
+def tiff(prefix: bytes, fields: Fields = {}, *, rest: bytes = b"") -> bytes:  # noqa: B006
+    """Return a TIFF with these fields beside, or instead of, those of PICTURE."""
+    order, is_big = "<" if prefix.startswith(b"II") else ">", prefix[2] == 43
+    all_fields = sorted((PLAIN | fields).items())
+    if is_big:
+        head = prefix + struct.pack(f"{order}HHQQ", 8, 0, 16, len(all_fields))
+    else:
+        head = prefix + struct.pack(f"{order}IH", 8, len(all_fields))
+    for tag, (kind, count, value) in all_fields:
+        short = kind == 3 and count == 1
+        head += struct.pack(f"{order}HH{'Q' if is_big else 'I'}", tag, kind, count)
+        head += struct.pack(f"{order}{'H' if short else 'Q' if is_big else 'I'}", value).ljust(
+            8 if is_big else 4, b"\0"
+        )
+    return head.ljust(1000, b"\0") + PICTURE.tobytes() + rest
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_each_variant_of_tiff_is_read(prefix: bytes) -> None:
+    assert decode(tiff(prefix)).image.tobytes() == PICTURE.tobytes()
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("tag", [273, 324])
+def test_endless_pieces_are_refused_in_each_variant_of_tiff(prefix: bytes, tag: int) -> None:
+    with pytest.raises(ImageTooLargeError, match="in more than 65,536 pieces"):
+        decode(tiff(prefix, {tag: (4, 1_100_000, 1256)}, rest=bytes(4_400_000)))
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(
+    ("tag", "kind"), [(256, 4), (258, 3), (282, 5), (274, 3), (320, 3), (339, 3), (700, 3), (37000, 12)]
+)
+def test_endless_values_are_refused_in_each_variant_of_tiff(prefix: bytes, tag: int, kind: int) -> None:
+    with pytest.raises(ImageTooLargeError, match="metadata of more than 262,144 values"):
+        decode(tiff(prefix, {tag: (kind, 300_000, 1256)}, rest=bytes(2_400_000)))
+
+
+def test_endless_entries_of_a_tiff_are_refused() -> None:
+    entries = b"".join(struct.pack("<HHQQ", number % 65_536, 3, 1, 8) for number in range(70_000))
+    with pytest.raises(ImageTooLargeError, match="more than 65,536 entries"):
+        decode(b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 70_000) + entries)
+
+
+def chunk(name: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def test_endless_chunks_of_a_png_are_refused() -> None:
+    few, many = (PNG[:33] + chunk(b"prIv") * count + PNG[33:] for count in (1000, 70_000))
+    assert decode(few).image.tobytes() == PICTURE.tobytes()
+    with pytest.raises(ImageTooLargeError, match="more than 65,536 chunks"):
+        decode(many)
+
+
+def test_endless_metadata_of_a_jpeg_is_refused() -> None:
+    data = encoded(PICTURE, "JPEG")
+    segment = b"\xff\xe1\xff\xffExif\0\0" + bytes(65_527)
+    assert decode(data[:2] + segment * 20 + data[2:]).image.size == PICTURE.size
+    with pytest.raises(ImageTooLargeError, match="more than 8,388,608 bytes of metadata"):
+        decode(data[:2] + segment * 200 + data[2:])
+
+
+@pytest.mark.parametrize("compression", [1, 2])
+def test_the_oldest_kind_of_bmp_is_no_run_length_code(compression: int) -> None:
+    palette = bytes(12) + bytes([compression, 0, 0, 0]).ljust(3 * 256 - 4, b"\0")
+    header = struct.pack("<IHHHH", 12, 16, 16, 1, 8)
+    pixels = bytes(256)
+    start = 14 + len(header) + 3 * 256
+    data = (
+        b"BM"
+        + struct.pack("<IHHI", start + 256, 0, 0, start)
+        + header
+        + palette[: 3 * 256].ljust(3 * 256, b"\0")
+        + pixels
+    )
+    assert decode(data).image.size == (16, 16)
+
+
+def packed() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("xray.png", PNG)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (packed(), r"The file is packed \(zip\): unpack it"),
+        (gzip.compress(PNG), r"The file is packed \(gzip\): unpack it"),
+        (b"xray.png".ljust(257, b"\0") + b"ustar\x0000", r"The file is packed \(tar\): unpack it"),
+        (b"\x5c\1\0\0" + bytes(340) + b"n+1\0", "NIfTI files are not read"),
+        (b"\0\0\x01\x5c" + bytes(340) + b"ni1\0", "NIfTI files are not read"),
+        (b"\x93NUMPY\1\0", "NumPy files are not read"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5 and MATLAB files are not read"),
+        (b"NRRD0004\n", "NRRD files are not read"),
+        (base64.b64encode(PNG), "text that holds a file in base64: decode it"),
+        (b"data:image/png;base64," + base64.b64encode(PNG), "text that holds a file in base64: decode it"),
+        (tiff(b"MM\0*", {258: (3, 1, 12)}), r"TIFF files of this kind are not read \(12 bits per sample, big-endian\)"),
+        (tiff(b"II*\0", {262: (3, 1, 10)}), r"\(8 bits per sample, ITULab, little-endian\)"),
+    ],
+)
+def test_kinds_that_are_not_read_are_named(data: bytes, sentence: str) -> None:
+    with pytest.raises(UnsupportedImageError, match=sentence):
+        decode(data)
