@@ -34,8 +34,6 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 ITEM, _ITEMS_END = b"\xfe\xff\0\xe0", b"\xfe\xff\xdd\xe0"  # the same in compressed pixels, always little endian
 _UNDEFINED = 0xFFFFFFFF  # a length that a delimiter tells
 
-_OF_BYTES = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV"}
-
 
 _NOTHING = Dataset()  # of an item that is passed over; making another one would take longer than passing over it
 
@@ -182,8 +180,6 @@ class _Reader:
         """Read an element into `found`, if it is wanted; return where the next one begins."""
         inner = wanted.get(place.tag)
         is_wanted = place.tag in wanted and place.tag not in found
-        if place.length == _UNDEFINED and (place.tag == _PIXELS or place.kind in _OF_BYTES):  # of an icon
-            return fragments(self._data, place.start)[1]
         if place.length == _UNDEFINED or (is_wanted and inner):
             stop = end if place.length == _UNDEFINED else min(end, place.start + place.length)
             items, at = self._items(place.start, stop, inner or {}, depth)

@@ -85,9 +85,7 @@ def _is_uncompressed(pixels: PixelData, syntax: str, header: Dataset) -> bool:
         return False
     size = header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated // 8
     is_coded = pixels.value.startswith(ITEM) or begins_codestream(pixels.value)
-    if syntax in UNCOMPRESSED:
-        return not is_coded or len(pixels.value) >= size
-    return not is_coded and size <= len(pixels.value) <= size + 1
+    return not is_coded or (syntax in UNCOMPRESSED and len(pixels.value) >= size)
 
 
 def _frame(pixels: PixelData) -> bytes:

@@ -177,7 +177,7 @@ def _palettes(header: Dataset, band: Image.Image) -> list[Tensor]:
 def _table(dataset: Dataset, name: str) -> tuple[Tensor, int, int]:
     """Return a look-up table, the value of its first entry, and the number of bits of its entries."""
     entries, first, bits = _numbers(dataset, f"{name}Descriptor")
-    entries = entries & 0xFFFF or 65_536  # which a signed number cannot say
+    entries = entries or 65_536
     if not 8 <= bits <= 16:
         raise ValueError
     if f"{name}Data" not in dataset:

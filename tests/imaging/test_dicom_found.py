@@ -10,6 +10,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -163,13 +164,50 @@ def test_fragments_may_be_wrong(syntax: pydicom.uid.UID) -> None:
         assert np.array_equal(pixels_of(in_fragments(syntax, pixels)), expected), name
 
 
-@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
-def test_compressed_pixels_may_have_a_length(syntax: pydicom.uid.UID) -> None:
+@pytest.mark.parametrize(
+    ("syntax", "said"),
+    [(RLELossless, RLELossless), (JPEGLSLossless, JPEGBaseline8Bit), (JPEGLSLossless, ExplicitVRLittleEndian)],
+)
+def test_compressed_pixels_may_have_a_length(syntax: pydicom.uid.UID, said: pydicom.uid.UID) -> None:
     data, frame = made(radiograph(8), syntax), coded(syntax)
-    items = item(b"") + item(frame)
-    place = data.index(b"\xe0\x7f\x10\0OB")
-    written = data[: place + 8] + struct.pack("<I", len(items)) + items
-    assert np.array_equal(pixels_of(written), pixels_of(data))
+    head = beginning_of(said) + data_set_of(data)
+    head = head[: head.index(b"\xe0\x7f\x10\0OB") + 8]
+    for pixels in (item(b"") + item(frame), frame if syntax == JPEGLSLossless else item(frame)):
+        assert np.array_equal(pixels_of(head + struct.pack("<I", len(pixels)) + pixels), pixels_of(data))
+
+
+def test_pixels_that_begin_like_a_compressed_image_are_pixels() -> None:
+    for begin in (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\xfe\xff\0\xe0"):
+        pixels = begin + radiograph(8).tobytes()[len(begin) :]
+        shown = pixels_of(made(radiograph(8), PixelData=pixels, **WINDOW | {"WindowCenter": 128, "WindowWidth": 256}))
+        assert np.array_equal(shown.reshape(-1), np.frombuffer(pixels, np.uint8))
+
+
+def test_jpeg_2000_may_lack_its_end_marker() -> None:
+    frame = coded(JPEG2000Lossless).rstrip(b"\0")
+    data = made(radiograph(8), JPEG2000Lossless, PixelData=encapsulate([frame[:-2]]))
+    assert np.array_equal(pixels_of(data), pixels_of(made(radiograph(8))))
+
+
+def test_of_elements_given_twice_the_first_counts() -> None:
+    data = made(radiograph(12), bits=12, **WINDOW)
+    window = b"\x28\0\x50\x10DS\2\x001 "
+    pixels = b"\xe0\x7f\x10\0OW\0\0\4\0\0\0\0\0\0\0"
+    place = data.index(b"\xe0\x7f\x10\0")
+    assert np.array_equal(pixels_of(data[:place] + window + data[place:] + pixels + window), pixels_of(data))
+
+
+@pytest.mark.parametrize("kind", [b"OB", b"OW"])
+def test_compressed_icons_are_passed_over(kind: bytes) -> None:
+    data = made(radiograph(12), bits=12, **WINDOW)
+    undefined = b"\0\0\xff\xff\xff\xff"
+    fragments = item(b"") + item(b"\xff\xd8 any bytes at all") + SEQUENCE_END
+    private = b"\x09\0\x10\x10" + kind + undefined + fragments
+    inside = item(b"\x28\0\x10\0US\2\0\1\0\xe0\x7f\x10\0" + kind + undefined + fragments + END, 2**32 - 1)
+    icon = b"\x88\0\0\2SQ" + undefined + inside + SEQUENCE_END
+    place = data.index(b"\x28\0\x02\0")
+    for element in (private, icon, private + icon):
+        assert np.array_equal(pixels_of(data[:place] + element + data[place:]), pixels_of(data))
 
 
 @pytest.mark.parametrize("syntax", UNCOMPRESSED)

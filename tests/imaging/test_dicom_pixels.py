@@ -11,6 +11,7 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_voi_lut
 from pydicom.uid import (
+    JPEG2000,
     MPEG2MPML,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
@@ -18,6 +19,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -192,6 +194,14 @@ def test_high_throughput_jpeg_2000_is_read(syntax: str) -> None:
         decode(
             made(radiograph(12), JPEG2000Lossless, 12, PixelData=encapsulate([frame[: len(frame) // 2] + b"\xff\xd9"]))
         )
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000, JPEGLSNearLossless])
+def test_what_lossy_compression_makes_brighter_than_white_is_white(syntax: pydicom.uid.UID) -> None:
+    values = np.kron(np.random.default_rng(0).integers(0, 2, (12, 10)), np.ones((5, 5))).astype(np.uint16) * 1023
+    window: dict[str, Any] = {"WindowCenter": 512, "WindowWidth": 1024}
+    shown = pixels_of(made(values, syntax, 10, **window))
+    assert shown[values > 0].min() > 128 > shown[values == 0].max()
 
 
 def test_other_compressions_are_refused() -> None:

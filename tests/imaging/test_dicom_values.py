@@ -14,6 +14,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGLSLossless,
 )
@@ -270,6 +271,15 @@ def test_a_palette_may_have_16_bits(entries: int, first: int, syntax: pydicom.ui
     index = np.clip(radiograph(16).astype(int) - first, 0, entries - 1)
     expected = np.stack([ramp[index] >> 8, ramp[::-1][index] >> 8, ramp[index] // 3 >> 8], axis=-1)
     assert np.array_equal(pixels_of(made(radiograph(16), syntax, **elements)), expected)
+
+
+def test_a_palette_of_signed_pixels_has_no_negative_number_of_entries() -> None:
+    ramp = np.linspace(0, 65_535, 40_000).astype(int)
+    elements = palettes(dict.fromkeys(("Red", "Green", "Blue"), ramp), 0)
+    for color in ("Red", "Green", "Blue"):
+        elements[f"{color}PaletteColorLookupTableDescriptor"] = [40_000, 0, 16]
+    shown = pixels_of(made(radiograph(12), ImplicitVRLittleEndian, PixelRepresentation=1, **elements))
+    assert np.array_equal(shown[..., 0], ramp[radiograph(12)] >> 8)
 
 
 def test_a_palette_may_be_told_in_segments() -> None:
