@@ -14,6 +14,7 @@ from pneumonia.errors import ConfigurationError
 COMMANDS = {
     "predict": ("classify image files", "pneumonia.batch.predict"),
     "evaluate": ("test a model on a labelled folder", "pneumonia.evaluate"),
+    "calibrate": ("fit a model's probabilities to your own labelled X-rays", "pneumonia.calibrate"),
     "split": ("divide a labelled folder into train/, val/ and test/ by patient", "pneumonia.training.split"),
     "draw": ("draw chest X-rays to try everything with", "pneumonia.training.synthetic"),
     "serve": ("serve the page and the API on this machine", "pneumonia.serving.server"),

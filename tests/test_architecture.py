@@ -27,7 +27,7 @@ ALLOWED = {
     "batch": BELOW_TRAINING | {"storage", "releases", "front", "serving"},
 }
 ROOMS = sorted(ALLOWED.keys() - {GROUND, "front"})
-DOORS = {"pneumonia.__main__", "pneumonia.evaluate"}
+DOORS = {"pneumonia.__main__", "pneumonia.calibrate", "pneumonia.evaluate"}
 MODULES = [name for name in modules_in("pneumonia") if name not in DOORS]
 IMAGE = {"imaging", "network", "storage", "releases", "serving", "batch"}
 

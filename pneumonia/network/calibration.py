@@ -4,6 +4,7 @@
 does not import torch, so that a cold start can read a manifest while torch is being imported.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 NUMBERS = ("temperature", "bias", "uncertain_low", "uncertain_high")
 OLDER_NUMBERS = ("temperature", "threshold", "uncertain_low", "uncertain_high")  # as manifests had until November 2026
+EVEN = 0.5  # the share of pneumonias that a fit in which both classes weigh alike stands for
 TEMPERATURES = (0.01, 100.0)  # beyond what any fit gives; 1e-320 would make NaN of every answer
 # Where a float32 softmax, which older manifests were made for, gives exactly 1; and next to nothing.
 OLDER_THRESHOLDS = (1e-13, 1 - 2**-24)
@@ -29,23 +31,26 @@ class Calibration:
         bias: added to the log-odds of PNEUMONIA (Platt 1999). It moves the operating point to a P(PNEUMONIA) of 0.5.
         uncertain_low: from this P(PNEUMONIA), at most 0.5, …
         uncertain_high: … to this one, at least 0.5, both included, the answer carries a warning.
+        prevalence: the share of pneumonias among the patients for whom the probabilities hold.
     """
 
     temperature: float = 1.0
     bias: float = 0.0
     uncertain_low: float = 0.5
     uncertain_high: float = 0.5
+    prevalence: float = EVEN
 
     def __post_init__(self) -> None:
         """Refuse values that no fit gives.
 
         Raises:
-            ValueError: the temperature is not in TEMPERATURES, the bias is not finite, or the probabilities are out of
-                order or range.
+            ValueError: the temperature is not in TEMPERATURES, the bias is not finite, the probabilities are out of
+                order or range, or the prevalence is not between 0 and 1.
         """
         lowest, highest = TEMPERATURES
         ordered = 0 <= self.uncertain_low <= 0.5 <= self.uncertain_high <= 1
-        if not (lowest <= self.temperature <= highest and math.isfinite(self.bias) and ordered):
+        is_between = 0 < self.prevalence < 1
+        if not (lowest <= self.temperature <= highest and math.isfinite(self.bias) and ordered and is_between):
             raise ValueError(f"not a calibration: {self}")
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
@@ -57,13 +62,34 @@ class Calibration:
         Returns:
             float64, same shape, rows that sum to exactly 1; NaN where a logit is not finite.
         """
-        odds = logits.double().diff() / self.temperature + self.bias
-        suspicion = (odds * odds.new_tensor([-0.5, 0.5])).softmax(1)[:, 1:]
-        return suspicion * odds.new_tensor([-1, 1]) + odds.new_tensor([1, 0])  # at most one of the two is above 0.5
+        suspicion = self.of_odds(logits.double().diff())
+        return suspicion * suspicion.new_tensor([-1, 1]) + suspicion.new_tensor([1, 0])  # at most one is above 0.5
+
+    def of_odds(self, odds: "Tensor") -> "Tensor":
+        """Return P(PNEUMONIA) of log-odds, float64, any shape; NaN where they are not finite."""
+        nothing = odds - odds  # but NaN of an infinity, whose sigmoid would pass for an answer
+        return (odds / self.temperature + self.bias + nothing).sigmoid()
 
     def is_uncertain(self, probability: float) -> bool:
         """Return whether P(PNEUMONIA) lies in the band of doubt."""
         return self.uncertain_low < self.uncertain_high and self.uncertain_low <= probability <= self.uncertain_high
+
+    def at_prevalence(self, prevalence: float) -> "Calibration":
+        """Return the calibration for patients among whom pneumonia is more frequent or rarer, by Bayes' rule.
+
+        Only the bias moves, by the difference in the log-odds of the two prevalences (Saerens et al. 2002), so moving
+        twice is moving once. The band of doubt keeps its probabilities.
+
+        Args:
+            prevalence: the new share of pneumonias, between 0 and 1.
+
+        Raises:
+            ValueError: the prevalence is not between 0 and 1.
+        """
+        if not 0 < prevalence < 1:
+            raise ValueError(f"not a prevalence: {prevalence}")
+        moved = self.bias + _log_odds(prevalence) - _log_odds(self.prevalence)
+        return dataclasses.replace(self, bias=moved, prevalence=prevalence)
 
 
 def is_pneumonia(probability: float) -> bool:
@@ -84,10 +110,14 @@ def calibration_in(content: dict[str, Any]) -> Calibration:
     is_older = isinstance(given, dict) and "threshold" in given and "bias" not in given
     names = OLDER_NUMBERS if is_older else NUMBERS
     # By type, as a bool would pass for an int.
-    if not isinstance(given, dict) or any(type(given.get(name)) not in {int, float} for name in names):
+    if not isinstance(given, dict) or any(
+        type(value) not in {int, float} for value in [*map(given.get, names), given.get("prevalence", EVEN)]
+    ):
         raise ValueError(f"its calibration is {given!r:.200}, not the numbers {', '.join(names)}")
     numbers = [float(given[name]) for name in names]
-    return _of_older(*numbers) if is_older else Calibration(*numbers)
+    if is_older:
+        return _of_older(*numbers)
+    return dataclasses.replace(Calibration(*numbers), prevalence=float(given.get("prevalence", EVEN)))
 
 
 def _of_older(temperature: float, threshold: float, low: float, high: float) -> Calibration:
@@ -105,6 +135,10 @@ def _of_older(temperature: float, threshold: float, low: float, high: float) -> 
     point = min(max(threshold, least), most)  # 0 and 1 have no log-odds
     ends = (min(low, point), max(high, point)) if low < high else (point, point)
     return Calibration(temperature, math.log((1 - point) / point), *(_moved(end, point) for end in ends))
+
+
+def _log_odds(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 def _moved(probability: float, point: float) -> float:

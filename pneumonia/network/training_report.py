@@ -47,6 +47,7 @@ class TrainingReport:
         input_check: recognises images that are not chest X-rays.
         metrics: finite figures of validation and test, such as `val_loss` (nats) and `test_accuracy` (share, 0 to 1).
         dataset: the images.
+        calibrated_on: where the calibration comes from if not from this training: images, rule, and the release before.
         settings: the run's arguments, and the device, precision and version of torch that it used.
     """
 
@@ -60,6 +61,7 @@ class TrainingReport:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     dataset: Dataset = dataclasses.field(default_factory=Dataset)
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    calibrated_on: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """Return indented JSON."""
@@ -116,6 +118,7 @@ def _report_of(content: dict[str, Any]) -> TrainingReport:
         metrics=_finite(_field(content, "metrics", dict, {})),
         dataset=Dataset(_field(dataset, "fingerprint", str | None, None), _field(dataset, "images", dict, {})),
         settings=_field(content, "settings", dict, {}),
+        calibrated_on=_field(content, "calibrated_on", dict | None, None),
     )
 
 

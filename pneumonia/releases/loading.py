@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pneumonia.deadline import Deadline
@@ -39,15 +39,29 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
         WeightsError: the weights are not of this network, or were trained for other classes or another preprocessing.
         WeightsUnavailableError: the file cannot be read, or S3 does not give it.
     """
-    if source is None:
-        return load_file(RELEASED_WEIGHTS)
+    with local_weights(RELEASED_WEIGHTS if source is None else source) as path:
+        return load_file(path)
+
+
+@contextlib.contextmanager
+def local_weights(source: str | os.PathLike[str]) -> Iterator[Path]:
+    """Have a weights file on this machine, its manifest beside it; a download is removed afterwards.
+
+    Args:
+        source: as `load` takes it.
+
+    Raises:
+        ConfigurationError, WeightsError, WeightsUnavailableError: as `load`.
+    """
     if str(source).startswith("s3://"):
-        return _load_from_bucket(str(source))
+        with _downloaded(str(source)) as path:
+            yield path
+        return
     path = Path(source)
     path = path / WEIGHTS_NAME if path.is_dir() else path
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist: name a weights file, a folder with one, or s3://bucket.")
-    return load_file(path)
+    yield path
 
 
 def load_served() -> Classifier:
@@ -111,9 +125,10 @@ def load_file(path: Path) -> Classifier:
     return Classifier(network, release.version, release.sha256, release.calibration, detector)
 
 
-def _load_from_bucket(uri: str) -> Classifier:
+@contextlib.contextmanager
+def _downloaded(uri: str) -> Iterator[Path]:
     bucket, key = split(uri)
     if key:
         raise ConfigurationError(f"{uri!r} is not a bucket: name the weights bucket alone, as s3://bucket.")
     with tempfile.TemporaryDirectory() as folder:
-        return load_file(Weights(Path(folder) / WEIGHTS_NAME, bucket).find(Deadline.after(DOWNLOAD_SECONDS)))
+        yield Weights(Path(folder) / WEIGHTS_NAME, bucket).find(Deadline.after(DOWNLOAD_SECONDS))

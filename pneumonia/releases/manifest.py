@@ -32,6 +32,7 @@ class Manifest:
         created: when the release was made, ISO 8601, UTC.
         calibration: from the network's outputs to an answer; releases older than this field have the default.
         input_check: recognises images that are not chest X-rays; without it, no image gets that warning.
+        calibrated_on: where the calibration comes from if not from the training: images, rule, and the release before.
         forced: the objections to this release, if someone forced its promotion.
     """
 
@@ -47,6 +48,7 @@ class Manifest:
     calibration: Calibration = dataclasses.field(default_factory=Calibration)
     input_check: InputCheck | None = None
     forced: str | None = None
+    calibrated_on: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """Return indented JSON."""
@@ -75,6 +77,8 @@ def parse(text: str | bytes, source: str) -> Manifest:
         content["calibration"] = calibration_in(content)
         content["input_check"] = input_check_in(content)
         content.setdefault("forced", None)
+        if not isinstance(content.setdefault("calibrated_on", None), dict | None):
+            raise TypeError(f"its calibrated_on is {content['calibrated_on']!r:.200}")
         return Manifest(**{field.name: content[field.name] for field in dataclasses.fields(Manifest)})
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise WeightsError(f"{source} is not a valid manifest ({error!r}): promote the model again.") from error

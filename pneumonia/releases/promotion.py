@@ -146,6 +146,7 @@ def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
         created=created.isoformat(timespec="seconds"),
         calibration=report.calibration,
         input_check=report.input_check,
+        calibrated_on=report.calibrated_on,
     )
 
 

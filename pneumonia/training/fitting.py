@@ -1,11 +1,12 @@
 """Fit on validation what makes answers of outputs: temperature, bias and band of doubt."""
 
+import dataclasses
 import math
 
 import torch
 from torch import Tensor
 
-from pneumonia.network.calibration import Calibration
+from pneumonia.network.calibration import EVEN, Calibration
 
 # The operating point: the share of pneumonias that must be found on validation, above the 93.2% of Kermany et al. 2018.
 # Normal images of another collection score higher than those of validation, so this does better there than even odds,
@@ -34,35 +35,69 @@ def fit_at(point: Tensor, odds: Tensor, pneumonia: Tensor) -> Calibration:
         odds: log-odds of PNEUMONIA, float64, shape (N,).
         pneumonia: bool, shape (N,), both values among them.
     """
-    temperature = _fit_temperature(odds - point, pneumonia)
-    distance = ((odds - point) / temperature).abs().quantile(UNCERTAIN_SHARE)
+    temperature = float(TEMPERATURES[_losses(odds - point, pneumonia, torch.zeros_like(TEMPERATURES)).argmin()])
+    return _with_band(Calibration(temperature, -point.item() / temperature), odds)
+
+
+def fit_likelihood(odds: Tensor, pneumonia: Tensor, prevalence: float = EVEN) -> Calibration:
+    """Fit temperature and bias to the least cross-entropy, both classes weighing alike, and the band of doubt.
+
+    This is Platt scaling (1999) with a slope that stays above 0: P is right on images like these, for any operating
+    point. `fit` keeps to a sensitivity instead, for images unlike those of validation.
+
+    Args:
+        odds: log-odds of PNEUMONIA, float64, shape (N,).
+        pneumonia: bool, shape (N,), both values among them.
+        prevalence: share of pneumonias for which the probabilities shall hold, whatever it is among these images.
+    """
+    biases = _biases(odds, pneumonia)
+    place = int(_losses(odds, pneumonia, biases).argmin())
+    fitted = Calibration(float(TEMPERATURES[place]), float(biases[place]))
+    return _with_band(fitted.at_prevalence(prevalence), odds)
+
+
+def _biases(odds: Tensor, pneumonia: Tensor) -> Tensor:
+    """Return the bias of the least cross-entropy for each temperature, by bisecting its derivative."""
+    targets, weights = _targets(pneumonia)
+    scaled = odds / TEMPERATURES[:, None]
+    low, high = -scaled.amax(1) - 10, -scaled.amin(1) + 10  # all probabilities are below, and above, any target
+    for _ in range(60):
+        middle = (low + high) / 2
+        is_low = ((scaled + middle[:, None]).sigmoid() - targets).mv(weights) < 0
+        low, high = torch.where(is_low, middle, low), torch.where(is_low, high, middle)
+    return (low + high) / 2
+
+
+def _losses(odds: Tensor, pneumonia: Tensor, biases: Tensor) -> Tensor:
+    """Return the cross-entropy at each temperature and its bias, both classes weighing alike."""
+    targets, weights = _targets(pneumonia)
+    scaled = odds / TEMPERATURES[:, None] + biases[:, None]
+    return torch.nn.functional.binary_cross_entropy_with_logits(
+        scaled, targets.expand_as(scaled), weights.expand_as(scaled), reduction="none"
+    ).sum(1)
+
+
+def _targets(pneumonia: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each image's target and its weight in the cross-entropy.
+
+    Targets are Platt's (1999): not 1 and 0 but (n + 1) / (n + 2) and 1 / (n + 2) for a class of n images, so that a
+    set without a single error does not ask for endless confidence.
+    """
+    positives, negatives = int(pneumonia.sum()), int((~pneumonia).sum())
+    targets = torch.where(pneumonia, (positives + 1) / (positives + 2), 1 / (negatives + 2)).double()
+    return targets, torch.where(pneumonia, 0.5 / positives, 0.5 / negatives).double()
+
+
+def _with_band(calibration: Calibration, odds: Tensor) -> Calibration:
+    """Return the calibration with a band of doubt for the tenth of the images nearest to 0.5."""
+    distance = (odds / calibration.temperature + calibration.bias).abs().quantile(UNCERTAIN_SHARE)
     low, high = torch.stack([-distance, distance]).sigmoid().tolist()
-    return Calibration(temperature, -point.item() / temperature, low, high)
+    return dataclasses.replace(calibration, uncertain_low=low, uncertain_high=high)
 
 
 def log_odds(logits: Tensor) -> Tensor:
     """Return the log-odds of PNEUMONIA before calibration, float64, shape (N,), of logits (N, 2)."""
     return (logits[:, 1] - logits[:, 0]).double()
-
-
-def _fit_temperature(odds: Tensor, pneumonia: Tensor) -> float:
-    """Return the temperature of the least cross-entropy, both classes weighing alike.
-
-    Targets are Platt's (1999): not 1 and 0 but (n + 1) / (n + 2) and 1 / (n + 2) for a class of n images, so that a
-    validation set without a single error does not ask for endless confidence.
-
-    Args:
-        odds: log-odds of PNEUMONIA, 0 at the operating point, shape (N,).
-        pneumonia: bool, shape (N,).
-    """
-    positives, negatives = int(pneumonia.sum()), int((~pneumonia).sum())
-    targets = torch.where(pneumonia, (positives + 1) / (positives + 2), 1 / (negatives + 2)).double()
-    weights = torch.where(pneumonia, 0.5 / positives, 0.5 / negatives).double()
-    scaled = odds / TEMPERATURES[:, None]
-    losses = torch.nn.functional.binary_cross_entropy_with_logits(
-        scaled, targets.expand_as(scaled), weights.expand_as(scaled), reduction="none"
-    )
-    return float(TEMPERATURES[losses.sum(1).argmin()])
 
 
 def at_sensitivity(odds: Tensor, pneumonia: Tensor, sensitivity: float) -> Tensor:

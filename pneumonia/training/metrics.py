@@ -3,7 +3,7 @@
 In all functions `probabilities` are P(PNEUMONIA) after calibration, as served, and both classes are among the labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,22 +194,38 @@ def _figures(weights: Floats, ranks: Integers, truth: Integers, answers: Integer
 def _intervals(
     scores: Floats, truth: Integers, answers: Integers, patients: Sequence[str], seed: int
 ) -> dict[str, list[float]]:
-    """Return 95% bootstrap percentile intervals of FIGURES.
+    """Return 95% bootstrap percentile intervals of FIGURES."""
+    ranks = _ranks(scores)
+    ends = bootstrap(truth, patients, lambda times: _figures(times, ranks, truth, answers), seed)
+    return dict(zip(FIGURES, ends.tolist(), strict=True))
+
+
+def bootstrap(
+    truth: Integers, patients: Sequence[str], figures: Callable[[Floats], Sequence[float]], seed: int = 0
+) -> Floats:
+    """Return 95% bootstrap percentile intervals of figures.
 
     Patients are drawn, not images, because two images of one patient are alike. Those with normal images, with
     pneumonias and with both are drawn apart, so that every resample has both classes.
+
+    Args:
+        truth: labels, shape (N,), indices in CLASSES.
+        patients: of each image.
+        figures: returns K figures of images that count so many times each, shape (N,).
+        seed: of the resampling.
+
+    Returns:
+        Lower and upper ends, shape (K, 2).
     """
     random = np.random.default_rng(seed)
     patient = np.unique(np.array(patients), return_inverse=True)[1]
     kinds = np.zeros(patient.max() + 1, dtype=int)
     np.bitwise_or.at(kinds, patient, truth + 1)
     strata = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
-    ranks = _ranks(scores)
 
-    def resample() -> list[float]:
+    def resample() -> Sequence[float]:
         drawn = np.concatenate([random.choice(members, len(members)) for members in strata])
         times = np.bincount(drawn, minlength=len(kinds)).astype(float)
-        return _figures(times[patient], ranks, truth, answers)
+        return figures(times[patient])
 
-    ends = np.quantile([resample() for _ in range(RESAMPLES)], [0.025, 0.975], axis=0)
-    return dict(zip(FIGURES, ends.T.tolist(), strict=True))
+    return np.quantile([resample() for _ in range(RESAMPLES)], [0.025, 0.975], axis=0).T

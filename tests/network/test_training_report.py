@@ -44,11 +44,18 @@ def test_json_has_what_trainings_have_written_before() -> None:
         "finished": "2026-01-02T03:04:05+00:00",
         "classes": ["NORMAL", "PNEUMONIA"],
         "preprocessing": PREPROCESSING,
-        "calibration": {"temperature": 1.37, "bias": -0.45, "uncertain_low": 0.3, "uncertain_high": 0.7},
+        "calibration": {
+            "temperature": 1.37,
+            "bias": -0.45,
+            "uncertain_low": 0.3,
+            "uncertain_high": 0.7,
+            "prevalence": 0.5,
+        },
         "input_check": INPUT_CHECK,
         "metrics": {"val_loss": 0.1, "test_accuracy": 0.95},
         "dataset": {"fingerprint": "f" * 64, "images": {"train": {"NORMAL": 5, "PNEUMONIA": 4}}},
         "settings": {"epochs": 2, "weights": "imagenet"},
+        "calibrated_on": None,
     }
     assert text == json.dumps(expected, indent=2) + "\n"
 

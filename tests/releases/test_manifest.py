@@ -42,6 +42,16 @@ def test_manifest_from_before_there_was_a_calibration_has_the_default(file: Path
     assert parse(json.dumps(content), "here") == dataclasses.replace(manifest, calibration=Calibration())
 
 
+def test_manifest_says_what_it_was_calibrated_on(file: Path) -> None:
+    manifest = dataclasses.replace(manifest_for(file), calibrated_on={"folder": "mine"})
+    assert parse(manifest.to_json(), "here") == manifest
+    content = dataclasses.asdict(manifest)
+    del content["calibrated_on"]
+    assert parse(json.dumps(content), "here").calibrated_on is None
+    with pytest.raises(WeightsError, match="its calibrated_on is 'mine'"):
+        parse(json.dumps(content | {"calibrated_on": "mine"}), "here")
+
+
 def test_older_calibration_with_an_operating_point_is_read(file: Path) -> None:
     content = dataclasses.asdict(manifest_for(file)) | {"calibration": OLDER}
     calibration = parse(json.dumps(content), "here").calibration
@@ -64,13 +74,30 @@ def test_older_calibration_with_an_operating_point_is_read(file: Path) -> None:
         dataclasses.asdict(CALIBRATION) | {"temperature": 0},
         dataclasses.asdict(CALIBRATION) | {"temperature": 1e-320},
         dataclasses.asdict(CALIBRATION) | {"temperature": 10**400},
+        dataclasses.asdict(CALIBRATION) | {"prevalence": 1},
+        dataclasses.asdict(CALIBRATION) | {"prevalence": None},
         {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4},
         OLDER | {"threshold": "0.61"},
         OLDER | {"threshold": float("nan")},
         OLDER | {"threshold": 0.3},
     ],
     ids=[
-        *("null", "list", "missing", "text", "none", "nan", "infinite", "order", "boolean", "zero", "tiny", "huge"),
+        *(
+            "null",
+            "list",
+            "missing",
+            "text",
+            "none",
+            "nan",
+            "infinite",
+            "order",
+            "boolean",
+            "zero",
+            "tiny",
+            "huge",
+            "certain",
+            "no share",
+        ),
         *("older, missing", "older, text", "older, nan", "older, order"),
     ],
 )

@@ -92,7 +92,7 @@ def test_the_report_tells_model_images_and_figures(report: Path, release: Path, 
     certain = [correct for row, correct in zip(rows, right, strict=True) if row["uncertain"] == "false"]
     assert content["model_version"] == "20260102-030405-0a1b2c3d"
     assert content["weights_sha256"] == sha256(release)
-    assert list(content["calibration"]) == ["temperature", "bias", "uncertain_low", "uncertain_high"]
+    assert list(content["calibration"]) == [*("temperature", "bias", "uncertain_low", "uncertain_high", "prevalence")]
     assert content["folder"] == "test"
     assert len(content["dataset_fingerprint"]) == 64
     assert (content["images"], content["patients"]) == (12, 12)

@@ -1,0 +1,156 @@
+"""The command `calibrate`: a door, because training, which fits, knows nothing of releases, which load a model.
+
+The folder that it writes is a release, for MODEL_PATH and `--weights`; with its training report, promotion takes it.
+"""
+
+import argparse
+import dataclasses
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pneumonia.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pneumonia.network.calibration import Calibration
+    from pneumonia.network.training_report import TrainingReport
+    from pneumonia.releases.manifest import Manifest
+
+EPILOG = """Writes a release with the same weights and the new calibration. With --prevalence and no FOLDER, the
+probabilities move to another share of pneumonias.
+
+example: pneumonia calibrate weights my_xrays --output calibrated --prevalence 0.1"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("weights", metavar="WEIGHTS", help="weights file, a folder with one, or s3://bucket")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
+    parser.add_argument(
+        "--output", type=Path, default=Path("calibrated"), metavar="DIR", help="gets the release (%(default)s)"
+    )
+    parser.add_argument(
+        "--prevalence",
+        type=float,
+        metavar="SHARE",
+        help="share of pneumonias among those who will be X-rayed (with FOLDER: both classes alike)",
+    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (%(default)s)")
+    parser.add_argument(
+        "--num-workers", type=int, default=os.cpu_count() or 1, metavar="N", help="decoding threads (%(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Calibrate as the arguments say, and write the release.
+
+    Raises:
+        PneumoniaError, OSError: as `training.calibrate.calibrate` and `releases.loading.load`, or arguments that do not
+            fit together.
+    """
+    _check(args)
+    from pneumonia.releases.loading import local_weights  # noqa: PLC0415  # seconds, for torch: --help does without
+    from pneumonia.releases.manifest import manifest_of  # noqa: PLC0415
+
+    with local_weights(args.weights) as weights:
+        manifest = manifest_of(weights)
+        calibration, source = fitted(args, weights) if args.folder else moved(args, manifest)
+        written = write(weights, manifest, calibration, source, args.output)
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in dataclasses.asdict(calibration).items())
+    print(f"{numbers}\nRelease {written.version} is in {args.output}.")
+
+
+def fitted(args: argparse.Namespace, weights: Path) -> tuple["Calibration", dict[str, Any]]:
+    """Return a calibration fitted on the folder, and what the manifest says about it; print what it is worth."""
+    from pneumonia.releases.loading import load_file  # noqa: PLC0415
+    from pneumonia.training.calibrate import calibrate, table  # noqa: PLC0415
+
+    model = load_file(weights)
+    print(f"{args.folder.resolve().name}, model {model.version}", flush=True)
+    found = calibrate(model, args.folder, args.prevalence, args.batch_size, args.num_workers)
+    print(table(found))
+    return found.calibration, found.source
+
+
+def moved(args: argparse.Namespace, manifest: "Manifest | None") -> tuple["Calibration", dict[str, Any]]:
+    """Return the release's calibration at another prevalence, and what the manifest says about it.
+
+    Raises:
+        ConfigurationError: the weights have no calibration.
+    """
+    from pneumonia.network.calibration import Calibration  # noqa: PLC0415
+
+    if manifest is None or manifest.calibration == Calibration():
+        raise ConfigurationError(
+            f"{args.weights} has no calibration that a prevalence could move: name a FOLDER to calibrate it on."
+        )
+    print(f"The probabilities held for a share of pneumonias of {manifest.calibration.prevalence:g}.")
+    before = manifest.calibrated_on or {}
+    calibration = manifest.calibration.at_prevalence(args.prevalence)
+    return calibration, before | {"release": manifest.version, "rule": "Bayes' rule, to another prevalence"}
+
+
+def write(
+    weights: Path, manifest: "Manifest | None", calibration: "Calibration", source: dict[str, Any], output: Path
+) -> "Manifest":
+    """Write a release with the same weights and this calibration into a folder; return its manifest."""
+    from pneumonia.network.contract import WEIGHTS_NAME  # noqa: PLC0415
+    from pneumonia.releases.promotion import manifest_for  # noqa: PLC0415
+
+    output.mkdir(parents=True, exist_ok=True)
+    copy = Path(shutil.copyfile(weights, output / WEIGHTS_NAME))
+    report = report_of(copy, manifest, calibration, source)
+    report.write_beside(copy)
+    written = manifest_for(copy, report)
+    written.write_beside(copy)
+    return written
+
+
+def report_of(
+    weights: Path, manifest: "Manifest | None", calibration: "Calibration", source: dict[str, Any]
+) -> "TrainingReport":
+    """Return the training report of a release with another calibration, without the figures that this changes."""
+    from pneumonia.files import sha256  # noqa: PLC0415
+    from pneumonia.network.training_report import Dataset, TrainingReport  # noqa: PLC0415
+
+    report = TrainingReport(
+        weights_sha256=sha256(weights), finished=datetime.now(UTC), calibration=calibration, calibrated_on=source
+    )
+    if manifest is None:
+        return report
+    changed = ("_sensitivity", "_specificity", "_balanced_accuracy")
+    return dataclasses.replace(
+        report,
+        training_job=manifest.training_job,
+        classes=manifest.classes,
+        preprocessing=manifest.preprocessing,
+        input_check=manifest.input_check,
+        metrics={name: value for name, value in manifest.metrics.items() if not name.endswith(changed)},
+        dataset=Dataset(manifest.dataset_fingerprint),
+    )
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Check the arguments before seconds or minutes pass.
+
+    Raises:
+        ConfigurationError: they do not fit together.
+    """
+    for name in ("batch_size", "num_workers"):
+        if not getattr(args, name) > 0:
+            raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}.")
+    if args.prevalence is not None and not 0 < args.prevalence < 1:
+        raise ConfigurationError(f"--prevalence must be above 0 and below 1, not {args.prevalence:g}.")
+    if args.folder is None and args.prevalence is None:
+        raise ConfigurationError("Name a FOLDER to calibrate on, or a --prevalence, or both.")
+    if str(args.output).startswith("s3:"):
+        raise ConfigurationError("--output is a folder of this machine: promote_model.py puts a release into a bucket.")
+    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
+        raise ConfigurationError(f"{args.output} exists already: name another folder with --output.")
+    if args.folder and args.output.resolve().is_relative_to(args.folder.resolve()):
+        raise ConfigurationError(
+            f"The release would lie among the images, in {args.output.resolve()}: name a folder elsewhere with "
+            "--output."
+        )
