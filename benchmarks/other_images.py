@@ -1,8 +1,9 @@
-"""How many images that are no chest X-ray are told to be none, and how many chest X-rays are.
+"""How many images that are no frontal chest X-ray are told to be none, how many that are, and how many negatives.
 
-`python benchmarks/other_images.py WEIGHTS --radiographs FOLDER...` gets pictures from packages of Debian into
---packages, and lets the model answer for them in several variants each, and for all images below each FOLDER. It prints
-a Markdown table, and writes JSON where --output says. Needs Debian's apt-get and dpkg-deb, and 3 GB of disk.
+`python benchmarks/other_images.py WEIGHTS --radiographs FOLDER... --others FOLDER...` lets the model answer for all
+images below each FOLDER, frontal films as they are, as negatives, mirrored, upside down and on their side. With
+--packages it gets pictures from packages of Debian into that folder, and answers for several variants of each; that
+needs apt-get, dpkg-deb and 3 GB of disk. It prints a Markdown table, and writes JSON where --output says.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from pneumonia.releases.loading import load_file
 
 Variants = Callable[[Image.Image], Iterable[Image.Image]]
 BATCH_SIZE = 16
+WARNINGS = ("not_a_chest_xray", "not_a_frontal_view", "inverted")  # an image gets at most one of them
 
 
 def colour_and_gray(image: Image.Image, background: str = "white") -> Iterator[Image.Image]:
@@ -159,18 +161,31 @@ def radiographs(folder: Path) -> Iterator[Image.Image]:
                 print(f"{path}: {error}", file=sys.stderr)
 
 
+FILMS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "": lambda image: image,
+    ", negatives": ImageOps.invert,
+    ", mirrored": ImageOps.mirror,
+    ", upside down": ImageOps.flip,
+    ", on their side": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+}
+
+
 def count_flagged(model: Classifier, images: Iterable[Image.Image]) -> dict[str, int]:
-    """Return how many images there are, at least one, and how many of them carry the warning."""
+    """Return how many images there are, at least one, and how many of them carry which of the warnings."""
     inputs = [preprocess(image) for image in images]
     answers = [answer for batch in torch.split(torch.cat(inputs), BATCH_SIZE) for answer in model.answers(batch)]
-    return {"images": len(answers), "flagged": sum("not_a_chest_xray" in answer.warnings for answer in answers)}
+    counts = {name: sum(name in answer.warnings for answer in answers) for name in WARNINGS}
+    return {"images": len(answers), "flagged": sum(counts[name] for name in WARNINGS[:2]), **counts}
 
 
 def table(counts: dict[str, dict[str, int]]) -> str:
     """Return the counts as a Markdown table."""
-    lines = ["| images | number | flagged |", "|---|---|---|"]
+    lines = ["| images | number | flagged | " + " | ".join(f"`{name}`" for name in WARNINGS) + " |", "|---" * 6 + "|"]
     for name, one in counts.items():
-        lines.append(f"| {name} | {one['images']:,} | {one['flagged']:,} ({one['flagged'] / one['images']:.1%}) |")
+        cells = " | ".join(f"{one[warning]:,}" for warning in WARNINGS)
+        lines.append(
+            f"| {name} | {one['images']:,} | {one['flagged']:,} ({one['flagged'] / one['images']:.1%}) | {cells} |"
+        )
     return "\n".join(lines)
 
 
@@ -178,15 +193,24 @@ def main() -> None:
     """Count all kinds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file, its manifest.json beside it")
-    parser.add_argument("--radiographs", type=Path, nargs="*", default=[], metavar="FOLDER", help="chest X-rays")
-    parser.add_argument("--packages", type=Path, default=Path("packages"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--radiographs", type=Path, nargs="*", default=[], metavar="FOLDER", help="frontal films")
+    parser.add_argument("--others", type=Path, nargs="*", default=[], metavar="FOLDER", help="images that are none")
+    parser.add_argument(
+        "--packages", type=Path, metavar="DIR", help="gets pictures from packages; without it there are none"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="gets the counts as JSON")
     args = parser.parse_args()
     model = load_file(args.weights)
-    counts = {str(folder): count_flagged(model, radiographs(folder)) for folder in args.radiographs}
-    for name, kind in KINDS.items():
-        counts[name] = count_flagged(model, pictures(kind, args.packages))
-    counts["MR of heads, three directions"] = count_flagged(model, slices(args.packages))
+    counts = {}
+    for folder in args.radiographs:
+        for name, change in FILMS.items():
+            counts[f"{folder}{name}"] = count_flagged(model, map(change, radiographs(folder)))
+    for folder in args.others:
+        counts[str(folder)] = count_flagged(model, radiographs(folder))
+    if args.packages:
+        for name, kind in KINDS.items():
+            counts[name] = count_flagged(model, pictures(kind, args.packages))
+        counts["MR of heads, three directions"] = count_flagged(model, slices(args.packages))
     if args.output:
         write_json(args.output, {"model_version": model.version, "counts": counts})
     print(table(counts))
