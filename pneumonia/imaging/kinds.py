@@ -43,8 +43,6 @@ _ARCHIVES = (
     ("tar", 257, b"ustar"),
     ("Zstandard", 0, b"\x28\xb5\x2f\xfd"),
 )
-# The first bytes of JPEG, PNG, DICOM's preamble and TIFF, in base64.
-_BASE64 = (b"data:", b"/9j/", b"iVBORw0KGgo", b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", b"SUkqA", b"TU0AK")
 
 
 def unidentified(data: bytes) -> ImageError:
@@ -57,8 +55,6 @@ def unidentified(data: bytes) -> ImageError:
         return UnsupportedImageError(f"The file is packed ({archive}): unpack it, and send the X-ray as {READABLE}.")
     if kind := _named(data, _UNREAD):
         return UnsupportedImageError(f"{kind} files are not read: send the X-ray as {READABLE}.")
-    if data.startswith(_BASE64):
-        return UnsupportedImageError("The file is text that holds a file in base64: decode it, and send the bytes.")
     return ImageError(NO_IMAGE)
 
 

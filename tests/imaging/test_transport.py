@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from pneumonia.errors import ImageError
-from pneumonia.imaging.decoding import NO_IMAGE, decode
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.kinds import NO_IMAGE
 from pneumonia.imaging.transport import IN_BASE64, OTHER_ENCODING, TURNED_TO_TEXT
 from tests.builders.dicom_files import dicom
 from tests.builders.images import encoded
