@@ -13,7 +13,7 @@ from pneumonia.errors import ImageError
 
 INTERVALS = 1000  # that the sorted values are divided into, each with as many pixels
 OFFSETS = 8  # the division begins at so many places, of which the mean is taken: no single pixel's place decides
-ENDS = 25  # blocks, of 262,144, whose mean is an end; of a small image, a thousandth of its blocks
+ENDS = 25  # blocks, of 262,144, that make an end together; of a small image, a thousandth of its blocks
 LONGEST_STEP = 0.05  # how much of the bulk an interval may take in: a gap beside padding counts no more
 MARKERS, PADDING = 0.005, 0.02  # shares of the pixels: so few may lie far from the others and count; so many may not
 NEAR, FAR = 0.5, 1.0  # distances from the bulk, as shares of it: so near, few pixels count in full; so far, not at all
@@ -79,27 +79,22 @@ def value_range(found: Tensor) -> tuple[float, float]:
     found = found.double()
     if not found.numel() or found.min() == found.max():
         raise ImageError("The image shows nothing: all of its pixels, or nearly all, have the same value.")
-    darker, brighter = _sorted(found.amax(0)), _sorted(found.amin(0))
+    darker, brighter = found.amax(0).sort().values, found.amin(0).sort().values
     low, high = torch.stack([_ends(darker, brighter, offset / OFFSETS) for offset in range(OFFSETS)]).mean(0).tolist()
     return (low, high) if low < high else (float(found.min()), float(found.max()))
 
 
 def _ends(darker: Tensor, brighter: Tensor, offset: float) -> Tensor:
     """Return the range that `value_range` describes, for intervals that begin at an offset, given sorted values."""
-    darker, brighter = _bounds(darker, offset), _bounds(brighter, offset)
-    steps = (darker + brighter).diff() / 2
+    dark_bounds, bright_bounds = _bounds(darker, offset), _bounds(brighter, offset)
+    steps = (dark_bounds + bright_bounds).diff() / 2
     bulk = _bulk(steps)
     middle = _middle(steps.clamp(max=LONGEST_STEP * bulk))
-    below, above = darker[: middle + 1].diff().flip(0), brighter[middle:].diff()
-    return torch.stack([darker[middle] - _reach(below, bulk), brighter[middle] + _reach(above, bulk)])
-
-
-def _sorted(values: Tensor) -> Tensor:
-    """Return values in order, those at each end replaced by their mean: no single one decides."""
-    values = values.sort().values
-    few = math.ceil(min(ENDS, len(values) / 1000))
-    values[:few], values[-few:] = values[:few].mean(), values[-few:].mean()
-    return values
+    black, white = dark_bounds[middle], bright_bounds[middle]
+    few = math.ceil(min(ENDS, len(darker) / 1000))
+    below = _reach(black - dark_bounds[: middle + 1].flip(0), black - darker[:few], bulk)
+    above = _reach(bright_bounds[middle:] - white, brighter[-few:] - white, bulk)
+    return torch.stack([black - below, white + above])
 
 
 def _bounds(values: Tensor, offset: float) -> Tensor:
@@ -124,11 +119,18 @@ def _middle(steps: Tensor) -> int:
     return int((sums < sums[-1] / 2).sum())
 
 
-def _reach(steps: Tensor, bulk: Tensor) -> Tensor:
-    """Return how far the range reaches from the middle."""
+def _reach(bounds: Tensor, ends: Tensor, bulk: Tensor) -> Tensor:
+    """Return how far the range reaches from the middle.
+
+    Args:
+        bounds: of the intervals, as distances from the middle, from there outwards.
+        ends: the outermost values, as distances; the mean of what each of them gives counts, so that no one decides.
+        bulk: as `_bulk` gives it.
+    """
+    steps = torch.minimum(bounds, ends[:, None]).diff()
     inner = steps.clamp(max=LONGEST_STEP * bulk)
-    outside = torch.arange(len(steps) - 1, -1, -1) / INTERVALS  # the share of pixels beyond each step
+    outside = torch.arange(steps.shape[1] - 1, -1, -1) / INTERVALS  # the share of pixels beyond each step
     weight = ((PADDING - outside) / (PADDING - MARKERS)).clamp(0, 1)
-    outer = ((steps - inner) * weight).sum()
+    outer = ((steps - inner) * weight).sum(1)
     faded = ((FAR * bulk - outer) / (FAR - NEAR)).clamp(min=0)
-    return inner.sum() + torch.minimum(outer, NEAR * faded)
+    return (inner.sum(1) + torch.minimum(outer, NEAR * faded)).mean()

@@ -134,13 +134,13 @@ def test_one_pixel_does_not_change_the_others(
     st.integers(0, 60),
     st.integers(0, 180),
 )
-def test_a_border_of_some_pixels_more_does_not_change_the_image(value: int, rows: int, column: int) -> None:
+def test_a_border_of_one_pixel_more_does_not_change_the_image(value: int, rows: int, column: int) -> None:
     values = radiograph()
     values[:rows], values[rows, :column] = value, value
     changed = values.copy()
-    changed[rows, column : column + 10] = value
+    changed[rows, column] = value
     kept = changed == values
-    assert abs(shown(changed) - shown(values))[kept].max() <= 8
+    assert abs(shown(changed) - shown(values))[kept].max() <= 6
 
 
 @settings(max_examples=20, deadline=None)
