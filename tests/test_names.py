@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumonia.names import in_csv, in_text, on_terminal
-from tests.serving.test_fuzzing import fuzzed
+from tests.builders.fuzzing import fuzzed
 
 ODD = st.lists(
     st.sampled_from([b"=", b"-", b"\xff", b"\xed\xa0\x80", b"\\", b"xff", b"$'", b"'", b";", b"./", b"\r", b"\n", b" "])

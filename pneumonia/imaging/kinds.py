@@ -1,5 +1,8 @@
 """Which kinds of files are read, and what is said of the others."""
 
+import codecs
+import re
+
 from pneumonia.errors import ImageError, UnsupportedImageError
 from pneumonia.imaging.tiff import is_tiff
 from pneumonia.imaging.tiff_directories import kind_of
@@ -18,7 +21,6 @@ _UNREAD = (
     ("Photoshop", 0, b"8BPS"),
     ("ICO", 0, b"\0\0\1\0"),
     ("HEIC, AVIF and MP4", 4, b"ftyp"),
-    ("SVG", 0, b"<svg"),
     ("NIfTI", 344, b"n+1\0"),
     ("NIfTI", 344, b"ni1\0"),
     ("NIfTI", 4, b"n+2\0"),
@@ -30,9 +32,8 @@ _UNREAD = (
     ("MATLAB", 0, b"MATLAB "),
     ("NumPy", 0, b"\x93NUMPY"),
     ("Word, Excel and PowerPoint", 0, b"\xd0\xcf\x11\xe0"),
-    ("HTML", 0, b"<!DOCTYPE html"),
-    ("HTML", 0, b"<html"),
 )
+_MARKUP = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+)?(html|svg)\b", re.IGNORECASE)
 _ARCHIVES = (
     ("zip", 0, b"PK\3\4"),
     ("gzip", 0, b"\x1f\x8b"),
@@ -53,10 +54,15 @@ def unidentified(data: bytes) -> ImageError:
         )
     if archive := _named(data, _ARCHIVES):
         return UnsupportedImageError(f"The file is packed ({archive}): unpack it, and send the X-ray as {READABLE}.")
-    if kind := _named(data, _UNREAD):
+    if kind := _named(data, _UNREAD) or _markup(data):
         return UnsupportedImageError(f"{kind} files are not read: send the X-ray as {READABLE}.")
     return ImageError(NO_IMAGE)
 
 
 def _named(data: bytes, kinds: tuple[tuple[str, int, bytes], ...]) -> str | None:
     return next((kind for kind, offset, magic in kinds if data[offset : offset + len(magic)] == magic), None)
+
+
+def _markup(data: bytes) -> str | None:
+    found = _MARKUP.match(data.removeprefix(codecs.BOM_UTF8)[:1000])
+    return found[1].decode().upper() if found else None

@@ -127,10 +127,12 @@ def with_layout(
     def maps(pixels: Tensor, change: Change, seed: int = SEED) -> Tensor:
         return maps_of(network, pixels, batch_size, change, seed)
 
-    films = torch.cat([maps(some, lambda images: images), maps(some, frontal)])
-    others = torch.cat([maps(some, no_frontal, seed) for seed in range(2)])
-    directions = _directions(torch.cat([films, others]), gather)
-    weights = fit_layout(gather(_reduced(films, directions)), gather(_reduced(others, directions)))
+    films = [maps(some, lambda images: images), maps(some, frontal)]
+    others = [maps(some, no_frontal, seed) for seed in range(2)]
+    directions = _directions(torch.cat([*films, *others]), gather)
+    # Each by itself: `gather` puts shares of the same images in their order.
+    reduced = ([gather(_reduced(part, directions)) for part in kind] for kind in (films, others))
+    weights = fit_layout(*map(torch.cat, reduced))
     layout = torch.einsum("dc,dp->cp", directions, weights.view(CHANNELS, -1)).half()
     sums = gather(maps(validation, frontal).float().flatten(1) @ layout.float().flatten())
     return dataclasses.replace(

@@ -46,14 +46,14 @@ def test_predict_answers_by_the_contract(client: TestClient) -> None:
     ("content", "status", "sentence"),
     [
         (b"", 400, "The file is empty"),
-        (b"<html></html>", 400, "The file is not an image"),
+        (b"Dear radiologist,", 400, "The file is not an image"),
         (XRAY[:500], 400, "The image is broken"),
         (encoded(Image.new("1", (9000, 9000)), "PNG"), 413, "9000 x 9000 pixels"),
         (bytes(21 * 1024 * 1024), 413, "larger than 20,971,520 bytes"),
         (encoded(Image.new("L", (9, 9)), "GIF"), 415, "GIF files are not read"),
         (b"%PDF-1.7", 415, "PDF files are not read"),
     ],
-    ids=["empty", "html", "truncated", "pixels", "bytes", "gif", "pdf"],
+    ids=["empty", "text", "truncated", "pixels", "bytes", "gif", "pdf"],
 )
 def test_unusable_upload_is_answered_with_its_reason(
     client: TestClient, content: bytes, status: int, sentence: str

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
@@ -17,6 +17,7 @@ from pneumonia.imaging.decoding import decode
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
+from tests.builders.fuzzing import fuzzed
 from tests.builders.images import XRAY, encoded
 from tests.builders.uploads import BOUNDARY, FORM, form, frames, is_sentence, part, png
 
@@ -33,17 +34,6 @@ pytestmark = [
 def client(weights: Path) -> Iterator[TestClient]:
     with TestClient(create_app(Predictor(Weights(weights)))) as client:
         yield client
-
-
-def fuzzed(max_examples: int) -> settings:
-    """Return Hypothesis's settings: the same cases in every run, however long one takes, and no file left."""
-    return settings(
-        max_examples=max_examples,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
-    )
 
 
 IMAGES = [

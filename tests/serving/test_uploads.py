@@ -88,9 +88,7 @@ def service(weights: Path) -> Iterator[Service]:
         pytest.param(b"", "The file is empty", id="empty"),
         pytest.param(b"\0", "not an image", id="one byte"),
         pytest.param(b"Dear radiologist,\n", "not an image", id="text"),
-        pytest.param(b"<!doctype html><title>X-ray</title>", "not an image", id="HTML"),
         pytest.param(b"MZ" + bytes(4000), "not an image", id="program"),
-        pytest.param(b"PK\3\4" + bytes(4000), "not an image", id="archive"),
     ],
 )
 def test_what_is_no_image_is_refused(service: Service, content: bytes, sentence: str) -> None:
@@ -139,8 +137,8 @@ def test_several_images_in_a_file_are_refused(service: Service, kind: str) -> No
 
 @pytest.mark.parametrize(
     ("data", "kind"),
-    [(frames("GIF"), "GIF"), (b"%PDF-1.7\n", "PDF"), (b"8BPS\0\1", "Photoshop")],
-    ids=["GIF", "PDF", "Photoshop"],
+    [(frames("GIF"), "GIF"), (b"%PDF-1.7\n", "PDF"), (b"8BPS\0\1", "Photoshop"), (b"<!doctype html>", "HTML")],
+    ids=["GIF", "PDF", "Photoshop", "HTML"],
 )
 def test_a_kind_that_is_not_read_is_named(service: Service, data: bytes, kind: str) -> None:
     assert service.refuse(415, form(part(data))).startswith(f"{kind} files are not read: ")
@@ -149,7 +147,7 @@ def test_a_kind_that_is_not_read_is_named(service: Service, data: bytes, kind: s
 @pytest.mark.parametrize("kind", ["text/plain", "application/pdf", "image/gif", "nonsense", ""])
 def test_bytes_count_not_their_type(service: Service, kind: str) -> None:
     assert service.accept(form(part(XRAY, kind=kind))) == service.accept(GOOD)
-    service.refuse(400, form(part(b"<html>", kind="image/jpeg")))
+    service.refuse(400, form(part(b"Dear radiologist,", kind="image/jpeg")))
 
 
 @pytest.mark.parametrize(
