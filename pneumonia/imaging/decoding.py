@@ -64,7 +64,10 @@ def decode(data: bytes) -> Decoded:
     if data.startswith(_JPEG):
         return _jpeg(data)
     page = radiograph(data) if is_tiff(data) else None
-    if page and (page.is_narrowed or data.startswith(BIG_ENDIAN_BIG)):
+    is_misread = data.startswith(BIG_ENDIAN_BIG)
+    if is_misread and not page:
+        raise ImageError(BROKEN)
+    if page and (page.is_narrowed or is_misread):
         return Decoded(_deep_tiff(data, page))
     with _opened(io.BytesIO(data)) as image:
         if page:

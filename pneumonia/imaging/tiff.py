@@ -13,7 +13,7 @@ from pneumonia.errors import UnsupportedImageError
 MAX_PAGES = 64  # of a file; a pyramid of 25 million pixels has some ten
 MAX_FIELDS = 1000  # of a page; ordinary ones have twenty
 _ORDERS = {b"II": "<", b"MM": ">"}
-BIG_ENDIAN_BIG = b"MM\0+"  # a BigTIFF that Pillow takes for a TIFF
+BIG_ENDIAN_BIG = b"MM\0+\0\x08\0\0"  # a BigTIFF that Pillow takes for a TIFF; with offsets of 8 bytes, as all have
 _SMALL, _BIG = (b"*\0", b"\0*"), (b"+\0", b"\0+")
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # of the fields that are read
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat
@@ -140,7 +140,7 @@ def _pages(data: bytes) -> Iterator[Page]:
             fields, at = _directory(data, at, order, is_big)
             yield Page.of(number, fields)
             number += 1
-    except struct.error:
+    except (struct.error, OverflowError):
         return
 
 

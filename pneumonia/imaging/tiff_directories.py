@@ -3,7 +3,6 @@
 TIFF 6.0, section 2, and BigTIFF. The header is read as Pillow reads it, which accepts more than the standard says.
 """
 
-import itertools
 import struct
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -42,10 +41,8 @@ def check_size(data: bytes) -> None:
     Raises:
         ImageTooLargeError: more than MAX_ENTRIES entries, MAX_PIECES strips or tiles, or MAX_VALUES values.
     """
-    entries = [_entries(data, is_big=data[2] == 43)]  # so Pillow, which takes a big-endian BigTIFF for a TIFF
-    if data.startswith(BIG_ENDIAN_BIG):
-        entries.append(_entries(data, is_big=True))
-    for number, entry in enumerate(itertools.chain.from_iterable(entries)):
+    is_big = data[2] == 43 or data.startswith(BIG_ENDIAN_BIG)
+    for number, entry in enumerate(_entries(data, is_big=is_big)):
         if number == MAX_ENTRIES:
             raise ImageTooLargeError(f"The TIFF has more than {MAX_ENTRIES:,} entries of metadata: save it anew.")
         if entry.tag in {_STRIPS, _TILES} and entry.length > MAX_PIECES:
