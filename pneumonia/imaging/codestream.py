@@ -45,6 +45,7 @@ class Codestream:
         width: in pixels.
         height: in pixels.
         samples: values per pixel.
+        bits: of a value.
         colors: "RGB" or "YCbCr" if it tells in which of them its three samples are, "untransformed" if it tells that it
             did not change them, or "". JPEG 2000 tells "RGB" if its decoder undoes a transformation.
     """
@@ -54,6 +55,7 @@ class Codestream:
     width: int
     height: int
     samples: int
+    bits: int
     colors: str = ""
 
 
@@ -110,10 +112,10 @@ def _jpeg(frame: bytes) -> Codestream:
         if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD9:
             raise ValueError("a marker that does not belong in a header")
         if marker in _FRAMES:
-            height, width, samples = struct.unpack_from(">HHB", frame, at + 5)
+            bits, height, width, samples = struct.unpack_from(">BHHB", frame, at + 4)
             identifiers = frame[at + 10 : at + 10 + 3 * samples : 3]
             colors = "RGB" if identifiers in {b"RGB", b"rgb"} else colors
-            return Codestream(frame, _FRAMES[marker], width, height, samples, colors)
+            return Codestream(frame, _FRAMES[marker], width, height, samples, bits, colors)
         colors = _told_colors(marker, frame[at + 4 : at + 2 + length]) or colors
         at += 2 + length
     raise _too_many_segments()
@@ -130,7 +132,7 @@ def _told_colors(marker: int, content: bytes) -> str:
 
 def _jpeg_2000(frame: bytes) -> Codestream:
     """Read the headers of a JPEG 2000 codestream: ISO/IEC 15444-1, A.5.1, A.6.1 and A.6.2."""
-    length, _, *grid, samples = struct.unpack_from(">HH8IH", frame, 4)
+    length, _, *grid, samples, depth = struct.unpack_from(">HH8IHB", frame, 4)
     right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = grid
     width, height = right - left, bottom - top
     if width <= 0 or height <= 0 or not tile_width or not tile_height or not samples:
@@ -148,7 +150,7 @@ def _jpeg_2000(frame: bytes) -> Codestream:
         elif marker == _COC:  # how one component is coded: its number, style, then as below
             style = 1 if samples < 257 else 2
             _check_pieces(segment[style + 1 :], segment[style] & 1 > 0, width, height, samples)
-    return Codestream(frame, "JPEG 2000", width, height, samples, colors)
+    return Codestream(frame, "JPEG 2000", width, height, samples, (depth & 127) + 1, colors)
 
 
 def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:

@@ -108,9 +108,10 @@ def _decoded(stream: Codestream, header: Dataset) -> list[Image.Image]:
     expected = size[::-1] if samples == 1 else (*size[::-1], samples)
     if array.shape != expected or array.itemsize > (2 if samples == 1 else 1):
         raise ValueError("another kind of pixels")
-    header.HighBit = header.BitsStored - 1  # decoders begin at the lowest bit
+    if header.HighBit >= stream.bits:  # the stream has only the bits that are stored
+        header.HighBit = header.BitsStored - 1
     if samples == 1 and array.dtype.kind == "u" and header.PixelRepresentation == 0:
-        array = array.clip(max=2**header.BitsStored - 1)  # lossy compression makes white brighter than white
+        array = array.clip(max=2 ** (header.HighBit + 1) - 1)  # lossy compression makes white brighter than white
     if samples == 1:
         return [_band(array.tobytes(), size, 8 * array.itemsize)]
     header.PhotometricInterpretation = _colors(stream, header)

@@ -80,6 +80,12 @@ def test_bits_that_are_not_stored_do_not_count(syntax: pydicom.uid.UID) -> None:
     assert np.array_equal(pixels_of(made(around, syntax, 10, HighBit=11)), expected)
 
 
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
+def test_compressed_values_may_begin_above_the_lowest_bit(syntax: pydicom.uid.UID) -> None:
+    expected = pixels_of(made(radiograph(12), bits=12))
+    assert np.array_equal(pixels_of(made(radiograph(12) << 4, syntax, 12, HighBit=15)), expected)
+
+
 @pytest.mark.parametrize("syntax", [*UNCOMPRESSED, RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
 def test_colors_stay(syntax: pydicom.uid.UID) -> None:
     image = decode(made(colors(), syntax)).image
