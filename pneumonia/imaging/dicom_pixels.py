@@ -50,6 +50,7 @@ COMPRESSED = {
     JPEG2000Lossless,
     JPEG2000,
 }
+LOSSLESS = {JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless}  # overlays may lie in the bits above
 
 
 def stored_bands(pixels: PixelData, syntax: str, header: Dataset) -> list[Image.Image]:
@@ -70,7 +71,7 @@ def stored_bands(pixels: PixelData, syntax: str, header: Dataset) -> list[Image.
         return _uncompressed(pixels, header)
     frame = _frame(pixels)
     if begins_codestream(frame):
-        return _decoded(read_codestream(frame), header)
+        return _decoded(read_codestream(frame), syntax, header)
     if syntax not in UNCOMPRESSED | COMPRESSED:
         raise UnsupportedImageError(
             "The DICOM file's compression is not supported: export it uncompressed, or as RLE, JPEG, JPEG-LS or JPEG "
@@ -97,7 +98,7 @@ def _frame(pixels: PixelData) -> bytes:
     return b"".join(pieces[1:] if has_table else pieces)
 
 
-def _decoded(stream: Codestream, header: Dataset) -> list[Image.Image]:
+def _decoded(stream: Codestream, syntax: str, header: Dataset) -> list[Image.Image]:
     """Decode a codestream, after checking that its own header agrees with the file's."""
     size, samples = (header.Columns, header.Rows), header.SamplesPerPixel
     if (stream.width, stream.height, stream.samples) != (*size, samples):
@@ -110,7 +111,7 @@ def _decoded(stream: Codestream, header: Dataset) -> list[Image.Image]:
         raise ValueError("another kind of pixels")
     if header.HighBit >= stream.bits:  # the stream has only the bits that are stored
         header.HighBit = header.BitsStored - 1
-    if samples == 1 and array.dtype.kind == "u" and header.PixelRepresentation == 0:
+    if samples == 1 and array.dtype.kind == "u" and header.PixelRepresentation == 0 and syntax not in LOSSLESS:
         array = array.clip(max=2 ** (header.HighBit + 1) - 1)  # lossy compression makes white brighter than white
     if samples == 1:
         return [_band(array.tobytes(), size, 8 * array.itemsize)]

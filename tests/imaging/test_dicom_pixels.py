@@ -69,7 +69,7 @@ def test_signed_values_have_a_sign(syntax: pydicom.uid.UID) -> None:
     assert abs(pixels_of(made(values, syntax, 12, **window)) - to_8_bit(expected, -2048, 2047)).max() <= 1
 
 
-@pytest.mark.parametrize("syntax", [*UNCOMPRESSED, RLELossless])
+@pytest.mark.parametrize("syntax", [*UNCOMPRESSED, RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
 def test_bits_that_are_not_stored_do_not_count(syntax: pydicom.uid.UID) -> None:
     values = radiograph(10)
     garbage = np.random.default_rng(1).integers(0, 2**16, values.shape).astype(np.uint16)
