@@ -4,7 +4,7 @@ import codecs
 import re
 
 from pneumonia.errors import ImageError, UnsupportedImageError
-from pneumonia.imaging.tiff import is_tiff
+from pneumonia.imaging.tiff import is_tiff, radiograph
 from pneumonia.imaging.tiff_directories import kind_of
 
 READABLE = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
@@ -48,6 +48,8 @@ _ARCHIVES = (
 
 def unidentified(data: bytes) -> ImageError:
     """Return the error for a file that is not read: an UnsupportedImageError where its kind is known."""
+    if is_tiff(data) and radiograph(data) is None:  # cut off: many writers put the directory at the end
+        return ImageError(BROKEN)
     if is_tiff(data):
         return UnsupportedImageError(
             f"TIFF files of this kind are not read ({kind_of(data)}): save the X-ray as PNG with 8 or 16 bits."

@@ -70,6 +70,15 @@ def test_a_bigtiff_whose_directory_lies_nowhere_is_called_broken(order: str, off
         decode(data[:8] + offset + data[16:])
 
 
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<i2", "<f4"])
+@pytest.mark.parametrize("is_big", [False, True], ids=["classic", "BigTIFF"])
+def test_a_tiff_that_is_cut_off_before_its_directory_is_called_broken(dtype: str, is_big: bool) -> None:  # noqa: FBT001
+    data = tiff((radiograph() // 16).astype(dtype), is_big=is_big)
+    for length in (30, len(data) // 2, len(data) - 320, len(data) - 100):
+        with pytest.raises(ImageError, match="The image is broken"):
+            decode(data[:length])
+
+
 def test_8_bits_with_a_sign_are_not_taken_for_unsigned_ones() -> None:
     values = (REFERENCE - 128).astype(np.int8)
     assert abs(shown(tiff(values)) - REFERENCE).max() <= 1
