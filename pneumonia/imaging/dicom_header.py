@@ -16,7 +16,8 @@ from pneumonia.imaging.dicom_elements import Wanted
 from pneumonia.imaging.dicom_words import is_frontal, shows_chest
 
 RADIOGRAPHY = {"CR", "DX", "DR", "RG", "XR"}  # C.7.3.1.1.1; DR and XR are not of its terms, but files have them
-UNTOLD = {"", "OT"}  # "other" is what conversion from films and pictures leaves
+UNTOLD = {"", "OT", "SC"}  # "other" or "secondary capture" is what conversion from films and pictures leaves
+RAW_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"  # Digital X-Ray Image Storage - For Processing
 MAX_TEXT = 1024  # bytes of a text that are read; the standard allows 64 letters
 
 # Each in SNOMED's old and new codes. CID 4009: chest, also with its neighbours; mediastinum, lung, heart.
@@ -38,13 +39,13 @@ _OTHER_VIEW_CODES = {
 _ESCAPE, _REPLACED = b"\x1b", "\ufffd"  # what begins another character set, and stands for no character
 
 _CHARACTERS, _MODALITY, _BODY_PART, _VIEW, _DIRECTIONS = 0x00080005, 0x00080060, 0x00180015, 0x00185101, 0x00200020
-_INTENT = 0x00080068
+_CLASS, _INTENT = 0x00080016, 0x00080068
 _REGIONS, _VIEWS, _MODIFIERS = 0x00082218, 0x00540220, 0x00540222
 _CODE_VALUE, _LONG_CODE_VALUE, _MEANING = 0x00080100, 0x00080119, 0x00080104
 _DESCRIPTIONS = (0x0008103E, 0x00181030, 0x00181400)  # of the series, the protocol and how the device processed it
 _CODE: Wanted = dict.fromkeys((_CODE_VALUE, _LONG_CODE_VALUE, _MEANING))
 WANTED: Wanted = {
-    **dict.fromkeys((_CHARACTERS, _MODALITY, _INTENT, _BODY_PART, _VIEW, _DIRECTIONS, *_DESCRIPTIONS)),
+    **dict.fromkeys((_CHARACTERS, _CLASS, _MODALITY, _INTENT, _BODY_PART, _VIEW, _DIRECTIONS, *_DESCRIPTIONS)),
     _REGIONS: _CODE,
     _VIEWS: {**_CODE, _MODIFIERS: _CODE},
 }
@@ -65,9 +66,14 @@ def warnings(header: Dataset) -> tuple[str, ...]:
     found = {
         "dicom_not_a_chest_radiograph": not is_radiograph or _shows_chest(header) is False,
         "dicom_not_a_frontal_view": _is_frontal(header) is False or _runs_to_front_or_back(header),
-        "dicom_for_processing": _text(header, _INTENT, header).upper() == "FOR PROCESSING",
+        "dicom_for_processing": _is_raw(header),
     }
     return tuple(name for name, holds in found.items() if holds)
+
+
+def _is_raw(header: Dataset) -> bool:
+    intent = _text(header, _INTENT, header).upper()
+    return intent == "FOR PROCESSING" or (not intent and _text(header, _CLASS, header) == RAW_CLASS)
 
 
 def _shows_chest(header: Dataset) -> bool | None:
@@ -78,13 +84,13 @@ def _shows_chest(header: Dataset) -> bool | None:
 
 
 def _is_frontal(header: Dataset) -> bool | None:
-    """Return what the first of code, view position and descriptions says that says anything."""
+    """Return what the first of code, view position, descriptions and body part says that says anything."""
     for view in _items(header, _VIEWS):
         codes = [view, *_items(view, _MODIFIERS)]
         answers = [_meaning(code, header, _FRONTAL_CODES, _OTHER_VIEW_CODES, is_frontal) for code in codes]
         if any(answer is not None for answer in answers):
             return False not in answers
-    texts = (_text(header, tag, header) for tag in (_VIEW, *_DESCRIPTIONS))
+    texts = (_text(header, tag, header) for tag in (_VIEW, *_DESCRIPTIONS, _BODY_PART))
     return next((answer for answer in map(is_frontal, texts) if answer is not None), None)
 
 
