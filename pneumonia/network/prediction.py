@@ -8,7 +8,7 @@ from pneumonia.imaging.preview import PREVIEW_SIDE
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image: the more probable class, as the calibration puts the operating point at 0.5."""
+    """The answer for one image: the more probable class, its probability, and reasons to doubt it."""
 
     prediction: str = field(
         metadata={"description": "The more probable class; PNEUMONIA if both probabilities are exactly 0.5."}
@@ -23,9 +23,9 @@ class Prediction:
             "description": "Reasons to doubt the answer, in this order. `uncertain`: P(PNEUMONIA) is so close to 0.5 "
             "that a small change would have changed the answer, as for a tenth of the validation images. "
             "`not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the answer "
-            "means nothing. `not_a_frontal_view`: the image is not laid out as an upright frontal chest X-ray, and the "
-            "answer means nothing. `inverted`: bright and dark are exchanged in the image, and the answer is that for "
-            "its positive. `dicom_not_a_chest_radiograph`: the DICOM header says that this is not a radiograph, or "
+            "means nothing. `not_a_frontal_view`: the image is not laid out like an upright frontal chest X-ray, and "
+            "the answer means nothing. `inverted`: bright and dark are swapped, and the answer is for the inverted "
+            "image. `dicom_not_a_chest_radiograph`: the DICOM header says that this is not a radiograph, or "
             "that it shows another body part. `dicom_not_a_frontal_view`: the DICOM header says that this is a "
             "lateral, oblique or decubitus view. `dicom_for_processing`: the DICOM header says that the pixels are "
             "meant for processing, not for viewing, so the image may look unlike the training images."

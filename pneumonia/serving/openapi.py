@@ -113,8 +113,8 @@ PREDICT: dict[str, Any] = {
     "openapi_extra": form_of(FILE | {"description": "The X-ray"}),
     "responses": {
         200: success(
-            "The class, calibrated probabilities, and warnings. If the answer is `uncertain`, ask an expert; if the "
-            "image is `not_a_chest_xray` or `not_a_frontal_view`, do not trust the answer",
+            "The class, calibrated probabilities, and warnings. If the answer is `uncertain`, ask an expert; with any "
+            "other warning except `inverted`, do not trust the answer",
             clear=EXAMPLE,
             uncertain=UNCERTAIN,
             explained=EXAMPLE | {"heatmap": "iVBORw0KGgoAAAANSUhEUgAA…"},

@@ -13,10 +13,10 @@ const WARNINGS = {
   not_a_frontal_view: {
     headline: "Not a frontal view?",
     sentence:
-      "This is not laid out as an upright chest X-ray from the front or back. The model knows no others: do not trust the answer.",
+      "This is not laid out like an upright frontal chest X-ray. The model knows no others: do not trust the answer.",
   },
   inverted: {
-    sentence: "Bright and dark are exchanged in this image, as in a negative. It was inverted before the model judged it.",
+    sentence: "Bright and dark are swapped in this image, as in a negative. The model judged the inverted image.",
   },
   dicom_not_a_chest_radiograph: {
     headline: "Not a chest X-ray?",
