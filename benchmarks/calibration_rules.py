@@ -1,7 +1,7 @@
-"""Which rule for a calibration does best on images that it was not fitted on: that of `calibrate`, or that of training.
+"""Which calibration is better on images that it was not fitted on: by the rule of `calibrate`, or by that of training.
 
 `python benchmarks/calibration_rules.py WEIGHTS FOLDER` fits both on four fifths of the patients in FOLDER, and prints
-the cross-entropy on the last fifth, both classes weighing alike: mean and standard deviation of 10 divisions.
+the cross-entropy on the last fifth, both classes of equal weight: mean and standard deviation of 10 divisions.
 """
 
 import argparse
@@ -26,7 +26,7 @@ DIVISIONS = 10
 
 
 def fit_as_training(odds: Tensor, pneumonia: Tensor) -> Calibration:
-    """Fit by training's rule, which keeps to a sensitivity."""
+    """Fit by the rule of training, which chooses the operating point for a sensitivity."""
     return fit_at(at_sensitivity(odds, pneumonia, SENSITIVITY), odds, pneumonia)
 
 

@@ -1,4 +1,4 @@
-"""The command `calibrate`: a door, because training, which fits, knows nothing of releases, which load a model.
+"""The command `calibrate`. It is outside `training`, which may not import `releases`, and needs both.
 
 The folder that it writes is a release, for MODEL_PATH and `--weights`; with its training report, promotion takes it.
 """
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pneumonia.network.training_report import TrainingReport
     from pneumonia.releases.manifest import Manifest
 
-EPILOG = """Writes a release with the same weights and the new calibration. With --prevalence and no FOLDER, the
-probabilities move to another share of pneumonias.
+EPILOG = """Writes a release with the same weights and the new calibration. With --prevalence and no FOLDER, it adapts
+the probabilities to another share of pneumonias.
 
 example: pneumonia calibrate weights my_xrays --output calibrated --prevalence 0.1"""
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prevalence",
         type=float,
         metavar="SHARE",
-        help="share of pneumonias among those who will be X-rayed (with FOLDER: both classes alike)",
+        help="share of pneumonias among your patients (0.5 with FOLDER)",
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (%(default)s)")
     parser.add_argument(
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def fitted(args: argparse.Namespace, weights: Path) -> tuple["Calibration", dict[str, Any]]:
-    """Return a calibration fitted on the folder, and what the manifest says about it; print what it is worth."""
+    """Return a calibration fitted on the folder, and what the manifest says about it; print the comparison."""
     from pneumonia.releases.loading import load_file  # noqa: PLC0415
     from pneumonia.training.calibrate import calibrate, table  # noqa: PLC0415
 
@@ -83,10 +83,8 @@ def moved(args: argparse.Namespace, manifest: "Manifest | None") -> tuple["Calib
     from pneumonia.network.calibration import Calibration  # noqa: PLC0415
 
     if manifest is None or manifest.calibration == Calibration():
-        raise ConfigurationError(
-            f"{args.weights} has no calibration that a prevalence could move: name a FOLDER to calibrate it on."
-        )
-    print(f"The probabilities held for a share of pneumonias of {manifest.calibration.prevalence:g}.")
+        raise ConfigurationError(f"{args.weights} has no calibration to adapt: name a FOLDER to calibrate it on.")
+    print(f"Before, the probabilities were for a prevalence of {manifest.calibration.prevalence:g}.")
     before = manifest.calibrated_on or {}
     calibration = manifest.calibration.at_prevalence(args.prevalence)
     return calibration, before | {"release": manifest.version, "rule": "Bayes' rule, to another prevalence"}
@@ -111,7 +109,7 @@ def write(
 def report_of(
     weights: Path, manifest: "Manifest | None", calibration: "Calibration", source: dict[str, Any]
 ) -> "TrainingReport":
-    """Return the training report of a release with another calibration, without the figures that this changes."""
+    """Return the training report of a release with another calibration, without the figures that no longer hold."""
     from pneumonia.files import sha256  # noqa: PLC0415
     from pneumonia.network.training_report import Dataset, TrainingReport  # noqa: PLC0415
 

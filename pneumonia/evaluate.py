@@ -1,4 +1,4 @@
-"""The command `evaluate`: a door, because training, which evaluates, knows nothing of releases, which load a model."""
+"""The command `evaluate`. It is outside `training`, which may not import `releases`, and needs both."""
 
 import argparse
 import os

@@ -73,7 +73,7 @@ def test_release_has_the_same_weights_and_says_what_it_was_calibrated_on(calibra
         "folder": "mine",
         "images": {"NORMAL": PATIENTS_NEEDED, "PNEUMONIA": PATIENTS_NEEDED},
         "patients": 2 * PATIENTS_NEEDED,
-        "rule": "least cross-entropy, both classes weighing alike",
+        "rule": "lowest cross-entropy, both classes of equal weight",
     }
     assert sorted(after.metrics) == [
         "test_accuracy",
@@ -116,7 +116,7 @@ def test_documented_command_runs(
     printed = capsys.readouterr().out
     assert all(re.search(rf"^{name} +[\d.]+ \([\d.]+ to [\d.]+\)", printed, re.MULTILINE) for name in FIGURES)
     assert "gain is shown: the cross-entropy changes by" in printed
-    assert re.search(r"^Warning: \d+ of the images do not look like frontal chest X-rays: ", printed, re.MULTILINE)
+    assert re.search(r"^Warning: \d+ of the images carry other warnings than uncertain: ", printed, re.MULTILINE)
     assert max(map(len, printed.splitlines())) <= 200
     assert manifest_in(tmp_path / "calibrated").calibrated_on
 
@@ -179,7 +179,7 @@ def test_weights_without_a_calibration_have_nothing_to_move(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sentence = failure([str(weights), "--prevalence", "0.1", "--output", str(tmp_path / "new")], capsys)
-    assert "has no calibration that a prevalence could move: name a FOLDER" in sentence
+    assert "has no calibration to adapt: name a FOLDER" in sentence
     assert not (tmp_path / "new").exists()
 
 

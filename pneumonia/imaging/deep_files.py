@@ -1,6 +1,6 @@
-"""Values of PNG and TIFF files that Pillow narrows to 8 bits or wraps: 16-bit colors, signed, 32 bits, floating point.
+"""Values of the PNG and TIFF files that Pillow cannot read in full: 16-bit colour, signed, 32 bits, floating point.
 
-Only such files need this module, and with it imagecodecs.
+Only these files need this module, which imports imagecodecs.
 """
 
 import imagecodecs
@@ -16,7 +16,7 @@ _GRAY, _RGB = {0, 1}, {2}  # PhotometricInterpretation
 
 
 def png_values(data: bytes) -> Tensor:
-    """Return the values of a PNG without its transparency: uint16, shape (height, width) or (height, width, 3).
+    """Return the values of a 16-bit PNG without its transparency: uint16, shape (height, width) or (height, width, 3).
 
     Raises:
         Exception: whatever the decoder raises on broken data.
@@ -34,7 +34,9 @@ def tiff_values(data: bytes, page: Page) -> Tensor:
     """
     colors = 1 if page.photometric in _GRAY else 3
     if page.photometric not in _GRAY | _RGB or not colors <= page.samples <= colors + 1:
-        raise UnsupportedImageError("TIFF images of this kind are read with 8 bits per value: save the X-ray as gray.")
+        raise UnsupportedImageError(
+            "A TIFF with values of this kind must be gray or RGB, with alpha at most: save the X-ray as gray."
+        )
     shape = (page.height, page.width, page.samples)
     if page.is_separate:
         shape = (page.samples, page.height, page.width)

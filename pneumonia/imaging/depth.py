@@ -1,7 +1,7 @@
 """From values of any depth to the 8 bits that the network was trained on: one rule for PNG, TIFF and DICOM.
 
-A file of more than 8 bits does not say which of its values is meant to be black and which white. So they are read off
-the image: where its own values end. `value_range` says what counts as an end.
+A file of more than 8 bits does not say which of its values should be black and which white. So `value_range` takes the
+range from the values of the image.
 """
 
 import math
@@ -11,18 +11,21 @@ from torch import Tensor
 
 from pneumonia.errors import ImageError
 
-INTERVALS = 1000  # that the sorted values are divided into, each with as many pixels
-OFFSETS = 8  # the division begins at so many places, of which the mean is taken: no single pixel's place decides
-ENDS = 25  # blocks, of 262,144, that make an end together; of a small image, a thousandth of its blocks
-LONGEST_STEP = 0.05  # how much of the bulk an interval may take in: a gap beside padding counts no more
-MARKERS, PADDING = 0.005, 0.02  # shares of the pixels: so few may lie far from the others and count; so many may not
-NEAR, FAR = 0.5, 1.0  # distances from the bulk, as shares of it: so near, few pixels count in full; so far, not at all
-_BLOCKS = 2**18  # that are looked at; more would change the range by less than one of 256 gray levels
+INTERVALS = 1000  # that the sorted values are divided into, all with the same number of pixels
+OFFSETS = 8  # divisions, each shifted by a part of an interval; their mean is used, so that no single pixel decides
+ENDS = 25  # the outermost of 2**18 blocks, whose mean is the end of the range; in small images, a thousandth of them
+LONGEST_STEP = 0.05  # the most that one interval counts, as a share of the bulk: so a gap beside padding counts little
+MARKERS, PADDING = 0.005, 0.02  # shares of the pixels: up to the first, distant values count; from the second on, not
+NEAR, FAR = (
+    0.5,
+    1.0,
+)  # shares of the bulk: few pixels count in full up to the first distance, not at all from the second
+_BLOCKS = 2**18  # at most, that are looked at; more would change the range by less than one of 256 gray levels
 _AT_ONCE = 2**20  # values that are converted at a time: as floats, they take four times the memory
 
 
 def to_8_bits(values: Tensor) -> Tensor:
-    """Spread an image's own range of values over 8 bits.
+    """Convert an image's values to 8 bits, its own range from black to white.
 
     Args:
         values: of any real type, shape (height, width) or (height, width, channels). Channels share one range.
@@ -62,12 +65,15 @@ def blocks(values: Tensor) -> Tensor:
 def value_range(found: Tensor) -> tuple[float, float]:
     """Return the values to show as black and as white.
 
-    They are the ends of the image's own values, with three exceptions. A bright pixel counts only if its neighbours
-    are as bright, and a dark one only if they are as dark: a defect of the detector is not an end. A wide gap with many
-    pixels beyond, such as padding and borders, counts little. So does what few pixels have and is far from all others.
-    Where nothing of the kind is in the image, darkest and brightest value are black and white.
+    These are the darkest and the brightest value, with three exceptions:
 
-    The range moves with the values: for `a * values + b` it is `a * low + b` and `a * high + b`. There are no steps: a
+    - A bright pixel counts only if its neighbours are as bright, a dark one only if they are as dark. So a defect of
+      the detector changes nothing.
+    - If many pixels are separated from the others by a wide gap in the values, such as padding and borders, the gap is
+      shortened.
+    - If a few pixels are far from the others, their distance is shortened as well.
+
+    The range moves with the values: for `a * values + b` it is `a * low + b` and `a * high + b`. It is continuous: a
     small change of values or pixels changes it little.
 
     Args:
@@ -85,7 +91,13 @@ def value_range(found: Tensor) -> tuple[float, float]:
 
 
 def _ends(darker: Tensor, brighter: Tensor, offset: float) -> Tensor:
-    """Return the range that `value_range` describes, for intervals that begin at an offset, given sorted values."""
+    """Return the range that `value_range` describes, for intervals shifted by an offset.
+
+    Args:
+        darker: of each block the brightest value, sorted: bright pixels beside darker ones do not count.
+        brighter: of each block the darkest value, sorted.
+        offset: a share of an interval, 0 to 1.
+    """
     dark_bounds, bright_bounds = _bounds(darker, offset), _bounds(brighter, offset)
     steps = (dark_bounds + bright_bounds).diff() / 2
     bulk = _bulk(steps)
@@ -98,15 +110,15 @@ def _ends(darker: Tensor, brighter: Tensor, offset: float) -> Tensor:
 
 
 def _bounds(values: Tensor, offset: float) -> Tensor:
-    """Return the bounds of the intervals of sorted values."""
+    """Return the bounds of the intervals into which sorted values are divided, shape (INTERVALS + 2,)."""
     ranks = (torch.arange(INTERVALS + 2) - offset).clamp(0, INTERVALS) / INTERVALS * (len(values) - 1)
     return values[ranks.round().long()]
 
 
 def _bulk(steps: Tensor) -> Tensor:
-    """Return the sum of steps of which none counts for more than LONGEST_STEP of that sum."""
+    """Return the bulk: the sum of the steps, each counted as LONGEST_STEP of that sum at most."""
     steps = steps.sort(descending=True).values
-    rest = steps.flip(0).cumsum(0).flip(0)  # without the first 0, 1, 2, … of them
+    rest = steps.flip(0).cumsum(0).flip(0)  # without the 0, 1, 2, … longest
     cut = torch.arange(len(steps))
     sums = rest / (1 - LONGEST_STEP * cut).clamp(min=1e-9)
     fits = (steps <= LONGEST_STEP * sums).nonzero()
@@ -114,17 +126,17 @@ def _bulk(steps: Tensor) -> Tensor:
 
 
 def _middle(steps: Tensor) -> int:
-    """Return after how many steps half of their sum is reached: among the bulk, however many pixels are padding."""
+    """Return after how many steps half of their sum is reached: within the bulk, however many pixels are padding."""
     sums = steps.cumsum(0)
     return int((sums < sums[-1] / 2).sum())
 
 
 def _reach(bounds: Tensor, ends: Tensor, bulk: Tensor) -> Tensor:
-    """Return how far the range reaches from the middle.
+    """Return how far the range reaches from the middle, on one side.
 
     Args:
-        bounds: of the intervals, as distances from the middle, from there outwards.
-        ends: the outermost values, as distances; the mean of what each of them gives counts, so that no one decides.
+        bounds: of the intervals, as distances from the middle, from the middle outwards.
+        ends: the outermost values, as distances. Each gives a reach, and their mean is returned: no single one decides.
         bulk: as `_bulk` gives it.
     """
     steps = torch.minimum(bounds, ends[:, None]).diff()

@@ -1,4 +1,4 @@
-"""Which kinds of files are read, and what is said of the others."""
+"""The kinds of files that are read, and the errors for others."""
 
 import codecs
 import re

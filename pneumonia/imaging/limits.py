@@ -1,4 +1,4 @@
-"""How large a file and its image may be, and the errors for larger ones. DICOM's own limits stand beside its reader.
+"""How large a file and its image may be, and the errors for larger ones. A format's limits stand beside its reader.
 
 Every limit is checked before anything is decoded: a small file must not take minutes or gigabytes.
 """
@@ -10,15 +10,15 @@ from pneumonia.imaging.tiff_directories import check_size
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB
 MAX_SIDE = 65_535  # pixels, the limit of JPEG and DICOM; the heatmap of a longer side would be larger than its image
-MAX_CHUNKS = 65_536  # of a PNG, usually some hundreds; Pillow reads them one by one
+MAX_CHUNKS = 65_536  # of a PNG, which usually has some hundreds; Pillow reads them one by one
 PNG = b"\x89PNG\r\n\x1a\n"
-OLDEST_BMP = b"\x0c\0\0\0"  # the size of its header, which knows no compression
+OLDEST_BMP = b"\x0c\0\0\0"  # the size of the oldest header, which has no field for a compression
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
 TOO_MANY_PIXELS = f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one."  # where their number is unknown
 
 
 def too_many_bytes(what: str) -> str:
-    """Return what is said of a "file" or an "upload" with more than MAX_BYTES bytes."""
+    """Return the sentence about a "file" or an "upload" with more than MAX_BYTES bytes."""
     return f"The {what} is larger than {MAX_BYTES:,} bytes: send a smaller or a compressed image."
 
 
@@ -57,7 +57,7 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def check_effort(data: bytes) -> None:
-    """Check that Pillow will not decode a small file for minutes.
+    """Check that a small file will not keep Pillow busy for minutes.
 
     Args:
         data: the bytes of any file that Pillow may open; JPEG has checks of its own.
@@ -78,7 +78,7 @@ def _check_chunks(data: bytes) -> None:
     """Check that a PNG has at most MAX_CHUNKS chunks: ISO/IEC 15948, 5.3.
 
     Raises:
-        ImageTooLargeError: more.
+        ImageTooLargeError: it has more.
     """
     at = len(PNG)
     for _ in range(MAX_CHUNKS):

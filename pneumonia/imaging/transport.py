@@ -1,4 +1,4 @@
-"""Image files that were damaged on their way, because something took their bytes for text."""
+"""Image files that were damaged in transport, because something on the way treated their bytes as text."""
 
 import base64
 import binascii
@@ -6,8 +6,8 @@ import codecs
 
 from pneumonia.errors import ImageError
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()  # EF BF BD, for each byte that is not UTF-8
-# How a JPEG, a PNG, a BMP, a TIFF and a WebP begin.
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()  # EF BF BD, which stands for a byte that is not UTF-8
+# The first bytes of JPEG, PNG, BMP, TIFF, BigTIFF and WebP.
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF")
 HEAD = 176  # characters of base64 that hold a DICOM file's preamble and "DICM"
 TURNED_TO_TEXT = (
@@ -21,11 +21,11 @@ IN_BASE64 = "The file is an image in base64: decode it, and send the bytes as th
 def check_transport(data: bytes) -> None:
     """Check that an image's bytes were not turned into text.
 
-    No image that is read is UTF-8 and holds a NUL byte and the replacement character. An image stops being UTF-8 within
-    its first bytes, so this takes no time.
+    An image is never valid UTF-8 with both a NUL byte and the replacement character. Most images are invalid UTF-8
+    within their first bytes, so the check takes no time.
 
     Raises:
-        ImageError: each byte that is not UTF-8 was replaced or encoded, or the whole is in base64.
+        ImageError: bytes that are not UTF-8 were replaced or encoded, or the whole file is in base64.
     """
     if data.startswith((b"\xc3\xbf\xc3\x98\xc3\xbf", b"\xc2\x89PNG")):
         raise ImageError(OTHER_ENCODING)

@@ -1,4 +1,4 @@
-"""Calibrate a model on a labelled folder: the fit, and what it is worth on images that it was not fitted on."""
+"""Calibrate a model on a labelled folder, and measure the calibration on images that it was not fitted on."""
 
 import dataclasses
 import functools
@@ -24,8 +24,8 @@ from pneumonia.training.fitting import fit_likelihood
 from pneumonia.training.images import load_channel
 from pneumonia.training.metrics import Floats, Integers
 
-# Of each class: the 95% interval of a sensitivity or specificity of 0.9 is then 0.1 to either side, by the normal
-# approximation: 0.9 * 0.1 * (1.96 / 0.1)². With fewer, nobody could tell whether the calibration is better.
+# Of each class. With so many, the 95% interval of a sensitivity or specificity of 0.9 is 0.1 to either side, by the
+# normal approximation: 0.9 * 0.1 * (1.96 / 0.1)². With fewer, nobody could tell whether the calibration is better.
 PATIENTS_NEEDED = 35
 FOLDS = 5
 CERTAIN = 1e-15  # log-odds beyond ±34 count as 34: no calibration tells them apart
@@ -56,7 +56,7 @@ class Calibrated:
 
     @property
     def has_gain(self) -> bool:
-        """Whether the cross-entropy is lower, by more than other patients would change."""
+        """Whether the cross-entropy is lower, and the interval of the difference does not include 0."""
         return self.change[0][2] < 0
 
 
@@ -66,8 +66,8 @@ def calibrate(model: Classifier, folder: Path, prevalence: float | None, batch_s
     Args:
         model: as it serves.
         folder: NORMAL/ and PNEUMONIA/ with images.
-        prevalence: share of pneumonias that the probabilities shall hold for; None for even classes, whatever their
-            share in the folder is.
+        prevalence: share of pneumonias among the patients whom the probabilities are for; None for 0.5, whatever it is
+            in the folder.
         batch_size: images at a time.
         workers: threads that decode images.
 
@@ -86,7 +86,7 @@ def calibrate(model: Classifier, folder: Path, prevalence: float | None, batch_s
     if (auroc := metrics.auroc(odds, labels)) <= 0.5:
         raise DataError(
             f"The model ranks the pneumonias in {folder} no higher than the normal images (AUROC {auroc:.3f}): check "
-            "the labels. No calibration can mend that."
+            "the labels. No calibration can improve that."
         )
     fit = functools.partial(fit_likelihood, prevalence=prevalence or EVEN)
     others = cross_validated(odds, labels, patients, fit)
@@ -97,7 +97,12 @@ def calibrate(model: Classifier, folder: Path, prevalence: float | None, batch_s
 
 
 def patients_of(names: list[str], digests: list[str]) -> list[str]:
-    """Return each image's patient, those who share an image, byte for byte, as one."""
+    """Return each image's patient; patients who share an image, byte for byte, count as one.
+
+    Args:
+        names: the patient of each image, by its file name.
+        digests: of each image's file.
+    """
     first: dict[str, str] = {}
     same = {name: name for name in names}
 
@@ -133,7 +138,7 @@ def compare(
 ) -> tuple[list[tuple[float, float, float]], ...]:
     """Return FIGURES before, after, and after minus before, each with its 95% bootstrap interval by patient.
 
-    In all figures but sensitivity and specificity, pneumonias weigh as much as they have a share of `prevalence`.
+    All figures but sensitivity, specificity and balanced accuracy are for a share of pneumonias of `prevalence`.
     """
     truth = labels.numpy()
 
@@ -153,12 +158,14 @@ def table(found: Calibrated) -> str:
     counts = ", ".join(f"{count:,} {label}" for label, count in source["images"].items())
     lines = [f"{counts}, {source['patients']:,} patients; at least {PATIENTS_NEEDED} of each class are needed"]
     if found.unnamed:
-        lines.append(f"{found.unnamed:,} file names tell no patient; each of these images counts as a patient's own.")
+        lines.append(
+            f"{found.unnamed:,} file names tell no patient; each of these images counts as a patient of its own."
+        )
     if found.flagged:
         some = ", ".join(found.flagged[:3]) + (" …" if len(found.flagged) > 3 else "")
-        lines.append(f"Warning: {len(found.flagged):,} of the images do not look like frontal chest X-rays: {some}")
+        lines.append(f"Warning: {len(found.flagged):,} of the images carry other warnings than uncertain: {some}")
     share = found.calibration.prevalence
-    lines += ["", f"95% intervals. After: by calibrations fitted on other patients' images. Prevalence {share:g}."]
+    lines += ["", f"95% intervals. After: with calibrations fitted on other patients' images. Prevalence {share:g}."]
     lines.append(f"{'':<18} {'before':<26} {'after':<26} change")
     for name, *rows in zip(FIGURES, found.before, found.after, found.change, strict=True):
         cells = (f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in rows)
@@ -218,7 +225,7 @@ def _source(answered: Answered, model: Classifier, patients: list[str]) -> dict[
         "dataset_fingerprint": fingerprint({"calibration": labelled}),
         "images": answered.channel.counts(),
         "patients": len(set(patients)),
-        "rule": "least cross-entropy, both classes weighing alike",
+        "rule": "lowest cross-entropy, both classes of equal weight",
     }
 
 

@@ -122,12 +122,14 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"{label:<18} " + " ".join(f"{row[answer]:>17,}" for answer in CLASSES))
     lines.append("")
     if report["calibration"] == dataclasses.asdict(Calibration()):
-        lines.append("They are not calibrated: no manifest with a calibration of these weights lies beside them.")
+        lines.append(
+            "The answers are not calibrated: beside the weights there is no manifest with a calibration of them."
+        )
     doubt = report["doubt"]
     if doubt["accuracy_uncertain"] is not None and doubt["accuracy_certain"] is not None:
         lines.append(
-            f"{doubt['uncertain_share']:.1%} of the answers carry a warning: {doubt['accuracy_uncertain']:.1%} of them "
-            f"are right, and {doubt['accuracy_certain']:.1%} of the others."
+            f"{doubt['uncertain_share']:.1%} of the answers carry the warning uncertain: "
+            f"{doubt['accuracy_uncertain']:.1%} of them are right, and {doubt['accuracy_certain']:.1%} of the others."
         )
     return "\n".join(lines)
 
@@ -150,7 +152,7 @@ def write(output: Path, calibration: Calibration, answered: Answered, report: di
 
 
 def write_predictions(answered: Answered, path: Path) -> None:
-    """Write a line per image: file, label, P(PNEUMONIA), prediction, and whether the answer carries a warning."""
+    """Write a line per image: file, label, P(PNEUMONIA), prediction, and whether it is uncertain."""
     channel = answered.channel
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Fit on validation what makes answers of outputs: temperature, bias and band of doubt."""
+"""Fit a calibration: temperature, bias and band of doubt."""
 
 import dataclasses
 import math
@@ -12,12 +12,12 @@ from pneumonia.network.calibration import EVEN, Calibration
 # Normal images of another collection score higher than those of validation, so this does better there than even odds,
 # or than what is best on validation, by benchmarks/operating_point.py (docs/model-card.md).
 SENSITIVITY = 0.96
-UNCERTAIN_SHARE = 0.1  # of the validation images: those nearest to the operating point carry a warning
+UNCERTAIN_SHARE = 0.1  # of the validation images: those nearest to a P(PNEUMONIA) of 0.5 are uncertain
 TEMPERATURES = torch.logspace(-1, 1, 401, dtype=torch.float64)
 
 
 def fit(logits: Tensor, labels: Tensor) -> Calibration:
-    """Fit the operating point, then what makes a P(PNEUMONIA) of 0.5 of it.
+    """Fit a calibration on validation images: the operating point for SENSITIVITY gets a P(PNEUMONIA) of 0.5.
 
     Args:
         logits: shape (N, 2), of validation images, in the order of CLASSES.
@@ -40,15 +40,16 @@ def fit_at(point: Tensor, odds: Tensor, pneumonia: Tensor) -> Calibration:
 
 
 def fit_likelihood(odds: Tensor, pneumonia: Tensor, prevalence: float = EVEN) -> Calibration:
-    """Fit temperature and bias to the least cross-entropy, both classes weighing alike, and the band of doubt.
+    """Fit the temperature and bias of the lowest cross-entropy, both classes of equal weight, and the band of doubt.
 
-    This is Platt scaling (1999) with a slope that stays above 0: P is right on images like these, for any operating
-    point. `fit` keeps to a sensitivity instead, for images unlike those of validation.
+    This is Platt scaling (1999) with a positive slope: the probabilities fit images like these. `fit` chooses the bias
+    for a sensitivity instead, because the model will also see other images than those of validation.
 
     Args:
         odds: log-odds of PNEUMONIA, float64, shape (N,).
         pneumonia: bool, shape (N,), both values among them.
-        prevalence: share of pneumonias for which the probabilities shall hold, whatever it is among these images.
+        prevalence: share of pneumonias among the patients whom the probabilities are for, 0 to 1; these images may have
+            another.
     """
     biases = _biases(odds, pneumonia)
     place = int(_losses(odds, pneumonia, biases).argmin())
@@ -57,7 +58,7 @@ def fit_likelihood(odds: Tensor, pneumonia: Tensor, prevalence: float = EVEN) ->
 
 
 def _biases(odds: Tensor, pneumonia: Tensor) -> Tensor:
-    """Return the bias of the least cross-entropy for each temperature, by bisecting its derivative."""
+    """Return for each temperature the bias of the lowest cross-entropy, by bisecting its derivative."""
     targets, weights = _targets(pneumonia)
     scaled = odds / TEMPERATURES[:, None]
     low, high = -scaled.amax(1) - 10, -scaled.amin(1) + 10  # all probabilities are below, and above, any target
@@ -69,7 +70,7 @@ def _biases(odds: Tensor, pneumonia: Tensor) -> Tensor:
 
 
 def _losses(odds: Tensor, pneumonia: Tensor, biases: Tensor) -> Tensor:
-    """Return the cross-entropy at each temperature and its bias, both classes weighing alike."""
+    """Return the cross-entropy at each temperature and its bias, with both classes of equal weight."""
     targets, weights = _targets(pneumonia)
     scaled = odds / TEMPERATURES[:, None] + biases[:, None]
     return torch.nn.functional.binary_cross_entropy_with_logits(
@@ -81,7 +82,7 @@ def _targets(pneumonia: Tensor) -> tuple[Tensor, Tensor]:
     """Return each image's target and its weight in the cross-entropy.
 
     Targets are Platt's (1999): not 1 and 0 but (n + 1) / (n + 2) and 1 / (n + 2) for a class of n images, so that a
-    set without a single error does not ask for endless confidence.
+    set without errors does not lead to infinite confidence.
     """
     positives, negatives = int(pneumonia.sum()), int((~pneumonia).sum())
     targets = torch.where(pneumonia, (positives + 1) / (positives + 2), 1 / (negatives + 2)).double()
@@ -111,5 +112,5 @@ def at_sensitivity(odds: Tensor, pneumonia: Tensor, sensitivity: float) -> Tenso
     falling = odds[pneumonia].sort(descending=True).values
     lowest = falling[math.ceil(sensitivity * len(falling)) - 1]
     below = odds[odds < lowest]
-    # Half-way, so that the last digit of a probability decides nothing; where no image is below, one is made up.
+    # Half-way, so that rounding changes no answer. If no image is below, the point is half a unit lower.
     return (lowest + (below.max() if len(below) else lowest - 1)) / 2

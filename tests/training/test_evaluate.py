@@ -136,7 +136,9 @@ def test_the_command_prints_a_table(weights: Path, drawn: Path, tmp_path: Path) 
     assert f"ECE {content['ece']:.4f}" in lines
     assert "NORMAL {NORMAL} {PNEUMONIA}".format(**content["confusion"]["NORMAL"]) in lines
     assert "PNEUMONIA {NORMAL} {PNEUMONIA}".format(**content["confusion"]["PNEUMONIA"]) in lines
-    assert "They are not calibrated: no manifest with a calibration of these weights lies beside them." in lines
+    assert (
+        "The answers are not calibrated: beside the weights there is no manifest with a calibration of them." in lines
+    )
     assert "warning" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
 
@@ -149,7 +151,7 @@ def test_the_table_tells_what_the_warnings_are_worth(
     printed = capsys.readouterr().out
     assert "not calibrated" not in printed
     assert (
-        f"50.0% of the answers carry a warning: {doubt['accuracy_uncertain']:.1%} of them are right, and "
+        f"50.0% of the answers carry the warning uncertain: {doubt['accuracy_uncertain']:.1%} of them are right, and "
         f"{doubt['accuracy_certain']:.1%} of the others."
     ) in printed
 
