@@ -117,7 +117,9 @@ def test_what_cannot_be_used_is_told(model: pneumonia.Classifier, tmp_path: Path
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB", "I"])
 def test_a_pillow_image_of_any_mode_is_answered(model: pneumonia.Classifier, mode: str) -> None:
-    assert model.predict(Image.new(mode, (30, 20))).prediction in pneumonia.CLASSES
+    image = Image.new(mode, (30, 20))
+    image.paste(Image.new(mode, (15, 20), "gray"))
+    assert model.predict(image).prediction in pneumonia.CLASSES
 
 
 def test_one_bad_image_spoils_no_other(model: pneumonia.Classifier) -> None:
