@@ -14,17 +14,18 @@ from torch import Tensor
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_prefix
+from pneumonia.imaging.chunks import PNG
 from pneumonia.imaging.depth import to_8_bits
 from pneumonia.imaging.jpeg import check_kind, check_metadata, check_scans, header_of
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
 from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
 from pneumonia.imaging.tiff import BIG_ENDIAN_BIG, Page, is_tiff, radiograph
+from pneumonia.imaging.tiff_pieces import check_pieces
 from pneumonia.imaging.transport import check_transport
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _DEEP_COLORS = (b"\x10\2", b"\x10\4", b"\x10\6")  # 16 bits of RGB, gray and alpha, or RGBA, of which Pillow keeps 8
 
 
@@ -67,6 +68,9 @@ def decode(data: bytes) -> Decoded:
     is_misread = data.startswith(BIG_ENDIAN_BIG)
     if is_misread and not page:
         raise ImageError(BROKEN)
+    if page:
+        _check_size(page.width, page.height)
+        check_pieces(data, page)
     if page and (page.is_narrowed or is_misread):
         return Decoded(_deep_tiff(data, page))
     with _opened(io.BytesIO(data)) as image:
@@ -74,7 +78,7 @@ def decode(data: bytes) -> Decoded:
             image.seek(page.number)
         elif image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
             raise UnsupportedImageError("The file is an animation: send each radiograph as a file of its own.")
-        if data.startswith(_PNG) and data[24:26] in _DEEP_COLORS:
+        if data.startswith(PNG) and data[24:26] in _DEEP_COLORS:
             return Decoded(_deep_png(data, image))
         return from_pillow(image)
 
@@ -130,7 +134,6 @@ def _is_narrowed(image: Image.Image) -> bool:
 
 
 def _deep_tiff(data: bytes, page: Page) -> Image.Image:
-    _check_size(page.width, page.height)
     with _broken_is_named():
         image = _shown(_deep_files().tiff_values(data, page))
         return _turned(ImageOps.invert(image) if page.photometric == 0 else image, page.orientation)

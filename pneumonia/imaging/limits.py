@@ -4,14 +4,13 @@ Every limit is checked before anything is decoded: a small file must not take mi
 """
 
 from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging.chunks import PNG, check_png, check_webp, is_webp
 from pneumonia.imaging.tiff import is_tiff
 from pneumonia.imaging.tiff_directories import check_size
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB
 MAX_SIDE = 65_535  # pixels, the limit of JPEG and DICOM; the heatmap of a longer side would be larger than its image
-MAX_CHUNKS = 65_536  # of a PNG, which usually has some hundreds; Pillow reads them one by one
-PNG = b"\x89PNG\r\n\x1a\n"
 OLDEST_BMP = b"\x0c\0\0\0"  # the size of the oldest header, which has no field for a compression
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
 TOO_MANY_PIXELS = f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one."  # where their number is unknown
@@ -57,32 +56,21 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def check_effort(data: bytes) -> None:
-    """Check that a small file will not keep Pillow busy for minutes.
+    """Check that a small file will not keep Pillow busy for minutes, and what Pillow does not check of a PNG.
 
     Args:
         data: the bytes of any file that Pillow may open; JPEG has checks of its own.
 
     Raises:
-        ImageTooLargeError: a TIFF whose directories are too large, or a PNG of more than MAX_CHUNKS chunks.
+        ImageTooLargeError: a TIFF whose directories are too large, or a PNG or WebP with too many chunks or metadata.
         UnsupportedImageError: a run-length encoded BMP.
+        ImageError: a PNG whose checksums show damage.
     """
     if data.startswith(b"BM") and data[14:18] != OLDEST_BMP and data[30:34] in RUN_LENGTH_CODED:
         raise UnsupportedImageError("Run-length encoded BMP files are not read: save the X-ray as JPEG or PNG.")
     if is_tiff(data):
         check_size(data)
     if data.startswith(PNG):
-        _check_chunks(data)
-
-
-def _check_chunks(data: bytes) -> None:
-    """Check that a PNG has at most MAX_CHUNKS chunks: ISO/IEC 15948, 5.3.
-
-    Raises:
-        ImageTooLargeError: it has more.
-    """
-    at = len(PNG)
-    for _ in range(MAX_CHUNKS):
-        if at + 8 > len(data) or data[at + 4 : at + 8] == b"IEND":
-            return
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    raise ImageTooLargeError(f"The PNG has more than {MAX_CHUNKS:,} chunks: save it anew.")
+        check_png(data)
+    if is_webp(data):
+        check_webp(data)

@@ -5,8 +5,9 @@ The numbers of fields are those of TIFF 6.0; BigTIFF has the same with longer of
 
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pneumonia.errors import UnsupportedImageError
 
@@ -15,10 +16,20 @@ MAX_FIELDS = 1000  # of a page; ordinary ones have twenty
 _ORDERS = {b"II": "<", b"MM": ">"}
 BIG_ENDIAN_BIG = b"MM\0+\0\x08\0\0"  # a BigTIFF that Pillow takes for a TIFF; with offsets of 8 bytes, as all have
 _SMALL, _BIG = (b"*\0", b"\0*"), (b"+\0", b"\0+")
-_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # of the fields that are read
+_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}  # of the fields that are read
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat
 _NUMBERS = {_UNSIGNED: "u", _UNDEFINED: "u", _SIGNED: "i", _FLOAT: "f"}
 _BITS = {"u": (8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
+
+Fields = dict[int, tuple[int, ...]]  # values by the number of the field
+
+
+class _Entry(NamedTuple):
+    """A field of a directory: byte order and type of its values, their number, and where in the file they begin."""
+
+    form: str
+    length: int
+    place: int
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,7 @@ class Page:
 
     Attributes:
         number: of the page, from 0.
+        place: of its directory in the file.
         width: in pixels, as stored.
         height: in pixels, as stored.
         bits: of each value.
@@ -40,6 +52,7 @@ class Page:
     """
 
     number: int
+    place: int
     width: int
     height: int
     bits: int
@@ -52,7 +65,7 @@ class Page:
     has_children: bool
 
     @classmethod
-    def of(cls, number: int, fields: dict[int, tuple[int, ...]]) -> "Page":
+    def of(cls, number: int, place: int, fields: Fields) -> "Page":
         """Return a page, given the values of its fields."""
 
         def first(tag: int, default: int) -> int:
@@ -60,6 +73,7 @@ class Page:
 
         return cls(
             number,
+            place,
             width=first(256, 0),
             height=first(257, 0),
             bits=max(fields.get(258, (1,))),
@@ -131,28 +145,41 @@ def radiograph(data: bytes) -> Page | None:
 
 def _pages(data: bytes) -> Iterator[Page]:
     """Yield the pages up to the first that is broken."""
-    order, is_big = _ORDERS[data[:2]], data[2:4] in _BIG
+    order = _ORDERS[data[:2]]
     number, visited = 0, set()
     try:
-        (at,) = struct.unpack_from(f"{order}Q", data, 8) if is_big else struct.unpack_from(f"{order}I", data, 4)
+        form, start = ("Q", 8) if data[2:4] in _BIG else ("I", 4)
+        (at,) = struct.unpack_from(order + form, data, start)
         while at and at not in visited:
             visited.add(at)
-            fields, at = _directory(data, at, order, is_big)
-            yield Page.of(number, fields)
+            entries, following = _directory(data, at)
+            yield Page.of(number, at, {tag: _values(data, entry, 4) for tag, entry in entries.items()})
+            at = following
             number += 1
     except (struct.error, OverflowError):
         return
 
 
-def _directory(data: bytes, at: int, order: str, is_big: bool) -> tuple[dict[int, tuple[int, ...]], int]:  # noqa: FBT001
-    """Return the values of a page's fields, at most four of each, and where the next page begins."""
+def fields_of(data: bytes, page: Page, tags: Collection[int], most: int) -> Fields:
+    """Return the values of fields of a page, at most so many of each.
+
+    Raises:
+        struct.error: values that lie outside of the file.
+    """
+    entries, _ = _directory(data, page.place)
+    return {tag: _values(data, entries[tag], most) for tag in tags if tag in entries}
+
+
+def _directory(data: bytes, at: int) -> tuple[dict[int, _Entry], int]:
+    """Return the fields of a page, and where the next page begins."""
+    order, is_big = _ORDERS[data[:2]], data[2:4] in _BIG
     count_format, offset, entry = ("Q", "Q", 20) if is_big else ("H", "I", 12)
     (count,) = struct.unpack_from(order + count_format, data, at)
     if count > MAX_FIELDS:
         raise struct.error("more fields than a page has")
     start = at + struct.calcsize(order + count_format)
     (following,) = struct.unpack_from(order + offset, data, start + count * entry)
-    fields = {}
+    entries = {}
     for place in range(start, start + count * entry, entry):
         tag, kind, length = struct.unpack_from(f"{order}HH{offset}", data, place)
         if kind not in _TYPES or not length:
@@ -160,5 +187,10 @@ def _directory(data: bytes, at: int, order: str, is_big: bool) -> tuple[dict[int
         value = place + entry - struct.calcsize(offset)
         if length * struct.calcsize(order + _TYPES[kind]) > struct.calcsize(order + offset):
             (value,) = struct.unpack_from(order + offset, data, value)
-        fields[tag] = struct.unpack_from(f"{order}{min(length, 4)}{_TYPES[kind]}", data, value)
-    return fields, following
+        entries[tag] = _Entry(order + _TYPES[kind], length, value)
+    return entries, following
+
+
+def _values(data: bytes, entry: _Entry, most: int) -> tuple[int, ...]:
+    count = min(entry.length, most)
+    return struct.unpack_from(f"{entry.form[0]}{count}{entry.form[1]}", data, entry.place)

@@ -28,6 +28,7 @@ def tiff(
     order: str | None = None,
     is_big: bool = False,
     is_separate: bool = False,
+    tile: int = 0,
 ) -> bytes:
     """Return a TIFF file.
 
@@ -39,12 +40,16 @@ def tiff(
         order: the byte order, "<" or ">"; by default that of the values.
         is_big: whether this is a BigTIFF.
         is_separate: whether each sample has a plane of its own.
+        tile: the side of tiles, which divides height and width, or 0 for one strip.
     """
     order = order or (">" if values.dtype.byteorder == ">" else "<")
     height, width, *rest = values.shape
     samples = rest[0] if rest else 1
     planes = [values[..., sample] for sample in range(samples)] if is_separate and rest else [values]
-    strips = [COMPRESSIONS[compression](plane.tobytes()) for plane in planes]
+    sides = [range(0, side, tile or side) for side in (height, width)]
+    corners = [(plane, y, x) for plane in planes for y in sides[0] for x in sides[1]]
+    pieces = [plane[y : y + (tile or height), x : x + (tile or width)] for plane, y, x in corners]
+    coded = [COMPRESSIONS[compression](piece.tobytes()) for piece in pieces]
     found: dict[int, list[int]] = {
         254: [0],
         256: [width],
@@ -64,7 +69,10 @@ def tiff(
     if before:
         reduced = {254: [1], 256: [before.width], 257: [before.height], 258: [8], 259: [1], 262: [1], 277: [1]}
         file.add(reduced | {278: [before.height]}, [before.tobytes()])
-    file.add(found, strips)
+    if tile:
+        del found[278]
+        found |= {322: [tile], 323: [tile]}
+    file.add(found, coded)
     return bytes(file.data)
 
 
@@ -82,7 +90,8 @@ class _File:
         for strip in strips:
             offsets.append(len(self.data))
             self.data += strip + bytes(len(strip) % 2)
-        fields = fields | {273: offsets, 279: [len(strip) for strip in strips]}
+        tags = (324, 325) if 322 in fields else (273, 279)
+        fields = fields | dict(zip(tags, (offsets, [len(strip) for strip in strips]), strict=True))
         entries = b"".join(self._entry(tag, numbers) for tag, numbers in sorted(fields.items()))
         struct.pack_into(self._order + self._offset, self.data, self._link, len(self.data))
         self.data += struct.pack(self._order + self._count, len(fields)) + entries
@@ -90,7 +99,7 @@ class _File:
         self.data += bytes(struct.calcsize(self._offset))
 
     def _entry(self, tag: int, numbers: list[int]) -> bytes:
-        kind, letter = (4, "I") if max(numbers) > 65_535 or tag in {273, 279} else (3, "H")
+        kind, letter = (4, "I") if max(numbers) > 65_535 or tag in {273, 279, 324, 325} else (3, "H")
         value = struct.pack(f"{self._order}{len(numbers)}{letter}", *numbers)
         room = struct.calcsize(self._offset)
         if len(value) > room:

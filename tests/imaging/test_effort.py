@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import PREFIXES
 
-from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
+from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging.decoding import decode
 from tests.builders.images import encoded
 
@@ -91,6 +91,38 @@ def test_endless_metadata_of_a_jpeg_is_refused() -> None:
     assert decode(data[:2] + segment * 20 + data[2:]).image.size == PICTURE.size
     with pytest.raises(ImageTooLargeError, match="more than 8,388,608 bytes of metadata"):
         decode(data[:2] + segment * 200 + data[2:])
+
+
+def test_endless_metadata_of_a_png_or_webp_is_refused() -> None:
+    exif = b"MM\0*\0\0\0\x08\0\0\0\0\0\0".ljust(9_000_000, b"\0")
+    webp = encoded(PICTURE, "WEBP")
+    few, many = (webp + b"EXIF" + struct.pack("<I", size) + exif[:size] for size in (1000, 9_000_000))
+    for data, longer in ((PNG[:33] + chunk(b"eXIf", exif) + PNG[33:], PNG), (many, few)):
+        assert decode(longer).image.size == PICTURE.size
+        with pytest.raises(ImageTooLargeError, match="more than 8,388,608 bytes of metadata"):
+            decode(data)
+
+
+def test_endless_chunks_of_a_webp_are_refused() -> None:
+    with pytest.raises(ImageTooLargeError, match="WebP has more than 65,536 chunks"):
+        decode(encoded(PICTURE, "WEBP") + b"XXXX\0\0\0\0" * 2_000_000)
+
+
+def test_endless_pieces_of_jpeg_in_a_tiff_are_refused() -> None:
+    stream = encoded(Image.new("L", (4000, 4000)), "JPEG")
+    fields = {259: (3, 1, 7), 273: (4, 1000, 4000), 279: (4, 1000, 8000), 278: (3, 1, 1), 257: (4, 1, 1000)}
+    data = tiff(b"II*\0", fields).ljust(4000, b"\0")
+    data += struct.pack("<1000I", *[12_000] * 1000) + struct.pack("<1000I", *[len(stream)] * 1000) + stream
+    with pytest.raises(ImageError, match="is broken"):
+        decode(data)
+
+
+def test_strips_that_unpack_to_gigabytes_are_no_work() -> None:
+    packed = zlib.compress(bytes(100_000_000))
+    fields = {259: (3, 1, 8), 273: (4, 1000, 4000), 279: (4, 1000, 8000), 278: (3, 1, 1), 257: (4, 1, 1000)}
+    data = tiff(b"II*\0", fields).ljust(4000, b"\0")
+    data += struct.pack("<1000I", *[12_000] * 1000) + struct.pack("<1000I", *[len(packed)] * 1000) + packed
+    assert decode(data).image.size == (16, 1000)
 
 
 @pytest.mark.parametrize("compression", [1, 2])

@@ -1,0 +1,70 @@
+"""PNG and WebP files, chunk by chunk: how much they hold besides pixels, and whether a PNG's checksums are right.
+
+ISO/IEC 15948, 5.3, and RFC 9649, 2.3.
+"""
+
+import struct
+import zlib
+
+from pneumonia.errors import ImageError, ImageTooLargeError
+from pneumonia.imaging.kinds import BROKEN
+
+PNG = b"\x89PNG\r\n\x1a\n"
+MAX_CHUNKS = 65_536  # usually some hundreds; Pillow reads those of a PNG one by one
+MAX_METADATA = 8 * 1024 * 1024  # bytes outside of pixels, usually some kilobytes; Pillow copies them often
+_WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ALPH", b"ANMF"}
+
+
+def check_png(data: bytes) -> None:
+    """Check that a PNG is not expensive to open, and that each chunk of pixels agrees with its checksum.
+
+    Pillow checks the other chunks, but skips the checksums of these.
+
+    Raises:
+        ImageTooLargeError: more than MAX_CHUNKS chunks, or more than MAX_METADATA bytes in those without pixels.
+        ImageError: a chunk of pixels is damaged or cut off.
+    """
+    at, metadata, view = len(PNG), 0, memoryview(data)
+    for _ in range(MAX_CHUNKS):
+        kind = data[at + 4 : at + 8]
+        if len(kind) < 4 or kind == b"IEND":
+            return
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if kind != b"IDAT":
+            metadata += end - at
+            _check_metadata(metadata, "PNG")
+        elif zlib.crc32(view[at + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+            raise ImageError(BROKEN)
+        at = end + 4
+    raise _too_many_chunks("PNG")
+
+
+def is_webp(data: bytes) -> bool:
+    """Return whether a file begins as a WebP does."""
+    return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+
+
+def check_webp(data: bytes) -> None:
+    """Check that a WebP is not expensive to open.
+
+    Raises:
+        ImageTooLargeError: more than MAX_CHUNKS chunks, or more than MAX_METADATA bytes in those without pixels.
+    """
+    at, metadata = 12, 0
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > len(data):
+            return
+        kind, size = struct.unpack_from("<4sI", data, at)
+        metadata += 0 if kind in _WEBP_PIXELS else size
+        _check_metadata(metadata, "WebP")
+        at += 8 + size + size % 2
+    raise _too_many_chunks("WebP")
+
+
+def _check_metadata(size: int, kind: str) -> None:
+    if size > MAX_METADATA:
+        raise ImageTooLargeError(f"The {kind} has more than {MAX_METADATA:,} bytes of metadata: save it without.")
+
+
+def _too_many_chunks(kind: str) -> ImageTooLargeError:
+    return ImageTooLargeError(f"The {kind} has more than {MAX_CHUNKS:,} chunks: save it anew.")

@@ -1,0 +1,72 @@
+"""Check the compressed strips or tiles of a TIFF: libtiff ignores checksums of Deflate, and warnings of damaged JPEG.
+
+TIFF 6.0, and its supplement 2 of 2002 for both compressions.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from pneumonia.errors import ImageError
+from pneumonia.imaging.jpeg import header_of
+from pneumonia.imaging.jpeg_pixels import check_whole
+from pneumonia.imaging.kinds import BROKEN
+from pneumonia.imaging.limits import MAX_PIXELS
+from pneumonia.imaging.tiff import Fields, Page, fields_of
+from pneumonia.imaging.tiff_directories import MAX_PIECES
+
+MAX_UNPACKED = 400_000_000  # bytes; no image of MAX_PIXELS has more, and what goes on is not checked
+_AT_ONCE = 2**20  # bytes that are unpacked at a time
+_PLACES, _LENGTHS, _COMPRESSION, _TABLES = (273, 324), (279, 325), 259, 347
+_FIELDS = (*_PLACES, *_LENGTHS, _COMPRESSION, _TABLES)
+_DEFLATE, _JPEG = {8, 32946}, 7
+
+
+def check_pieces(data: bytes, page: Page) -> None:
+    """Check that strips or tiles that are Deflate or JPEG are whole. Other compressions have nothing to check.
+
+    Raises:
+        ImageError: a damaged one.
+    """
+    try:
+        fields = fields_of(data, page, _FIELDS, MAX_PIECES)
+    except struct.error as error:
+        raise ImageError(BROKEN) from error
+    (compression,) = fields.get(_COMPRESSION, (1,))[:1]
+    if compression in _DEFLATE:
+        _check_deflated(_pieces(data, fields))
+    if compression == _JPEG:
+        _check_jpegs(_pieces(data, fields), bytes(fields.get(_TABLES, ())))
+
+
+def _pieces(data: bytes, fields: Fields) -> Iterator[bytes]:
+    places, lengths = (next((fields[tag] for tag in tags if tag in fields), ()) for tags in (_PLACES, _LENGTHS))
+    if len(places) == len(lengths):  # else libtiff reckons the lengths
+        yield from (data[place : place + length] for place, length in zip(places, lengths, strict=True) if length)
+
+
+def _check_deflated(pieces: Iterator[bytes]) -> None:
+    unpacked = 0
+    for piece in pieces:
+        inflater, rest = zlib.decompressobj(), piece
+        while not inflater.eof:
+            try:
+                part = inflater.decompress(rest, _AT_ONCE)
+            except zlib.error as error:
+                raise ImageError(BROKEN) from error
+            rest, unpacked = inflater.unconsumed_tail, unpacked + len(part)
+            if not part and not inflater.eof:
+                raise ImageError(BROKEN)
+            if unpacked > MAX_UNPACKED:
+                return
+
+
+def _check_jpegs(pieces: Iterator[bytes], tables: bytes) -> None:
+    pixels = 0
+    for piece in pieces:
+        stream = tables[:-2] + piece[2:] if tables else piece
+        header = header_of(stream)
+        pixels += header.width * header.height
+        if pixels > 2 * MAX_PIXELS:  # tiles reach over the image's edges, but not so far
+            raise ImageError(BROKEN)
+        check_whole(stream)

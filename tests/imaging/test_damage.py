@@ -1,0 +1,213 @@
+"""Damaged PNG, TIFF, WebP and BMP files are noticed, where the format lets a reader know. JPEG has tests of its own."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from random import Random
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+
+from pneumonia.errors import ImageError
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.kinds import BROKEN
+from pneumonia.training.synthetic import draw_radiograph
+from tests.builders.images import encoded
+from tests.builders.tiff_files import tiff
+
+RADIOGRAPH = Image.blend(
+    draw_radiograph(Random(0), "PNEUMONIA", 512), Image.effect_noise((512, 512), 60), 0.1
+)  # drawn ones are smoother than real ones, and a PNG of them is much smaller
+COLORED = Image.merge("RGB", [RADIOGRAPH, RADIOGRAPH.rotate(4), RADIOGRAPH.rotate(9)])
+DEEP = np.asarray(RADIOGRAPH).astype(np.uint16) * 16 + np.arange(512, dtype=np.uint16) % 16
+DEEP_COLORED = np.stack([DEEP, DEEP.T, DEEP], axis=-1)
+
+PNG = {
+    "gray PNG": encoded(RADIOGRAPH, "PNG"),
+    "stored PNG": encoded(RADIOGRAPH, "PNG", compress_level=0),
+    "colored PNG": encoded(COLORED, "PNG"),
+    "16-bit PNG": encoded(Image.fromarray(DEEP), "PNG"),
+    "16-bit colored PNG": bytes(imagecodecs.png_encode(DEEP_COLORED)),
+}
+JPEG_TIFF = {  # in several strips, with tables that they share
+    "JPEG in a TIFF": encoded(RADIOGRAPH, "TIFF", compression="jpeg", quality=90),
+    "colored JPEG in a TIFF": encoded(COLORED, "TIFF", compression="jpeg", quality=90),
+}
+DEFLATE_TIFF = {
+    "Deflate TIFF": encoded(RADIOGRAPH, "TIFF", compression="tiff_adobe_deflate"),
+    "old Deflate TIFF": encoded(RADIOGRAPH, "TIFF", compression="tiff_deflate"),
+    "16-bit Deflate TIFF": tiff(DEEP, 8),
+    "signed Deflate TIFF": tiff(DEEP.astype(np.int16), 8),
+    "16-bit colored Deflate TIFF": tiff(DEEP_COLORED, 8),
+    "big-endian Deflate BigTIFF": tiff(DEEP.astype(">u2"), 8, is_big=True),
+    "Deflate TIFF of planes": tiff(DEEP_COLORED, 8, is_separate=True),
+    "Deflate TIFF of tiles": tiff(np.asarray(RADIOGRAPH), 8, tile=128),
+    "signed Deflate TIFF of tiles": tiff(DEEP.astype(np.int16), 8, tile=256),
+}
+LZW_TIFF = {
+    "LZW TIFF": encoded(RADIOGRAPH, "TIFF", compression="tiff_lzw"),
+    "signed LZW TIFF": tiff(DEEP.astype(np.int16), 5),
+    "LZW TIFF of tiles": tiff(DEEP, 5, tile=128),
+}
+PACKBITS_TIFF = {
+    "PackBits TIFF": encoded(RADIOGRAPH, "TIFF", compression="packbits"),
+    "signed PackBits TIFF": tiff(DEEP.astype(np.int16), 32773),
+}
+STORED = {
+    "TIFF": encoded(RADIOGRAPH, "TIFF"),
+    "signed TIFF": tiff(DEEP.astype(np.int16)),
+    "BMP": encoded(RADIOGRAPH, "BMP"),
+    "colored BMP": encoded(COLORED, "BMP"),
+}
+WEBP = {
+    "WebP": encoded(COLORED, "WEBP", quality=95),
+    "lossless WebP": encoded(COLORED, "WEBP", lossless=True),
+}
+WITH_CHECKSUMS = PNG | DEFLATE_TIFF
+ALL = WITH_CHECKSUMS | JPEG_TIFF | LZW_TIFF | PACKBITS_TIFF | STORED | WEBP
+MIDDLE = 0.6  # of a file, among its pixels
+
+Damage = Callable[[bytes, int], bytes]
+
+
+def cut(data: bytes, at: int) -> bytes:
+    return data[:at]
+
+
+def removed(data: bytes, at: int) -> bytes:
+    return data[:at] + data[at + 1000 :]
+
+
+def zeros(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes(4096) + data[at + 4096 :]
+
+
+def changed(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes(byte ^ 0x5A for byte in data[at : at + 100]) + data[at + 100 :]
+
+
+def one_changed(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x5A]) + data[at + 1 :]
+
+
+def assert_noticed(data: bytes) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(data)
+    assert str(caught.value) == BROKEN
+
+
+def kinds(files: dict[str, bytes]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("data", files.values(), ids=files)
+
+
+@kinds(ALL)
+def test_whole_files_are_read(data: bytes) -> None:
+    assert decode(data).image.size == RADIOGRAPH.size
+
+
+@pytest.mark.parametrize("damage", [cut, removed])
+@kinds(ALL)
+def test_missing_bytes_are_noticed(data: bytes, damage: Damage) -> None:
+    with pytest.raises(ImageError):  # of a TIFF, also that its directory, at the end, is not found
+        decode(damage(data, int(MIDDLE * len(data))))
+
+
+@pytest.mark.parametrize("damage", [zeros, changed])
+@kinds(WITH_CHECKSUMS | JPEG_TIFF)
+def test_other_bytes_are_noticed(data: bytes, damage: Damage) -> None:
+    assert_noticed(damage(data, int(MIDDLE * len(data))))
+
+
+@pytest.mark.parametrize("place", [0.2, 0.4, 0.5, 0.6, 0.8])
+@kinds(WITH_CHECKSUMS)
+def test_one_other_byte_is_noticed_by_a_checksum(data: bytes, place: float) -> None:
+    assert_noticed(one_changed(data, int(place * len(data))))
+
+
+@pytest.mark.parametrize("damage", [zeros, changed])
+@kinds(LZW_TIFF)
+def test_other_bytes_among_the_codes_of_a_tiff_are_noticed(data: bytes, damage: Damage) -> None:
+    assert_noticed(damage(data, int(MIDDLE * len(data))))
+
+
+def png_chunks(data: bytes) -> list[bytes]:
+    found, at = [], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        found.append(data[at:end])
+        at = end
+    return found
+
+
+@pytest.mark.parametrize("name", ["stored PNG", "colored PNG", "16-bit colored PNG"])
+def test_a_png_without_one_of_its_chunks_is_noticed(name: str) -> None:
+    chunks = png_chunks(PNG[name])
+    pixels = [number for number, chunk in enumerate(chunks) if chunk[4:8] == b"IDAT"]
+    assert len(pixels) > 2
+    for missing in pixels:
+        assert_noticed(PNG[name][:8] + b"".join(chunks[:missing] + chunks[missing + 1 :]))
+
+
+@kinds(PNG)
+def test_a_png_without_its_pixels_is_noticed(data: bytes) -> None:
+    assert_noticed(data[:8] + b"".join(chunk for chunk in png_chunks(data) if chunk[4:8] != b"IDAT"))
+
+
+@pytest.mark.parametrize("name", ["gray PNG", "stored PNG", "16-bit PNG"])
+def test_a_png_whose_end_is_missing_has_all_of_its_pixels(name: str) -> None:
+    assert decode(PNG[name][:-12]).image.tobytes() == decode(PNG[name]).image.tobytes()
+
+
+def with_field(data: bytes, tag: int, number: int) -> bytes:
+    """Return a little-endian TIFF in which a field of one value has another."""
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, directory)
+    places = range(directory + 2, directory + 2 + 12 * count, 12)
+    place = next(at for at in places if struct.unpack_from("<H", data, at) == (tag,))
+    return data[: place + 8] + struct.pack("<I", number) + data[place + 12 :]
+
+
+ONE_COMPRESSED_STRIP = {
+    "LZW TIFF": tiff(DEEP, 5),
+    "Deflate TIFF": tiff(DEEP, 8),
+    "signed Deflate TIFF": tiff(DEEP.astype(np.int16), 8),
+    "PackBits TIFF": tiff(DEEP, 32773),
+}
+ONE_STRIP = ONE_COMPRESSED_STRIP | {
+    "TIFF": tiff(np.asarray(RADIOGRAPH)),
+    "16-bit TIFF": tiff(DEEP),
+    "signed TIFF": tiff(DEEP.astype(np.int16)),
+}
+
+
+@pytest.mark.parametrize("name", ONE_COMPRESSED_STRIP)
+@pytest.mark.parametrize("length", [10, 20_000])
+def test_a_compressed_strip_that_is_too_short_is_noticed(name: str, length: int) -> None:
+    assert_noticed(with_field(ONE_STRIP[name], 279, length))
+
+
+@pytest.mark.parametrize(("name", "length"), [("TIFF", 10), ("signed TIFF", 10), *[(name, 0) for name in ONE_STRIP]])
+def test_a_length_that_libtiff_does_without_may_be_wrong(name: str, length: int) -> None:
+    data = ONE_STRIP[name]
+    assert decode(with_field(data, 279, length)).image.tobytes() == decode(data).image.tobytes()
+
+
+@pytest.mark.parametrize("name", ONE_STRIP)
+def test_a_strip_beyond_the_end_of_the_file_is_noticed(name: str) -> None:
+    data = ONE_STRIP[name]
+    assert_noticed(with_field(data, 273, len(data) - 100))
+
+
+def test_a_wrong_checksum_of_deflate_is_noticed() -> None:
+    packed = zlib.compress(DEEP.tobytes())
+    data = tiff(DEEP, 8)
+    at = data.index(packed) + len(packed)
+    assert_noticed(data[: at - 4] + b"\1\2\3\4" + data[at:])
+
+
+@pytest.mark.parametrize("data", [WEBP["WebP"], WEBP["lossless WebP"]], ids=["lossy", "lossless"])
+@pytest.mark.parametrize("missing", [1, 10, 1000])
+def test_a_webp_without_its_last_bytes_is_noticed(data: bytes, missing: int) -> None:
+    assert_noticed(data[:-missing])
