@@ -20,7 +20,8 @@ from pneumonia.imaging.jpeg import check_kind, check_metadata, check_scans, head
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
 from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
-from pneumonia.imaging.tiff import BIG_ENDIAN_BIG, Page, is_tiff, radiograph
+from pneumonia.imaging.tiff import Page, radiograph
+from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, is_tiff
 from pneumonia.imaging.tiff_pieces import check_pieces
 from pneumonia.imaging.transport import check_transport
 

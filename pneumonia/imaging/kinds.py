@@ -4,8 +4,8 @@ import codecs
 import re
 
 from pneumonia.errors import ImageError, UnsupportedImageError
-from pneumonia.imaging.tiff import is_tiff, radiograph
-from pneumonia.imaging.tiff_directories import kind_of
+from pneumonia.imaging.tiff import radiograph
+from pneumonia.imaging.tiff_directories import is_tiff, kind_of
 
 READABLE = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
 NO_IMAGE = f"The file is not an image: send a chest X-ray as {READABLE}."

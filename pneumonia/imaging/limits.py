@@ -5,8 +5,7 @@ Every limit is checked before anything is decoded: a small file must not take mi
 
 from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging.chunks import PNG, check_png, check_webp, is_webp
-from pneumonia.imaging.tiff import is_tiff
-from pneumonia.imaging.tiff_directories import check_size
+from pneumonia.imaging.tiff_directories import check_size, is_tiff
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB

@@ -1,21 +1,26 @@
-"""The directories of a TIFF, read before Pillow opens it: how large they are, and of which kind the file is.
+"""The directories of a TIFF, read before Pillow opens the file: how large they are, and which kind of TIFF it is.
 
-TIFF 6.0, section 2, and BigTIFF. The header is read as Pillow reads it, which accepts more than the standard says.
+TIFF 6.0, section 2; BigTIFF has the same with longer numbers. The header is read as Pillow reads it, which accepts more
+than the standard allows.
 """
 
 import struct
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from pneumonia.errors import ImageTooLargeError
-from pneumonia.imaging.tiff import BIG_ENDIAN_BIG
 
 MAX_PIECES = 65_536  # strips or tiles, usually some hundreds; opening a TIFF, Pillow makes an object for each
 MAX_VALUES = 262_144  # of any other entry: a table for 16-bit colours has 196,608; Pillow makes an object for each
 MAX_ENTRIES = 65_536  # of all directories together, one for each page; usually some twenty each
 
-_STRIPS, _TILES, _BITS, _COMPRESSION, _COLORS = 273, 324, 258, 259, 262
+BIG_ENDIAN_BIG = b"MM\0+\0\x08\0\0"  # a BigTIFF that Pillow takes for a TIFF; with offsets of 8 bytes, as all have
+_BYTE_ORDERS = {b"II": "<", b"MM": ">"}
+_BIG = 43  # the version of a BigTIFF
+_VERSIONS = {b"*\0", b"\0*", b"+\0", b"\0+"}
+_STRIPS, _TILES, _BITS, _COMPRESSION, _COLOURS = 273, 324, 258, 259, 262
 _BYTES = {1, 2, 6, 7}  # the types of an entry that Pillow keeps as bytes
+_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}  # of the entries whose values are read
 _COMPRESSIONS = {
     6: "old-style JPEG",
     34712: "JPEG 2000",
@@ -23,16 +28,42 @@ _COMPRESSIONS = {
     34925: "LZMA",
     50000: "Zstandard",
 }
-_COLOR_SPACES = {4: "a mask", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "a colour filter array", 32844: "LogL"}
+_COLOUR_SPACES = {4: "a mask", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "a colour filter array", 32844: "LogL"}
+
+Values = dict[int, tuple[int, ...]]  # of entries, by tag
 
 
 class Entry(NamedTuple):
-    """An entry of a directory: what it is, the type and number of its values, and where these are or what it is."""
+    """An entry of a directory.
+
+    Attributes:
+        tag: what it says about the image.
+        kind: the type of its values.
+        length: how many values it has.
+        value: the values, or where they are if they need more bytes than this.
+    """
 
     tag: int
     kind: int
     length: int
     value: bytes
+
+
+class Directory(NamedTuple):
+    """A directory, which describes a page.
+
+    Attributes:
+        entries: those that are in the file.
+        is_whole: whether the file is not cut off before the directory's end.
+    """
+
+    entries: list[Entry]
+    is_whole: bool
+
+
+def is_tiff(data: bytes) -> bool:
+    """Return whether a file begins as a TIFF or BigTIFF does."""
+    return data[:2] in _BYTE_ORDERS and data[2:4] in _VERSIONS
 
 
 def check_size(data: bytes) -> None:
@@ -41,10 +72,7 @@ def check_size(data: bytes) -> None:
     Raises:
         ImageTooLargeError: more than MAX_ENTRIES entries, MAX_PIECES strips or tiles, or MAX_VALUES values.
     """
-    is_big = data[2] == 43 or data.startswith(BIG_ENDIAN_BIG)
-    for number, entry in enumerate(_entries(data, is_big=is_big)):
-        if number == MAX_ENTRIES:
-            raise ImageTooLargeError(f"The TIFF has more than {MAX_ENTRIES:,} entries of metadata: save it anew.")
+    for entry in (entry for directory in directories(data) for entry in directory.entries):
         if entry.tag in {_STRIPS, _TILES} and entry.length > MAX_PIECES:
             raise ImageTooLargeError(f"The TIFF is in more than {MAX_PIECES:,} pieces: save it in fewer strips.")
         if entry.kind not in _BYTES and entry.length > MAX_VALUES:
@@ -52,35 +80,59 @@ def check_size(data: bytes) -> None:
 
 
 def kind_of(data: bytes) -> str:
-    """Return what distinguishes a TIFF: bits per sample, compression or colours that are rare, and byte order."""
-    found = {entry.tag: entry for entry in _entries(data, is_big=43 in data[2:4])}
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    """Return what distinguishes a TIFF that has a page: bits per sample, a rare compression or colours, byte order."""
+    found = values_of(data, next(directories(data)).entries, 1)
 
     def number(tag: int) -> int:
-        return int.from_bytes(found[tag].value[:2], order) if tag in found and found[tag].length < 3 else 0
+        return found.get(tag, (0,))[0]
 
     words = [f"{number(_BITS)} bits per sample" if number(_BITS) else ""]
     words.append(_COMPRESSIONS.get(number(_COMPRESSION), ""))
-    words.append(_COLOR_SPACES.get(number(_COLORS), ""))
-    return ", ".join([*filter(None, words), f"{order}-endian"])
+    words.append(_COLOUR_SPACES.get(number(_COLOURS), ""))
+    return ", ".join([*filter(None, words), "little-endian" if data[:2] == b"II" else "big-endian"])
 
 
-def _entries(data: bytes, *, is_big: bool) -> Iterator[Entry]:
-    """Yield the entries of all directories, up to where the file is cut off: decoding says so."""
-    order = "<" if data[:2] == b"II" else ">"
-    count, entry, offset = ("Q", "HHQ8s", "Q") if is_big else ("H", "HHL4s", "L")
-    if len(data) < 16:
+def directories(data: bytes) -> Iterator[Directory]:
+    """Yield the directories of a TIFF, up to where the file is cut off.
+
+    Raises:
+        ImageTooLargeError: more than MAX_ENTRIES entries or directories.
+    """
+    is_big = data[2] == _BIG or data.startswith(BIG_ENDIAN_BIG)
+    count_format, entry_format, offset_format = ("Q", "HHQ8s", "Q") if is_big else ("H", "HHL4s", "L")
+    order = _BYTE_ORDERS[data[:2]]
+    size = struct.calcsize(order + entry_format)
+    left, seen = MAX_ENTRIES, set[int]()
+    try:
+        (at,) = struct.unpack_from(order + offset_format, data, 8 if is_big else 4)
+        while at and at not in seen:
+            seen.add(at)
+            (count,) = struct.unpack_from(order + count_format, data, at)
+            at += struct.calcsize(order + count_format)
+            there = min(count, (len(data) - at) // size)
+            left -= max(1, there)
+            if left < 0:
+                raise ImageTooLargeError(f"The TIFF has more than {MAX_ENTRIES:,} entries of metadata: save it anew.")
+            entries = [Entry(*one) for one in struct.iter_unpack(order + entry_format, data[at : at + there * size])]
+            end = at + count * size
+            yield Directory(entries, is_whole=end + struct.calcsize(order + offset_format) <= len(data))
+            (at,) = struct.unpack_from(order + offset_format, data, end)
+    except (struct.error, OverflowError):
         return
-    (at,) = struct.unpack_from(order + offset, data, 8 if is_big else 4)
-    seen: set[int] = set()
-    while at and at not in seen:
-        seen.add(at)
-        try:
-            (entries,) = struct.unpack_from(order + count, data, at)
-            at += struct.calcsize(order + count)
-            for _ in range(entries):
-                yield Entry(*struct.unpack_from(order + entry, data, at))
-                at += struct.calcsize(order + entry)
-            (at,) = struct.unpack_from(order + offset, data, at)
-        except (struct.error, OverflowError):
-            return
+
+
+def values_of(data: bytes, entries: Iterable[Entry], most: int) -> Values:
+    """Return the values of entries by tag, those that are whole numbers, and at most so many of each.
+
+    Raises:
+        struct.error: values that are outside of the file.
+    """
+    order, found = _BYTE_ORDERS[data[:2]], {}
+    for tag, kind, length, value in entries:
+        if kind not in _TYPES or not length:
+            continue
+        source, at = value, 0
+        if length * struct.calcsize(order + _TYPES[kind]) > len(value):
+            source, at = data, int.from_bytes(value, "little" if order == "<" else "big")
+        found[tag] = struct.unpack_from(f"{order}{min(length, most)}{_TYPES[kind]}", source, min(at, len(source)))
+    return found

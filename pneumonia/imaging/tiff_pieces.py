@@ -12,13 +12,13 @@ from pneumonia.imaging.jpeg import header_of
 from pneumonia.imaging.jpeg_pixels import check_whole
 from pneumonia.imaging.kinds import BROKEN
 from pneumonia.imaging.limits import MAX_PIXELS
-from pneumonia.imaging.tiff import Fields, Page, fields_of
-from pneumonia.imaging.tiff_directories import MAX_PIECES
+from pneumonia.imaging.tiff import Page
+from pneumonia.imaging.tiff_directories import MAX_PIECES, Values, values_of
 
 MAX_UNPACKED = 400_000_000  # bytes; no image of MAX_PIXELS has more, and what goes on is not checked
 _AT_ONCE = 2**20  # bytes that are unpacked at a time
 _PLACES, _LENGTHS, _COMPRESSION, _TABLES = (273, 324), (279, 325), 259, 347
-_FIELDS = (*_PLACES, *_LENGTHS, _COMPRESSION, _TABLES)
+_TAGS = (*_PLACES, *_LENGTHS, _COMPRESSION, _TABLES)
 _DEFLATE, _JPEG = {8, 32946}, 7
 
 
@@ -29,18 +29,18 @@ def check_pieces(data: bytes, page: Page) -> None:
         ImageError: a damaged one.
     """
     try:
-        fields = fields_of(data, page, _FIELDS, MAX_PIECES)
+        values = values_of(data, (entry for entry in page.entries if entry.tag in _TAGS), MAX_PIECES)
     except struct.error as error:
         raise ImageError(BROKEN) from error
-    (compression,) = fields.get(_COMPRESSION, (1,))[:1]
+    (compression,) = values.get(_COMPRESSION, (1,))[:1]
     if compression in _DEFLATE:
-        _check_deflated(_pieces(data, fields))
+        _check_deflated(_pieces(data, values))
     if compression == _JPEG:
-        _check_jpegs(_pieces(data, fields), bytes(fields.get(_TABLES, ())))
+        _check_jpegs(_pieces(data, values), bytes(values.get(_TABLES, ())))
 
 
-def _pieces(data: bytes, fields: Fields) -> Iterator[bytes]:
-    places, lengths = (next((fields[tag] for tag in tags if tag in fields), ()) for tags in (_PLACES, _LENGTHS))
+def _pieces(data: bytes, values: Values) -> Iterator[bytes]:
+    places, lengths = (next((values[tag] for tag in tags if tag in values), ()) for tags in (_PLACES, _LENGTHS))
     if len(places) == len(lengths):  # else libtiff reckons the lengths
         yield from (data[place : place + length] for place, length in zip(places, lengths, strict=True) if length)
 

@@ -74,6 +74,12 @@ def test_endless_entries_of_a_tiff_are_refused() -> None:
         decode(b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 70_000) + entries)
 
 
+def test_endless_directories_without_entries_are_refused() -> None:
+    directories = b"".join(struct.pack("<HI", 0, 8 + 6 * number) for number in range(1, 70_000))
+    with pytest.raises(ImageTooLargeError, match="more than 65,536 entries"):
+        decode(b"II*\0\x08\0\0\0" + directories + bytes(6))
+
+
 def chunk(name: bytes, content: bytes = b"") -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
