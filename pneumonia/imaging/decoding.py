@@ -16,7 +16,7 @@ from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageErr
 from pneumonia.imaging import dicom_prefix
 from pneumonia.imaging.chunks import PNG
 from pneumonia.imaging.depth import to_8_bits
-from pneumonia.imaging.jpeg import check_kind, check_metadata, check_scans, header_of
+from pneumonia.imaging.jpeg import Header, check_kind, check_metadata, check_scans, header_of, is_deep
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
 from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
@@ -87,9 +87,11 @@ def decode(data: bytes) -> Decoded:
 def _jpeg(data: bytes) -> Decoded:
     header, file = header_of(data), JpegFile(data)
     check_metadata(header)
-    check_kind(header)
     _check_size(header.width, header.height)
     check_scans(data, header)
+    if is_deep(header):
+        return Decoded(_deep_jpeg(data, header))
+    check_kind(header)
     with _opened(file) as image, _broken_is_named():
         return from_pillow(loaded(image, file, header))
 
@@ -138,6 +140,14 @@ def _deep_tiff(data: bytes, page: Page) -> Image.Image:
     with _broken_is_named():
         image = _shown(_deep_files().tiff_values(data, page))
         return _turned(ImageOps.invert(image) if page.photometric == 0 else image, page.orientation)
+
+
+def _deep_jpeg(data: bytes, header: Header) -> Image.Image:
+    exif = Image.Exif()
+    if (at := data.find(b"Exif\0\0", 0, header.data)) >= 0:
+        exif.load(data[at : header.data])
+    with _broken_is_named():
+        return _turned(_shown(_deep_files().jpeg_values(data, header)), exif.get(Base.Orientation, 1))
 
 
 def _deep_png(data: bytes, image: Image.Image) -> Image.Image:

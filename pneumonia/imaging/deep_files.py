@@ -1,7 +1,9 @@
-"""Values of the PNG and TIFF files that Pillow cannot read in full: 16-bit colour, signed, 32 bits, floating point.
+"""Values of files that Pillow cannot read in full: 16-bit colour, signed, 32 bits, floating point, deep JPEG.
 
 Only these files need this module, which imports imagecodecs.
 """
+
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -9,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging.jpeg import Header
+from pneumonia.imaging.jpeg_ends import check_ends
 from pneumonia.imaging.tiff import Page
 
 MAX_VALUES = 200_000_000  # bytes of decoded values: 25 million pixels of four 16-bit channels
@@ -22,6 +26,24 @@ def png_values(data: bytes) -> Tensor:
         Exception: whatever the decoder raises on broken data.
     """
     return _without_alpha(torch.from_numpy(imagecodecs.png_decode(data)))
+
+
+def jpeg_values(data: bytes, header: Header) -> Tensor:
+    """Return the values of a lossless or 12-bit JPEG of one channel: uint8 or uint16, shape (height, width).
+
+    Raises:
+        ImageError: it is damaged.
+        Exception: whatever the decoder raises on broken data.
+    """
+    # The decoder refuses to fill an array of another shape: it cannot take more memory than was checked.
+    shape, dtype = (header.height, header.width), np.uint8 if header.bits <= 8 else np.uint16
+
+    def decode(data: bytes) -> Any:  # noqa: ANN401  # an array
+        return imagecodecs.jpeg8_decode(data, out=np.empty(shape, dtype))
+
+    values = decode(data)
+    check_ends(data, decode, values, header)
+    return torch.from_numpy(values)
 
 
 def tiff_values(data: bytes, page: Page) -> Tensor:

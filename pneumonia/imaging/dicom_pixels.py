@@ -6,6 +6,7 @@ Pillow and imagecodecs decode; GDCM would be smaller, but its JPEG decoders end 
 """
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import imagecodecs
@@ -30,6 +31,8 @@ from pydicom.uid import (
 from pneumonia.errors import UnsupportedImageError
 from pneumonia.imaging.codestream import Codestream, begins_codestream, read_codestream
 from pneumonia.imaging.dicom_elements import ITEM, PixelData, fragments
+from pneumonia.imaging.jpeg import header_of
+from pneumonia.imaging.jpeg_ends import check_ends
 from pneumonia.imaging.jpeg_pixels import check_whole
 
 UNCOMPRESSED = {
@@ -106,6 +109,8 @@ def _decoded(stream: Codestream, syntax: str, header: Dataset) -> list[Image.Ima
     if stream.kind in {"JPEG", "lossless JPEG"}:
         check_whole(stream.data)
     array = _decode(stream, header)
+    if stream.kind in {"JPEG", "lossless JPEG"}:
+        check_ends(stream.data, lambda data: _decode(replace(stream, data=data), header), array, header_of(stream.data))
     expected = size[::-1] if samples == 1 else (*size[::-1], samples)
     if array.shape != expected or array.itemsize > (2 if samples == 1 else 1):
         raise ValueError("another kind of pixels")

@@ -18,9 +18,10 @@ MAX_SEGMENTS = 10_000  # tables and metadata, usually some ten; Pillow keeps a l
 _END, _SCAN, _INTERVAL, _LS_FRAME = 0xD9, 0xDA, 0xDD, 0xF7
 _FRAMES = {*range(0xC0, 0xD0), _LS_FRAME} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+LOSSLESS, _EXTENDED = 0xC3, 0xC1
 _UNREAD = {
     _LS_FRAME: "JPEG-LS",
-    0xC3: "Lossless JPEG",
+    LOSSLESS: "Lossless JPEG",
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "Hierarchical JPEG"),
     **dict.fromkeys((0xC9, 0xCA, 0xCB), "Arithmetically coded JPEG"),  # libjpeg does not notice where they are cut
 }
@@ -105,16 +106,25 @@ def header_of(data: bytes) -> Header:
     raise ImageError(BROKEN)
 
 
+def is_deep(header: Header) -> bool:
+    """Return whether a JPEG is of one of the kinds that hold deep gray images: 12 bits in one scan, or lossless."""
+    is_gray = len(header.components) == 1
+    return is_gray and (header.frame == LOSSLESS or (header.frame == _EXTENDED and header.bits == 12))
+
+
 def check_kind(header: Header) -> None:
-    """Check that a JPEG file is of a kind that is read: baseline or progressive, 8 bits, Huffman codes.
+    """Check that a JPEG file is of a kind that Pillow reads: baseline or progressive, 8 bits, Huffman codes.
 
     Raises:
         UnsupportedImageError: another kind.
     """
-    kind = _UNREAD.get(header.frame) or (f"{header.bits}-bit JPEG" if header.bits != 8 else None)
+    kind, channels = _UNREAD.get(header.frame), len(header.components)
+    if header.frame == LOSSLESS and channels > 1:
+        kind = f"Lossless JPEG of {channels} channels"
+    elif header.bits != 8 and not kind:
+        kind = f"{'Progressive ' if header.is_progressive else ''}{header.bits}-bit JPEG"
     if kind:
         raise UnsupportedImageError(f"{kind} files are not read: save the X-ray as an ordinary JPEG or as PNG.")
-    channels = len(header.components)
     if channels not in {1, 3, 4}:
         raise UnsupportedImageError(f"JPEG files of {channels} channels are not read: save the X-ray as gray or RGB.")
 

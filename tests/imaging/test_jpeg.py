@@ -9,10 +9,12 @@ from random import Random
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image, ImageChops
+import torch
+from PIL import Image, ImageChops, ImageOps
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.depth import to_8_bits
 from pneumonia.imaging.kinds import BROKEN
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.images import encoded
@@ -191,9 +193,10 @@ def test_what_libjpeg_warns_of_without_damage_is_read(oddity: object) -> None:
 
 
 DEEP = np.asarray(RADIOGRAPH).astype(np.uint16) * 16
+RGB = np.asarray(COLORED)
 UNREAD = {
-    "12-bit JPEG": bytes(imagecodecs.jpeg8_encode(DEEP, bitspersample=12)),
-    "Lossless JPEG": bytes(imagecodecs.ljpeg_encode(DEEP)),
+    "12-bit JPEG": bytes(imagecodecs.jpeg8_encode(RGB.astype(np.uint16) * 16, bitspersample=12)),
+    "Lossless JPEG of 3 channels": bytes(imagecodecs.jpeg8_encode(RGB, lossless=True)),
     "JPEG-LS": bytes(imagecodecs.jpegls_encode(DEEP)),
     "Arithmetically coded JPEG": WHOLE["gray"].replace(b"\xff\xc0", b"\xff\xc9"),
     "Hierarchical JPEG": WHOLE["gray"].replace(b"\xff\xc0", b"\xff\xc5"),
@@ -204,6 +207,70 @@ UNREAD = {
 def test_kinds_that_are_not_read_are_named(kind: str) -> None:
     with pytest.raises(UnsupportedImageError, match=f"^{kind} files are not read: save"):
         decode(UNREAD[kind])
+
+
+NOISY = DEEP + np.random.default_rng(0).integers(0, 16, DEEP.shape).astype(np.uint16)
+READ_BY_IMAGECODECS = {
+    "12-bit": bytes(imagecodecs.jpeg8_encode(NOISY, bitspersample=12, level=95)),
+    "lossless of 8 bits": bytes(imagecodecs.jpeg8_encode(np.asarray(RADIOGRAPH), lossless=True, predictor=1)),
+    "lossless of 12 bits": bytes(imagecodecs.ljpeg_encode(NOISY)),
+    "lossless of 16 bits": bytes(imagecodecs.jpeg8_encode(NOISY * 16, lossless=True, bitspersample=16, predictor=7)),
+}
+
+
+@pytest.mark.parametrize("data", READ_BY_IMAGECODECS.values(), ids=READ_BY_IMAGECODECS)
+def test_deep_and_lossless_gray_is_read(data: bytes) -> None:
+    values = imagecodecs.jpeg8_decode(data)
+    expected = values if values.dtype == np.uint8 else to_8_bits(torch.from_numpy(values)).numpy()
+    assert np.array_equal(np.asarray(decode(data).image), expected)
+
+
+@pytest.mark.parametrize("damage", [cut, zeros_inside, chunk_removed, chunk_repeated])
+@pytest.mark.parametrize("data", READ_BY_IMAGECODECS.values(), ids=READ_BY_IMAGECODECS)
+def test_damage_of_deep_and_lossless_gray_is_noticed(data: bytes, damage: object) -> None:
+    assert callable(damage)
+    with pytest.raises(ImageError, match="is broken"):
+        decode(damage(data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_and_lossless_gray_is_turned_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    segment = exif.tobytes()
+    data = READ_BY_IMAGECODECS["lossless of 8 bits"]
+    data = START + b"\xff\xe1" + struct.pack(">H", 2 + len(segment)) + segment + data[2:]
+    expected = Image.open(io.BytesIO(encoded(RADIOGRAPH, "PNG", exif=exif)))
+    assert decode(data).image.tobytes() == ImageOps.exif_transpose(expected).tobytes()
+
+
+def twice(data: bytes, length: int) -> bytes:
+    """Return a gray JPEG that shows another one twice, below each other, in an interval of so many units each."""
+    frame, scan = data.index(b"\xff\xc3"), data.index(SCAN) + 10
+    (height,) = struct.unpack_from(">H", data, frame + 5)
+    head = data[: frame + 5] + struct.pack(">H", 2 * height) + data[frame + 7 : scan]
+    interval = b"\xff\xdd" + struct.pack(">HH", 4, length)
+    return head[:2] + interval + head[2:] + data[scan:-2] + b"\xff\xd0" + data[scan:-2] + END
+
+
+def test_damage_in_each_restart_interval_of_lossless_gray_is_noticed() -> None:
+    small = np.asarray(RADIOGRAPH.resize((200, 100)))
+    one = bytes(imagecodecs.jpeg8_encode(small, lossless=True, predictor=1))
+    data = twice(one, small.size)
+    assert np.array_equal(np.asarray(decode(data).image), np.concatenate([small, small]))
+    for middle in (len(data) // 4, len(data) * 3 // 4):
+        with pytest.raises(ImageError, match="is broken"):
+            decode(data[:middle] + data[middle + 100 :])
+
+
+@pytest.mark.parametrize("kind", [0xC1, 0xC3])
+def test_a_deep_jpeg_of_other_size_than_its_pixels_is_damaged(kind: int) -> None:
+    data = READ_BY_IMAGECODECS["12-bit" if kind == 0xC1 else "lossless of 16 bits"]
+    at = data.index(bytes([0xFF, kind])) + 5
+    with pytest.raises(ImageError, match="is broken"):
+        decode(data[:at] + struct.pack(">HH", 600, 600) + data[at + 4 :])
+    with pytest.raises(ImageTooLargeError):
+        decode(data[:at] + struct.pack(">HH", 60_000, 60_000) + data[at + 4 :])
 
 
 LENGTHS = struct.pack(">HH", *RADIOGRAPH.size)
