@@ -4,9 +4,13 @@
 progressive file. It damages each copy in several ways, at a place that is drawn for each, and counts refusals. Cost is
 the processor time of decoding against that of the same without looking for damage, in turns in the same process. It
 prints two Markdown tables.
+
+`python benchmarks/damage.py --whole FOLDER...` decodes each file of any format in these folders as it is, and counts
+refusals: none of a whole file is right.
 """
 
 import argparse
+import collections
 import io
 import statistics
 import sys
@@ -21,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.errors import ImageError
 from pneumonia.imaging.decoding import decode, from_pillow
 
+SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm"}
 END = b"\xff\xd9"
 DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {
     "cut, end marker added": lambda data, at: data[:at] + END,
@@ -78,12 +83,27 @@ def ratios(files: list[bytes], rounds: int) -> list[float]:
     return found
 
 
+def count_refused(folder: Path) -> None:
+    """Print how many files of a folder there are, by suffix, and which are refused."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    kinds = collections.Counter(path.suffix.lower() for path in paths)
+    refused = [path for path in paths if is_refused(path.read_bytes())]
+    print(f"{folder.name}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}; {len(refused)} refused")
+    for path in refused:
+        print(f"  {path.relative_to(folder)}")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="+", help="a folder of JPEG files, searched through")
     parser.add_argument("--rounds", type=int, default=7, help="times that each is decoded (default: %(default)s)")
+    parser.add_argument("--whole", action="store_true", help="only count how many files, as they are, are refused")
     args = parser.parse_args()
+    if args.whole:
+        for folder in args.folder:
+            count_refused(folder)
+        return
     paths = [path for folder in args.folder for path in sorted(folder.rglob("*")) if path.suffix in {".jpeg", ".jpg"}]
     originals = [path.read_bytes() for path in paths]
     kinds = {

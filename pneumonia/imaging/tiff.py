@@ -127,5 +127,5 @@ def _pages(data: bytes) -> Iterator[Page]:
             if not directory.is_whole:
                 return
             yield Page.of(number, directory.entries, values_of(data, directory.entries, 4))
-    except struct.error:
+    except (struct.error, OverflowError):  # of an offset that no file has room for
         return

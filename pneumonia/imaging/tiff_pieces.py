@@ -30,7 +30,7 @@ def check_pieces(data: bytes, page: Page) -> None:
     """
     try:
         values = values_of(data, (entry for entry in page.entries if entry.tag in _TAGS), MAX_PIECES)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:
         raise ImageError(BROKEN) from error
     (compression,) = values.get(_COMPRESSION, (1,))[:1]
     if compression in _DEFLATE:

@@ -91,6 +91,13 @@ def test_endless_chunks_of_a_png_are_refused() -> None:
         decode(many)
 
 
+@pytest.mark.parametrize("at", [2**31, 2**63 - 1, 2**64 - 1])
+def test_an_offset_that_no_file_has_room_for_is_refused(at: int) -> None:
+    for data in (b"II+\0\x08\0\0\0" + struct.pack("<Q", at), tiff(b"II+\0", {273: (16, 2, at)})):
+        with pytest.raises(ImageError):
+            decode(data)
+
+
 def test_endless_metadata_of_a_jpeg_is_refused() -> None:
     data = encoded(PICTURE, "JPEG")
     segment = b"\xff\xe1\xff\xffExif\0\0" + bytes(65_527)
