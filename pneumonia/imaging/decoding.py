@@ -1,7 +1,7 @@
 """From an image file's bytes to 8-bit pixels, for training, evaluation and serving alike."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import NamedTuple
@@ -28,6 +28,16 @@ from pneumonia.imaging.transport import check_transport
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
 _DEEP_COLORS = (b"\x10\2", b"\x10\4", b"\x10\6")  # 16 bits of RGB, gray and alpha, or RGBA, of which Pillow keeps 8
+
+_TURNS = {  # by Exif's Orientation, what makes an image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Decoded(NamedTuple):
@@ -143,17 +153,23 @@ def _deep_tiff(data: bytes, page: Page) -> Image.Image:
 
 
 def _deep_jpeg(data: bytes, header: Header) -> Image.Image:
-    exif = Image.Exif()
-    if (at := data.find(b"Exif\0\0", 0, header.data)) >= 0:
-        exif.load(data[at : header.data])
     with _broken_is_named():
-        return _turned(_shown(_deep_files().jpeg_values(data, header)), exif.get(Base.Orientation, 1))
+        image = _shown(_deep_files().jpeg_values(data, header))
+        return _turned(image, _orientation(lambda: _exif(data[: header.data])))
+
+
+def _exif(head: bytes) -> Image.Exif:
+    """Return the metadata in what stands before a JPEG's first scan."""
+    exif = Image.Exif()
+    if (at := head.find(b"Exif\0\0")) >= 0:
+        exif.load(head[at:])
+    return exif
 
 
 def _deep_png(data: bytes, image: Image.Image) -> Image.Image:
     _check_size(*image.size)
     with _broken_is_named():
-        return _turned(_shown(_deep_files().png_values(data)), _orientation(image))
+        return _turned(_shown(_deep_files().png_values(data)), _orientation(image.getexif))
 
 
 def _check_size(width: int, height: int) -> None:
@@ -201,26 +217,21 @@ def _is_negative(image: Image.Image) -> bool:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    return _turned(image, _orientation(image.getexif))
+
+
+def _orientation(read_exif: Callable[[], Image.Exif]) -> int:
     try:
-        return ImageOps.exif_transpose(image)
+        return int(read_exif().get(Base.Orientation, 1))
     except MemoryError:  # or the answer would be about an image that lies on its side
         raise
-    except Exception:  # broken metadata does not spoil the pixels, which are loaded by now
-        return image
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(Base.Orientation, 1))
-    except MemoryError:
-        raise
-    except Exception:
+    except Exception:  # broken metadata does not spoil the pixels
         return 1
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    image.getexif()[Base.Orientation] = orientation
-    return ImageOps.exif_transpose(image)
+    """Return a copy that is upright. ImageOps.exif_transpose would write all of the metadata anew, for seconds."""
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image.copy()
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -116,6 +116,14 @@ def test_endless_metadata_of_a_png_or_webp_is_refused() -> None:
             decode(data)
 
 
+def test_metadata_of_an_image_that_lies_on_its_side_is_not_written_anew() -> None:
+    count = 4_000  # fractions; a million of them take Pillow ten seconds to write
+    exif = b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHHHIII", 2, 274, 3, 1, 6, 0, 34665, 4, 1, 38, 0)
+    exif += struct.pack(">HHHIII", 1, 37500, 5, count, 56, 0) + b"\0\0\0\1" * 2 * count
+    upright = PICTURE.transpose(Image.Transpose.ROTATE_270)
+    assert decode(PNG[:33] + chunk(b"eXIf", exif) + PNG[33:]).image.tobytes() == upright.tobytes()
+
+
 def test_endless_chunks_of_a_webp_are_refused() -> None:
     with pytest.raises(ImageTooLargeError, match="WebP has more than 65,536 chunks"):
         decode(encoded(PICTURE, "WEBP") + b"XXXX\0\0\0\0" * 2_000_000)
