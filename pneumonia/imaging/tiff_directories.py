@@ -4,6 +4,7 @@ TIFF 6.0, section 2; BigTIFF has the same with longer numbers. The header is rea
 than the standard allows.
 """
 
+import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from pneumonia.errors import ImageTooLargeError
 
 MAX_PIECES = 65_536  # strips or tiles, usually some hundreds; opening a TIFF, Pillow makes an object for each
-MAX_VALUES = 262_144  # of any other entry: a table for 16-bit colours has 196,608; Pillow makes an object for each
+MAX_VALUES = 524_288  # of all entries: a table for 16-bit colours has 196,608; Pillow makes an object for each
 MAX_ENTRIES = 65_536  # of all directories together, one for each page; usually some twenty each
 
 BIG_ENDIAN_BIG = b"MM\0+\0\x08\0\0"  # a BigTIFF that Pillow takes for a TIFF; with offsets of 8 bytes, as all have
@@ -19,6 +20,7 @@ _BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 _BIG = 43  # the version of a BigTIFF
 _VERSIONS = {b"*\0", b"\0*", b"+\0", b"\0+"}
 _STRIPS, _TILES, _BITS, _COMPRESSION, _COLOURS = 273, 324, 258, 259, 262
+_EXIF = {34665, 34853, 40965}  # an entry whose value is where a directory is
 _BYTES = {1, 2, 6, 7}  # the types of an entry that Pillow keeps as bytes
 _TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}  # of the entries whose values are read
 _COMPRESSIONS = {
@@ -72,11 +74,22 @@ def check_size(data: bytes) -> None:
     Raises:
         ImageTooLargeError: more than MAX_ENTRIES entries, MAX_PIECES strips or tiles, or MAX_VALUES values.
     """
-    for entry in (entry for directory in directories(data) for entry in directory.entries):
+    values = 0
+    for entry in _with_exif(data):
         if entry.tag in {_STRIPS, _TILES} and entry.length > MAX_PIECES:
             raise ImageTooLargeError(f"The TIFF is in more than {MAX_PIECES:,} pieces: save it in fewer strips.")
-        if entry.kind not in _BYTES and entry.length > MAX_VALUES:
+        values += 1 if entry.kind in _BYTES else entry.length
+        if values > MAX_VALUES:
             raise ImageTooLargeError(f"The TIFF has metadata of more than {MAX_VALUES:,} values: save it anew.")
+
+
+def _with_exif(data: bytes) -> Iterator[Entry]:
+    """Yield all entries, and those of the directories of Exif, which Pillow reads as well."""
+    for directory in directories(data):
+        for entry in directory.entries:
+            yield entry
+            for at in values_of(data, [entry], 1).values() if entry.tag in _EXIF else ():
+                yield from itertools.chain.from_iterable(exif.entries for exif in directories(data, *at))
 
 
 def kind_of(data: bytes) -> str:
@@ -92,8 +105,12 @@ def kind_of(data: bytes) -> str:
     return ", ".join([*filter(None, words), "little-endian" if data[:2] == b"II" else "big-endian"])
 
 
-def directories(data: bytes) -> Iterator[Directory]:
+def directories(data: bytes, at: int | None = None) -> Iterator[Directory]:
     """Yield the directories of a TIFF, up to where the file is cut off.
+
+    Args:
+        data: the bytes of the file.
+        at: where the first is; by default, where the file's header says.
 
     Raises:
         ImageTooLargeError: more than MAX_ENTRIES entries or directories.
@@ -104,7 +121,8 @@ def directories(data: bytes) -> Iterator[Directory]:
     size = struct.calcsize(order + entry_format)
     left, seen = MAX_ENTRIES, set[int]()
     try:
-        (at,) = struct.unpack_from(order + offset_format, data, 8 if is_big else 4)
+        if at is None:
+            (at,) = struct.unpack_from(order + offset_format, data, 8 if is_big else 4)
         while at and at not in seen:
             seen.add(at)
             (count,) = struct.unpack_from(order + count_format, data, at)
@@ -128,9 +146,8 @@ def values_of(data: bytes, entries: Iterable[Entry], most: int) -> Values:
         struct.error: values that are outside of the file.
     """
     order, found = _BYTE_ORDERS[data[:2]], {}
-    for tag, kind, length, value in entries:
-        if kind not in _TYPES or not length:
-            continue
+    last = {entry.tag: entry for entry in entries if entry.kind in _TYPES and entry.length}
+    for tag, kind, length, value in last.values():  # a tag may come thousands of times
         source, at = value, 0
         if length * struct.calcsize(order + _TYPES[kind]) > len(value):
             source, at = data, int.from_bytes(value, "little" if order == "<" else "big")

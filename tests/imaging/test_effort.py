@@ -64,8 +64,25 @@ def test_endless_pieces_are_refused_in_each_variant_of_tiff(prefix: bytes, tag: 
     ("tag", "kind"), [(256, 4), (258, 3), (282, 5), (274, 3), (320, 3), (339, 3), (700, 3), (37000, 12)]
 )
 def test_endless_values_are_refused_in_each_variant_of_tiff(prefix: bytes, tag: int, kind: int) -> None:
-    with pytest.raises(ImageTooLargeError, match="metadata of more than 262,144 values"):
-        decode(tiff(prefix, {tag: (kind, 300_000, 1256)}, rest=bytes(2_400_000)))
+    with pytest.raises(ImageTooLargeError, match="metadata of more than 524,288 values"):
+        decode(tiff(prefix, {tag: (kind, 600_000, 1256)}, rest=bytes(4_800_000)))
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_endless_values_in_the_exif_directory_of_a_tiff_are_refused(prefix: bytes) -> None:
+    order, is_big = "<" if prefix.startswith(b"II") else ">", prefix[2] == 43
+    entries = [(37_000, 5, 300_000, 2000), (37_001, 5, 300_000, 2000)]  # together more than is allowed
+    form = ("Q", "HHQQ") if is_big else ("H", "HHII")
+    directory = struct.pack(order + form[0], 2) + b"".join(struct.pack(order + form[1], *entry) for entry in entries)
+    with pytest.raises(ImageTooLargeError, match="metadata of more than 524,288 values"):
+        decode(tiff(prefix, {34_665: (4, 1, 1256)}, rest=directory + bytes(2_500_000)))
+
+
+def test_tables_that_come_thousands_of_times_are_read_once() -> None:
+    tables = struct.pack("<HHQQ", 347, 7, 65_536, 8) * 60_000
+    compression = struct.pack("<HHQQ", 259, 3, 1, 7)
+    with pytest.raises(ImageError):
+        decode(b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 60_001) + compression + tables + bytes(100))
 
 
 def test_endless_entries_of_a_tiff_are_refused() -> None:
