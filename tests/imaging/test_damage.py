@@ -9,11 +9,23 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    JPEG2000Lossless,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
 
 from pneumonia.errors import ImageError
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.kinds import BROKEN
 from pneumonia.training.synthetic import draw_radiograph
+from tests.builders.dicom_files import ENCODERS, dicom
 from tests.builders.images import encoded
 from tests.builders.tiff_files import tiff
 
@@ -70,6 +82,10 @@ ALL = WITH_CHECKSUMS | JPEG_TIFF | LZW_TIFF | PACKBITS_TIFF | STORED | WEBP
 MIDDLE = 0.6  # of a file, among its pixels
 
 Damage = Callable[[bytes, int], bytes]
+
+
+def whole(data: bytes, at: int) -> bytes:  # noqa: ARG001
+    return data
 
 
 def cut(data: bytes, at: int) -> bytes:
@@ -211,3 +227,33 @@ def test_a_wrong_checksum_of_deflate_is_noticed() -> None:
 @pytest.mark.parametrize("missing", [1, 10, 1000])
 def test_a_webp_without_its_last_bytes_is_noticed(data: bytes, missing: int) -> None:
     assert_noticed(data[:-missing])
+
+
+def in_dicom(syntax: UID, damage: Damage) -> bytes:
+    """Return a DICOM file whose codestream is damaged in the middle, but has its end marker."""
+    stream = bytes(ENCODERS[syntax](DEEP))
+    damaged = damage(stream, len(stream) // 2)
+    damaged += b"" if damaged.endswith(b"\xff\xd9") else b"\xff\xd9"
+    return dicom(DEEP, syntax, bits=12, PixelData=encapsulate([damaged + bytes(len(damaged) % 2)]))
+
+
+LOSSLESS = [JPEGLosslessSV1, JPEGLossless]
+
+
+@pytest.mark.parametrize("damage", [cut, removed, zeros])
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEGLSNearLossless, JPEGExtended12Bit, *LOSSLESS])
+def test_damaged_codestreams_in_dicom_are_noticed(syntax: UID, damage: Damage) -> None:
+    with pytest.raises(ImageError, match="is broken"):
+        decode(in_dicom(syntax, damage))
+
+
+@pytest.mark.parametrize("damage", [cut, removed])
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEG2000])
+def test_missing_bytes_of_jpeg_2000_in_dicom_are_noticed(syntax: UID, damage: Damage) -> None:
+    with pytest.raises(ImageError, match="is broken"):
+        decode(in_dicom(syntax, damage))
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, JPEGExtended12Bit, *LOSSLESS])
+def test_whole_codestreams_in_dicom_are_read(syntax: UID) -> None:
+    assert decode(in_dicom(syntax, whole)).image.size == RADIOGRAPH.size
