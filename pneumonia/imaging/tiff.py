@@ -9,6 +9,7 @@ from pneumonia.errors import UnsupportedImageError
 from pneumonia.imaging.tiff_directories import Entry, Values, directories, values_of
 
 MAX_PAGES = 64  # of a file; a pyramid of 25 million pixels has some ten
+_WIDTH, _HEIGHT = 256, 257
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat
 _NUMBERS = {_UNSIGNED: "u", _UNDEFINED: "u", _SIGNED: "i", _FLOAT: "f"}
 _BITS = {"u": (8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
@@ -56,8 +57,8 @@ class Page:
         return cls(
             number,
             entries,
-            width=first(256, 0),
-            height=first(257, 0),
+            width=first(_WIDTH, 0),
+            height=first(_HEIGHT, 0),
             bits=max(values.get(258, (1,))),
             samples=first(277, 1),
             number_format=first(339, _UNSIGNED),
@@ -124,8 +125,9 @@ def _pages(data: bytes) -> Iterator[Page]:
     """Yield the pages up to the first that is broken."""
     try:
         for number, directory in enumerate(directories(data)):
-            if not directory.is_whole:
+            values = values_of(data, directory.entries, 4)
+            if not directory.is_whole or not {_WIDTH, _HEIGHT} <= values.keys():
                 return
-            yield Page.of(number, directory.entries, values_of(data, directory.entries, 4))
+            yield Page.of(number, directory.entries, values)
     except (struct.error, OverflowError):  # of an offset that no file has room for
         return

@@ -77,6 +77,8 @@ def test_a_tiff_that_is_cut_off_before_its_directory_is_called_broken(dtype: str
     for length in (30, len(data) // 2, len(data) - 320, len(data) - 100):
         with pytest.raises(ImageError, match="The image is broken"):
             decode(data[:length])
+    with pytest.raises(ImageError, match="The image is broken"):
+        decode(data[: len(data) // 2].ljust(len(data), b"\0"))
 
 
 def test_8_bits_with_a_sign_are_not_taken_for_unsigned_ones() -> None:
@@ -296,8 +298,8 @@ def test_a_png_of_16_bits_and_transparency_is_turned_and_cut() -> None:
     small = encoded(Image.new("L", (2, 2)), "PNG", exif=exif)
     start = small.index(b"eXIf") - 4
     chunk = small[start : small.index(b"IDAT") - 4]
-    place = plain.index(b"IDAT") - 4
-    assert abs(shown(plain[:place] + chunk + plain[place:]) - REFERENCE).max() <= 1
+    for place in (plain.index(b"IDAT") - 4, plain.index(b"IEND") - 4):
+        assert abs(shown(plain[:place] + chunk + plain[place:]) - REFERENCE).max() <= 1
     with pytest.raises(ImageError, match="broken"):
         decode(plain[: len(plain) // 2])
 
