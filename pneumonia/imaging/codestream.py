@@ -1,21 +1,19 @@
 """Read the header of a compressed image before decoding it, so that a small file cannot take much memory.
 
-A decoder reserves the memory that a codestream's own header asks for, whatever the file around it says. So the markers
-are read strictly: a decoder might skip an unknown marker differently, and find another header behind it.
+A decoder reserves the memory that a codestream's own header asks for, whatever the file around it says. So the header
+is read strictly: a decoder might skip an unknown marker differently, and find another header behind it.
 """
 
 import math
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pneumonia.errors import ImageTooLargeError
+from pneumonia.imaging.jpeg import header_of
 
 MAX_TILES = 4096  # of JPEG 2000; each takes some kilobytes before it is decoded
-MAX_CODE_BLOCKS = (
-    200_000  # precincts and code-blocks of JPEG 2000, some hundred bytes each; ordinary images have thousands
-)
+MAX_CODE_BLOCKS = 200_000  # with precincts, of JPEG 2000; each takes some hundred bytes; ordinary images have thousands
 MAX_LAYERS = 1024  # of each code-block of JPEG 2000; ordinary images have one to fifty
 
 # ISO/IEC 15444-1, table A.1. After SIZ, a header may have these segments, each with its length.
@@ -23,16 +21,10 @@ _SOC_SIZ, _SOT, _SOD, _EOC, _COD, _COC = b"\xff\x4f\xff\x51", 0xFF90, 0xFF93, 0x
 _SEGMENTS = {_COD, _COC, *(0xFF00 + kind for kind in (0x50, 0x55, 0x57, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F))}
 _SEGMENTS |= {0xFF00 + kind for kind in (0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78)}
 
-
 _END = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000; none of them has it within its coded pixels
-_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"  # begins the boxes in which a JPEG 2000 file has its codestream
-MAX_BOXES = 1000  # before that; ordinary files have four
-MAX_SEGMENTS = 65_536  # of headers; ordinary ones have tens, and each takes time
-_FILL = re.compile(b"\xff*")  # a marker may have any number of FF before it
-
-# ISO/IEC 10918-1, table B.1: how a frame is coded, by its marker. C4, C8 and CC begin no frame.
-_FRAMES = dict.fromkeys((0xFFC0 + kind for kind in range(16) if kind not in {4, 8, 12}), "JPEG")
-_FRAMES |= {0xFFC3: "lossless JPEG", 0xFFF7: "JPEG-LS"}
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"  # the first box of a JPEG 2000 file, which has its codestream in a later one
+MAX_BOXES = 1000  # before the codestream; ordinary files have four
+MAX_SEGMENTS = 65_536  # of JPEG 2000 headers; ordinary ones have tens, and each takes time
 
 
 @dataclass(frozen=True)
@@ -46,8 +38,8 @@ class Codestream:
         height: in pixels.
         samples: values per pixel.
         bits: of a value.
-        colors: "RGB" or "YCbCr" if it tells in which of them its three samples are, "untransformed" if it tells that it
-            did not change them, or "". JPEG 2000 tells "RGB" if its decoder undoes a transformation.
+        colours: "RGB" or "YCbCr" if the header says which of them the three samples are, "untransformed" if it says
+            that they were not converted, else "". It is "RGB" for JPEG 2000 whose decoder undoes a transformation.
     """
 
     data: bytes
@@ -56,7 +48,7 @@ class Codestream:
     height: int
     samples: int
     bits: int
-    colors: str = ""
+    colours: str = ""
 
 
 def begins_codestream(frame: bytes) -> bool:
@@ -67,13 +59,13 @@ def begins_codestream(frame: bytes) -> bool:
 def read_codestream(frame: bytes) -> Codestream:
     """Read the headers of a JPEG, JPEG-LS or JPEG 2000 codestream.
 
-    Bytes after the end marker are cut off, as are the boxes around JPEG 2000, which gets the end marker that it lacks:
-    unlike the others' decoders, its decoder notices what is missing before it.
+    Bytes after the end marker are cut off, as are the boxes around JPEG 2000. If JPEG 2000 lacks the end marker, it is
+    added: unlike the other decoders, the decoder of JPEG 2000 notices missing pixels.
 
     Raises:
         ImageTooLargeError: more header segments, or JPEG 2000 in more tiles, precincts, code-blocks or layers than is
             sensible.
-        ValueError, IndexError, struct.error: not such a codestream, or one that is cut off.
+        ImageError, ValueError, IndexError, struct.error: not such a codestream, or one that is cut off.
     """
     data = _unboxed(frame) if frame.startswith(_JP2) else frame
     end = data.rfind(_END) + len(_END)
@@ -81,7 +73,9 @@ def read_codestream(frame: bytes) -> Codestream:
         return _jpeg_2000(data[:end] if end > 1 else data + _END)
     if end < len(_END):
         raise ValueError("no end of the image")
-    return _jpeg(data[:end])
+    header = header_of(data[:end])
+    samples = len(header.components)
+    return Codestream(data[:end], header.kind, header.width, header.height, samples, header.bits, header.colours)
 
 
 def _unboxed(data: bytes) -> bytes:
@@ -102,34 +96,6 @@ def _unboxed(data: bytes) -> bytes:
     raise ValueError("no codestream among the boxes")
 
 
-def _jpeg(frame: bytes) -> Codestream:
-    """Read a JPEG or JPEG-LS header up to the frame's: ISO/IEC 10918-1, B.1.1 and B.2.2."""
-    at, colors = 2, ""
-    for _ in range(MAX_SEGMENTS):
-        at = max(at, _FILL.match(frame, at).end() - 1)  # type: ignore[union-attr]  # it matches nothing as well
-        marker, length = struct.unpack_from(">HH", frame, at)
-        # The markers below and between have no length: a decoder skips nothing after them.
-        if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD9:
-            raise ValueError("a marker that does not belong in a header")
-        if marker in _FRAMES:
-            bits, height, width, samples = struct.unpack_from(">BHHB", frame, at + 4)
-            identifiers = frame[at + 10 : at + 10 + 3 * samples : 3]
-            colors = "RGB" if identifiers in {b"RGB", b"rgb"} else colors
-            return Codestream(frame, _FRAMES[marker], width, height, samples, bits, colors)
-        colors = _told_colors(marker, frame[at + 4 : at + 2 + length]) or colors
-        at += 2 + length
-    raise _too_many_segments()
-
-
-def _told_colors(marker: int, content: bytes) -> str:
-    """Return the colors that an application's segment tells: JFIF (ITU-T T.871) has one kind, Adobe's says which."""
-    if marker == 0xFFE0 and content.startswith(b"JFIF\0"):
-        return "YCbCr"
-    if marker == 0xFFEE and content.startswith(b"Adobe") and len(content) >= 12:
-        return "YCbCr" if content[11] else "untransformed"
-    return ""
-
-
 def _jpeg_2000(frame: bytes) -> Codestream:
     """Read the headers of a JPEG 2000 codestream: ISO/IEC 15444-1, A.5.1, A.6.1 and A.6.2."""
     length, _, *grid, samples, depth = struct.unpack_from(">HH8IHB", frame, 4)
@@ -140,17 +106,17 @@ def _jpeg_2000(frame: bytes) -> Codestream:
     tiles = math.ceil((right - tile_left) / tile_width) * math.ceil((bottom - tile_top) / tile_height)
     if tiles > MAX_TILES:
         raise _too_fine()
-    colors = ""
+    colours = ""
     for marker, segment in _jpeg_2000_segments(frame, 4 + length):
         if marker == _COD:  # how it is coded: style, progression, layers, component transformation, then as below
             if struct.unpack_from(">H", segment, 2)[0] > MAX_LAYERS:
                 raise _too_fine()
-            colors = "RGB" if segment[4] else colors
+            colours = "RGB" if segment[4] else colours
             _check_pieces(segment[5:], segment[0] & 1 > 0, width, height, samples)
         elif marker == _COC:  # how one component is coded: its number, style, then as below
             style = 1 if samples < 257 else 2
             _check_pieces(segment[style + 1 :], segment[style] & 1 > 0, width, height, samples)
-    return Codestream(frame, "JPEG 2000", width, height, samples, (depth & 127) + 1, colors)
+    return Codestream(frame, "JPEG 2000", width, height, samples, (depth & 127) + 1, colours)
 
 
 def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:

@@ -1,8 +1,8 @@
 """From the pixel data of a DICOM file to the bands that are stored in it.
 
-How the pixels are coded is read from themselves, as some files' headers say otherwise.
+How the pixels are compressed is detected from the data, because some files name another compression.
 
-Pillow and imagecodecs decode; GDCM would be smaller, but its JPEG decoders end the process on some broken files.
+Pillow and imagecodecs decode. GDCM would be smaller, but its JPEG decoders end the process on some broken files.
 """
 
 import struct
@@ -62,8 +62,8 @@ def stored_bands(pixels: PixelData, syntax: str, header: Dataset) -> list[Image.
     Args:
         pixels: the element PixelData.
         syntax: the transfer syntax that the file names, or "".
-        header: the elements that describe the pixels, completed. HighBit and PhotometricInterpretation are set to what
-            they are once the pixels are decoded.
+        header: the elements that describe the pixels, completed. HighBit and PhotometricInterpretation are set to
+            those of the decoded pixels.
 
     Raises:
         ImageTooLargeError: compressed pixels of too many pieces.
@@ -84,7 +84,7 @@ def stored_bands(pixels: PixelData, syntax: str, header: Dataset) -> list[Image.
 
 
 def _is_uncompressed(pixels: PixelData, syntax: str, header: Dataset) -> bool:
-    """Return whether pixels are stored as they are: what the file says counts, unless its pixels cannot be so."""
+    """Return whether pixels are uncompressed: as the file says, unless there are too few of them for that."""
     if pixels.fragments is not None:
         return False
     size = header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated // 8
@@ -105,7 +105,7 @@ def _decoded(stream: Codestream, syntax: str, header: Dataset) -> list[Image.Ima
     """Decode a codestream, after checking that its own header agrees with the file's."""
     size, samples = (header.Columns, header.Rows), header.SamplesPerPixel
     if (stream.width, stream.height, stream.samples) != (*size, samples):
-        raise ValueError("another size")  # decoders reserve what the stream says, whatever the header says
+        raise ValueError("another size")  # decoders reserve memory for the stream's size
     if stream.kind in {"JPEG", "lossless JPEG"}:
         check_whole(stream.data)
     array = _decode(stream, header)
@@ -117,19 +117,19 @@ def _decoded(stream: Codestream, syntax: str, header: Dataset) -> list[Image.Ima
     if header.HighBit >= stream.bits:  # the stream has only the bits that are stored
         header.HighBit = header.BitsStored - 1
     if samples == 1 and array.dtype.kind == "u" and header.PixelRepresentation == 0 and syntax not in LOSSLESS:
-        array = array.clip(max=2 ** (header.HighBit + 1) - 1)  # lossy compression makes white brighter than white
+        array = array.clip(max=2 ** (header.HighBit + 1) - 1)  # lossy compression may exceed the largest value
     if samples == 1:
         return [_band(array.tobytes(), size, 8 * array.itemsize)]
-    header.PhotometricInterpretation = _colors(stream, header)
+    header.PhotometricInterpretation = _colours(stream, header)
     return list(Image.frombytes("RGB", size, array.tobytes()).split())
 
 
-def _colors(stream: Codestream, header: Dataset) -> str:
-    """Return the photometric interpretation of decoded colors: what the stream tells counts before the header."""
+def _colours(stream: Codestream, header: Dataset) -> str:
+    """Return the photometric interpretation of decoded colours: what the stream says overrides the header."""
     kind = str(header.PhotometricInterpretation)
-    if stream.kind == "JPEG" or stream.colors == "RGB" or kind in {"YBR_ICT", "YBR_RCT"}:
+    if stream.kind == "JPEG" or stream.colours == "RGB" or kind in {"YBR_ICT", "YBR_RCT"}:
         return "RGB"  # the decoder has converted them
-    return "YBR_FULL" if stream.colors == "YCbCr" else kind
+    return "YBR_FULL" if stream.colours == "YCbCr" else kind
 
 
 def _decode(stream: Codestream, header: Dataset) -> Any:  # noqa: ANN401  # an array of NumPy, which is not imported
@@ -138,7 +138,7 @@ def _decode(stream: Codestream, header: Dataset) -> Any:  # noqa: ANN401  # an a
         return imagecodecs.jpegls_decode(stream.data)
     if stream.kind == "JPEG 2000":
         return imagecodecs.jpeg2k_decode(stream.data)
-    is_rgb = header.PhotometricInterpretation == "RGB" and not stream.colors
+    is_rgb = header.PhotometricInterpretation == "RGB" and not stream.colours
     if stream.samples == 3 and (stream.kind == "lossless JPEG" or is_rgb):  # libjpeg would convert it
         return imagecodecs.jpeg8_decode(stream.data, colorspace="RGB", outcolorspace="RGB")
     return imagecodecs.jpeg8_decode(stream.data)
@@ -159,7 +159,7 @@ def _uncompressed(pixels: PixelData, header: Dataset) -> list[Image.Image]:
 
 
 def _spread(pixels: bytes) -> list[bytes]:
-    """Return luminance and both chrominances of each pixel, where two pixels share these, C.7.6.3.1.2."""
+    """Return the luminance and the two chrominances of each pixel; every two pixels share chrominances, C.7.6.3.1.2."""
     luminance = bytearray(len(pixels) // 4 * 2)
     luminance[0::2], luminance[1::2] = pixels[0::4], pixels[1::4]
     blue, red = bytearray(luminance), bytearray(luminance)
@@ -183,7 +183,7 @@ def _run_lengths(frame: bytes, header: Dataset) -> list[Image.Image]:
         raise ValueError
     ends = [*starts[1:count], len(frame)]
     area = size[0] * size[1]
-    # As one row, because runs may cross the ends of an image's rows, where Pillow would cut them off.
+    # As a single row, because runs may continue over the end of an image's row, where Pillow would cut them off.
     segments = [
         Image.frombytes("L", (area, 1), frame[start:end], "packbits", "L").tobytes()
         for start, end in zip(starts, ends, strict=False)

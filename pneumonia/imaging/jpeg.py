@@ -1,4 +1,4 @@
-"""What a JPEG says of itself: its header, its kind, and whether it has all the scans that it needs."""
+"""The markers of JPEG and JPEG-LS: the header of an image, its kind, and whether it has all its scans."""
 
 import math
 import re
@@ -10,12 +10,12 @@ from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageErr
 from pneumonia.imaging.kinds import BROKEN
 
 MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; thousands would take minutes to decode
-MAX_HEADER = 8 * 1024 * 1024  # bytes before the first scan, usually some kilobytes; Pillow copies metadata often
-MAX_FILLING = 10_000  # bytes before markers, usually none; Pillow reads them one by one
-MAX_SEGMENTS = 10_000  # tables and metadata, usually some ten; Pillow keeps a list of them
+MAX_HEADER = 8 * 1024 * 1024  # bytes before the first scan, usually some kilobytes; Pillow copies metadata repeatedly
+MAX_FILLING = 10_000  # fill bytes before markers, usually none; Pillow reads them one by one
+MAX_SEGMENTS = 10_000  # tables and metadata, usually about ten; Pillow keeps a list of them
 
 # ISO/IEC 10918-1, tables B.1 and B.2, and for JPEG-LS ISO/IEC 14495-1.
-_END, _SCAN, _INTERVAL, _LS_FRAME = 0xD9, 0xDA, 0xDD, 0xF7
+_END, _SCAN, _INTERVAL, _LS_FRAME, _JFIF, _ADOBE = 0xD9, 0xDA, 0xDD, 0xF7, 0xE0, 0xEE
 _FRAMES = {*range(0xC0, 0xD0), _LS_FRAME} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 LOSSLESS, _EXTENDED = 0xC3, 0xC1
@@ -25,25 +25,28 @@ _UNREAD = {
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "Hierarchical JPEG"),
     **dict.fromkeys((0xC9, 0xCA, 0xCB), "Arithmetically coded JPEG"),  # libjpeg does not notice where they are cut
 }
-# Fill bytes may stand before a marker, FF00 and restart markers within a scan.
-_MARKER = re.compile(rb"\xff+([\x02-\xcf\xd8-\xfe])")
+# Fill bytes may stand before a marker, FF00 and restart markers within a scan. In a header, only markers that have a
+# length are accepted: a decoder might skip others differently, and find another header behind them.
+_MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd9-\xfe])")
 _MARKER_AFTER_DATA = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the first scan of a JPEG.
+    """The header of a JPEG or JPEG-LS image: all that is before the data of its first scan.
 
     Attributes:
-        frame: the marker of the frame, which tells the kind of coding.
+        frame: the marker of the frame, which says how the image is coded.
         bits: of a sample.
         height: in pixels.
         width: in pixels.
-        components: of each channel its number, and how many of its blocks stand beside and above each other in a unit.
+        components: for each channel its number, and how many of its blocks a unit has in width and in height.
         interval: units between two restart markers, 0 without such markers.
         scanned: the numbers of the channels in the first scan.
+        colours: "RGB" or "YCbCr" if the header says which of them three channels are, "untransformed" if it says that
+            they were not converted, else "".
         data: where the first scan's data begin.
-        filling: how many fill bytes there are before.
+        filling: how many fill bytes there are before them.
     """
 
     frame: int
@@ -53,8 +56,14 @@ class Header:
     components: tuple[tuple[int, int, int], ...]
     interval: int
     scanned: tuple[int, ...]
+    colours: str
     data: int
     filling: int
+
+    @property
+    def kind(self) -> str:
+        """The compression: "JPEG", "lossless JPEG" or "JPEG-LS"."""
+        return {_LS_FRAME: "JPEG-LS", LOSSLESS: "lossless JPEG"}.get(self.frame, "JPEG")
 
     @property
     def is_progressive(self) -> bool:
@@ -68,42 +77,58 @@ class Header:
 
     @property
     def row_height(self) -> int:
-        """How many lines of pixels are decoded together."""
+        """How many rows of pixels are decoded together."""
         return 8 * max(above for _, _, above in self.components)
 
     @property
     def units_per_row(self) -> int:
-        """How many units, between which restart markers may stand, fill a row of that height."""
+        """How many units a row of that height has; restart markers stand between units."""
         if len(self.components) == 1:  # units of one block, however the sampling is written
             return self.components[0][2] * math.ceil(self.width / 8)
         return math.ceil(self.width / (8 * max(beside for _, beside, _ in self.components)))
 
 
 def header_of(data: bytes) -> Header:
-    """Read a JPEG file or codestream up to its first scan.
+    """Read the header of a JPEG file, or of a JPEG or JPEG-LS codestream.
 
     Raises:
         ImageTooLargeError: more than MAX_SEGMENTS segments.
         ImageError: a damaged header, or none.
     """
     found: dict[int, bytes] = {}
-    filling, last = 0, 2
-    try:
-        for marker, start, end in _segments(data):
-            found[marker] = data[start:end]
-            filling, last = filling + start - 4 - last, end
-            if marker != _SCAN:
-                continue
-            (frame,) = found.keys() & _FRAMES
-            bits, height, width, count = struct.unpack_from(">BHHB", found[frame])
-            parts = struct.unpack_from(f">{3 * count}B", found[frame], 6)
-            pairs = zip(parts[::3], parts[1::3], strict=True)
-            components = tuple((number, sampling >> 4, sampling & 15) for number, sampling in pairs)
-            (interval,) = struct.unpack(">H", found.get(_INTERVAL, b"\0\0"))
-            return Header(frame, bits, height, width, components, interval, tuple(found[_SCAN][1:-3:2]), end, filling)
-    except (ValueError, struct.error) as error:
-        raise ImageError(BROKEN) from error
+    filling, last, colours = 0, 2, ""
+    for marker, start, end in _segments(data):
+        found[marker] = data[start:end]
+        filling, last = filling + start - 4 - last, end
+        colours = _named_colours(marker, data[start:end]) or colours
+        if marker == _SCAN:
+            try:
+                return _header(found, colours, end, filling)
+            except (ValueError, struct.error) as error:
+                raise ImageError(BROKEN) from error
     raise ImageError(BROKEN)
+
+
+def _header(segments: dict[int, bytes], colours: str, data: int, filling: int) -> Header:
+    """Return a header, given the last segment of each marker up to the first scan: ISO/IEC 10918-1, B.2.2 to B.2.4."""
+    (frame,) = segments.keys() & _FRAMES
+    bits, height, width, count = struct.unpack_from(">BHHB", segments[frame])
+    parts = struct.unpack_from(f">{3 * count}B", segments[frame], 6)
+    pairs = zip(parts[::3], parts[1::3], strict=True)
+    components = tuple((number, sampling >> 4, sampling & 15) for number, sampling in pairs)
+    (interval,) = struct.unpack(">H", segments.get(_INTERVAL, b"\0\0"))
+    colours = "RGB" if bytes(parts[::3]) in {b"RGB", b"rgb"} else colours
+    scanned = tuple(segments[_SCAN][1:-3:2])
+    return Header(frame, bits, height, width, components, interval, scanned, colours, data, filling)
+
+
+def _named_colours(marker: int, segment: bytes) -> str:
+    """Return the colours that a segment names: JFIF (ITU-T T.871) allows one kind, Adobe's segment says which."""
+    if marker == _JFIF and segment.startswith(b"JFIF\0"):
+        return "YCbCr"
+    if marker == _ADOBE and segment.startswith(b"Adobe") and len(segment) >= 12:
+        return "YCbCr" if segment[11] else "untransformed"
+    return ""
 
 
 def is_deep(header: Header) -> bool:
@@ -134,7 +159,7 @@ def check_metadata(header: Header) -> None:
 
     Raises:
         ImageTooLargeError: more than MAX_HEADER bytes before the first scan.
-        ImageError: more than MAX_FILLING bytes of nothing.
+        ImageError: more than MAX_FILLING fill bytes.
     """
     if header.filling > MAX_FILLING:
         raise ImageError(BROKEN)
@@ -150,8 +175,8 @@ def is_ordinary(header: Header) -> bool:
 def check_scans(data: bytes, header: Header) -> None:
     """Check that a JPEG has every channel's coefficients, in at most MAX_SCANS scans.
 
-    A progressive JPEG that ends between two scans decodes without a warning, only blurred. Thumbnails within metadata
-    do not count, nor does what follows the end.
+    A progressive JPEG that ends between two scans decodes without a warning, but blurred. Thumbnails in the metadata do
+    not count, nor does anything after the end.
 
     Args:
         data: the bytes of a JPEG file or codestream.
@@ -159,11 +184,11 @@ def check_scans(data: bytes, header: Header) -> None:
 
     Raises:
         ImageTooLargeError: more than MAX_SCANS scans or MAX_SEGMENTS segments.
-        ImageError: one that ends too early.
+        ImageError: it ends too early.
     """
     missing = {number: set(range(64)) for number, _, _ in header.components}  # in the order of the zigzag
     if header.is_one_scan and not header.is_progressive:
-        return  # one scan has all, as usual: its data need not be searched
+        return  # the first scan has everything, as usual: there is no need to search its data
     scans = (data[start:end] for marker, start, end in _segments(data) if marker == _SCAN)
     for count, scan in enumerate(scans):
         if count == MAX_SCANS:
