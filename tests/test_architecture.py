@@ -56,6 +56,12 @@ def test_a_module_imports_only_what_its_room_may(module: str) -> None:
     assert imported <= ALLOWED[own] | {own}
 
 
+def test_the_way_from_a_file_to_pixels_names_each_module() -> None:
+    section = (PROJECT / "CONTRIBUTING.md").read_text().partition("## From a file to pixels")[2].partition("\n## ")[0]
+    names = {name.rpartition(".")[2] for name in MODULES if name.startswith("pneumonia.imaging.")}
+    assert {name for name in names if f"`{name}`" not in section} == set()
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     imports = {module: {name for name in imports_of(module) if file_of(name)} for module in MODULES}
     assert len(imports) > 40
