@@ -1,9 +1,9 @@
-"""How many images that are no frontal chest X-ray are told to be none, how many that are, and how many negatives.
+"""Count the warnings for frontal chest X-rays, their negatives, and other images.
 
 `python benchmarks/other_images.py WEIGHTS --radiographs FOLDER... --others FOLDER...` lets the model answer for all
-images below each FOLDER, frontal films as they are, as negatives, mirrored, upside down and on their side. With
---packages it gets pictures from packages of Debian into that folder, and answers for several variants of each; that
-needs apt-get, dpkg-deb and 3 GB of disk. It prints a Markdown table, and writes JSON where --output says.
+images below each FOLDER, and for frontal films also as negatives, mirrored, upside down and on their side. With
+--packages it downloads pictures from packages of Debian into that folder, and answers for several variants of each;
+that needs apt-get, dpkg-deb and 3 GB of disk. It prints a Markdown table, and writes JSON where --output says.
 """
 
 import argparse

@@ -1,16 +1,16 @@
 r"""File names as text: in tables, in JSON and on a terminal, whatever bytes a name has.
 
-Most names stay as they are. A name that cannot stay is quoted as GNU `ls` does, in Bash's notation: `$'a\xff.jpeg'`.
-Bash takes it as it stands, and Python's `ast.literal_eval("b" + text[1:])` gives the name's bytes. No two names become
-equal, as a name that begins like that is quoted, too.
+Most names stay as they are. Others are quoted as GNU `ls` does, in Bash's notation: `$'a\xff.jpeg'`. Bash reads that as
+it is, and Python's `ast.literal_eval("b" + text[1:])` gives the name's bytes. Different names stay different, because a
+name that begins with `$'` is quoted, too.
 """
 
 import re
 import unicodedata
 
-# A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection"), in full width as well.
+# A spreadsheet takes text that begins like this for a formula (OWASP, "CSV Injection"), also in full-width characters.
 FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")  # noqa: RUF001
-# Where the semicolon separates cells, what follows one begins a cell.
+# In some countries the semicolon separates cells, so the text after one begins a cell.
 LATER_FORMULA = re.compile(r";\s*[=+\-@＝＋－＠]")  # noqa: RUF001
 
 
@@ -21,9 +21,9 @@ def in_text(name: str) -> str:
 
 
 def in_csv(name: str) -> str:
-    """Return a file's name as `in_text` does, and so that no spreadsheet takes it for a formula.
+    """Return a file's name as `in_text` does, but so that no spreadsheet takes it for a formula.
 
-    A path that begins like one gets `./` before it: it stays the path of the same file.
+    A path that begins like a formula gets `./` before it, and is still the path of the same file.
     """
     text = quoted(name) if LATER_FORMULA.search(name) else in_text(name)
     return f"./{text}" if FORMULA.match(text) else text

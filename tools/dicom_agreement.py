@@ -1,4 +1,4 @@
-"""How far the images that are shown of DICOM files agree with pydicom's own processing of the same files.
+"""How well decoded DICOM images agree with pydicom's own processing of the same files.
 
 `python -m tools.dicom_agreement FOLDER...` reads every file under the folders and prints a Markdown table: how
 many are DICOM, are read, and differ from the reference by how many levels of 256; and a line for each file that differs

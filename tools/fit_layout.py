@@ -1,4 +1,4 @@
-"""Give a release whose input check is older what recognises other views and negatives.
+"""Add the detection of other views and negatives to a release with an older input check.
 
 `python tools/fit_layout.py WEIGHTS DATASET` fits it on DATASET/{train,val}, which the release must have been trained
 and validated on, and writes it into the manifest beside the weights. All else in the manifest stays as it is.

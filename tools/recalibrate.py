@@ -1,4 +1,4 @@
-"""Give a release the calibration that training fits today, with its operating point kept, so that no class changes.
+"""Give an older release a calibration with a bias. Its operating point is kept, so no class changes.
 
 `python tools/recalibrate.py WEIGHTS FOLDER` fits temperature, bias and band of doubt on the validation images in
 FOLDER, and writes them into the manifest beside WEIGHTS. It is for releases from before the calibration had a bias.

@@ -1,4 +1,4 @@
-"""PNG and WebP files, chunk by chunk: how much they hold besides pixels, and whether a PNG's checksums are right.
+"""The chunks of PNG and WebP: how much metadata they hold, and whether a PNG's checksums are right.
 
 ISO/IEC 15948, 5.3, and RFC 9649, 2.3.
 """
@@ -11,14 +11,14 @@ from pneumonia.imaging.kinds import BROKEN
 
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 65_536  # usually some hundreds; Pillow reads those of a PNG one by one
-MAX_METADATA = 8 * 1024 * 1024  # bytes outside of pixels, usually some kilobytes; Pillow copies them often
+MAX_METADATA = 8 * 1024 * 1024  # bytes other than pixels, usually some kilobytes; Pillow copies them repeatedly
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ALPH", b"ANMF"}
 
 
 def check_png(data: bytes) -> None:
-    """Check that a PNG is not expensive to open, and that each chunk of pixels agrees with its checksum.
+    """Check that a PNG does not take long to open, and that each chunk of pixels agrees with its checksum.
 
-    Pillow checks the other chunks, but skips the checksums of these.
+    Pillow checks only the checksums of the other chunks.
 
     Raises:
         ImageTooLargeError: more than MAX_CHUNKS chunks, or more than MAX_METADATA bytes in those without pixels.
@@ -45,7 +45,7 @@ def is_webp(data: bytes) -> bool:
 
 
 def check_webp(data: bytes) -> None:
-    """Check that a WebP is not expensive to open.
+    """Check that a WebP does not take long to open.
 
     Raises:
         ImageTooLargeError: more than MAX_CHUNKS chunks, or more than MAX_METADATA bytes in those without pixels.

@@ -45,7 +45,7 @@ class Decoded(NamedTuple):
 
     Attributes:
         image: 8 bits per channel, upright, mode "L" (grayscale) or "RGB".
-        warnings: what the file itself says against an answer; only DICOM headers can say that.
+        warnings: reasons to doubt the answer in the file itself; only DICOM headers have any.
     """
 
     image: Image.Image
@@ -55,7 +55,7 @@ class Decoded(NamedTuple):
 def decode(data: bytes) -> Decoded:
     """Decode an image file to 8 bits per channel.
 
-    Values of 8 bits stay as they are. Those of more bits are spread over 8 by `imaging.depth`. Transparency is dropped.
+    Values of 8 bits stay as they are, and `imaging.depth` converts those of more bits. Transparency is dropped.
 
     Args:
         data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or DICOM file. A TIFF may hold smaller copies of its image. A
@@ -64,7 +64,7 @@ def decode(data: bytes) -> Decoded:
     Raises:
         ImageTooLargeError: more than MAX_BYTES bytes, MAX_PIXELS pixels, or MAX_SIDE on one side.
         UnsupportedImageError: an image of another kind, or several images.
-        ImageError: not an image, a broken one, or one without a range of values.
+        ImageError: not an image, a broken one, or one whose values are all the same or not finite.
     """
     check_bytes(len(data))
     if not data:
@@ -120,14 +120,14 @@ def _opened(file: io.BytesIO) -> Image.Image:
 
 
 def from_pillow(image: Image.Image) -> Decoded:
-    """Convert an image that Pillow has opened as `decode` does, loading its pixels if need be.
+    """Convert an image that Pillow has opened as `decode` does, and load its pixels if necessary.
 
-    Pillow keeps 8 of 16 bits of colors, and of gray with alpha: such an image is refused, unless it is loaded already.
+    Pillow keeps 8 of 16 bits of colours, and of gray with alpha: such an image is refused, unless it is already loaded.
 
     Raises:
         ImageTooLargeError: more than MAX_PIXELS pixels, or MAX_SIDE on one side.
         UnsupportedImageError: an unsupported kind of pixels.
-        ImageError: broken pixels, none, or no range of values.
+        ImageError: no pixels, broken ones, or values that are all the same or not finite.
     """
     if _is_narrowed(image):
         raise UnsupportedImageError(
@@ -193,7 +193,7 @@ def _deep_files() -> ModuleType:
         from pneumonia.imaging import deep_files  # noqa: PLC0415  # a third of a second, for such files only
     except ModuleNotFoundError as error:  # SageMaker's training container has no imagecodecs
         raise UnsupportedImageError(
-            "Reading signed, floating-point, 32-bit or colored 16-bit images needs imagecodecs: install it, or send "
+            "Reading signed, floating-point, 32-bit or coloured 16-bit images needs imagecodecs: install it, or send "
             "8 or 16 bits of gray."
         ) from error
     return deep_files

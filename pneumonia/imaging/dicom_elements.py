@@ -1,7 +1,7 @@
-"""From a DICOM file's bytes to the few elements that are wanted of it, none of them about the patient.
+"""From a DICOM file's bytes to the few elements that are needed, none of them about the patient.
 
-Files are read as they are found: with or without preamble and meta header, in whatever order and representation the
-data set really is, with elements out of order, delimiters that are missing or too many, and wrong lengths of sequences.
+Files that break the standard are read: with or without preamble and meta header, in the byte order and representation
+that the data set really has, with elements out of order, missing or stray delimiters, and wrong lengths of sequences.
 
 PS3.5 is https://dicom.nema.org/medical/dicom/current/output/html/part05.html
 """
@@ -19,8 +19,8 @@ from pneumonia.errors import ImageTooLargeError
 from pneumonia.imaging.dicom_prefix import LONG_REPRESENTATIONS, REPRESENTATIONS
 
 MAX_ELEMENTS = 100_000  # of a data set; ordinary ones have some hundreds, and each takes time, however little it holds
-MAX_VALUE = 2**18  # bytes of an element that is wanted besides the pixels; the largest tables have half of it
-MAX_ITEMS = 100  # of a sequence that is wanted, which usually has one; others are passed over
+MAX_VALUE = 2**18  # bytes of a wanted element other than the pixels; the largest tables have half as many
+MAX_ITEMS = 100  # of a sequence that is wanted, which usually has one; others are skipped
 MAX_DEPTH = 32  # of sequences in sequences; ordinary ones are three or four deep
 MAX_FRAGMENTS = 65_536  # of the pixels, usually one
 
@@ -32,10 +32,10 @@ _PIXELS = 0x7FE00010
 _DELIMITERS = 0xFFFE  # the group of these, which have no value representation
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 ITEM, _ITEMS_END = b"\xfe\xff\0\xe0", b"\xfe\xff\xdd\xe0"  # the same in compressed pixels, always little endian
-_UNDEFINED = 0xFFFFFFFF  # a length that a delimiter tells
+_UNDEFINED = 0xFFFFFFFF  # the length of what ends with a delimiter
 
 
-_NOTHING = Dataset()  # of an item that is passed over; making another one would take longer than passing over it
+_NOTHING = Dataset()  # for items that are skipped; making a new one would take longer than skipping the item
 
 
 class PixelData(NamedTuple):
@@ -103,7 +103,7 @@ def read_data_set(data: bytes, at: int, wanted: Wanted) -> tuple[Dataset, PixelD
 def fragments(data: bytes, at: int) -> tuple[list[bytes], int]:
     """Return the items of compressed pixels, PS3.5, A.4, and where they end.
 
-    Where no item follows on one, its length was wrong, and it goes on to the end of the data.
+    If no item or delimiter follows an item, its length was wrong, and it continues to the end of the data.
 
     Raises:
         ImageTooLargeError: more than MAX_FRAGMENTS.

@@ -1,6 +1,6 @@
-"""What a DICOM header says against an answer: no radiograph, not of the chest, no frontal view, raw data.
+"""Warnings from a DICOM header: not a radiograph, not of the chest, not a frontal view, or raw data.
 
-What is coded counts before what is written. No element about the patient is read.
+Codes are used before free text. No element about the patient is read.
 
 C.… are sections of https://dicom.nema.org/medical/dicom/current/output/html/part03.html, CID … of part 16 there.
 """
@@ -52,7 +52,7 @@ WANTED: Wanted = {
 
 
 def warnings(header: Dataset) -> tuple[str, ...]:
-    """Return what a header says against the answer; an element that is missing, or says nothing known, says nothing.
+    """Return the reasons in a header to doubt the answer. Missing elements and unknown values cause no warning.
 
     Args:
         header: the elements in WANTED.
@@ -84,7 +84,7 @@ def _shows_chest(header: Dataset) -> bool | None:
 
 
 def _is_frontal(header: Dataset) -> bool | None:
-    """Return what the first of code, view position, descriptions and body part says that says anything."""
+    """Return whether the view is frontal, by the first that names one: code, view position, descriptions, body part."""
     for view in _items(header, _VIEWS):
         codes = [view, *_items(view, _MODIFIERS)]
         answers = [_meaning(code, header, _FRONTAL_CODES, _OTHER_VIEW_CODES, is_frontal) for code in codes]
@@ -97,7 +97,7 @@ def _is_frontal(header: Dataset) -> bool | None:
 def _meaning(
     code: Dataset, header: Dataset, right: set[str], wrong: set[str], by_words: Callable[[str], bool | None]
 ) -> bool | None:
-    """Return what a coded entry says: by its code, or by its words if that is not known."""
+    """Return what a coded entry means: by its code, or by its words if the code is unknown."""
     values = {_text(code, tag, header).upper() for tag in (_CODE_VALUE, _LONG_CODE_VALUE)}
     if values & right:
         return True
@@ -105,7 +105,7 @@ def _meaning(
 
 
 def _runs_to_front_or_back(header: Dataset) -> bool:
-    """Return whether rows or columns do, C.7.6.1.1.1: in a frontal view they run to left or right, and foot or head."""
+    """Return whether rows or columns run to front or back, C.7.6.1.1.1; in a frontal view neither does."""
     directions = _text(header, _DIRECTIONS, header).upper().split("\\")
     return any(direction.strip()[:1] in {"A", "P"} for direction in directions)
 
@@ -130,7 +130,7 @@ def _text(dataset: Dataset, tag: int, header: Dataset) -> str:
 
 
 def _declared(value: bytes, header: Dataset) -> str:
-    """Return a text in the character set that the header names; _REPLACED for what cannot be read so."""
+    """Return a text in the character set that the header names, with _REPLACED for what cannot be decoded."""
     try:
         return str(decode_bytes(value, convert_encodings(header[_CHARACTERS].value), set()))
     except (LookupError, ValueError):

@@ -1,4 +1,4 @@
-"""What a DICOM header says of its pixels, with what viewers assume where it says nothing, or what cannot be.
+"""What a DICOM header says about its pixels, and what viewers assume if it says nothing, or the impossible.
 
 C.… are sections of https://dicom.nema.org/medical/dicom/current/output/html/part03.html
 """
@@ -21,15 +21,15 @@ KINDS = {
 
 
 def complete(header: Dataset) -> None:
-    """Check that pixels of a header's kind can be read, and set what it leaves out or what cannot be.
+    """Check that the pixels that a header describes can be read, and set missing or impossible elements.
 
-    Afterwards it has Rows, Columns, SamplesPerPixel, PhotometricInterpretation, BitsAllocated, BitsStored, HighBit,
-    PixelRepresentation and PlanarConfiguration, all possible.
+    Afterwards the header has possible values of Rows, Columns, SamplesPerPixel, PhotometricInterpretation,
+    BitsAllocated, BitsStored, HighBit, PixelRepresentation and PlanarConfiguration.
 
     Raises:
         ImageTooLargeError: too many pixels.
         UnsupportedImageError: no image, several frames, or an unsupported kind of pixels.
-        ValueError, AttributeError: nothing, or the impossible, where nothing can be assumed.
+        ValueError, AttributeError: missing or impossible elements for which nothing can be assumed.
     """
     if "Rows" not in header or "Columns" not in header:
         raise UnsupportedImageError("The DICOM file holds no image, or ends before it: send the file with the X-ray.")
@@ -50,7 +50,7 @@ def _complete_kind(header: Dataset) -> None:
     if kind not in KINDS.get(samples, set()) or allocated not in ({8, 16} if samples == 1 else {8}):
         raise UnsupportedImageError(
             f"The DICOM image has an unsupported kind of pixels, {samples} x {allocated} bits: send 8 or 16 bits of "
-            "gray, or 8 bits per color."
+            "gray, or 8 bits per colour."
         )
     header.PhotometricInterpretation, header.SamplesPerPixel, header.BitsAllocated = kind, samples, allocated
     header.PlanarConfiguration = _number(header, "PlanarConfiguration") or 0
@@ -69,7 +69,7 @@ def _complete_bits(header: Dataset) -> None:
 
 
 def decimals(header: Dataset, name: str) -> list[float]:
-    """Return an element's decimal numbers, NaN for what is none. Some devices write a decimal comma."""
+    """Return an element's decimal numbers, NaN for text that is not a number. Some devices write a decimal comma."""
     element = header.get_item(name) if name in header else None
     if isinstance(element, RawDataElement) and element.VR in {None, "DS"}:
         parts: list[Any] = (element.value or b"").decode("latin-1").strip("\0 ").split("\\")

@@ -1,4 +1,4 @@
-"""Where a DICOM file begins, which tells it from other files before anything of DICOM is imported.
+"""Recognise a DICOM file by how it begins, without importing pydicom.
 
 PS3.5 is https://dicom.nema.org/medical/dicom/current/output/html/part05.html
 """
@@ -20,8 +20,8 @@ _FIRST_GROUPS = {0x0002, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028}  # those that a
 def beginning(data: bytes) -> int | None:
     """Return where the meta header of a DICOM file begins, or its data set if it has none; None for other files.
 
-    Files are recognised by "DICM", after a preamble or without one; or by their first element, if nothing but zeros is
-    before it.
+    A file is recognised by "DICM", with or without a preamble before it, or by its first element, with nothing or only
+    zeros before it.
     """
     if data[PREFIX_BYTES - 4 : PREFIX_BYTES] == b"DICM":
         return PREFIX_BYTES

@@ -23,9 +23,9 @@ Number = TypeVar("Number", int, Tensor)
 def shown_in_gray(band: Image.Image, header: Dataset) -> Image.Image:
     """Return a stored band as it is meant to be shown, mode "L".
 
-    Stored values go through the modality LUT or rescale, then through the first VOI LUT or window. Without one that
-    shows anything, 8 bits stay as they are, and `imaging.depth` spreads other values over 8 bits. MONOCHROME1 is
-    inverted, and padding becomes black.
+    Stored values go through the modality LUT or rescale, then through the first VOI LUT or window. If there is none, or
+    it makes everything black or white, 8 bits stay as they are, and `imaging.depth` converts other values to 8 bits.
+    MONOCHROME1 is inverted, and padding becomes black.
 
     Args:
         band: as `stored_bands` gives it.
@@ -84,7 +84,7 @@ def _has_8_bits(values: Tensor, stored: Tensor, header: Dataset) -> bool:
 
 
 def _shows_anything(shown: Tensor) -> bool:
-    """Return whether not everything is black, or everything white: some files have a window beside their values."""
+    """Return whether not all is black, or all white: the windows of some files lie outside of their values."""
     return shown.numel() > 0 and bool(shown.clamp(0, 1).max() > shown.clamp(0, 1).min())
 
 
@@ -101,13 +101,13 @@ def _held(values: Number, header: Dataset) -> Number:
 
 
 def _as_stored(value: int, header: Dataset) -> int:
-    """Return a number as a pixel with the same bits: some files write a signed one as unsigned, or the reverse."""
+    """Return the pixel value with a number's bits: some files write signed numbers as unsigned, or the reverse."""
     bits = int(header.BitsStored)
     return _held(value, header) if -(1 << bits - 1) <= value < 1 << bits else value
 
 
 def _is_padding(stored: Tensor, header: Dataset) -> Tensor:
-    """Return which stored values are only padding, C.7.5.1.1.2."""
+    """Return which stored values are padding, C.7.5.1.1.2."""
     given = (header.get(f"PixelPadding{name}") for name in ("Value", "RangeLimit"))
     bounds = [_as_stored(int(value), header) for value in given if value is not None]
     if not bounds:
@@ -124,7 +124,7 @@ def _modality(stored: Tensor, header: Dataset) -> Tensor:
 
 
 def _shown_by_header(values: Tensor, header: Dataset) -> Tensor | None:
-    """Return how bright to show values by the first VOI LUT or window, 0 to 1, C.11.2; None where there is none."""
+    """Return the brightness of values by the first VOI LUT or window, 0 to 1, C.11.2; None if there is neither."""
     if item := _complete_item(header, "VOILUTSequence"):
         # Some files declare 16 bits for entries of 12. So the brightest entry is white, not the largest possible one.
         found, brightest = _lut(item, values)
@@ -190,7 +190,7 @@ def _table(dataset: Dataset, name: str) -> tuple[Tensor, int, int]:
 
 
 def _expanded(words: list[int], entries: int) -> list[int]:
-    """Return the entries of a palette that is told in segments, C.7.9.2.
+    """Return the entries of a palette that is stored in segments, C.7.9.2.
 
     Raises:
         ValueError: segments of another kind than discrete and linear ones, or more than the entries.

@@ -1,14 +1,14 @@
-"""The words in which DICOM headers name a chest and the views of it, in the languages that files come in.
+"""Words for the chest and its views in DICOM headers, in some thirty languages.
 
-They are compared in capitals and without accents, as whole words or by their beginnings: LUNG begins LUNGE, but
-Stellung only ends like it. The words of BIMCV, PadChest and MIMIC-CXR are among them.
+They are compared in capitals and without accents, as whole words or as beginnings of words: LUNG matches LUNGE, but not
+STELLUNG. The words of BIMCV, PadChest and MIMIC-CXR are among them.
 """
 # ruff: noqa: RUF001  # letters that look like Latin ones
 
 import re
 import unicodedata
 
-# Anywhere in a text: too long to be part of another word, or of a script that puts no spaces between words.
+# These match anywhere in a text: no other word contains them, or their script has no spaces between words.
 _CHEST_PARTS = ("CHEST", "THORAX", "TORAX", "胸", "肺", "흉부", "가슴", "폐", "ทรวงอก", "ปอด", "صدر", "חזה")
 _CHEST_BEGINNINGS = (
     *("THORA", "TORAC", "TORAK", "LUNG", "PULM", "HEART", "MEDIAST", "CHST"),
@@ -45,7 +45,7 @@ _FRONTAL_BEGINNINGS = ("FRONT", "FRENTE", "POSTEROANT", "ANTEROPOST", "POSTERO",
 _FRONTAL_WORDS = {"PA", "AP", "FACE", "DV", "VD", "DIRECTO", "DIRECTA"}
 _SUPINE = ("SUPIN", "PRON", "DORSAL", "VENTRAL")  # a decubitus that is no lateral one
 
-_LETTERS = str.maketrans({"Ł": "L", "Đ": "D", "Ø": "O", "Æ": "AE", "Þ": "TH"})  # which are no letters with accents
+_LETTERS = str.maketrans({"Ł": "L", "Đ": "D", "Ø": "O", "Æ": "AE", "Þ": "TH"})  # Unicode has no accents in these
 _UNKNOWN = {"UNKNOWN", "UNK", "UNDEFINED", "UNSPECIFIED", "NONE", "NA", "NULL", "DEFAULT"}
 
 
@@ -74,7 +74,7 @@ def is_frontal(text: str) -> bool | None:
 
 
 def _is_oblique(text: str, words: list[str]) -> bool:
-    """Return whether a view is oblique, or of somebody who lies on a side, where air and fluid lie otherwise."""
+    """Return whether a view is oblique, or a lateral decubitus, which shows air and fluid in other places."""
     if any(word.startswith(_OBLIQUE_BEGINNINGS) or word in _OBLIQUE_WORDS for word in words) or "斜" in text:
         return True
     is_decubitus = any(word.startswith("DECUB") for word in words)

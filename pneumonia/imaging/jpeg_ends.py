@@ -1,8 +1,8 @@
-"""Notice damage in JPEG codestreams whose decoder tells nothing of it: lossless ones, and those of more than 8 bits.
+"""Notice damage in JPEG codestreams whose decoder does not report it: lossless ones, and those of more than 8 bits.
 
-The decoder fills what is missing, and skips what is left over. So the codestream is decoded a second time, with other
-last bytes in each restart interval, and some more behind them. If it is whole, that changes the interval's last few
-pixels and no others. Too much was left over if nothing changes; too little was there if the change begins earlier.
+The decoder fills missing data and skips surplus data. So the codestream is decoded a second time, with other last bytes
+in each restart interval, and some more after them. If it is whole, this changes only the interval's last few pixels. If
+nothing changes, there was too much data; if the change begins earlier, too little.
 """
 
 import re
@@ -16,8 +16,8 @@ from pneumonia.imaging.jpeg import LOSSLESS, Header, is_ordinary
 from pneumonia.imaging.kinds import BROKEN
 
 Array = Any  # boolean, or of the values that are decoded
-LAST = 3  # bytes that are replaced; the very last may be padding
-MOST_PIXELS, MOST_BLOCKS = 8 * LAST + 1, 4 * LAST + 1  # that so many bytes can hold: at least one bit, or two, for each
+LAST = 3  # bytes that are replaced; the last one may be only padding
+MOST_PIXELS, MOST_BLOCKS = 8 * LAST + 1, 4 * LAST + 1  # in so many bytes: each takes at least one bit, or two
 MOST_INTERVALS = 65_536  # that are looked at; usually one, or one for each row
 MASKS = (0xA5, 0xC3, 0x99, 0x87)  # tried until something changes: in 12-bit files, black may stay black
 _END, _RESTART = b"\xff\xd9", re.compile(rb"(\xff[\xd0-\xd7])")
@@ -62,13 +62,13 @@ def with_other_ends(data: bytes, start: int, mask: int) -> bytes:
 
 def _with_other_end(piece: bytes, mask: int) -> bytes:
     data = piece.rstrip(b"\xff").replace(b"\xff\0", b"\xff")  # before a marker, FF is filling
-    # The first bit is another one, so the first value is. No byte becomes FF, as that needs a zero after it.
+    # The masks change the first bit, and so the first value. No byte becomes FF, which would need a zero after it.
     last = bytes(min(byte ^ mask, 0xFE) for byte in data[-LAST:])
     return data[:-LAST].replace(b"\xff", b"\xff\0") + last * 20
 
 
 def _blocks(changed: Array) -> Array:
-    """Return for blocks of 8 x 8 pixels, row by row, whether any pixel changed, given the pixels that did."""
+    """Return for each block of 8 x 8 pixels, row by row, whether any of its pixels changed."""
     for axis in (0, 1):
         changed = np.logical_or.reduceat(changed, range(0, changed.shape[axis], 8), axis=axis)
     return changed.ravel()

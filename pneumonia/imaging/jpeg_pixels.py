@@ -1,10 +1,10 @@
 """Decode JPEG files so that damage is noticed. The pixels are those of Pillow alone, bit for bit.
 
-libjpeg only warns of damage, and fills what is missing with gray; Pillow hides the warnings. But libjpeg draws a row of
-blocks as soon as it has read the row's last bit. So Pillow is handed the data in pieces: before the last bytes of a
-restart interval, the interval's last row must not be drawn yet, and after them, it must. This takes no other package
-and hardly any time. Where rows do not show it, as in progressive files, simplejpeg decodes: it wraps the same library
-and raises the warnings, but imports NumPy.
+libjpeg only warns of damage and fills the missing part with gray, and Pillow hides the warnings. But libjpeg draws a
+row of blocks as soon as it has read the row's last bit. So Pillow gets the data in pieces: before the last bytes of a
+restart interval, the interval's last row must not be drawn yet; after them, it must be. This needs no other package and
+hardly any time. Progressive and some other files are not drawn row by row. simplejpeg decodes them: it wraps the same
+library and reports the warnings, but imports NumPy.
 """
 
 import io
@@ -20,8 +20,8 @@ from pneumonia.errors import ImageError
 from pneumonia.imaging.jpeg import Header, check_scans, header_of, is_ordinary
 from pneumonia.imaging.kinds import BROKEN
 
-MARKS = (37, 219, 73)  # no radiograph begins a line with these values, so one that does is not drawn yet
-HELD_BACK = 2  # bytes; the last may be padding only
+MARKS = (37, 219, 73)  # written into rows before decoding; no radiograph has these values at the start of a row
+HELD_BACK = 2  # bytes at the end of an interval; the last one may be only padding
 AHEAD = b"\xff\0" * 8  # libjpeg may read 64 bits ahead; before a marker, what it does not need is skipped
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 _FIRST_RESTART = 0xD0  # the first of eight markers that take turns
@@ -71,7 +71,7 @@ def loaded(image: Image.Image, file: JpegFile, header: Header) -> Image.Image:
     ends = _interval_ends(file.getvalue(), header, math.ceil(_rows(header) / rows))
     file.pieces = _pieces(image, file.getvalue(), ends, _last_rows(header, rows))
     image.load()
-    for _ in file.pieces:  # Pillow stops as soon as all is drawn, be it too early
+    for _ in file.pieces:  # Pillow stops as soon as everything is drawn, even if that is too early
         pass
     return image
 
@@ -90,12 +90,12 @@ def check_whole(data: bytes) -> None:
 
 
 def _rows(header: Header) -> int:
-    """Return how many rows of blocks are drawn one after the other."""
+    """Return how many rows of blocks the image has."""
     return math.ceil(header.height / header.row_height)
 
 
 def _rows_per_interval(header: Header) -> int:
-    """Return how many rows a restart interval fills, 0 where rows do not show how much has been read."""
+    """Return how many rows a restart interval has; 0 if the rows do not show how much has been read."""
     if header.is_progressive or not header.is_one_scan or header.width < len(MARKS):
         return 0
     if not header.interval:
@@ -105,7 +105,7 @@ def _rows_per_interval(header: Header) -> int:
 
 
 def _last_rows(header: Header, rows: int) -> list[int]:
-    """Return of each interval's last row its first line, in pixels."""
+    """Return the first line of pixels of each interval's last row."""
     count, height = _rows(header), header.row_height
     return [(min(first + rows, count) - 1) * height for first in range(0, count, rows)]
 
@@ -127,10 +127,10 @@ def _interval_ends(data: bytes, header: Header, count: int) -> list[int]:
 
 
 def _pieces(image: Image.Image, data: bytes, ends: list[int], lines: list[int]) -> Iterator[bytes]:
-    """Yield a file's bytes, and check what they let Pillow draw.
+    """Yield a file's bytes, and check after each piece what Pillow has drawn.
 
     Raises:
-        ImageError: an interval has too few data, or too many.
+        ImageError: an interval has too little data, or too much.
     """
     pixels = image.im
     marks = [value if image.mode == "L" else (value,) * len(image.mode) for value in MARKS]
@@ -154,7 +154,7 @@ def _pieces(image: Image.Image, data: bytes, ends: list[int], lines: list[int]) 
 
 
 def _without_filling(data: bytes, start: int, end: int) -> int:
-    """Return where data end, before the FF that may stand in any number before a marker."""
+    """Return where data end, before the fill bytes that may precede a marker."""
     return end if data[end - 1] != 0xFF else start + len(data[start:end].rstrip(b"\xff"))
 
 

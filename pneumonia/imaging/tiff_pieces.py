@@ -1,4 +1,4 @@
-"""Check the compressed strips or tiles of a TIFF: libtiff ignores checksums of Deflate, and warnings of damaged JPEG.
+"""Check the compressed strips or tiles of a TIFF: libtiff ignores the checksums of Deflate and the warnings of JPEG.
 
 TIFF 6.0, and its supplement 2 of 2002 for both compressions.
 """
@@ -15,7 +15,7 @@ from pneumonia.imaging.limits import MAX_PIXELS
 from pneumonia.imaging.tiff import Page
 from pneumonia.imaging.tiff_directories import MAX_PIECES, Values, values_of
 
-MAX_UNPACKED = 400_000_000  # bytes; no image of MAX_PIXELS has more, and what goes on is not checked
+MAX_UNPACKED = 400_000_000  # bytes; no image of MAX_PIXELS has more, so the rest is not checked
 _AT_ONCE = 2**20  # bytes that are unpacked at a time
 _PLACES, _LENGTHS, _COMPRESSION, _TABLES = (273, 324), (279, 325), 259, 347
 _TAGS = (*_PLACES, *_LENGTHS, _COMPRESSION, _TABLES)
@@ -23,7 +23,7 @@ _DEFLATE, _JPEG = {8, 32946}, 7
 
 
 def check_pieces(data: bytes, page: Page) -> None:
-    """Check that strips or tiles that are Deflate or JPEG are whole. Other compressions have nothing to check.
+    """Check that strips or tiles of Deflate or JPEG are whole. Other compressions have nothing to check.
 
     Raises:
         ImageError: a damaged one.
@@ -41,7 +41,7 @@ def check_pieces(data: bytes, page: Page) -> None:
 
 def _pieces(data: bytes, values: Values) -> Iterator[bytes]:
     places, lengths = (next((values[tag] for tag in tags if tag in values), ()) for tags in (_PLACES, _LENGTHS))
-    if len(places) == len(lengths):  # else libtiff reckons the lengths
+    if len(places) == len(lengths):  # otherwise libtiff works out the lengths
         yield from (data[place : place + length] for place, length in zip(places, lengths, strict=True) if length)
 
 
@@ -67,6 +67,6 @@ def _check_jpegs(pieces: Iterator[bytes], tables: bytes) -> None:
         stream = tables[:-2] + piece[2:] if tables else piece
         header = header_of(stream)
         pixels += header.width * header.height
-        if pixels > 2 * MAX_PIXELS:  # tiles reach over the image's edges, but not so far
+        if pixels > 2 * MAX_PIXELS:  # tiles may extend beyond the image, but not that far
             raise ImageError(BROKEN)
         check_whole(stream)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 NUMBERS = ("temperature", "bias", "uncertain_low", "uncertain_high")
 OLDER_NUMBERS = ("temperature", "threshold", "uncertain_low", "uncertain_high")  # as manifests had until November 2026
-EVEN = 0.5  # the share of pneumonias that a fit in which both classes weigh alike stands for
+EVEN = 0.5  # the prevalence that a fit with both classes of equal weight is for
 TEMPERATURES = (0.01, 100.0)  # beyond what any fit gives; 1e-320 would make NaN of every answer
-# Where a float32 softmax, which older manifests were made for, gives exactly 1; and next to nothing.
+# Older manifests were made for a float32 softmax: above the second it gives exactly 1. The first is next to nothing.
 OLDER_THRESHOLDS = (1e-13, 1 - 2**-24)
 
 
@@ -24,14 +24,14 @@ OLDER_THRESHOLDS = (1e-13, 1 - 2**-24)
 class Calibration:
     """How a model's outputs become an answer: P(PNEUMONIA) = sigmoid(log-odds / temperature + bias).
 
-    The defaults change nothing: softmax, and the larger probability wins.
+    The defaults give plain softmax.
 
     Attributes:
         temperature: divides the outputs before softmax (Guo et al. 2017).
         bias: added to the log-odds of PNEUMONIA (Platt 1999). It moves the operating point to a P(PNEUMONIA) of 0.5.
-        uncertain_low: from this P(PNEUMONIA), at most 0.5, …
-        uncertain_high: … to this one, at least 0.5, both included, the answer carries a warning.
-        prevalence: the share of pneumonias among the patients for whom the probabilities hold.
+        uncertain_low: the answer is uncertain from this P(PNEUMONIA), at most 0.5, …
+        uncertain_high: … to this one, at least 0.5, both included.
+        prevalence: the share of pneumonias among the patients whom the probabilities are for.
     """
 
     temperature: float = 1.0
@@ -67,7 +67,7 @@ class Calibration:
 
     def of_odds(self, odds: "Tensor") -> "Tensor":
         """Return P(PNEUMONIA) of log-odds, float64, any shape; NaN where they are not finite."""
-        nothing = odds - odds  # but NaN of an infinity, whose sigmoid would pass for an answer
+        nothing = odds - odds  # 0, but NaN for an infinity, whose sigmoid would look like an answer
         return (odds / self.temperature + self.bias + nothing).sigmoid()
 
     def is_uncertain(self, probability: float) -> bool:
@@ -77,8 +77,8 @@ class Calibration:
     def at_prevalence(self, prevalence: float) -> "Calibration":
         """Return the calibration for patients among whom pneumonia is more frequent or rarer, by Bayes' rule.
 
-        Only the bias moves, by the difference in the log-odds of the two prevalences (Saerens et al. 2002), so moving
-        twice is moving once. The band of doubt keeps its probabilities.
+        Only the bias changes, by the difference in the log-odds of the two prevalences (Saerens et al. 2002). Of
+        several changes, only the last counts. The band of doubt keeps its probabilities.
 
         Args:
             prevalence: the new share of pneumonias, between 0 and 1.
@@ -93,7 +93,7 @@ class Calibration:
 
 
 def is_pneumonia(probability: float) -> bool:
-    """Return whether the answer for P(PNEUMONIA) is PNEUMONIA: the larger probability wins, and at 0.5 PNEUMONIA."""
+    """Return whether the answer for P(PNEUMONIA) is PNEUMONIA: if that is the more probable class, or at 0.5."""
     return probability >= 0.5
 
 
@@ -121,10 +121,10 @@ def calibration_in(content: dict[str, Any]) -> Calibration:
 
 
 def _of_older(temperature: float, threshold: float, low: float, high: float) -> Calibration:
-    """Return the calibration that gives the classes and warnings of an operating point beside 0.5.
+    """Return the calibration that gives the classes and warnings of an older one, with a threshold instead of a bias.
 
     Older releases answered PNEUMONIA from a P(PNEUMONIA) of `threshold` on. The bias moves that probability to 0.5, and
-    the band of doubt moves along.
+    the band of doubt moves with it.
 
     Raises:
         ValueError: numbers that no fit gives.

@@ -1,4 +1,4 @@
-"""Detect images that are not frontal chest X-rays, from features that the network computes anyway, and negatives."""
+"""Detect negatives, and, from features that the network computes anyway, images that are not frontal chest X-rays."""
 
 from collections.abc import Sequence
 
@@ -45,18 +45,18 @@ class Detector:
         return [["not_a_chest_xray"] * unlike or ["not_a_frontal_view"] * other for unlike, other in pairs]
 
     def unlike(self, layers: Sequence[Tensor], pixels: Tensor) -> list[bool]:
-        """Return for each image whether it is made of other things, or colours, than the training images."""
+        """Return for each image whether its features or colours are unlike those of the training images."""
         is_far = ~(self.distances(pooled(layers)) <= self._check.distance)  # NaN counts as far, too
         return (is_far | (colour(pixels) > self._check.colour)).tolist()
 
     def other_view(self, layers: Sequence[Tensor]) -> list[bool]:
-        """Return for each image whether it is laid out otherwise than an upright frontal film."""
+        """Return for each image whether it is not laid out like an upright frontal film."""
         if self._layout is None or self._check.layout_limit is None:
             return [False] * len(layers[-1])
         return (~(layers[-1].flatten(1) @ self._layout <= self._check.layout_limit)).tolist()
 
     def negatives(self, pixels: Tensor) -> Tensor:
-        """Return for each image whether bright and dark are exchanged: its thumbnail is opposite to the usual one.
+        """Return for each image whether it is a negative: its thumbnail correlates negatively with the usual one.
 
         Args:
             pixels: float32, shape (N, 3, SIZE, SIZE), as `normalize` gives them.
@@ -102,7 +102,7 @@ def colour(pixels: Tensor) -> Tensor:
 
 
 def thumbnails(pixels: Tensor) -> Tensor:
-    """Return thumbnails of the images' inner parts, of mean 0 and length 1: frames and labels lie outside.
+    """Return thumbnails of the images' inner parts, without frames and labels; each has mean 0 and length 1.
 
     Args:
         pixels: float32, shape (N, 3, SIZE, SIZE), as `normalize` gives them.

@@ -19,8 +19,8 @@ LEVELS = 32  # of colour; a PNG with more takes several times longer to write, a
 # RGB and alpha, from no evidence to the most: blue, red, yellow, more and more opaque. The image itself is gray.
 COLOURS = ((40, 20, 160, 0), (150, 20, 150, 90), (235, 60, 60, 150), (255, 225, 80, 190))
 # Position i of ResNet-18's last layer is drawn around the input's pixel CENTRE + stride * i, in rows and columns alike.
-# As the kernels are odd and padded by half, it would be pixel stride * i with random weights; those that are trained
-# look further right and down, towards the middle of the i-th of 7 parts (benchmarks/heatmap_offset.py).
+# With random weights it would be pixel stride * i, as the kernels are odd and padded by half. Trained kernels respond
+# to places further right and down, towards the middle of the i-th of 7 parts (benchmarks/heatmap_offset.py).
 CENTRE = 8
 
 

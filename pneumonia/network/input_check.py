@@ -30,12 +30,12 @@ class InputCheck:
         components: float16, little-endian, 1 to MAX_COMPONENTS rows of FEATURES, in base64.
         distance: squared Mahalanobis distance, divided by FEATURES, above which an image is unlike the training images.
         colour: mean over the pixels of the brightest channel minus the darkest, 0 to 1, above which it is as well.
-        layout: float16, little-endian, LAYOUT weights of the last layer's output in base64: their sum of products is
-            the higher, the less an image is laid out as an upright frontal film. None in older releases: no image gets
+        layout: float16, little-endian, LAYOUT weights of the last layer's output in base64. The weighted sum is high
+            for images that are not laid out like an upright frontal film. None in older releases, where no image gets
             `not_a_frontal_view`.
-        layout_limit: the sum above which an image is no frontal view; None without `layout`.
+        layout_limit: the weighted sum above which an image is not a frontal view; None without `layout`.
         thumbnail: float16, little-endian, the mean training image of THUMBNAIL x THUMBNAIL pixels in base64, as
-            `thumbnails` makes it. None in older releases: no image counts as a negative.
+            `thumbnails` makes it. None in older releases, where no image is taken for a negative.
     """
 
     mean: str

@@ -47,7 +47,7 @@ class TrainingReport:
         input_check: recognises images that are not chest X-rays.
         metrics: finite figures of validation and test, such as `val_loss` (nats) and `test_accuracy` (share, 0 to 1).
         dataset: the images.
-        calibrated_on: where the calibration comes from if not from this training: images, rule, and the release before.
+        calibrated_on: images, rule and former release of the calibration, if it is not from this training.
         settings: the run's arguments, and the device, precision and version of torch that it used.
     """
 

@@ -45,7 +45,7 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
 
 @contextlib.contextmanager
 def local_weights(source: str | os.PathLike[str]) -> Iterator[Path]:
-    """Have a weights file on this machine, its manifest beside it; a download is removed afterwards.
+    """Provide a weights file on this machine, with its manifest beside it; a download is removed afterwards.
 
     Args:
         source: as `load` takes it.

@@ -32,7 +32,7 @@ class Manifest:
         created: when the release was made, ISO 8601, UTC.
         calibration: from the network's outputs to an answer; releases older than this field have the default.
         input_check: recognises images that are not chest X-rays; without it, no image gets that warning.
-        calibrated_on: where the calibration comes from if not from the training: images, rule, and the release before.
+        calibrated_on: images, rule and former release of the calibration, if it is not from the training.
         forced: the objections to this release, if someone forced its promotion.
     """
 

@@ -1,6 +1,6 @@
-"""The files of a form: reading multipart/form-data, and a sentence for whatever else a request brings.
+"""Read the files of a form, multipart/form-data, and name what is wrong with any other request.
 
-Not Starlette's parser: it takes a part without a file name for text, and decodes it, and has one sentence for all.
+Starlette's parser does not do: it decodes a part without a file name as text, and has one sentence for all errors.
 """
 
 import base64
@@ -30,12 +30,10 @@ NO_BOUNDARY = (
 OTHER_BOUNDARY = f"The body does not begin with the boundary that the Content-Type names: {SEND}"
 LONG_BOUNDARY = f"The boundary in the Content-Type has more than {MAX_BOUNDARY} characters: choose a shorter one."
 ENCODED_BODY = "The body is a form in base64: decode it, and send its bytes as they are."
-LINE_FEEDS = (
-    "The lines of the form end with LF, but a form's lines end with CRLF: send them so, and the image unchanged."
-)
+LINE_FEEDS = "The lines of the form end with LF instead of CRLF: end them with CRLF, and send the image unchanged."
 NO_END = f"The form ends without its last boundary, so it may be cut off: {SEND}"
 NO_NAME = f"A part of the form has no Content-Disposition with a name: {SEND}"
-TOO_MANY_FIELDS = f"The form's boundary is in the body more than {MAX_FIELDS:,} times: {SEND}"
+TOO_MANY_FIELDS = f"The form's boundary occurs more than {MAX_FIELDS:,} times in the body: {SEND}"
 NO_FORM = f"The body is not a valid form: {SEND}"
 CUT_OFF = "The connection ended before the whole body was there: send it again."
 
@@ -181,7 +179,7 @@ def without_file(names: list[str]) -> str:
 
 
 def check_not_a_name(content: bytes) -> None:
-    """Check that a field without a file name does not hold an image's name, as of `curl -F file=xray.jpg`.
+    """Check that a field without a file name does not hold the name of an image, as from `curl -F file=xray.jpg`.
 
     Raises:
         HTTPException: 422, it is a short text.
@@ -194,6 +192,6 @@ def check_not_a_name(content: bytes) -> None:
 
 
 def shown(text: str) -> str:
-    """Return what a client sent in quotes, in characters that can be printed, and not all of it if it is long."""
+    """Return what a client sent, in quotes and printable characters, shortened to SHOWN characters."""
     text = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
     return f"'{text}'" if len(text) <= SHOWN else f"'{text[:SHOWN]}…'"

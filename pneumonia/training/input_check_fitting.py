@@ -18,10 +18,10 @@ from pneumonia.training.other_views import TINT, depicted, frontal, no_frontal
 COMPONENTS = 32  # directions in which training images differ by more than equally in all
 COLOUR = 0.15  # a sepia scan has 0.1, most photographs more than 0.2
 MARGIN = 1.7  # times the distance that 99% of the varied validation images keep
-CHANNELS = 64  # directions of the last layer's channels that tell layouts apart
-RIDGE = 0.5  # how much smaller weights of the layout are preferred
-FRONTAL_SHARE = 0.99  # of the validation images, taken otherwise, that pass as frontal
-IMAGES = 1200  # training images at most that the layout is fitted on, of all processes: more bring little
+CHANNELS = 64  # principal directions of the last layer's channels, in which the layout is fitted
+RIDGE = 0.5  # how strongly small weights of the layout are preferred
+FRONTAL_SHARE = 0.99  # of the varied validation images, that pass as frontal
+IMAGES = 1200  # training images that the layout is fitted on at most, of all processes together: more help little
 SEED = 0
 Change = Callable[[Tensor], Tensor]
 
@@ -52,14 +52,14 @@ def features_of(network: ResNet18, pixels: Tensor, batch_size: int, *, varied: b
 
 @torch.inference_mode()
 def maps_of(network: ResNet18, pixels: Tensor, batch_size: int, change: Change, seed: int) -> Tensor:
-    """Return the last layer's outputs for images that were changed, exposed and stored otherwise.
+    """Return the last layer's outputs for images whose layout, exposure and storage were varied.
 
     Args:
         network: in evaluation mode, on any device.
         pixels: uint8, shape (N, 1 or 3, SIZE, SIZE).
         batch_size: images at a time.
         change: as the functions of `other_views`.
-        seed: the same images are changed in the same way with the same one.
+        seed: with the same one, the same images are changed in the same way.
 
     Returns:
         float16, on the CPU, shape (N, 512, 7, 7).
@@ -119,7 +119,7 @@ def with_layout(
     batch_size: int,
     gather: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> InputCheck:
-    """Return the input check with what recognises other views and negatives; arguments as for `input_check_of`."""
+    """Return the input check with what detects other views and negatives; arguments as for `input_check_of`."""
     usual = gather(thumbnails_of(train)).mean(0)
     total = len(gather(torch.zeros(len(train), 1)))
     some = train[:: max(1, math.ceil(total / IMAGES))]
@@ -175,14 +175,14 @@ def fit_input_check(train: Tensor, validation: Tensor, colours: Tensor) -> Input
 
 
 def fit_layout(films: Tensor, others: Tensor) -> Tensor:
-    """Return the weights of Fisher's linear discriminant, by ridge regression of -1 and 1, both classes weighing alike.
+    """Return the weights of Fisher's linear discriminant, by ridge regression, both classes of equal weight.
 
     Args:
-        films: what was measured of frontal films, shape (N, F).
-        others: of other pictures, shape (M, F).
+        films: features of frontal films, shape (N, F).
+        others: features of other pictures, shape (M, F).
 
     Returns:
-        float32, shape (F,): the sum of products is higher for other pictures.
+        float32, shape (F,): the weighted sum is higher for other pictures.
     """
     both = torch.cat([films, others]).float()
     deviation = both.std(0)
@@ -196,7 +196,7 @@ def fit_layout(films: Tensor, others: Tensor) -> Tensor:
 
 
 def _directions(maps: Tensor, gather: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the CHANNELS main directions of the channels, each of unit variance; float32, shape (CHANNELS, 512)."""
+    """Return the CHANNELS principal directions of the standardised channels, float32, shape (CHANNELS, 512)."""
     rows = maps[::4].float().permute(0, 2, 3, 1).flatten(0, 2)
     mean, products = (gather(part[None]).mean(0) for part in (rows.mean(0), rows.T @ rows / len(rows)))
     covariance = products - mean.outer(mean)

@@ -1,8 +1,8 @@
-"""Make, of frontal chest films, other frontal films and pictures that are no frontal view, to fit the input check on.
+"""Make varied frontal films, and pictures that are not a frontal view, from frontal films, to fit the input check on.
 
-No lateral film and no other body part is needed: pictures of the same gray levels and textures in another layout teach
-what belongs to the layout of a frontal film, as outliers do in Hendrycks et al., *Deep Anomaly Detection with Outlier
-Exposure*, 2019. All functions take and return float32 in [0, 1], of shape (N, C, SIZE, SIZE).
+No lateral films and no other body parts are needed. Pictures with the same gray levels and textures in another layout
+show what is special about the layout of a frontal film: outlier exposure (Hendrycks et al., *Deep Anomaly Detection
+with Outlier Exposure*, 2019). All functions take and return float32 in [0, 1], of shape (N, C, SIZE, SIZE).
 """
 
 import math
@@ -19,7 +19,7 @@ TINT = 0.2  # the most that one channel of a training image is darkened by
 
 
 def frontal(images: Tensor) -> Tensor:
-    """Take the films otherwise, more so than `augment` does; half of them mirrored, as in situs inversus."""
+    """Vary the films, more than `augment` does; half of them are mirrored, as in situs inversus."""
     x, y = _turned(images, 0.2)
     zoom, aspect = _between(images, 0.75, 1.2), _between(images, -0.25, 0.25).exp()
     x, y = x * zoom * aspect * _sign(images), y * zoom / aspect
@@ -27,7 +27,7 @@ def frontal(images: Tensor) -> Tensor:
 
 
 def no_frontal(images: Tensor) -> Tensor:
-    """Make a picture that is no upright frontal film of each, of a kind drawn by chance from KINDS."""
+    """Make from each film a picture that is not an upright frontal film, of a kind drawn at random from KINDS."""
     kinds = torch.randint(len(KINDS), (len(images),)).to(images.device)
     made = torch.empty_like(images)
     for number, make in enumerate(KINDS):
@@ -36,14 +36,14 @@ def no_frontal(images: Tensor) -> Tensor:
 
 
 def depicted(images: Tensor) -> Tensor:
-    """Expose and store images otherwise, and tint them; 3 channels, in [0, 255] as `normalize` takes them."""
+    """Vary the exposure, storage and tint of images; 3 channels, in [0, 255] as `normalize` takes them."""
     exposed = torch.where(_between(images, 0, 1)[:, None] < 0.5, _exposed(images), images)
     stored = augment((exposed * 255).round().byte(), SIZE, retaken=0.5)
     return stored * (1 - (torch.rand(len(images), 3, 1, 1) * TINT).to(images.device))
 
 
 def _on_its_side(images: Tensor) -> Tensor:
-    """Turn by about 90, 180 or 270 degrees."""
+    """Rotate by about 90, 180 or 270 degrees."""
     quarters = torch.randint(1, 4, (len(images), 1, 1)).to(images.device) * (math.pi / 2)
     x, y = _turned(images, 0.17, quarters)
     return _sampled(images, x * _between(images, 0.85, 1.15), y * _between(images, 0.85, 1.15))
@@ -63,7 +63,7 @@ def _one_lung(images: Tensor) -> Tensor:
 
 
 def _side(images: Tensor) -> Tensor:
-    """Lay both lungs over each other, and black beyond the body, as in a lateral film."""
+    """Lay both lungs over each other, with black beside the body, as in a lateral film."""
     x, y = _turned(images, 0.2)
     x = x * _sign(images) / _between(images, 0.6, 1.1) + _between(images, -0.2, 0.2) + y * _between(images, -0.25, 0.25)
     inside = torch.sigmoid((1 - x.abs()) * _between(images, 6, 30)).unsqueeze(1)
@@ -76,7 +76,7 @@ def _side(images: Tensor) -> Tensor:
 
 
 def _detail(images: Tensor) -> Tensor:
-    """Enlarge a detail, turned by any angle."""
+    """Enlarge a detail, rotated by any angle."""
     x, y = _turned(images, math.pi)
     zoom = _between(images, 0.2, 0.5)
     x = x * zoom * _between(images, 0.8, 1.25) + _between(images, -1, 1) * (1 - zoom)
@@ -97,7 +97,7 @@ def _tiles(images: Tensor) -> Tensor:
 
 
 def _warped(images: Tensor) -> Tensor:
-    """Bend beyond recognition."""
+    """Bend strongly."""
     x, y = _places(images)
     coarse = torch.randn(len(images), 2, 4, 4).to(images.device) * 0.45
     bends = functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic", align_corners=True)
@@ -124,7 +124,7 @@ KINDS: tuple[Callable[[Tensor], Tensor], ...] = (
 
 
 def _exposed(images: Tensor) -> Tensor:
-    """Change gamma, shading, contrast and brightness, more so than `augment` does."""
+    """Change gamma, shading, contrast and brightness, more than `augment` does."""
     x, y = (place.unsqueeze(1) for place in _places(images))
 
     def draw(low: float, high: float) -> Tensor:
@@ -144,7 +144,7 @@ def _places(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turned(images: Tensor, most: float, about: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-    """Return the places, turned by up to `most` radians beside `about`."""
+    """Return the places, rotated by `about` plus or minus up to `most` radians."""
     x, y = _places(images)
     angle = _between(images, -most, most) + about
     return angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y
@@ -156,10 +156,10 @@ def _sampled(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _between(images: Tensor, low: float, high: float) -> Tensor:
-    """Return a number an image, shape (N, 1, 1), drawn on the CPU so that a seed means the same everywhere."""
+    """Return a number for each image, shape (N, 1, 1), drawn on the CPU so that a seed gives the same on any device."""
     return (torch.rand(len(images), 1, 1) * (high - low) + low).to(images.device)
 
 
 def _sign(images: Tensor) -> Tensor:
-    """Return -1 or 1 an image, shape (N, 1, 1)."""
+    """Return -1 or 1 for each image, shape (N, 1, 1)."""
     return _between(images, -1, 1).sign()

@@ -320,4 +320,4 @@ except UnsupportedImageError as error:
 """
     command = [sys.executable, "-c", program, str(path)]
     printed = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
-    assert printed.startswith("Reading signed, floating-point, 32-bit or colored 16-bit images needs imagecodecs")
+    assert printed.startswith("Reading signed, floating-point, 32-bit or coloured 16-bit images needs imagecodecs")
