@@ -39,22 +39,33 @@ def check_png(data: bytes) -> None:
     raise _too_many_chunks("PNG")
 
 
+def exif_in_png(data: bytes) -> bytes:
+    """Return the EXIF metadata of a PNG that `check_png` let pass, b"" if it has none."""
+    at = len(PNG)
+    while (kind := data[at + 4 : at + 8]) not in {b"eXIf", b"IEND", b""}:
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return data[at + 8 :][: int.from_bytes(data[at : at + 4], "big")] if kind == b"eXIf" else b""
+
+
 def is_webp(data: bytes) -> bool:
     """Return whether a file begins as a WebP does."""
     return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
 
 
 def check_webp(data: bytes) -> None:
-    """Check that a WebP does not take long to open.
+    """Check that a WebP does not take long to open. What follows its end does not count, as for decoders.
 
     Raises:
         ImageTooLargeError: more than MAX_CHUNKS chunks, or more than MAX_METADATA bytes in those without pixels.
+        ImageError: a chunk goes on after the end of the file.
     """
-    at, metadata = 12, 0
+    at, metadata, end = 12, 0, 8 + int.from_bytes(data[4:8], "little")
     for _ in range(MAX_CHUNKS):
-        if at + 8 > len(data):
+        if at + 8 > min(end, len(data)):
             return
         kind, size = struct.unpack_from("<4sI", data, at)
+        if at + 8 + size > len(data):
+            raise ImageError(BROKEN)
         metadata += 0 if kind in _WEBP_PIXELS else size
         _check_metadata(metadata, "WebP")
         at += 8 + size + size % 2

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_prefix
-from pneumonia.imaging.chunks import PNG
+from pneumonia.imaging.chunks import PNG, exif_in_png
 from pneumonia.imaging.depth import to_8_bits
 from pneumonia.imaging.jpeg import Header, check_kind, check_metadata, check_scans, header_of, is_deep
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
@@ -169,7 +169,14 @@ def _exif(head: bytes) -> Image.Exif:
 def _deep_png(data: bytes, image: Image.Image) -> Image.Image:
     _check_size(*image.size)
     with _broken_is_named():
-        return _turned(_shown(_deep_files().png_values(data)), _orientation(image.getexif))
+        return _turned(_shown(_deep_files().png_values(data)), _orientation(lambda: _png_exif(image, data)))
+
+
+def _png_exif(image: Image.Image, data: bytes) -> Image.Exif:
+    """Return the metadata of a PNG, which Pillow would read only after decoding all pixels."""
+    if found := exif_in_png(data):
+        image.info["exif"] = found
+    return Image.Image.getexif(image)
 
 
 def _check_size(width: int, height: int) -> None:

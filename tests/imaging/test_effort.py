@@ -115,6 +115,12 @@ def test_an_offset_that_no_file_has_room_for_is_refused(at: int) -> None:
             decode(data)
 
 
+def webp(more: bytes = b"") -> bytes:
+    """Return a WebP with these chunks after its pixels."""
+    data = encoded(PICTURE, "WEBP") + more
+    return data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+
+
 def test_endless_metadata_of_a_jpeg_is_refused() -> None:
     data = encoded(PICTURE, "JPEG")
     segment = b"\xff\xe1\xff\xffExif\0\0" + bytes(65_527)
@@ -125,8 +131,7 @@ def test_endless_metadata_of_a_jpeg_is_refused() -> None:
 
 def test_endless_metadata_of_a_png_or_webp_is_refused() -> None:
     exif = b"MM\0*\0\0\0\x08\0\0\0\0\0\0".ljust(9_000_000, b"\0")
-    webp = encoded(PICTURE, "WEBP")
-    few, many = (webp + b"EXIF" + struct.pack("<I", size) + exif[:size] for size in (1000, 9_000_000))
+    few, many = (webp(b"EXIF" + struct.pack("<I", size) + exif[:size]) for size in (1000, 9_000_000))
     for data, longer in ((PNG[:33] + chunk(b"eXIf", exif) + PNG[33:], PNG), (many, few)):
         assert decode(longer).image.size == PICTURE.size
         with pytest.raises(ImageTooLargeError, match="more than 8,388,608 bytes of metadata"):
@@ -143,7 +148,17 @@ def test_metadata_of_an_image_that_lies_on_its_side_is_not_written_anew() -> Non
 
 def test_endless_chunks_of_a_webp_are_refused() -> None:
     with pytest.raises(ImageTooLargeError, match="WebP has more than 65,536 chunks"):
-        decode(encoded(PICTURE, "WEBP") + b"XXXX\0\0\0\0" * 2_000_000)
+        decode(webp(b"XXXX\0\0\0\0" * 2_000_000))
+
+
+@pytest.mark.parametrize("rest", [b"\n", b"\x07" * 9_000_000, b"XXXX\0\0\0\0" * 70_000], ids=["1", "many", "chunks"])
+def test_what_follows_the_end_of_a_webp_does_not_count(rest: bytes) -> None:
+    assert decode(webp() + rest).image.tobytes() == decode(webp()).image.tobytes()
+
+
+def test_a_webp_whose_last_chunk_is_cut_off_is_called_broken() -> None:
+    with pytest.raises(ImageError, match="broken"):
+        decode(webp(b"EXIF" + struct.pack("<I", 9_000_000) + bytes(1000)))
 
 
 def test_endless_pieces_of_jpeg_in_a_tiff_are_refused() -> None:
