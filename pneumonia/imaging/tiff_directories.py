@@ -4,6 +4,7 @@ TIFF 6.0, section 2; BigTIFF has the same with longer numbers. The header is rea
 than the standard allows.
 """
 
+import contextlib
 import itertools
 import struct
 from collections.abc import Iterable, Iterator
@@ -88,8 +89,9 @@ def _with_exif(data: bytes) -> Iterator[Entry]:
     for directory in directories(data):
         for entry in directory.entries:
             yield entry
-            for at in values_of(data, [entry], 1).values() if entry.tag in _EXIF else ():
-                yield from itertools.chain.from_iterable(exif.entries for exif in directories(data, *at))
+            with contextlib.suppress(struct.error):  # the place is told outside of the file
+                for at in values_of(data, [entry], 1).values() if entry.tag in _EXIF else ():
+                    yield from itertools.chain.from_iterable(exif.entries for exif in directories(data, *at))
 
 
 def kind_of(data: bytes) -> str:

@@ -115,6 +115,13 @@ def test_an_offset_that_no_file_has_room_for_is_refused(at: int) -> None:
             decode(data)
 
 
+@pytest.mark.parametrize("tag", [34665, 34853])
+@pytest.mark.parametrize(("kind", "count"), [(1, 100), (3, 100), (4, 2), (16, 1)])
+def test_a_tiff_whose_exif_lies_outside_of_it_is_refused(tag: int, kind: int, count: int) -> None:
+    with pytest.raises(ImageError):
+        decode(tiff(b"II*\0", {tag: (kind, count, 2**32 - 1)}))
+
+
 def webp(more: bytes = b"") -> bytes:
     """Return a WebP with these chunks after its pixels."""
     data = encoded(PICTURE, "WEBP") + more
