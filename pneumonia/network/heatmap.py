@@ -18,10 +18,10 @@ from pneumonia.imaging.preprocessing import SIZE
 LEVELS = 32  # of colour; a PNG with more takes several times longer to write, and looks no different
 # RGB and alpha, from no evidence to the most: blue, red, yellow, more and more opaque. The image itself is gray.
 COLOURS = ((40, 20, 160, 0), (150, 20, 150, 90), (235, 60, 60, 150), (255, 225, 80, 190))
-# Position i of ResNet-18's last layer is drawn around the input's pixel CENTRE + stride * i, in rows and columns alike.
-# With random weights it would be pixel stride * i, as the kernels are odd and padded by half. Trained kernels respond
-# to places further right and down, towards the middle of the i-th of 7 parts (benchmarks/heatmap_offset.py).
-CENTRE = 8
+# Row and column i of ResNet-18's last layer are drawn around the input's pixel CENTRE + stride * i. With random weights
+# it would be pixel stride * i, as the kernels are odd and padded by half. Trained kernels respond to places further down
+# and right, towards the middle of the i-th of 7 parts (benchmarks/heatmap_offset.py).
+CENTRE = (5, 8)
 
 
 def class_activation_map(last: nn.Linear, features: Tensor, answer: int) -> Tensor:
@@ -57,7 +57,7 @@ def draw_heatmap(evidence: Tensor, size: tuple[int, int]) -> Image.Image:
     # The last position also stands for what lies beyond it.
     padded = nn.functional.pad(shares[None, None], (0, 1, 0, 1), mode="replicate")[0, 0]
     height, width = evidence.shape
-    first = 0.5 - (CENTRE + 0.5) * height / SIZE, 0.5 - (CENTRE + 0.5) * width / SIZE
+    first = 0.5 - (CENTRE[0] + 0.5) * height / SIZE, 0.5 - (CENTRE[1] + 0.5) * width / SIZE
     small = Image.frombytes("L", (width + 1, height + 1), bytes((padded * 255).round().byte().flatten().tolist()))
     box = (first[1], first[0], first[1] + width, first[0] + height)
     large = small.resize(size, Image.Resampling.BICUBIC, box=box)

@@ -66,7 +66,9 @@ def test_position_has_the_same_place_in_every_size(place: tuple[int, int], size:
     evidence[place] = 1
     row, column = centre(opacities(draw_heatmap(evidence, size)))
     shares = (row + 0.5) / size[1], (column + 0.5) / size[0]
-    assert shares == pytest.approx([(CENTRE + 0.5 + 32 * one) / SIZE for one in place], abs=0.005)
+    assert shares == pytest.approx(
+        [(first + 0.5 + 32 * one) / SIZE for first, one in zip(CENTRE, place, strict=True)], abs=0.005
+    )
 
 
 def test_first_and_last_positions_reach_the_edges() -> None:
