@@ -19,8 +19,8 @@ LEVELS = 32  # of colour; a PNG with more takes several times longer to write, a
 # RGB and alpha, from no evidence to the most: blue, red, yellow, more and more opaque. The image itself is gray.
 COLOURS = ((40, 20, 160, 0), (150, 20, 150, 90), (235, 60, 60, 150), (255, 225, 80, 190))
 # Row and column i of ResNet-18's last layer are drawn around the input's pixel CENTRE + stride * i. With random weights
-# it would be pixel stride * i, as the kernels are odd and padded by half. Trained kernels respond to places further down
-# and right, towards the middle of the i-th of 7 parts (benchmarks/heatmap_offset.py).
+# it would be pixel stride * i, as the kernels are odd and padded by half. Trained kernels respond to places further
+# down and right, towards the middle of the i-th of 7 parts (benchmarks/heatmap_offset.py).
 CENTRE = (5, 8)
 
 
