@@ -2,8 +2,8 @@
 
 `python benchmarks/packages.py < EVENT.json` has app.py's handler answer the event, one of a Function URL, and prints a
 Markdown table of the installed distributions. What promotion and S3 Batch Operations need on top, they have a client of
-S3 imported for; what DICOM files need, `imaging.dicom` imports; the model card is shown by markdown-it. It needs
-nothing but what serving needs, so it runs in the image too:
+S3 imported for; what DICOM files need, `imaging.dicom` imports; progressive JPEGs need simplejpeg; markdown-it shows
+the model card. It needs nothing but what serving needs, so it runs in the image too:
 `docker run --rm -i --entrypoint python IMAGE -c "$(cat benchmarks/packages.py)" < EVENT.json`.
 """
 
@@ -43,6 +43,7 @@ def main() -> None:
     by_prediction = imported()
     import boto3  # noqa: PLC0415  # not before this: a prediction does without
     import markdown_it  # noqa: F401, PLC0415
+    import simplejpeg  # noqa: F401, PLC0415
 
     import pneumonia.imaging.dicom  # noqa: F401, PLC0415
     import promote_model  # noqa: F401, PLC0415
