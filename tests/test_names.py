@@ -33,6 +33,7 @@ def test_a_formula_gets_the_folder_that_it_is_in(start: str, before: str) -> Non
     assert in_text(name) == name
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", [b"a\xff'\\;b", b"a\nb", b"$'x'", b"\xe2\x82", b"\x7f\x1b[31m", "\x85ü".encode()])
 def test_a_quoted_name_gives_the_bytes_back(name: bytes) -> None:
     text = in_text(os.fsdecode(name))
