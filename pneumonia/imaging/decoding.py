@@ -18,7 +18,7 @@ from pneumonia.imaging.chunks import PNG, exif_in_png
 from pneumonia.imaging.depth import to_8_bits
 from pneumonia.imaging.jpeg import Header, check_kind, check_metadata, check_scans, header_of, is_deep
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
-from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified
+from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified, unread_tiff
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
 from pneumonia.imaging.tiff import Page, radiograph
 from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, is_tiff
@@ -75,23 +75,38 @@ def decode(data: bytes) -> Decoded:
     check_effort(data)
     if data.startswith(_JPEG):
         return _jpeg(data)
-    page = radiograph(data) if is_tiff(data) else None
-    is_misread = data.startswith(BIG_ENDIAN_BIG)
+    if is_tiff(data):
+        return _tiff(data)
+    with _opened(io.BytesIO(data)) as image:
+        if image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
+            raise UnsupportedImageError("The file is an animation: send each radiograph as a file of its own.")
+        if data.startswith(PNG) and data[24:26] in _DEEP_COLORS:
+            return Decoded(_deep_png(data, image))
+        return from_pillow(image)
+
+
+def _tiff(data: bytes) -> Decoded:
+    page, is_misread = radiograph(data), data.startswith(BIG_ENDIAN_BIG)
     if is_misread and not page:
         raise ImageError(BROKEN)
     if page:
         _check_size(page.width, page.height)
         check_pieces(data, page)
-    if page and (page.is_narrowed or is_misread):
-        return Decoded(_deep_tiff(data, page))
+        if page.is_narrowed or is_misread:
+            return Decoded(_deep_tiff(data, page))
     with _opened(io.BytesIO(data)) as image:
         if page:
-            image.seek(page.number)
-        elif image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
-            raise UnsupportedImageError("The file is an animation: send each radiograph as a file of its own.")
-        if data.startswith(PNG) and data[24:26] in _DEEP_COLORS:
-            return Decoded(_deep_png(data, image))
+            _turn_to(image, page, data)
         return from_pillow(image)
+
+
+def _turn_to(image: Image.Image, page: Page, data: bytes) -> None:
+    try:
+        image.seek(page.number)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow opens a TIFF by its first page, and raises anything at another that it cannot
+        raise unread_tiff(data, page.entries) from error
 
 
 def _jpeg(data: bytes) -> Decoded:

@@ -5,7 +5,7 @@ import re
 
 from pneumonia.errors import ImageError, UnsupportedImageError
 from pneumonia.imaging.tiff import radiograph
-from pneumonia.imaging.tiff_directories import is_tiff, kind_of
+from pneumonia.imaging.tiff_directories import Entry, directories, is_tiff, kind_of
 
 READABLE = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
 NO_IMAGE = f"The file is not an image: send a chest X-ray as {READABLE}."
@@ -51,14 +51,19 @@ def unidentified(data: bytes) -> ImageError:
     if is_tiff(data) and radiograph(data) is None:  # cut off: many writers put the directory at the end
         return ImageError(BROKEN)
     if is_tiff(data):
-        return UnsupportedImageError(
-            f"TIFF files of this kind are not read ({kind_of(data)}): save the X-ray as PNG with 8 or 16 bits."
-        )
+        return unread_tiff(data, next(directories(data)).entries)
     if archive := _named(data, _ARCHIVES):
         return UnsupportedImageError(f"The file is packed ({archive}): unpack it, and send the X-ray as {READABLE}.")
     if kind := _named(data, _UNREAD) or _markup(data):
         return UnsupportedImageError(f"{kind} files are not read: send the X-ray as {READABLE}.")
     return ImageError(NO_IMAGE)
+
+
+def unread_tiff(data: bytes, entries: list[Entry]) -> UnsupportedImageError:
+    """Return the error for a TIFF of a kind that is not read, given the entries of its page."""
+    return UnsupportedImageError(
+        f"TIFF files of this kind are not read ({kind_of(data, entries)}): save the X-ray as PNG with 8 or 16 bits."
+    )
 
 
 def _named(data: bytes, kinds: tuple[tuple[str, int, bytes], ...]) -> str | None:

@@ -94,9 +94,9 @@ def _with_exif(data: bytes) -> Iterator[Entry]:
                     yield from itertools.chain.from_iterable(exif.entries for exif in directories(data, *at))
 
 
-def kind_of(data: bytes) -> str:
-    """Return what distinguishes a TIFF that has a page: bits per sample, a rare compression or colours, byte order."""
-    found = values_of(data, next(directories(data)).entries, 1)
+def kind_of(data: bytes, entries: list[Entry]) -> str:
+    """Return what distinguishes a page of a TIFF: bits per sample, a rare compression or colours, byte order."""
+    found = values_of(data, entries, 1)
 
     def number(tag: int) -> int:
         return found.get(tag, (0,))[0]

@@ -321,3 +321,14 @@ except UnsupportedImageError as error:
     command = [sys.executable, "-c", program, str(path)]
     printed = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
     assert printed.startswith("Reading signed, floating-point, 32-bit or coloured 16-bit images needs imagecodecs")
+
+
+@pytest.mark.parametrize("fields", [{259: 9999}, {262: 32803}, {262: 9}], ids=["compression", "filter", "colours"])
+def test_a_second_page_that_is_not_read_is_named_like_a_first(fields: dict[int, int]) -> None:
+    pixels = (radiograph() >> 4).astype("u1")
+    named = []
+    for before in (None, Image.fromarray(pixels).resize((16, 16))):
+        with pytest.raises(UnsupportedImageError, match="TIFF files of this kind are not read") as error:
+            decode(tiff(pixels, fields=fields, before=before))
+        named.append(str(error.value))
+    assert named[0] == named[1]
