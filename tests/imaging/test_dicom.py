@@ -3,8 +3,6 @@
 import csv
 import json
 import logging
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +28,10 @@ from pneumonia.serving.predictor import Predictor
 from pneumonia.training.channels import scan_channels
 from pneumonia.training.images import load_channel
 from pneumonia.training.synthetic import draw_radiograph
-from tests.builders.checkout import PROJECT
 from tests.builders.dicom_files import PATIENT, radiograph
 from tests.builders.dicom_files import dicom as made
 from tests.builders.images import encoded
+from tests.builders.missing_packages import refusal_without
 from tools.stand_ins.events import function_url_event, multipart
 
 OTHER, SIDE = "dicom_not_a_chest_radiograph", "dicom_not_a_frontal_view"
@@ -43,19 +41,9 @@ OTHER, SIDE = "dicom_not_a_chest_radiograph", "dicom_not_a_frontal_view"
 def test_where_pydicom_is_missing_a_sentence_says_so(tmp_path: Path) -> None:
     path = tmp_path / "xray.dcm"
     path.write_bytes(made(radiograph(8)))
-    program = """
-import pathlib, sys
-sys.modules["pydicom"] = None
-from pneumonia.errors import UnsupportedImageError
-from pneumonia.imaging.decoding import decode
-try:
-    decode(pathlib.Path(sys.argv[1]).read_bytes())
-except UnsupportedImageError as error:
-    print(error)
-"""
-    command = [sys.executable, "-c", program, str(path)]
-    printed = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
-    assert printed.startswith("Reading DICOM files needs pydicom and imagecodecs: install them")
+    assert refusal_without("pydicom", path).startswith(
+        "Reading DICOM files needs pydicom and imagecodecs: install them"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """TIFF files of every kind of value, byte order and compression, and of several pages."""
 
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging.decoding import decode, from_pillow
-from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded
+from tests.builders.missing_packages import refusal_without
 from tests.builders.tiff_files import Values, tiff
 
 HEIGHT, WIDTH = 60, 50
@@ -308,19 +306,8 @@ def test_a_png_of_16_bits_and_transparency_is_turned_and_cut() -> None:
 def test_where_imagecodecs_is_missing_a_sentence_says_so(tmp_path: Path) -> None:
     path = tmp_path / "xray.tif"
     path.write_bytes(tiff(radiograph().astype("i2")))
-    program = """
-import pathlib, sys
-sys.modules["imagecodecs"] = None
-from pneumonia.errors import UnsupportedImageError
-from pneumonia.imaging.decoding import decode
-try:
-    decode(pathlib.Path(sys.argv[1]).read_bytes())
-except UnsupportedImageError as error:
-    print(error)
-"""
-    command = [sys.executable, "-c", program, str(path)]
-    printed = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
-    assert printed.startswith("Reading signed, floating-point, 32-bit or coloured 16-bit images needs imagecodecs")
+    sentence = refusal_without("imagecodecs", path)
+    assert sentence.startswith("Reading signed, floating-point, 32-bit or coloured 16-bit images needs imagecodecs")
 
 
 @pytest.mark.parametrize("fields", [{259: 9999}, {262: 32803}, {262: 9}], ids=["compression", "filter", "colours"])
