@@ -8,10 +8,10 @@ import zlib
 
 from pneumonia.errors import ImageError, ImageTooLargeError
 from pneumonia.imaging.kinds import BROKEN
+from pneumonia.imaging.limits import check_metadata_bytes
 
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 65_536  # usually some hundreds; Pillow reads those of a PNG one by one
-MAX_METADATA = 8 * 1024 * 1024  # bytes other than pixels, usually some kilobytes; Pillow copies them repeatedly
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ALPH", b"ANMF"}
 
 
@@ -32,7 +32,7 @@ def check_png(data: bytes) -> None:
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
         if kind != b"IDAT":
             metadata += end - at
-            _check_metadata(metadata, "PNG")
+            check_metadata_bytes(metadata, "PNG")
         elif zlib.crc32(view[at + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
             raise ImageError(BROKEN)
         at = end + 4
@@ -67,14 +67,9 @@ def check_webp(data: bytes) -> None:
         if at + 8 + size > len(data):
             raise ImageError(BROKEN)
         metadata += 0 if kind in _WEBP_PIXELS else size
-        _check_metadata(metadata, "WebP")
+        check_metadata_bytes(metadata, "WebP")
         at += 8 + size + size % 2
     raise _too_many_chunks("WebP")
-
-
-def _check_metadata(size: int, kind: str) -> None:
-    if size > MAX_METADATA:
-        raise ImageTooLargeError(f"The {kind} has more than {MAX_METADATA:,} bytes of metadata: save it without.")
 
 
 def _too_many_chunks(kind: str) -> ImageTooLargeError:

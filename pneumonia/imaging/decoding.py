@@ -14,14 +14,14 @@ from torch import Tensor
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_prefix
-from pneumonia.imaging.chunks import PNG, exif_in_png
+from pneumonia.imaging.chunks import PNG, check_png, check_webp, exif_in_png, is_webp
 from pneumonia.imaging.depth import to_8_bits
 from pneumonia.imaging.jpeg import Header, check_kind, check_metadata, check_scans, header_of, is_deep
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
 from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified, unread_tiff
-from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bytes, check_effort, check_pixels
+from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bmp, check_bytes, check_pixels
 from pneumonia.imaging.tiff import Page, radiograph
-from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, is_tiff
+from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, check_size, is_tiff
 from pneumonia.imaging.tiff_pieces import check_pieces
 from pneumonia.imaging.transport import check_transport
 
@@ -72,11 +72,11 @@ def decode(data: bytes) -> Decoded:
     check_transport(data)
     if dicom_prefix.beginning(data) is not None:
         return Decoded(*_dicom().decode(data))
-    check_effort(data)
     if data.startswith(_JPEG):
         return _jpeg(data)
     if is_tiff(data):
         return _tiff(data)
+    _check_others(data)
     with _opened(io.BytesIO(data)) as image:
         if image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
             raise UnsupportedImageError("The file is an animation: send each radiograph as a file of its own.")
@@ -85,7 +85,17 @@ def decode(data: bytes) -> Decoded:
         return from_pillow(image)
 
 
+def _check_others(data: bytes) -> None:
+    if data.startswith(b"BM"):
+        check_bmp(data)
+    if data.startswith(PNG):
+        check_png(data)
+    if is_webp(data):
+        check_webp(data)
+
+
 def _tiff(data: bytes) -> Decoded:
+    check_size(data)
     page, is_misread = radiograph(data), data.startswith(BIG_ENDIAN_BIG)
     if is_misread and not page:
         raise ImageError(BROKEN)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging.kinds import BROKEN
+from pneumonia.imaging.limits import check_metadata_bytes
 
 MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; thousands would take minutes to decode
-MAX_HEADER = 8 * 1024 * 1024  # bytes before the first scan, usually some kilobytes; Pillow copies metadata repeatedly
 MAX_FILLING = 10_000  # fill bytes before markers, usually none; Pillow reads them one by one
 MAX_SEGMENTS = 10_000  # tables and metadata, usually about ten; Pillow keeps a list of them
 
@@ -158,13 +158,12 @@ def check_metadata(header: Header) -> None:
     """Check that Pillow will not take long to open a JPEG.
 
     Raises:
-        ImageTooLargeError: more than MAX_HEADER bytes before the first scan.
+        ImageTooLargeError: more than MAX_METADATA bytes before the first scan.
         ImageError: more than MAX_FILLING fill bytes.
     """
     if header.filling > MAX_FILLING:
         raise ImageError(BROKEN)
-    if header.data > MAX_HEADER:
-        raise ImageTooLargeError(f"The JPEG has more than {MAX_HEADER:,} bytes of metadata: save it without.")
+    check_metadata_bytes(header.data, "JPEG")
 
 
 def is_ordinary(header: Header) -> bool:

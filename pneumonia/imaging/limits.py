@@ -4,12 +4,11 @@ Every limit is checked before anything is decoded: a small file must not take mi
 """
 
 from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
-from pneumonia.imaging.chunks import PNG, check_png, check_webp, is_webp
-from pneumonia.imaging.tiff_directories import check_size, is_tiff
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 25_000_000  # the largest radiographs have about 20 million; decoding takes up to 400 MB
 MAX_SIDE = 65_535  # pixels, the limit of JPEG and DICOM; the heatmap of a longer side would be larger than its image
+MAX_METADATA = 8 * 1024 * 1024  # bytes of a file that are no pixels, usually some kilobytes; Pillow copies them often
 OLDEST_BMP = b"\x0c\0\0\0"  # the size of the oldest header, which has no field for a compression
 RUN_LENGTH_CODED = (b"\1\0\0\0", b"\2\0\0\0")  # BMP's compression: Pillow decodes these a byte at a time
 TOO_MANY_PIXELS = f"The image has more than {MAX_PIXELS:,} pixels: send a smaller one."  # where their number is unknown
@@ -54,22 +53,25 @@ def check_pixels(width: int, height: int) -> None:
     )
 
 
-def check_effort(data: bytes) -> None:
-    """Check that a small file will not keep Pillow busy for minutes, and what Pillow does not check of a PNG.
+def check_metadata_bytes(count: int, kind: str) -> None:
+    """Check that a file has at most MAX_METADATA bytes of metadata.
 
     Args:
-        data: the bytes of any file that Pillow may open; JPEG has checks of its own.
+        count: the number of its bytes that are no pixels.
+        kind: of the file, such as "PNG".
 
     Raises:
-        ImageTooLargeError: a TIFF whose directories are too large, or a PNG or WebP with too many chunks or metadata.
-        UnsupportedImageError: a run-length encoded BMP.
-        ImageError: a PNG whose checksums show damage.
+        ImageTooLargeError: more than MAX_METADATA.
     """
-    if data.startswith(b"BM") and data[14:18] != OLDEST_BMP and data[30:34] in RUN_LENGTH_CODED:
+    if count > MAX_METADATA:
+        raise ImageTooLargeError(f"The {kind} has more than {MAX_METADATA:,} bytes of metadata: save it without.")
+
+
+def check_bmp(data: bytes) -> None:
+    """Check that Pillow will not decode a BMP a byte at a time.
+
+    Raises:
+        UnsupportedImageError: a run-length encoded BMP.
+    """
+    if data[14:18] != OLDEST_BMP and data[30:34] in RUN_LENGTH_CODED:
         raise UnsupportedImageError("Run-length encoded BMP files are not read: save the X-ray as JPEG or PNG.")
-    if is_tiff(data):
-        check_size(data)
-    if data.startswith(PNG):
-        check_png(data)
-    if is_webp(data):
-        check_webp(data)
