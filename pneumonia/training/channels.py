@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +51,46 @@ def scan_channels(folders: Mapping[str, Path]) -> dict[str, Channel]:
         f"{channel.name}/{label}" for channel in channels.values() for label, n in channel.counts().items() if not n
     ]
     if empty:
-        raise DataError(
-            f"There are no images in {', '.join(empty)}: every channel needs images of both {' and '.join(CLASSES)}."
-        )
+        raise DataError(no_images(empty))
     return channels
+
+
+def no_images(places: Iterable[str]) -> str:
+    """Return the sentence about class folders, such as `train/NORMAL`, without images."""
+    return f"There are no images in {', '.join(places)}: every channel needs images of both {' and '.join(CLASSES)}."
+
+
+def wrong_folders(place: str, folders: Collection[str]) -> str | None:
+    """Return what is wrong with the folders of a channel, in a sentence; None where they are those of the classes.
+
+    Args:
+        place: where the channel lies, a folder or an address in S3.
+        folders: their names, without hidden ones.
+    """
+    wanted = f"exactly the folders {' and '.join(CLASSES)}"
+    if missing := [label for label in CLASSES if label not in folders]:
+        found = f"it has {', '.join(sorted(folders))}" if folders else "it has no folder at all"
+        return f"{place} lacks {' and '.join(missing)}: it must hold {wanted}, and {found}."
+    if extra := sorted(folder for folder in folders if folder not in CLASSES):
+        return f"{place} has more than two classes: it must hold {wanted}, remove {', '.join(extra)}."
+    return None
+
+
+def swapped_names(channel: str, label: str, names: Sequence[str]) -> str | None:
+    """Return in a sentence that all files of a class folder are named as the other class's are; None if they are not.
+
+    Args:
+        channel: the channel's name.
+        label: the class of the folder.
+        names: of the files, without hidden ones.
+    """
+    for other, pattern in _NAMED_BY_CLASS.items():
+        if other != label and names and all(pattern.match(name) for name in names):
+            return (
+                f"The class folders look swapped: every file of {channel}/{label} is named as {other} are, "
+                f"{names[0]} among them. Exchange the folders, or rename the files if they lie right."
+            )
+    return None
 
 
 def patient_of(path: Path) -> str | None:
@@ -78,31 +114,15 @@ def _scan_channel(name: str, root: Path) -> Channel:
         raise DataError(
             f"Channel '{name}' is missing: {root} is not a folder. Pass --{name} or set SM_CHANNEL_{name.upper()}."
         )
-    _check_folders(root)
+    folders = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    if problem := wrong_folders(str(root), folders):
+        raise DataError(problem)
     paths: list[Path] = []
     labels: list[int] = []
     for index, label in enumerate(CLASSES):
         files = sorted(path for path in (root / label).iterdir() if not path.name.startswith("."))
-        _check_not_swapped(name, label, files)
+        if problem := swapped_names(name, label, [path.name for path in files]):
+            raise DataError(problem)
         paths += files
         labels += [index] * len(files)
     return Channel(name, root, paths, labels)
-
-
-def _check_folders(root: Path) -> None:
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    wanted = f"exactly the folders {' and '.join(CLASSES)}"
-    if missing := [label for label in CLASSES if label not in folders]:
-        found = f"it has {', '.join(folders)}" if folders else "it has no folder at all"
-        raise DataError(f"{root} lacks {' and '.join(missing)}: it must hold {wanted}, and {found}.")
-    if extra := [folder for folder in folders if folder not in CLASSES]:
-        raise DataError(f"{root} has more than two classes: it must hold {wanted}, remove {', '.join(extra)}.")
-
-
-def _check_not_swapped(channel: str, label: str, files: list[Path]) -> None:
-    for other, pattern in _NAMED_BY_CLASS.items():
-        if other != label and files and all(pattern.match(path.name) for path in files):
-            raise DataError(
-                f"The class folders look swapped: every file of {channel}/{label} is named as {other} are, "
-                f"{files[0].name} among them. Exchange the folders, or rename the files if they lie right."
-            )
