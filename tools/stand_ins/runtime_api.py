@@ -1,6 +1,8 @@
 """A stand-in for Lambda's Runtime API, so that the real runtime client (`python -m awslambdaric`) runs here.
 
-It speaks the four calls of https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html.
+It speaks the four calls of https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, and the two of SnapStart:
+https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-custom.html. It takes no snapshot: the process
+waits where Lambda would take one, and goes on as the restored one would.
 """
 
 import contextlib
@@ -12,13 +14,15 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 PREFIX = "/2018-06-01/runtime"
 ARN = "arn:aws:lambda:eu-central-1:123456789012:function:pneumonia"
 TICK = 0.05  # seconds between looks at whether a client or a process has gone
+T = TypeVar("T")
 
 
 class InvocationError(Exception):
@@ -41,14 +45,18 @@ class RuntimeApi:
     Attributes:
         address: host and port.
         request_ids: of what was invoked so far, oldest first.
+        calls: what the runtime called so far, as `GET restore/next`, oldest first.
     """
 
     def __init__(self) -> None:
         self.request_ids: list[str] = []
+        self.calls: list[str] = []
         self._changed = threading.Condition()
         self._events: deque[tuple[str, bytes, float]] = deque()  # request id, event, deadline
         self._answers: dict[str, dict[str, Any] | InvocationError] = {}
-        self._init_error: InvocationError | None = None
+        self._error: InvocationError | None = None  # of the initialisation or a hook
+        self._initialized = False
+        self._restored = False
         self._closed = False
         # The port listens from here on, so that a process may be started before or within the `with`.
         self._server = _Server(self)
@@ -80,7 +88,7 @@ class RuntimeApi:
             process: the runtime's; when it ends without an answer, so does this call.
 
         Raises:
-            InvocationError: the handler or the initialisation failed, the process ended, or the time is up.
+            InvocationError: the handler, the initialisation or a hook failed, the process ended, or the time is up.
         """
         request_id, deadline = str(uuid.uuid4()), time.time() + timeout
         self.request_ids.append(request_id)
@@ -93,17 +101,36 @@ class RuntimeApi:
                 self._events = deque(entry for entry in self._events if entry[0] != request_id)
 
     def _answer(self, request_id: str, deadline: float, process: subprocess.Popen[bytes] | None) -> dict[str, Any]:
+        answer = self._found(lambda: self._answers.pop(request_id, None), deadline, process)
+        if isinstance(answer, InvocationError):
+            raise answer
+        return answer
+
+    def wait_for_snapshot(self, timeout: float = 120, process: subprocess.Popen[bytes] | None = None) -> None:
+        """Wait until the runtime is initialised and has run what it does before a snapshot.
+
+        Raises:
+            InvocationError: the initialisation or a hook failed, the process ended, or the time is up.
+        """
+        with self._changed:
+            self._found(lambda: self._initialized or None, time.time() + timeout, process)
+
+    def restore(self) -> None:
+        """Let the runtime that waits for its restore go on."""
+        with self._changed:
+            self._restored = True
+            self._changed.notify_all()
+
+    def _found(self, look: Callable[[], T | None], deadline: float, process: subprocess.Popen[bytes] | None) -> T:
         while True:
             # First: a process ends after its last post was answered, so what it posted is seen below.
             status = process.poll() if process else None
             self._changed.wait(TICK)
-            if self._init_error:
-                error, self._init_error = self._init_error, None
+            if self._error:
+                error, self._error = self._error, None
                 raise error
-            if answer := self._answers.pop(request_id, None):
-                if isinstance(answer, InvocationError):
-                    raise answer
-                return answer
+            if (found := look()) is not None:
+                return found
             if status is not None:
                 raise InvocationError(f"The runtime ended with status {status} and had not answered.")
             if time.time() > deadline:
@@ -111,12 +138,22 @@ class RuntimeApi:
 
     def next_event(self, client: socket.socket) -> tuple[str, bytes, float] | None:
         """Wait for an event; None when the client went away meanwhile, or the server shuts down."""
+        return self._awaited(lambda: self._events.popleft() if self._events else None, client)
+
+    def next_restore(self, client: socket.socket) -> bool:
+        """Wait for `restore`; False when the client went away meanwhile, or the server shuts down."""
+        with self._changed:
+            self._initialized = True
+            self._changed.notify_all()
+        return self._awaited(lambda: self._restored or None, client) or False
+
+    def _awaited(self, look: Callable[[], T | None], client: socket.socket) -> T | None:
         with self._changed:
             while not self._closed:
                 if select.select([client], [], [], 0)[0]:  # a waiting client sends nothing: this is its end
                     return None
-                if self._events:
-                    return self._events.popleft()
+                if (found := look()) is not None:
+                    return found
                 self._changed.wait(TICK)
         return None
 
@@ -126,10 +163,10 @@ class RuntimeApi:
             self._answers[request_id] = answer
             self._changed.notify_all()
 
-    def take_init_error(self, error: InvocationError) -> None:
-        """Fail the call of `invoke` that waits, or the next one."""
+    def take_error(self, error: InvocationError) -> None:
+        """Fail the call of `invoke` or `wait_for_snapshot` that waits, or the next one."""
         with self._changed:
-            self._init_error = error
+            self._error = error
             self._changed.notify_all()
 
 
@@ -145,13 +182,17 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:  # http.server's name
-        if self.path != f"{PREFIX}/invocation/next":
-            return self.send_error(404)
-        event = self.server.api.next_event(self.connection)
-        if event is None:
-            self.close_connection = True
-            return None
-        request_id, body, deadline = event
+        self._note()
+        match self.path.removeprefix(PREFIX):
+            case "/invocation/next":
+                event = self.server.api.next_event(self.connection)
+                return self._send_event(*event) if event else self._end()
+            case "/restore/next":
+                restored = self.server.api.next_restore(self.connection)
+                return self._send(200, {}, b"") if restored else self._end()
+        return self.send_error(404)
+
+    def _send_event(self, request_id: str, body: bytes, deadline: float) -> None:
         # awslambdaric 4.2.2 crashes where one of these is missing.
         headers = {
             "Content-Type": "application/json",
@@ -160,23 +201,30 @@ class _Handler(BaseHTTPRequestHandler):
             "Lambda-Runtime-Invoked-Function-Arn": ARN,
             "Lambda-Runtime-Trace-Id": f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Sampled=0",
         }
-        return self._send(200, headers, body)
+        self._send(200, headers, body)
 
     def do_POST(self) -> None:  # http.server's name
+        self._note()
         body = self.rfile.read(int(self.headers["Content-Length"]))
         match self.path.removeprefix(PREFIX).split("/"):
             case ["", "invocation", request_id, "response"]:
                 self.server.api.take(request_id, json.loads(body))
             case ["", "invocation", request_id, "error"]:
                 self.server.api.take(request_id, _error(body))
-            case ["", "init", "error"]:
-                self.server.api.take_init_error(_error(body))
+            case ["", "init" | "restore", "error"]:
+                self.server.api.take_error(_error(body))
             case _:
                 return self.send_error(404)
         return self._send(202, {"Content-Type": "application/json"}, b'{"status": "OK"}\n')
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's name
         """Say nothing: a failed call shows in the answer."""
+
+    def _note(self) -> None:
+        self.server.api.calls.append(f"{self.command} {self.path.removeprefix(PREFIX).lstrip('/')}")
+
+    def _end(self) -> None:
+        self.close_connection = True
 
     def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
         with contextlib.suppress(ConnectionError):  # a test may kill the process as soon as it has its answer
