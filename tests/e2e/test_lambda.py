@@ -395,3 +395,16 @@ def test_s3_may_come_up_after_the_function(store: Store, tmp_path: Path) -> None
             assert function.invoke(upload(XRAY))["statusCode"] == 200
         assert files_in(function.tmp) == ["model.pth"]  # such a bucket has no manifest
         assert function.invoke(upload(XRAY))["statusCode"] == 200  # needs no S3 any more
+
+
+def test_warm_instance_takes_over_another_release(store: Store, weights: Path, tmp_path: Path) -> None:
+    with store.serving(), Function(tmp_path, store.environment | {"MODEL_REFRESH_MINUTES": "0"}) as function:
+        assert answer_of(function.invoke(upload(XRAY)))["model_version"].startswith("sha256-")
+        release = f"/{BUCKET}/releases/{VERSION}"
+        store.objects |= {
+            f"{release}/manifest.json": manifest_for(weights, VERSION).to_json().encode(),
+            f"{release}/{WEIGHTS_NAME}": weights.read_bytes(),
+            f"/{BUCKET}/current.json": json.dumps({"version": VERSION}).encode(),
+        }
+        answers = [answer_of(function.invoke(upload(XRAY)))["model_version"] for _ in range(2)]
+        assert answers[1] == VERSION
