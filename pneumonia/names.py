@@ -7,6 +7,7 @@ name that begins with `$'` is quoted, too.
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 # A spreadsheet takes text that begins like this for a formula (OWASP, "CSV Injection"), also in full-width characters.
 FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")  # noqa: RUF001
@@ -32,6 +33,12 @@ def in_csv(name: str) -> str:
 def on_terminal(name: str) -> str:
     """Return a file's name as it is, or quoted if a terminal would not print each of its characters."""
     return name if name.isprintable() and not name.startswith("$'") else quoted(name)
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first three names as `on_terminal` does, and the number of the others, for a sentence."""
+    shown = ", ".join(map(on_terminal, names[:3]))
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def quoted(name: str) -> str:

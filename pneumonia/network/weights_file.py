@@ -10,10 +10,12 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-from pneumonia.errors import WeightsError, first_line
+from pneumonia.errors import WeightsError
 from pneumonia.files import replacing
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.resnet import ResNet18
+
+WRAPPERS = {"module", "_orig_mod"}  # parts of names that DataParallel and torch.compile put there, in front or between
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
@@ -53,6 +55,52 @@ def save_whole(content: object, path: Path) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
+def load_whole(path: Path, expected: str, *, mmap: bool = False) -> object:
+    """Read what `save_whole` wrote onto the CPU; no code in it is run.
+
+    Args:
+        path: file to read.
+        expected: what it should be, for the error's sentence.
+        mmap: leave the tensors in the file until they are used; files from before torch 1.6 do not allow it.
+
+    Raises:
+        WeightsError: torch did not write it, or not whole, or it holds more than data; the sentence says what it is.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    try:
+        if is_archive:  # torch.load tells whether another file is one of before torch 1.6
+            _check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except WeightsError:
+        raise
+    except Exception as error:  # torch.load raises nearly anything on broken data, OSError as well
+        from pneumonia.network.foreign_files import kind_of_file  # noqa: PLC0415  # a cold start goes without
+
+        raise WeightsError(f"{path} is not {expected}, but {kind_of_file(path, error)}.") from error
+
+
+def load_state(path: Path, expected: str, *, mmap: bool = False) -> dict[str, Tensor]:
+    """Read a state dict, and take off its names what DataParallel and torch.compile add.
+
+    Args:
+        path: file to read.
+        expected: as for `load_whole`.
+        mmap: as for `load_whole`.
+
+    Raises:
+        WeightsError, OSError: as `load_whole`; or the file holds something else than a state dict.
+    """
+    content = load_whole(path, expected, mmap=mmap)
+    if not is_state_dict(content):
+        from pneumonia.network.foreign_files import kind_of_content  # noqa: PLC0415  # a cold start goes without
+
+        raise WeightsError(f"{path} is not a plain state dict, but {kind_of_content(content)}.")
+    bare = [".".join(part for part in name.split(".") if part not in WRAPPERS) for name in content]
+    return dict(zip(bare, content.values(), strict=True)) if len(set(bare)) == len(bare) else content
+
+
 def load_weights(path: Path) -> ResNet18:
     """Load a weights file into a network ready for inference, float32 on the CPU.
 
@@ -63,14 +111,34 @@ def load_weights(path: Path) -> ResNet18:
         WeightsError: not a state dict of this network.
         OSError: the file cannot be read.
     """
-    state = _read_state(path)
+    state = load_state(path, "a weights file that torch.save wrote whole", mmap=True)
     with torch.device("meta"):  # no memory and no random numbers for values that loading replaces
         network = ResNet18()
-    _check_shapes(state, network.state_dict(), path)
-    values = {name: _in_use(tensor) for name, tensor in state.items()}
-    _check_values(values, path)
-    network.load_state_dict(values, assign=True)
+    expected = network.state_dict()
+    _check_names(state, expected, path)
+    network.load_state_dict(sound({name: state[name] for name in expected}, expected, path), assign=True)
     return network.eval().requires_grad_(requires_grad=False)
+
+
+def sound(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, advice: str = "promote another model"
+) -> dict[str, Tensor]:
+    """Return a file's tensors as networks use them, copied, floating-point numbers as float32.
+
+    Args:
+        state: the tensors.
+        expected: for each of them, and maybe others, one of the right shape and kind of number.
+        path: the file, for the error's sentence.
+        advice: what to do instead of using a file with such values, for the error's sentence.
+
+    Raises:
+        WeightsError: a tensor has another shape or kind of number, no plain values, or values that no training leaves.
+    """
+    for name, tensor in state.items():
+        _check_tensor(name, tensor, expected[name], path)
+    values = {name: _in_use(tensor) for name, tensor in state.items()}
+    _check_values(values, path, advice)
+    return values
 
 
 def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
@@ -90,48 +158,59 @@ def _in_use(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    path.open("rb").close()  # raises OSError if the file cannot be read
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # torch.save compresses nothing. A compressed pickle could inflate to any amount of memory.
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise WeightsError(f"{path} is compressed, which torch.save never does: save it with torch.save.")
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except WeightsError:
-        raise
-    except Exception as error:  # torch.load raises nearly anything on broken data, OSError as well
-        raise WeightsError(f"{path} is not a weights file that torch.save wrote whole: {first_line(error)}") from error
-    if not is_state_dict(state):
-        raise WeightsError(f"{path} is not a plain state dict: save model.state_dict(), not the model itself.")
-    return state
+def _check_archive(path: Path) -> None:
+    """Check that torch.load may read a zip archive.
+
+    Raises:
+        WeightsError: it is compressed.
+        ValueError: torch.save did not write it. Of TorchScript, torch.load would print a warning as well.
+        zipfile.BadZipFile: it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = {Path(entry.filename).name: entry.compress_type for entry in archive.infolist()}
+    if "data.pkl" not in members or "constants.pkl" in members:
+        raise ValueError("not written by torch.save")
+    # torch.save compresses nothing. A compressed pickle could inflate to any amount of memory.
+    if set(members.values()) != {zipfile.ZIP_STORED}:
+        raise WeightsError(f"{path} is compressed, which torch.save never does: save it with torch.save.")
 
 
-def _check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
-    if missing := sorted(expected.keys() - state.keys()):
-        raise WeightsError(f"{path} lacks {_some(missing)}: it is not a ResNet-18 with torchvision's key names.")
-    if unknown := sorted(state.keys() - expected.keys()):
-        raise WeightsError(f"{path} has tensors that ResNet-18 lacks: {_some(unknown)}.")
-    for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise WeightsError(
-                f"{path} has {name} of shape {tuple(state[name].shape)} where this network has {tuple(tensor.shape)}: "
-                f"it must be a ResNet-18 with {len(CLASSES)} outputs."
-            )
-        if state[name].is_floating_point() != tensor.is_floating_point():
-            raise WeightsError(f"{path} has {name} of type {state[name].dtype}, but {tensor.dtype} is expected.")
-        if state[name].is_meta or state[name].layout is not torch.strided:
-            raise WeightsError(f"{path} has {name} without values of its own: save plain, dense tensors.")
+def _check_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if not (missing or unknown):
+        return
+    from pneumonia.names import some  # noqa: PLC0415  # a cold start goes without
+    from pneumonia.network.architectures import network_of  # noqa: PLC0415
+
+    kind = network_of(state)
+    if missing:
+        instead = f", but {kind}" if kind else ""
+        raise WeightsError(
+            f"{path} lacks {some(missing)}: it is not a ResNet-18 with torchvision's key names{instead}."
+        )
+    instead = f". It is {kind}" if kind else ""
+    raise WeightsError(f"{path} has tensors that ResNet-18 lacks: {some(unknown)}{instead}.")
 
 
-def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
+def _check_tensor(name: str, tensor: Tensor, expected: Tensor, path: Path) -> None:
+    if tensor.shape != expected.shape:
+        raise WeightsError(
+            f"{path} has {name} of shape {tuple(tensor.shape)} where this network has {tuple(expected.shape)}: "
+            f"it must be a ResNet-18 with {len(CLASSES)} outputs."
+        )
+    if tensor.is_floating_point() != expected.is_floating_point():
+        raise WeightsError(f"{path} has {name} of type {tensor.dtype}, but {expected.dtype} is expected.")
+    if tensor.is_meta or tensor.layout is not torch.strided:
+        raise WeightsError(f"{path} has {name} without values of its own: save plain, dense tensors.")
+
+
+def _check_values(state: Mapping[str, Tensor], path: Path, advice: str) -> None:
     # ReLU may turn NaN into 0, and the answer would look like any other. A sum is the fastest way to find one.
-    broken = [name for name, tensor in state.items() if not math.isfinite(tensor.sum())]
-    broken += [name for name, tensor in state.items() if name.endswith("running_var") and tensor.min() < 0]
+    broken = {name: "NaN or infinite" for name, tensor in state.items() if not math.isfinite(tensor.sum())}
+    variances = {name: tensor for name, tensor in state.items() if name.endswith("running_var")}
+    broken |= {name: "negative" for name, tensor in variances.items() if tensor.min() < 0}
     if broken:
-        raise WeightsError(f"{path} has values that no training leaves in {_some(broken)}: promote another model.")
+        from pneumonia.names import some  # noqa: PLC0415  # a cold start goes without
 
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+        kinds = " or ".join(dict.fromkeys(broken.values()))
+        raise WeightsError(f"{path} has {kinds} values that no training leaves in {some([*broken])}: {advice}.")

@@ -1,18 +1,23 @@
 """The network that training starts from: torchvision's ResNet-18, pretrained or random."""
 
 import socket
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from urllib.parse import urlparse
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from pneumonia.errors import ConfigurationError, first_line
+from pneumonia.errors import ConfigurationError, WeightsError, first_line
+from pneumonia.names import on_terminal, some
+from pneumonia.network.architectures import network_of
 from pneumonia.network.contract import CLASSES
-from pneumonia.network.weights_file import is_state_dict
+from pneumonia.network.weights_file import load_state, sound
 
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte; else a subnet without internet would hang for minutes
+LAYERS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+MAY_BE_RANDOM = ("layer4", "fc")  # what is before them has to be pretrained, or nothing is
 
 
 def build_network(weights: str) -> tuple[nn.Module, Collection[str]]:
@@ -23,18 +28,16 @@ def build_network(weights: str) -> tuple[nn.Module, Collection[str]]:
             tensors that fit are taken.
 
     Raises:
-        ConfigurationError: the weights cannot be had, or none of them fit.
+        ConfigurationError: the weights cannot be had, or do not fit.
+        OSError: the file cannot be read.
     """
     model = torchvision.models.resnet18(weights=None)
     model.fc = nn.Linear(model.fc.in_features, len(CLASSES))
     if weights == "none":
         print("weights: none, the network starts from random values", flush=True)
         return model, ()
-    state = _imagenet_weights() if weights == "imagenet" else _weights_from(Path(weights))
     own = model.state_dict()
-    taken = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
-    if not taken:
-        raise ConfigurationError(f"{weights} has no tensor that fits ResNet-18: pass a state dict with its key names.")
+    state, taken = _imagenet_weights(own) if weights == "imagenet" else _weights_from(Path(weights), own)
     model.load_state_dict(taken, strict=False)
     print(f"weights: {len(taken)} of {len(own)} tensors taken from {weights}", flush=True)
     print(
@@ -44,37 +47,89 @@ def build_network(weights: str) -> tuple[nn.Module, Collection[str]]:
     return model, taken.keys()
 
 
-def _imagenet_weights() -> dict[str, Tensor]:
-    """Download torchvision's ImageNet weights, or take them from torch hub's cache."""
-    source = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+def _imagenet_weights(own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return torchvision's ImageNet weights, from torch hub's cache or downloaded into it, and those that fit."""
+    url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+    if not cached.exists():
+        _download(url, cached)
+    try:
+        return _fitting(cached, own)
+    except WeightsError as error:
+        raise ConfigurationError(
+            f"{error} It lies in torch's cache: remove it there, and it is downloaded anew."
+        ) from error
+
+
+def _download(url: str, path: Path) -> None:
+    """Download a file whose name ends with the beginning of its SHA-256, as torch hub does."""
+    print(f"weights: downloading {url}", flush=True)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        return dict(source.get_state_dict(progress=False, check_hash=True))
-    except Exception as error:  # no network, a proxy's refusal, a broken download or cache
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2], progress=False)
+    except Exception as error:  # no network, a proxy's refusal, a broken download
         raise ConfigurationError(
-            f"The ImageNet weights cannot be downloaded from {source.url} ({first_line(error)}): pass a file with "
+            f"The ImageNet weights cannot be downloaded from {url} ({first_line(error)}): pass a file with "
             "--weights PATH, or --weights none to start from random values."
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
 
 
-def _weights_from(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, running no code in it."""
-    if not path.is_file():
+def _weights_from(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return a file's state dict, and those of its tensors that fit."""
+    if path.is_dir():
+        raise ConfigurationError(f"--weights {path} is a folder: name the weights file in it.")
+    if not path.exists():
         raise ConfigurationError(f"--weights {path}: there is no such file; imagenet, none or a path is expected.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises nearly anything on broken data
-        raise ConfigurationError(
-            f"--weights {path} is not a state dict that can be read: {first_line(error)}"
-        ) from error
-    if not is_state_dict(state):
-        raise ConfigurationError(f"--weights {path} is not a plain state dict: save model.state_dict().")
-    return state
+        return _fitting(path, own)
+    except WeightsError as error:
+        raise ConfigurationError(f"--weights {error}") from error
+
+
+def _fitting(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Read a state dict; return it, and those of its tensors that fit ResNet-18.
+
+    Raises:
+        WeightsError: the file holds something else, or weights of another network, or values that no training leaves.
+        OSError: the file cannot be read.
+    """
+    state = load_state(path, "a state dict that can be read")
+    taken = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+    _check_network(state, taken, own, path)
+    return state, sound(taken, own, path, "name another file")
+
+
+def _check_network(
+    state: Mapping[str, Tensor], taken: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path
+) -> None:
+    """Check that a state dict is of a ResNet-18, of which layer4 and fc may be missing.
+
+    Names and shapes of single tensors prove little: those of ResNet-18 are all in ResNet-34.
+
+    Raises:
+        WeightsError: it is not.
+    """
+    if kind := network_of(state):
+        raise WeightsError(f"{path} is of {kind}: name the state dict of a ResNet-18, with torchvision's names.")
+    if not taken:
+        found = f", but {some([*state])}" if state else ""
+        raise WeightsError(f"{path} has no tensor that fits ResNet-18{found}: pass a state dict with its key names.")
+    learned = [name for name in own if name.endswith((".weight", ".bias")) and not name.startswith(MAY_BE_RANDOM)]
+    if missing := [name for name in learned if name not in taken]:
+        raise WeightsError(
+            f"{path} lacks {some(missing)}, or has other shapes for them: up to layer3, it must have all that "
+            "ResNet-18 learns."
+        )
+    if others := [name for name in state if name.startswith(LAYERS) and name not in own]:
+        raise WeightsError(
+            f"{path} has {some(others)} within its layers, so it is not a ResNet-18: name a file that is."
+        )
 
 
 def _listed(names: Iterable[str]) -> str:
     """Return names for a log line, sorted."""
-    return ", ".join(sorted(names)) or "none"
+    return ", ".join(map(on_terminal, sorted(names))) or "none"

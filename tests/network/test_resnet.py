@@ -178,7 +178,19 @@ def without(state: State, *names: str) -> State:
             id="many missing",
         ),
         pytest.param(
-            lambda s: {f"module.{name}": tensor for name, tensor in s.items()}, "and 119 more", id="prefixed names"
+            lambda s: {f"backbone.{name}": tensor for name, tensor in s.items()},
+            r"and 119 more: it is not .* key names, but a network whose ResNet has the prefix 'backbone\.'\.",
+            id="a part of a larger network",
+        ),
+        pytest.param(
+            lambda _: torchvision.models.resnet34(weights=None).state_dict(),
+            r"tensors that ResNet-18 lacks: layer1\.2\.bn1\.bias, .* It is a ResNet-34\.",
+            id="more layers",
+        ),
+        pytest.param(
+            lambda s: {**s, "\x1b[31mred": torch.zeros(1)},
+            r"tensors that ResNet-18 lacks: \$'\\x1b\[31mred'\.",
+            id="a terminal's control code",
         ),
         pytest.param(
             lambda s: {**s, "head.weight": torch.zeros(1)}, r"tensors that ResNet-18 lacks: head\.weight", id="unknown"
@@ -209,23 +221,44 @@ def test_weights_of_another_network_are_refused(
         load_weights(tmp_path / "weights.pth")
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        pytest.param(lambda name: f"module.{name}", id="DataParallel"),
+        pytest.param(lambda name: f"_orig_mod.{name}", id="compiled"),
+        pytest.param(lambda name: f"_orig_mod.module.{name}", id="both"),
+        pytest.param(lambda name: name.replace("layer1.", "layer1._orig_mod."), id="a compiled layer"),
+    ],
+)
+def test_what_wrappers_add_to_names_is_taken_off(wrapped: Callable[[str], str], state: State, tmp_path: Path) -> None:
+    torch.save({wrapped(name): tensor for name, tensor in state.items()}, tmp_path / "weights.pth")
+    loaded = load_weights(tmp_path / "weights.pth").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+def test_names_that_would_be_the_same_without_wrappers_stay(state: State, tmp_path: Path) -> None:
+    torch.save({**state, "module.fc.bias": state["fc.bias"]}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"tensors that ResNet-18 lacks: module\.fc\.bias"):
+        load_weights(tmp_path / "weights.pth")
+
+
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_weights(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "kind"),
     [
-        ("conv1.weight", float("nan")),
-        ("layer4.1.conv2.weight", float("inf")),
-        ("layer2.0.bn1.running_var", -5.0),
-        ("fc.bias", float("-inf")),
+        ("conv1.weight", float("nan"), "NaN or infinite"),
+        ("layer4.1.conv2.weight", float("inf"), "NaN or infinite"),
+        ("layer2.0.bn1.running_var", -5.0, "negative"),
+        ("fc.bias", float("-inf"), "NaN or infinite"),
     ],
 )
-def test_values_that_no_training_leaves_are_refused(tmp_path: Path, name: str, value: float) -> None:
+def test_values_that_no_training_leaves_are_refused(tmp_path: Path, name: str, value: float, kind: str) -> None:
     state = ResNet18().state_dict()
     state[name].view(-1)[0] = value
     save_weights(state, tmp_path / "weights.pth")
-    with pytest.raises(WeightsError, match=rf"values that no training leaves in {name}: promote another model"):
+    with pytest.raises(WeightsError, match=rf"has {kind} values that no training leaves in {name}: promote another"):
         load_weights(tmp_path / "weights.pth")
