@@ -33,11 +33,12 @@ from pneumonia.training.batches import (
     shuffled_batches,
 )
 from pneumonia.training.channels import SPLITS, scan_channels
+from pneumonia.training.checkpoint import CHECKPOINT_NAME
 from pneumonia.training.hyperparameters import Hyperparameters, add_hyperparameters, given_hyperparameters
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 from pneumonia.training.report import epoch_line, report
-from pneumonia.training.run import CHECKPOINT_NAME, Evaluation, Run, is_better, settings_of
+from pneumonia.training.run import Evaluation, Run, is_better, settings_of
 
 # Of the recipe, whose other numbers lie in training/{augmentation,batches,run}.py; docs/model-card.md says what it was
 # chosen by.

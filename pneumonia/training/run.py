@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pneumonia.errors import ConfigurationError, TrainingError, first_line
+from pneumonia.errors import TrainingError
 from pneumonia.network.weights_file import fits_at_rest, save_weights, save_whole
 from pneumonia.training.batches import Split
 from pneumonia.training.channels import fingerprint
+from pneumonia.training.checkpoint import EPOCH, random_states, read_checkpoint, restore_random_states
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.processes import Processes
 
-CHECKPOINT_NAME = "checkpoint.pth"
 STATEFUL = ("model", "averaged", "optimizer", "schedule", "scaler")  # what of a run has a state dict
 # Of the recipe; docs/model-card.md says what it was chosen by.
 PRETRAINED_RATE = 0.4  # of the learning rate, for layers that have learned already
@@ -71,6 +71,7 @@ class Run:
         optimizer: takes the steps.
         schedule: sets their length.
         scaler: keeps half precision's gradients in range.
+        epoch_steps: steps of an epoch.
         best: the best checkpoint's evaluation.
         best_state: its state dict.
         history: one entry an epoch.
@@ -85,6 +86,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
+    epoch_steps: int = 1
     best: Evaluation | None = None
     best_state: dict[str, Tensor] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -107,7 +109,8 @@ class Run:
         """
         model = model.to(processes.device).to(memory_format=torch.channels_last)
         batch_size = chosen.batch_size // processes.count
-        steps = chosen.epochs * math.ceil(math.ceil(count / processes.count) / batch_size)
+        epoch_steps = math.ceil(math.ceil(count / processes.count) / batch_size)
+        steps = chosen.epochs * epoch_steps
         optimizer = optimizer_for(model, pretrained, chosen)
         precision = training_precision(processes.device)
         return cls(
@@ -126,6 +129,7 @@ class Run:
             ),
             # Small gradients vanish in half precision unless they are scaled up.
             torch.amp.GradScaler(processes.device.type, enabled=precision is torch.float16),
+            epoch_steps,
         )
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -182,7 +186,13 @@ class Run:
         Raises:
             OSError: the file cannot be written.
         """
-        state = {
+        state = self._state(settings, processes)
+        if processes.is_first:
+            save_whole(state, path)
+
+    def _state(self, settings: Mapping[str, Any], processes: Processes) -> dict[str, Any]:
+        """Return all that resuming needs, with the settings that must be the same then; every process has to ask."""
+        return {
             "settings": settings,
             **{name: getattr(self, name).state_dict() for name in STATEFUL},
             "best": dataclasses.asdict(self.best) if self.best else None,
@@ -190,8 +200,18 @@ class Run:
             "history": self.history,
             "random": processes.gather_objects(random_states(processes.device)),
         }
-        if processes.is_first:
-            save_whole(state, path)
+
+    def _form(self, settings: Mapping[str, Any], processes: Processes) -> dict[str, Any]:
+        """Return what a state has after an epoch, with any values."""
+        state = self._state(settings, processes)
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        moments = [{"step": torch.zeros(()), "exp_avg": weight, "exp_avg_sq": weight} for weight in weights]
+        return state | {
+            "optimizer": state["optimizer"] | {"state": dict(enumerate(moments))},
+            "best": dataclasses.asdict(Evaluation(1, 1, 1.0)),
+            "best_state": state["averaged"],
+            "history": [EPOCH],
+        }
 
     def resume(self, path: Path, settings: Mapping[str, Any], processes: Processes) -> bool:
         """Go on from the state that `save` wrote; the first process reads it for all.
@@ -201,15 +221,18 @@ class Run:
 
         Raises:
             ConfigurationError: the state is broken, or of a run with other settings or images.
+            OSError: the file cannot be read.
         """
+        form = self._form(settings, processes)
         with processes.together():
-            own = read_state(path, settings) if processes.is_first and path.exists() else None
+            exists = processes.is_first and path.exists()
+            own = read_checkpoint(path, form, self.epoch_steps) if exists else None
         state = processes.from_first(own)
         if state is None:
             return False
         for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
-        self.best = Evaluation(**state["best"]) if state["best"] else None
+        self.best = Evaluation(**state["best"])
         self.best_state = state["best_state"]
         self.history = state["history"]
         restore_random_states(state["random"][processes.rank], processes.device)
@@ -264,37 +287,3 @@ def settings_of(chosen: Hyperparameters, splits: Mapping[str, Split], processes:
         "precision": str(training_precision(processes.device)).removeprefix("torch."),
         "dataset": dataset,
     }
-
-
-def read_state(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what `Run.save` wrote.
-
-    Raises:
-        ConfigurationError: the state is broken, or of a run with other settings or images.
-    """
-    try:
-        # On the CPU first: the optimizer and the network move what is theirs, the random state has to stay.
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        before = state["settings"]
-    except Exception as error:  # torch.load raises nearly anything on broken data
-        raise ConfigurationError(
-            f"{path} is not a whole state of a run ({first_line(error)}): start with an empty checkpoint directory."
-        ) from error
-    if changed := [name for name, value in settings.items() if before.get(name) != value]:
-        raise ConfigurationError(
-            f"{path} is of a run with another {', '.join(changed)}: start with an empty checkpoint directory, or "
-            "with the settings of that run."
-        )
-    return state
-
-
-def random_states(device: torch.device) -> list[Tensor]:
-    """Return the states of the generators that training draws from: the CPU's, and the GPU's where it trains on one."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-
-
-def restore_random_states(states: Sequence[Tensor], device: torch.device) -> None:
-    """Restore what `random_states` returned."""
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)

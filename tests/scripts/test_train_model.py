@@ -879,7 +879,9 @@ def test_another_file_in_the_checkpoints_place_ends_in_one_sentence(
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
     save_weights(ResNet18().state_dict(), tmp_path / "checkpoints" / "checkpoint.pth")
-    assert "is not a whole state of a run ('settings')" in sentence_of(arguments(dataset, tmp_path), failure, capsys)
+    assert "is not a whole state of a run: it holds weights alone" in sentence_of(
+        arguments(dataset, tmp_path), failure, capsys
+    )
 
 
 def test_a_full_disk_ends_in_one_sentence_that_names_the_file(

@@ -1,0 +1,134 @@
+"""The checkpoint that an interrupted run goes on from: reading it, and checking that it holds what a run writes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pneumonia.errors import ConfigurationError, WeightsError
+from pneumonia.names import some
+from pneumonia.network.weights_file import is_state_dict, load_whole
+
+CHECKPOINT_NAME = "checkpoint.pth"
+ANEW = "To start anew, remove it or name another --checkpoint-dir."
+# The form of an entry of a run's history.
+EPOCH = {"epoch": 1, "train_loss": 1.0, "val_accuracy": 1.0, "val_loss": 1.0, "val_auroc": 1.0, "best": True}
+
+
+def read_checkpoint(path: Path, form: Mapping[str, Any], epoch_steps: int) -> dict[str, Any]:
+    """Read the state of a run after an epoch.
+
+    Args:
+        path: the file.
+        form: a state of this run after an epoch. What is read has the same form and the same settings.
+        epoch_steps: this run's steps of an epoch.
+
+    Raises:
+        ConfigurationError: the state is broken, or of a run with other settings or images.
+        OSError: the file cannot be read.
+    """
+    try:
+        state: Any = load_whole(path, "a whole state of a run")
+    except WeightsError as error:
+        raise ConfigurationError(f"{error} {ANEW}") from error
+    before = state.get("settings") if isinstance(state, dict) else None
+    if isinstance(before, dict):
+        _check_settings(before, form["settings"], path)
+    alone = "it holds weights alone" if state and is_state_dict(state) else None
+    if fault := alone or difference(state, form, "its content") or _fault(state, epoch_steps):
+        raise ConfigurationError(f"{path} is not a whole state of a run: {fault}. {ANEW}")
+    return dict(state)
+
+
+def difference(found: object, form: object, name: str) -> str | None:
+    """Return how a value read back differs from what is written: in its kind, names, shapes, or as not finite.
+
+    Args:
+        found: the value.
+        form: a value as it is written; numbers and tensors may have others within.
+        name: the value's, for the words that are returned.
+    """
+    if isinstance(form, Tensor):
+        return _difference_of_tensors(found, form, name)
+    if isinstance(form, Mapping):
+        return _difference_of_mappings(found, form, name)
+    if isinstance(form, Sequence) and not isinstance(form, str):
+        if not isinstance(found, Sequence) or (len(found) != len(form) and name != "history"):
+            return f"{name} is no list of {len(form)}"
+        entries = ((one, form[min(index, len(form) - 1)], f"{name}[{index}]") for index, one in enumerate(found))
+        return next(filter(None, (difference(*entry) for entry in entries)), None)
+    if isinstance(form, bool | str | None):
+        return None if type(found) is type(form) else f"{name} is of another kind"
+    finite = type(found) in {int, float} and math.isfinite(found)  # type: ignore[arg-type]
+    return None if finite else f"{name} is no finite number"
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """Return the states of the generators that training draws from: the CPU's, and the GPU's where it trains on one."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def restore_random_states(states: Sequence[Tensor], device: torch.device) -> None:
+    """Restore what `random_states` returned."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
+
+
+def _difference_of_tensors(found: object, form: Tensor, name: str) -> str | None:
+    if not isinstance(found, Tensor) or found.layout is not form.layout or found.is_meta:
+        return f"{name} is no plain tensor"
+    if (found.shape, found.dtype) != (form.shape, form.dtype):
+        return f"{name} is of shape {tuple(found.shape)} and {found.dtype}, not {tuple(form.shape)} and {form.dtype}"
+    return None if bool(found.isfinite().all()) else f"{name} has NaN or infinite values"
+
+
+def _difference_of_mappings(found: object, form: Mapping[Any, Any], name: str) -> str | None:
+    if not isinstance(found, Mapping):
+        return f"{name} is no dict"
+    if name == "optimizer.state" and not found:
+        return None  # with float16, the first steps may all have been left out, as too large
+    if missing := [str(key) for key in form if key not in found]:
+        return f"{name} lacks {some(missing)}"
+    if unknown := [str(key) for key in found if key not in form]:
+        return f"{name} has {some(unknown)} besides"
+    inside = "" if name == "its content" else f"{name}."
+    entries = ((found[key], one, f"{inside}{key}") for key, one in form.items())
+    return next(filter(None, (difference(*entry) for entry in entries)), None)
+
+
+def _fault(state: Mapping[str, Any], epoch_steps: int) -> str | None:
+    """Return what in a state of the right form contradicts the rest of it."""
+    history, best = state["history"], state["best"]
+    if [epoch["epoch"] for epoch in history] != [*range(1, len(history) + 1)] or not history:
+        return "its history does not count the epochs from 1"
+    if state["schedule"]["last_epoch"] != len(history) * epoch_steps:
+        steps = state["schedule"]["last_epoch"]
+        return f"its history has {len(history)} epochs of {epoch_steps} steps, and its schedule is at step {steps}"
+    if len(history) > state["settings"]["epochs"]:
+        return f"its history has more than {state['settings']['epochs']} epochs"
+    losses = [epoch["val_loss"] for epoch in history if epoch["best"]]
+    if losses[-1:] != [best["loss"]] or not 0 <= best["correct"] <= best["count"] > 0:
+        return "its best checkpoint is not that of its history"
+    try:
+        for states in state["random"]:
+            torch.Generator().set_state(states[0])
+    except RuntimeError:
+        return "it has no state of a random number generator"
+    return None
+
+
+def _check_settings(before: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
+    """Check that a run with these settings may go on from one with those before.
+
+    Raises:
+        ConfigurationError: they differ.
+    """
+    if changed := [name for name, value in settings.items() if before.get(name) != value]:
+        raise ConfigurationError(
+            f"{path} is of a run with another {', '.join(changed)}: start with an empty checkpoint directory, or "
+            "with the settings of that run."
+        )

@@ -1,0 +1,179 @@
+import copy
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pneumonia.errors import ConfigurationError
+from pneumonia.network.weights_file import save_whole
+from pneumonia.training.hyperparameters import Hyperparameters
+from pneumonia.training.processes import Processes
+from pneumonia.training.run import Evaluation, Run
+
+ONE = Processes(1, 0, torch.device("cpu"))
+SETTINGS = {"epochs": 3, "seed": 0, "dataset": "f" * 64}
+STEPS = 4  # of an epoch
+EPOCHS = 2  # when the checkpoint is written
+State = dict[str, Any]
+
+
+def new_run() -> Run:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    return Run.start(network, {"1.weight"}, Hyperparameters(epochs=3, batch_size=2), 2 * STEPS, ONE)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint after two epochs, of which the first was the best."""
+    run = new_run()
+    for epoch in range(1, EPOCHS + 1):
+        for _ in range(STEPS):
+            run.step(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
+            run.follow()
+        figures = {"train_loss": 0.7, "val_accuracy": 0.5, "val_loss": 0.6 + epoch, "val_auroc": 0.5}
+        run.history.append({"epoch": epoch, **figures, "best": epoch == 1})
+    run.best, run.best_state = Evaluation(1, 2, 1.6), copy.deepcopy(run.averaged.state_dict())
+    path = tmp_path_factory.mktemp("written") / "checkpoint.pth"
+    run.save(path, SETTINGS, ONE)
+    return path
+
+
+def test_a_run_goes_on_from_what_it_wrote(written: Path, tmp_path: Path) -> None:
+    run = new_run()
+    assert run.resume(written, SETTINGS, ONE)
+    run.save(tmp_path / "again.pth", SETTINGS, ONE)
+    before, after = (torch.load(path, weights_only=True) for path in (written, tmp_path / "again.pth"))
+    for name in ("model", "averaged", "optimizer", "best_state", "random"):
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)
+    for name in ("settings", "schedule", "scaler", "best", "history"):
+        assert after[name] == before[name]
+
+
+def test_a_run_goes_on_whose_steps_were_all_left_out(written: Path, tmp_path: Path) -> None:
+    """float16's scaler begins with a scale that may be too large for all steps of a short epoch."""
+    state = torch.load(written, weights_only=True)
+    state["optimizer"]["state"] = {}
+    save_whole(state, tmp_path / "checkpoint.pth")
+    assert new_run().resume(tmp_path / "checkpoint.pth", SETTINGS, ONE)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
+    assert not new_run().resume(tmp_path / "checkpoint.pth", SETTINGS, ONE)
+
+
+def spoil(*keys: Any, value: object) -> Callable[[State], None]:  # noqa: ANN401
+    """Return what puts a value into a state, at the place that these keys lead to."""
+
+    def change(state: State) -> None:
+        place: Any = state
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+
+    return change
+
+
+def drop(*keys: Any) -> Callable[[State], None]:  # noqa: ANN401
+    def change(state: State) -> None:
+        place: Any = state
+        for key in keys[:-1]:
+            place = place[key]
+        del place[keys[-1]]
+
+    return change
+
+
+def keep_settings_alone(state: State) -> None:
+    for name in state.keys() - {"settings"}:
+        del state[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (keep_settings_alone, "its content lacks model, averaged, optimizer and 6 more"),
+        (spoil("settings", value=[]), "settings is no dict"),
+        (spoil("model", value={}), "model lacks 1.weight, 1.bias, 2.weight and 6 more"),
+        (spoil("model", value=torch.zeros(2)), "model is no dict"),
+        (drop("averaged", "3.bias"), "averaged lacks 3.bias"),
+        (spoil("averaged", "\x1b[1m", value=torch.zeros(1)), r"averaged has $'\x1b[1m' besides"),
+        (spoil("model", "3.bias", value=torch.zeros(3)), "model.3.bias is of shape (3,) and torch.float32, not (2,)"),
+        (spoil("model", "3.bias", value=torch.zeros(2).half()), "model.3.bias is of shape (2,) and torch.float16"),
+        (spoil("model", "3.bias", value=torch.zeros(2, device="meta")), "model.3.bias is no plain tensor"),
+        (spoil("model", "3.bias", value=torch.tensor([0, math.nan])), "model.3.bias has NaN or infinite values"),
+        (spoil("best_state", "3.bias", value=torch.tensor([0, math.inf])), "best_state.3.bias has NaN or infinite"),
+        (spoil("best_state", value=None), "best_state is no dict"),
+        (drop("optimizer", "param_groups"), "optimizer lacks param_groups"),
+        (drop("optimizer", "param_groups", 0), "optimizer.param_groups is no list of 2"),
+        (drop("optimizer", "param_groups", 0, "lr"), "optimizer.param_groups[0] lacks lr"),
+        (spoil("optimizer", "param_groups", 0, "lr", value="x"), "optimizer.param_groups[0].lr is no finite number"),
+        (spoil("optimizer", "param_groups", 0, "params", value=[0, 1]), "optimizer.param_groups[0].params is no list"),
+        (drop("optimizer", "state", 3), "optimizer.state lacks 3"),
+        (drop("optimizer", "state", 3, "exp_avg"), "optimizer.state.3 lacks exp_avg"),
+        (spoil("optimizer", "state", 0, "exp_avg", value=torch.zeros(1)), "optimizer.state.0.exp_avg is of shape (1,)"),
+        (spoil("schedule", value={}), "schedule lacks "),
+        (
+            spoil("schedule", "last_epoch", value=3),
+            "its history has 2 epochs of 4 steps, and its schedule is at step 3",
+        ),
+        (spoil("scaler", value={"scale": 1.0}), "scaler has scale besides"),
+        (spoil("history", value=5), "history is no list of"),
+        (spoil("history", value=[]), "its history does not count the epochs from 1"),
+        (drop("history", 0), "its history does not count the epochs from 1"),
+        (drop("history", 1), "its history has 1 epochs of 4 steps, and its schedule is at step 8"),
+        (drop("history", 1, "val_auroc"), "history[1] lacks val_auroc"),
+        (spoil("history", 0, "val_loss", value=math.nan), "history[0].val_loss is no finite number"),
+        (spoil("history", 0, "best", value=1), "history[0].best is of another kind"),
+        (spoil("history", 0, "best", value=False), "its best checkpoint is not that of its history"),
+        (spoil("best", value=None), "best is no dict"),
+        (drop("best", "loss"), "best lacks loss"),
+        (spoil("best", "loss", value=0.1), "its best checkpoint is not that of its history"),
+        (spoil("best", "correct", value=3), "its best checkpoint is not that of its history"),
+        (spoil("random", value=[]), "random is no list of 1"),
+        (spoil("random", 0, 0, value=torch.zeros(9, dtype=torch.uint8)), "random[0][0] is of shape (9,)"),
+        (spoil("random", 0, 0, value=torch.zeros(5056, dtype=torch.uint8)), "it has no state of a random number"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_state_with_other_content_is_refused_in_one_sentence(
+    change: Callable[[State], None], fault: str, written: Path, tmp_path: Path
+) -> None:
+    state = torch.load(written, weights_only=True)
+    change(state)
+    save_whole(state, tmp_path / "checkpoint.pth")
+    sentence = (
+        rf"checkpoint\.pth is not a whole state of a run: {re.escape(fault)}.*\. To start anew, remove it or name"
+    )
+    with pytest.raises(ConfigurationError, match=sentence) as caught:
+        new_run().resume(tmp_path / "checkpoint.pth", SETTINGS, ONE)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ({"fc.bias": torch.zeros(2)}, "is not a whole state of a run: it holds weights alone"),
+        ([1], "is not a whole state of a run: its content is no dict"),
+        (nn.Linear(2, 2), "is not a whole state of a run, but a whole pickled model (torch.nn.modules.linear.Linear)"),
+    ],
+)
+def test_another_file_in_its_place_is_named_for_what_it_is(content: object, fault: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "checkpoint.pth")
+    with pytest.raises(ConfigurationError, match=re.escape(fault)):
+        new_run().resume(tmp_path / "checkpoint.pth", SETTINGS, ONE)
+
+
+def test_another_setting_is_named(written: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is of a run with another seed: start with an empty checkpoint"):
+        new_run().resume(written, SETTINGS | {"seed": 1}, ONE)
+
+
+def test_a_folder_in_its_place_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pth").mkdir()
+    with pytest.raises(IsADirectoryError):
+        new_run().resume(tmp_path / "checkpoint.pth", SETTINGS, ONE)
