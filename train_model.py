@@ -34,7 +34,12 @@ from pneumonia.training.batches import (
 )
 from pneumonia.training.channels import SPLITS, scan_channels
 from pneumonia.training.checkpoint import CHECKPOINT_NAME
-from pneumonia.training.hyperparameters import Hyperparameters, add_hyperparameters, given_hyperparameters
+from pneumonia.training.hyperparameters import (
+    Hyperparameters,
+    add_hyperparameters,
+    given_hyperparameters,
+    without_sagemakers,
+)
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 from pneumonia.training.report import epoch_line, report
@@ -218,7 +223,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Folders, Hyperparameter
             f"--{name}", type=Path, default=folder, metavar="DIR", help=f"gets {what} ({folder or 'none'})"
         )
     add_hyperparameters(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(without_sagemakers(sys.argv[1:] if argv is None else argv))
     try:
         chosen = Hyperparameters(**given_hyperparameters(args))
     except ValueError as error:

@@ -6,8 +6,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence
 
@@ -25,6 +25,14 @@ EXIT_STATUSES = (
 class Parser(argparse.ArgumentParser):
     """Reports a bad argument like any other error: in one sentence, with exit status 1."""
 
+    def parse_known_args(  # type: ignore[override]  # argparse types its result by that of the namespace
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Any = None,  # noqa: ANN401
+    ) -> tuple[Any, list[str]]:
+        """Parse arguments; underscores in an argument's name are read as hyphens."""
+        return super().parse_known_args(hyphenated(sys.argv[1:] if args is None else args), namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raise an error instead of ending the process.
 
@@ -34,6 +42,13 @@ class Parser(argparse.ArgumentParser):
         unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
         hint = nearest(unknown[1], self._option_string_actions) if unknown else ""
         raise ConfigurationError(f"{message[:1].upper()}{message[1:]}{hint}. `{self.prog} --help` lists the arguments.")
+
+
+def hyphenated(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with hyphens for the underscores in their names; after `--` there are no names."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    names = [re.sub(r"^--[^=\s]+", lambda name: name[0].replace("_", "-"), one) for one in arguments[:end]]
+    return [*names, *arguments[end:]]
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 import pneumonia
 from pneumonia.__main__ import COMMANDS, main
+from pneumonia.command import hyphenated
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
 
@@ -59,6 +60,11 @@ def test_a_mistyped_option_does_not_wait_for_torch(verb: str) -> None:
     program = f"import sys; from pneumonia.__main__ import main; main(['{verb}', '--x']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_an_underscore_in_an_arguments_name_is_a_hyphen() -> None:
+    given = ["--batch_size=a_b", "--num_workers", "1", "a_b", "--", "--c_d"]
+    assert hyphenated(given) == ["--batch-size=a_b", "--num-workers", "1", "a_b", "--", "--c_d"]
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

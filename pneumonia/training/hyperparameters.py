@@ -4,11 +4,16 @@ Imports nothing of the project, so that launching a job reads its arguments at o
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+# Hyperparameters that SageMaker, its SDK and its tuner add to a job's own, as sagemaker-training-toolkit lists them.
+SAGEMAKERS = re.compile(r"--(_|sagemaker[-_]|default[-_]user[-_]module[-_]name|mp[-_]parameters)")
 
 
 def decoding_threads() -> int:
@@ -64,14 +69,48 @@ def add_hyperparameters(parser: argparse.ArgumentParser, default: Callable[[str]
     """
     group = parser.add_argument_group("hyperparameters")
     for one in dataclasses.fields(Hyperparameters):
-        name, kind = option(one.name), {int: int, float: float, str: str}[one.type]  # type: ignore[index]
+        name = option(one.name)
+        read, metavar = {int: (_whole, "N"), float: (_number, "X"), str: (_unquoted, "NAME")}[one.type]  # type: ignore[index]
         shown = "the cores" if one.default is dataclasses.MISSING else one.default
-        metavar = {int: "N", float: "X", str: "NAME"}[kind]
         text = f"{one.metadata['help']} ({shown})"
-        group.add_argument(f"--{name}", type=kind, default=default(name), metavar=metavar, help=text)
+        group.add_argument(f"--{name}", type=read, default=default(name), metavar=metavar, help=text)
+
+
+def without_sagemakers(arguments: Sequence[str]) -> list[str]:
+    """Return a job's arguments without those that SageMaker adds for itself, each of them a name and a value."""
+    kept, rest = [], iter(arguments)
+    for argument in rest:
+        if not SAGEMAKERS.match(argument):
+            kept.append(argument)
+        elif "=" not in argument:
+            next(rest, None)
+    return kept
 
 
 def given_hyperparameters(args: argparse.Namespace) -> dict[str, Any]:
     """Return the hyperparameters that the arguments have, by their names in the table."""
     values = {one.name: getattr(args, one.name) for one in dataclasses.fields(Hyperparameters)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _unquoted(text: str) -> str:
+    """Return a value without JSON's quotes, which tuners leave around one of several that they choose from."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def _number(text: str) -> float:
+    try:
+        return float(_unquoted(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}, a number is expected") from None
+
+
+def _whole(text: str) -> int:
+    """Read a whole number; tuners write one of a continuous range as 32.0."""
+    plain = _unquoted(text)
+    with contextlib.suppress(ValueError):
+        return int(plain)  # exact, where a float has 53 bits
+    with contextlib.suppress(ValueError):
+        if (number := float(plain)).is_integer():
+            return int(number)
+    raise argparse.ArgumentTypeError(f"invalid int value: {text!r}, a whole number is expected")

@@ -538,6 +538,52 @@ def test_sagemakers_variables_name_other_places(monkeypatch: pytest.MonkeyPatch)
     assert found == [Path(place) for place in ("/a", "/given", "/c", "/d", "/e")]
 
 
+SAGEMAKERS_OWN = {
+    "_tuning_objective_metric": "validation:auroc",
+    "sagemaker_program": "train_model.py",
+    "sagemaker_submit_directory": "s3://bucket/job/source/sourcedir.tar.gz",
+    "sagemaker_region": "eu-west-1",
+    "sagemaker_job_name": "pneumonia-training-1",
+    "sagemaker_container_log_level": "20",
+    "sagemaker_enable_cloudwatch_metrics": "false",
+    "sagemaker_mpi_custom_mpi_options": "--NCCL_DEBUG INFO",
+    "sagemaker_estimator_class_name": '"PyTorch"',
+    "default_user_module_name": "train_model",
+    "mp_parameters": "",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), SAGEMAKERS_OWN.items())
+@pytest.mark.parametrize("joined", [False, True])
+def test_hyperparameters_that_sagemaker_adds_are_ignored(name: str, value: str, *, joined: bool) -> None:
+    added = [f"--{name}={value}"] if joined else [f"--{name}", value]
+    for argv in ([*added, "--epochs", "3"], ["--epochs", "3", *added]):
+        assert train_model.parse_arguments(argv)[1].epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "expected"),
+    [
+        (["--batch_size", "64"], "batch_size", 64),
+        (["--batch_size=64"], "batch_size", 64),
+        (["--learning_rate", "1e-4"], "learning_rate", 1e-4),
+        (["--learning-rate", '"0.001"'], "learning_rate", 1e-3),
+        (["--batch-size", '"64"'], "batch_size", 64),
+        (["--batch-size", "64.0"], "batch_size", 64),
+        (["--batch-size", "6.4e1"], "batch_size", 64),
+        (["--seed", str(2**64 - 1)], "seed", 2**64 - 1),
+        (["--weights", '"none"'], "weights", "none"),
+    ],
+)
+def test_hyperparameters_are_read_as_tuners_write_them(argv: list[str], name: str, expected: object) -> None:
+    assert getattr(train_model.parse_arguments(argv)[1], name) == expected
+
+
+def test_folders_may_be_named_with_underscores(tmp_path: Path) -> None:
+    folders, _ = train_model.parse_arguments(["--model_dir", f"{tmp_path}/a_b", f"--output_data_dir={tmp_path}/c_d"])
+    assert (folders.model, folders.output) == (tmp_path / "a_b", tmp_path / "c_d")
+
+
 # Interruption
 
 
@@ -783,7 +829,10 @@ def test_bad_data_ends_in_one_sentence(
     ("options", "fragment"),
     [
         (["--epochs", "0"], "--epochs must be above 0, not 0"),
-        (["--epochs", "many"], "Argument --epochs: invalid int value: 'many'"),
+        (["--epochs", "many"], "Argument --epochs: invalid int value: 'many', a whole number is expected"),
+        (["--epochs", "2.5"], "Argument --epochs: invalid int value: '2.5', a whole number is expected"),
+        (["--epochs", "inf"], "Argument --epochs: invalid int value: 'inf'"),
+        (["--learning-rate", "fast"], "Argument --learning-rate: invalid float value: 'fast', a number is expected"),
         (["--batch-size", "-4"], "--batch-size must be above 0, not -4"),
         (["--num-workers", "0"], "--num-workers must be above 0, not 0"),
         (["--learning-rate", "0"], "--learning-rate must be above 0, not 0.0"),
@@ -796,6 +845,7 @@ def test_bad_data_ends_in_one_sentence(
             ["--lerning-rate", "1"],
             "Unrecognized arguments: --lerning-rate 1 (did you mean --learning-rate?). `train_model.py --help` lists",
         ),
+        (["--momentum", "0.9"], "Unrecognized arguments: --momentum 0.9. `train_model.py --help` lists the arguments."),
         (["--weights", "nowhere.pth"], "--weights nowhere.pth: there is no such file"),
     ],
 )
