@@ -123,7 +123,13 @@ deploy:  ## build, push, and deploy template.yaml behind a canary; PARAMETERS="U
 	fi; \
 	sam deploy --template-file template.yaml --stack-name $(STACK) --capabilities CAPABILITY_IAM \
 		--image-repository "$$repository" --no-confirm-changeset --no-fail-on-empty-changeset --parameter-overrides \
-		ImageUri="$$image" Revision="$$(date -u +%y%m%d%H%M)" Rollout=$(ROLLOUT) $(PARAMETERS)
+		ImageUri="$$image" Revision="$$(date -u +%y%m%d%H%M)" Rollout=$(ROLLOUT) $(PARAMETERS); \
+	live=$$(aws lambda get-alias --function-name $(STACK)-inference --name live --query FunctionVersion --output text); \
+	for version in $$(aws lambda list-versions-by-function --function-name $(STACK)-inference --output text --query \
+		"Versions[?SnapStart.ApplyOn=='PublishedVersions' && Version!='\$$LATEST' && Version!='$$live'].Version"); do \
+		echo "Version $$version is deleted, as AWS charges for its snapshot."; \
+		aws lambda delete-function --function-name $(STACK)-inference --qualifier "$$version"; \
+	done
 
 destroy:  ## take the stack down, and say what is left
 	$(call require,aws sam)

@@ -18,7 +18,8 @@ logging.basicConfig()
 logging.getLogger("pneumonia").setLevel(logging.INFO)
 weights = Weights.from_environment()
 on_lambda = "AWS_LAMBDA_RUNTIME_API" in os.environ
-if on_lambda:  # there, a process starts because a request waits for it
+for_snapshot = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start"
+if on_lambda and not for_snapshot:  # there, a process starts because a request waits for it
     weights.fetch_in_background(Deadline.after(60))
 
 with lean_imports() if on_lambda else contextlib.nullcontext():
@@ -55,3 +56,7 @@ use_paid_cores()
 predictor = Predictor.from_environment(weights)
 app = create_app(predictor)
 adapter = Mangum(Stage(app), lifespan="off")
+if for_snapshot:
+    from pneumonia.serving import snapstart  # imports what other cold starts do without
+
+    snapstart.prepare(handler, predictor)

@@ -1,6 +1,7 @@
 """The model in use: loaded when it is first needed, replaced when the bucket serves another release."""
 
 import logging
+import math
 import threading
 import time
 
@@ -105,6 +106,12 @@ class CurrentModel:
             deadline = min(deadline, Deadline.after(REFRESH_SECONDS))
             self._refreshing = threading.Thread(target=self._refresh, args=[deadline], name="refresh", daemon=True)
             self._refreshing.start()
+
+    def refresh(self, deadline: Deadline) -> None:
+        """Check the bucket for another release, whenever the last check was, and wait for it until the deadline."""
+        self._weights.asked = -math.inf
+        self.refresh_if_due(deadline)
+        self.finish_refresh(deadline)
 
     def _refresh(self, deadline: Deadline) -> None:
         """Switch to the release that the bucket serves, if it is another; if anything fails, keep the old one."""

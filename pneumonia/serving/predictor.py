@@ -175,6 +175,10 @@ class Predictor:
         """
         self._current.finish_refresh(deadline)
 
+    def refresh(self, deadline: Deadline) -> None:
+        """Check the bucket for another release, whenever the last check was, and wait for it until the deadline."""
+        self._current.refresh(deadline)
+
     def _answer(self, data: bytes, deadline: Deadline | None, record: Record, *, preview: bool = False) -> _Answer:
         deadline = deadline or Deadline.after(LOAD_SECONDS)
         given, shown = self._decode(data, record, preview=preview)

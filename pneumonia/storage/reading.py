@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError
-from pneumonia.storage.refusals import S3Error
+from pneumonia.storage.refusals import S3Error, refusals_as
 from pneumonia.storage.signed import Access, SignedBucket
 
 ATTEMPTS = 3  # at reading one object
@@ -43,7 +43,8 @@ class BucketReader:
         self._name = bucket
         self._deadline = deadline
         self._error = error
-        self._access = Access.from_environment()
+        with refusals_as(error, "The credentials of the function's role cannot be read"):
+            self._access = Access.from_environment()
         self._bucket = self._open()
 
     def close(self) -> None:

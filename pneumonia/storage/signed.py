@@ -52,17 +52,22 @@ class Access:
 
     @classmethod
     def from_environment(cls) -> "Access | None":
-        """Return what the environment says, as Lambda's always does; None if only boto3 can find it."""
+        """Return what the environment says, as Lambda's always does; None if only boto3 can find it.
+
+        Raises:
+            OSError: under SnapStart, the role's credentials cannot be read.
+        """
         given = os.environ
-        # Stripped, because a line break at the end, as in files of secrets, would break the request's headers.
-        key_id, secret = (given.get(name, "").strip() for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
         region = (given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION") or "").strip()
-        if not (key_id and secret and region) or any(map(given.get, BOTO3_SETTINGS)):
+        if not region or any(map(given.get, BOTO3_SETTINGS)):
+            return None
+        key_id, secret, token = _credentials()
+        if not (key_id and secret):
             return None
         endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL") or None
         if endpoint and not _is_url(endpoint):
             return None  # boto3 says what is wrong with it
-        access = cls(key_id, secret, given.get("AWS_SESSION_TOKEN", "").strip() or None, region, endpoint)
+        access = cls(key_id, secret, token or None, region, endpoint)
         scheme, host, _ = access.address("bucket", "")
         is_proxied = scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
         return None if is_proxied or re.search("iso|eusc", region) else access  # partitions with their own host names
@@ -191,6 +196,19 @@ class SignedBucket:
         if not (left := self._deadline.seconds_left):
             raise TimeoutError("the time is up")
         return min(seconds, left)
+
+
+def _credentials() -> tuple[str, str, str]:
+    """Return the access key's public part, its secret part, and the session token; empty where there is none."""
+    endpoint = os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    if endpoint and os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+        from pneumonia.storage.role_credentials import role_credentials  # noqa: PLC0415  # for SnapStart only
+
+        return role_credentials(endpoint)
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    # Stripped, because a line break at the end, as in files of secrets, would break the request's headers.
+    key_id, secret, token = (os.environ.get(name, "").strip() for name in names)
+    return key_id, secret, token
 
 
 def _connection(scheme: str, host: str, timeout: float) -> http.client.HTTPConnection:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jmespath
 import pytest
 
 from tests.builders.checkout import PROJECT
@@ -39,6 +40,8 @@ STAND_INS = {
             *describe-repositories*) exit "${{NO_REPOSITORY:-0}}" ;;
             *describe-images*) exit "${{NO_IMAGE:-0}}" ;;
             *get-login-password*) echo secret ;;
+            *get-alias*) echo 7 ;;
+            *list-versions-by-function*) echo "$SNAPSHOTS" ;;
             *describe-stack-resources*) printf 'pneumonia-data\\tpneumonia-weights\\n' ;;
         esac""",
     "sam": 'echo "region $AWS_DEFAULT_REGION" >> "$RECORD"',
@@ -78,14 +81,15 @@ class Machine:
 def machine(tmp_path: Path) -> Machine:
     folder = tmp_path / "bin"
     folder.mkdir()
-    for tool in ("make", "cat", "date"):
+    for tool in ("make", "cat", "date", "sed"):
         (folder / tool).symlink_to(shutil.which(tool) or tool)
     record = tmp_path / "record"
     record.touch()
     for name, script in STAND_INS.items():
         file = folder / name
         # Arguments are quoted as a shell reads them, and a line is written at once: both ends of a pipe record.
-        line = f"""line=$(printf {name}; for word; do printf " '%s'" "$word"; done)"""
+        word = r"""$(printf %s "$word" | sed "s/'/'\\\\''/g")"""
+        line = f"""line=$(printf {name}; for word; do printf " '%s'" "{word}"; done)"""
         file.write_text(f'#!/bin/sh\n{line}\nprintf "%s\\n" "$line" >> "$RECORD"\n{script}\n')
         file.chmod(0o755)
     return Machine(folder, record)
@@ -150,6 +154,29 @@ def test_settings_and_region_reach_the_stack(machine: Machine) -> None:
     assert deploy[-2:] == parameters.split()
     assert options(deploy)["--stack-name"] == "xrays"
     assert machine.ran("region") == [["region", "eu-west-1"]]
+
+
+def test_versions_whose_snapshot_is_charged_for_and_that_do_not_serve_are_deleted(machine: Machine) -> None:
+    done = machine.make("deploy", "STACK=xrays", SNAPSHOTS="5 6")
+    assert done.returncode == 0, done.stderr
+    (listing,) = machine.ran("aws", "lambda", "list-versions-by-function")
+    versions = [
+        {"Version": version, "SnapStart": {"ApplyOn": choice}}
+        for choice, *versions in (("None", "1", "2"), ("PublishedVersions", "$LATEST", "5", "6", "7"))
+        for version in versions
+    ]
+    assert jmespath.search(options(listing)["--query"], {"Versions": versions}) == ["5", "6"]  # the alias has 7
+    deleted = machine.ran("aws", "lambda", "delete-function")
+    assert [options(command) for command in deleted] == [
+        {"--function-name": "xrays-inference", "--qualifier": version} for version in ("5", "6")
+    ]
+    order = [command[:3] for command in machine.commands() if command[0] in {"sam", "aws"}]
+    assert order.index(["sam", "deploy", "--template-file"]) < order.index(deleted[0][:3])
+
+
+def test_without_snapshots_no_version_is_deleted(machine: Machine) -> None:
+    assert machine.make("deploy").returncode == 0
+    assert machine.ran("aws", "lambda", "delete-function") == []
 
 
 @pytest.mark.parametrize(

@@ -453,6 +453,46 @@ def test_url_and_warm_instances_belong_to_the_alias() -> None:
     ]
 
 
+def test_snapshots_are_taken_of_published_versions_where_they_are_asked_for() -> None:
+    template = transformed()
+    functions = of_type(template, "AWS::Lambda::Function")
+    assert template["Parameters"]["SnapStart"]["Default"] == "Off"  # a text: YAML would make it false
+    assert template["Conditions"]["HasSnapStart"] == {"Fn::Equals": [{"Ref": "SnapStart"}, "On"]}
+    assert {name: one["SnapStart"] for name, one in functions.items() if "SnapStart" in one} == {
+        "InferenceFunction": {"ApplyOn": {"Fn::If": ["HasSnapStart", "PublishedVersions", "None"]}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("chosen", "refusals"),
+    [
+        ({}, []),
+        ({"ProvisionedConcurrency": "2", "EphemeralStorage": "1024"}, []),
+        ({"SnapStart": "On"}, []),
+        ({"SnapStart": "On", "ProvisionedConcurrency": "2"}, ["set ProvisionedConcurrency=0"]),
+        ({"SnapStart": "On", "EphemeralStorage": "513"}, ["set EphemeralStorage=512"]),
+    ],
+    ids=["default", "without", "alone", "warm instances", "large tmp"],
+)
+def test_snapshots_are_refused_beside_what_lambda_does_not_combine(chosen: dict[str, str], refusals: list[str]) -> None:
+    template = transformed(**chosen)
+    values = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()} | chosen
+
+    def holds(condition: dict[str, Any]) -> bool:
+        left, right = replaced(condition["Fn::Equals"], values.get)
+        return str(left) == str(right)
+
+    said = [
+        one["AssertDescription"]
+        for rule in template["Rules"].values()
+        if holds(rule["RuleCondition"])
+        for one in rule["Assertions"]
+        if not holds(one["Assert"])
+    ]
+    assert len(said) == len(refusals)
+    assert all(refusal in sentence for refusal, sentence in zip(refusals, said, strict=True))
+
+
 @pytest.mark.parametrize("changed", [{"Revision": "2611250413"}, {"Revision": "2611250413", "MemorySize": "3008"}])
 def test_another_revision_publishes_a_version(changed: dict[str, str]) -> None:
     before, after = ({*of_type(one, "AWS::Lambda::Version")} for one in (transformed(), transformed(**changed)))

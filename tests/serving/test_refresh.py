@@ -73,6 +73,18 @@ def test_another_release_is_taken_over_and_rolled_back(bucket: str, predictor: P
     assert [version(predictor) for _ in range(2)] == ["2", "1"]
 
 
+def test_what_is_looked_for_at_once_answers_the_next_request(
+    bucket: str, weights: Path, folder: Path, other: Path
+) -> None:
+    publish(weights, manifest_for(weights, "1"), bucket)
+    predictor = Predictor(Weights(folder / "model.pth", bucket), refresh_minutes=60)
+    assert version(predictor) == "1"
+    publish(other, manifest_for(other, "2"), bucket)
+    assert version(predictor) == "1"
+    predictor.refresh(Deadline.after(60))
+    assert version(predictor) == "2"
+
+
 def test_the_same_release_is_not_fetched_again(moto: Moto, bucket: str, predictor: Predictor) -> None:
     for _ in range(3):
         assert version(predictor) == "1"

@@ -101,7 +101,10 @@ class RuntimeApi:
                 self._events = deque(entry for entry in self._events if entry[0] != request_id)
 
     def _answer(self, request_id: str, deadline: float, process: subprocess.Popen[bytes] | None) -> dict[str, Any]:
-        answer = self._found(lambda: self._answers.pop(request_id, None), deadline, process)
+        def look() -> dict[str, Any] | InvocationError | None:
+            return self._answers.pop(request_id, None)
+
+        answer = self._found(look, deadline, process)
         if isinstance(answer, InvocationError):
             raise answer
         return answer

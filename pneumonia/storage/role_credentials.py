@@ -1,0 +1,52 @@
+"""Credentials of a function's role, from the endpoint that Lambda has for them under SnapStart.
+
+There, the environment has no access key: it could expire before the function is restored. The endpoint is on the same
+machine and gives a valid one at any time, so none is kept here.
+https://docs.aws.amazon.com/lambda/latest/dg/snapstart-activate.html#snapstart-credentials
+"""
+
+import contextlib
+import http.client
+import json
+import os
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from pneumonia.errors import first_line
+
+SECONDS = 2.0  # to wait for a machine's own endpoint
+
+
+class RoleCredentials(NamedTuple):
+    """A temporary access key."""
+
+    key_id: str
+    secret: str
+    token: str
+
+
+def role_credentials(endpoint: str) -> RoleCredentials:
+    """Return what the endpoint gives for AWS_CONTAINER_AUTHORIZATION_TOKEN.
+
+    Args:
+        endpoint: its URL, as in AWS_CONTAINER_CREDENTIALS_FULL_URI.
+
+    Raises:
+        OSError: it cannot be reached, refuses, or gives no credentials.
+    """
+    address = urlsplit(endpoint)
+    headers = {"Authorization": os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")}
+    try:
+        with contextlib.closing(http.client.HTTPConnection(address.netloc, timeout=SECONDS)) as connection:
+            connection.request("GET", address.path, headers=headers)
+            response = connection.getresponse()
+            text = response.read().decode(errors="replace")
+    except (http.client.HTTPException, ValueError) as error:
+        raise ConnectionError(first_line(error)) from error
+    if response.status != http.HTTPStatus.OK:
+        raise ConnectionError(f"Lambda's endpoint answers {response.status} ({text.strip()})")
+    try:
+        answer = json.loads(text)
+        return RoleCredentials(answer["AccessKeyId"], answer["SecretAccessKey"], answer["Token"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConnectionError("Lambda's endpoint gives none") from error
