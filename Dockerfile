@@ -1,6 +1,8 @@
 # The inference image for AWS Lambda: PyTorch for CPUs, the pinned requirements, the files that serving needs.
 # No weights: a cold start fetches the served release from S3, so that promoting a model takes no new image.
-ARG BASE_IMAGE=public.ecr.aws/lambda/python:3.13
+# AWS's base image, unless a build names another. Dependabot reads `FROM`, but no build argument.
+ARG BASE_IMAGE=aws
+FROM public.ecr.aws/lambda/python:3.13 AS aws
 FROM ${BASE_IMAGE}
 WORKDIR ${LAMBDA_TASK_ROOT}
 

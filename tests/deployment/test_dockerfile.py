@@ -105,7 +105,7 @@ def test_it_keeps_the_contract() -> None:
     steps = [" ".join(words) for words in instructions()]
     runs = [step for step in steps if step.startswith("RUN")]
 
-    assert steps[:2] == ["ARG BASE_IMAGE=public.ecr.aws/lambda/python:3.13", "FROM ${BASE_IMAGE}"]
+    assert steps[:3] == ["ARG BASE_IMAGE=aws", "FROM public.ecr.aws/lambda/python:3.13 AS aws", "FROM ${BASE_IMAGE}"]
     assert "ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu" in steps
     assert 'python -c "import app' in runs[-1]
     assert steps[-1] == 'CMD ["app.handler"]'

@@ -54,6 +54,20 @@ def test_github_takes_them(schema: str, files: list[Path]) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_whatever_is_pinned_is_watched_and_new_versions_ripen_for_a_week() -> None:
+    updates = yaml.safe_load((PROJECT / ".github/dependabot.yml").read_text())["updates"]
+
+    assert {update["package-ecosystem"] for update in updates} == {"github-actions", "pip", "docker"}
+    assert all(update["directory"] == "/" and update["cooldown"]["default-days"] == 7 for update in updates)
+
+
+def test_dependabot_can_read_the_base_image() -> None:
+    images = re.findall(r"^FROM (\S+)", (PROJECT / "Dockerfile").read_text(), re.MULTILINE)
+
+    # It looks for a name and a version in `FROM`, and knows no build arguments.
+    assert [image for image in images if re.fullmatch(r"[\w./-]+:\d+\.\d+", image)] == images[:1]
+
+
 def test_every_action_is_pinned_by_its_commit_with_the_version_beside_it() -> None:
     uses = [line.partition("uses: ")[2] for file in WORKFLOWS for line in file.read_text().splitlines()]
     actions = [use for use in uses if use and not use.startswith("./")]
