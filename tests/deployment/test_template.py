@@ -40,6 +40,9 @@ NOT_IN_MOTO = {
 # Of a bucket it makes encryption alone; S3's own calls put the rest.
 BUCKET_PROPERTIES_IN_MOTO = {"BucketEncryption"}
 
+GIVEN_NAMES = {"AlarmName", "DashboardName", "FunctionName", "LogGroupName"}
+MADE_NAMES = {"BucketName", "Name", "PolicyName", "QueueName", "RoleName", "TopicName"}
+
 LAMBDA_METRICS = {"Invocations", "Errors", "Throttles", "Duration", "ConcurrentExecutions"}
 
 
@@ -220,6 +223,23 @@ def test_moto_still_passes_over_what_is_listed(moto: Moto, kind: str) -> None:
     assert "Only" not in [resource["LogicalResourceId"] for resource in made]
 
 
+def test_every_name_is_of_the_stack_or_of_cloudformations_making() -> None:
+    """Two stacks of an account have no name in common."""
+    resources, outputs = source()["Resources"].values(), source()["Outputs"].values()
+    given = [
+        (name, value["Fn::Sub"])
+        for resource in resources
+        for name, value in resource["Properties"].items()
+        # A permission names the function that it is for.
+        if name in GIVEN_NAMES | MADE_NAMES and resource["Type"] != "AWS::Lambda::Permission"
+    ]
+    assert {name for name, _ in given} == GIVEN_NAMES
+    assert [text for _, text in given if "${AWS::StackName}" not in text] == []
+    # All of an account's regions share its dashboards.
+    assert ("DashboardName", "${AWS::StackName}-${AWS::Region}") in given
+    assert not any("Export" in output for output in outputs)
+
+
 def test_every_parameter_but_the_images_has_a_default() -> None:
     parameters = source()["Parameters"]
     assert {name for name, parameter in parameters.items() if "Default" not in parameter} == GIVEN.keys()
@@ -377,7 +397,7 @@ def test_buckets_outlive_the_stack_and_nothing_else_does() -> None:
 def test_functions_run_the_handlers_of_one_image_with_their_settings(stack: Stack) -> None:
     functions = {one["FunctionName"]: one for one in stack.client("lambda").list_functions()["Functions"]}
     bucket = stack.made[WEIGHTS]
-    common = {"MODEL_BUCKET": bucket, "POWERTOOLS_METRICS_NAMESPACE": "Pneumonia"}
+    common = {"MODEL_BUCKET": bucket, "POWERTOOLS_METRICS_NAMESPACE": namespace(stack)}
     variables = {
         service: {
             key: str(value) for key, value in functions[f"{stack.name}-{service}"]["Environment"]["Variables"].items()
@@ -573,9 +593,14 @@ def test_what_cannot_be_promoted_waits_in_a_queue(stack: Stack) -> None:
 # Dashboard and alarms
 
 
+def namespace(stack: Stack) -> str:
+    """Return the namespace of a stack's metrics."""
+    return f"Pneumonia/{stack.name}"
+
+
 def dashboard(stack: Stack) -> list[dict[str, Any]]:
     """Return the dashboard's widgets, read back from CloudWatch."""
-    body = stack.client("cloudwatch").get_dashboard(DashboardName=stack.name)["DashboardBody"]
+    body = stack.client("cloudwatch").get_dashboard(DashboardName=f"{stack.name}-{REGION}")["DashboardBody"]
     widgets: list[dict[str, Any]] = json.loads(body)["widgets"]
     return widgets
 
@@ -600,8 +625,8 @@ def metrics_of(widget: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def test_dashboard_shows_every_metric_and_none_that_nobody_writes(stack: Stack) -> None:
     shown = {metric for widget in dashboard(stack) for metric in metrics_of(widget)}
-    ours = {("Pneumonia", name, service) for service, names in METRICS.items() for name in names}
-    assert {metric for metric in shown if metric[0] == "Pneumonia"} == ours
+    ours = {(namespace(stack), name, service) for service, names in METRICS.items() for name in names}
+    assert {metric for metric in shown if not metric[0].startswith("AWS/")} == ours
     functions = {f"{stack.name}-{function}" for function in ("inference", "promotion", "batch")}
     assert {name for namespace, name, _ in shown if namespace == "AWS/Lambda"} <= LAMBDA_METRICS
     assert {value for namespace, _, value in shown if namespace == "AWS/Lambda"} == functions
@@ -610,7 +635,7 @@ def test_dashboard_shows_every_metric_and_none_that_nobody_writes(stack: Stack) 
 @pytest.mark.parametrize("phase", ["Total", "Decode", "Inference", "Download", "Load"])
 def test_dashboard_shows_three_percentiles_of_each_phase(stack: Stack, phase: str) -> None:
     name = f"{phase}Milliseconds"
-    (widget,) = (one for one in dashboard(stack) if ("Pneumonia", name, "inference") in metrics_of(one))
+    (widget,) = (one for one in dashboard(stack) if (namespace(stack), name, "inference") in metrics_of(one))
     assert [row[-1]["stat"] for row in widget["properties"]["metrics"]] == ["p50", "p95", "p99"]
 
 
@@ -632,7 +657,7 @@ def test_dashboard_shows_every_alarm(stack: Stack) -> None:
 
 
 def test_alarms_watch_what_is_written(stack: Stack) -> None:
-    written = {("Pneumonia", name, service) for service, names in METRICS.items() for name in names}
+    written = {(namespace(stack), name, service) for service, names in METRICS.items() for name in names}
     written |= {("AWS/Lambda", name, "") for name in LAMBDA_METRICS}
     written |= {("AWS/SQS", "ApproximateNumberOfMessagesVisible", "")}
     for alarm in alarms(stack.template).values():
@@ -641,7 +666,7 @@ def test_alarms_watch_what_is_written(stack: Stack) -> None:
         ]:
             (dimension,) = metric["Dimensions"]
             service = dimension["Value"] if dimension["Name"] == "service" else ""
-            assert (metric["Namespace"], metric["MetricName"], service) in written
+            assert (stack.resolved(metric["Namespace"]), metric["MetricName"], service) in written
 
 
 def test_cloudwatch_takes_every_alarm(stack: Stack) -> None:
