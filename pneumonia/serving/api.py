@@ -86,7 +86,7 @@ def add_status(app: FastAPI, predictor: Predictor) -> None:
     ) -> Readiness:
         """Add `?load=1` to warm up an instance, or for a readiness probe; without it, nothing is loaded."""
         if load:
-            await run_in_threadpool(predictor.load, deadline_of(request))
+            await run_in_threadpool(predictor.load, deadline_of(request), request.state.record)
         if (model := predictor.model) is None:
             return Readiness(ready=False, model_version=None)
         return Readiness(ready=True, model_version=model.version)

@@ -60,6 +60,12 @@ class CurrentModel:
         if self._model:
             return self._model
         record.is_cold = True
+        record.has_no_model = True  # unless this comes to an end
+        model = self._load_once(deadline, record)
+        record.has_no_model = False
+        return model
+
+    def _load_once(self, deadline: Deadline, record: Record) -> Classifier:
         seconds = deadline.seconds_left
         failures = self._failures
         if not self._loading.acquire(timeout=seconds):

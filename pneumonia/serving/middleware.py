@@ -1,7 +1,6 @@
 """Middleware for every request: a limit on its body, HEAD, a header, a line in the log, and API Gateway's stage."""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -135,9 +134,9 @@ class Telemetry:
             "status": status,
             "milliseconds": round(record.milliseconds["Total"], 1),
         }
-        metrics: dict[str, Sequence[float]] = {}
+        metrics = record.load_failures()
         if scope["path"].endswith(("/predict", "/predict/batch")):
-            metrics = {"Requests": [1], "ClientErrors": [400 <= status < 500], "ServerErrors": [status >= 500]}
+            metrics |= {"Requests": [1], "ClientErrors": [400 <= status < 500], "ServerErrors": [status >= 500]}
             metrics |= record.metrics()
             properties["predictions"] = [answer.prediction for answer in record.predictions]
             properties["model_version"] = next((answer.model_version for answer in record.predictions), None)

@@ -32,6 +32,7 @@ class Record:
         image_bytes: of each image as it was sent.
         image_pixels: of each image that could be decoded.
         is_cold: the request had to wait for the model.
+        has_no_model: the model could not be loaded.
         predictions: the answers.
     """
 
@@ -39,6 +40,7 @@ class Record:
     image_bytes: list[int] = field(default_factory=list)
     image_pixels: list[int] = field(default_factory=list)
     is_cold: bool = False
+    has_no_model: bool = False
     predictions: list["Prediction"] = field(default_factory=list)
     _adding: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -56,8 +58,12 @@ class Record:
         with self._adding:  # several images are decoded at once
             self.milliseconds[phase] = self.milliseconds.get(phase, 0.0) + seconds * 1000
 
+    def load_failures(self) -> dict[str, Sequence[float]]:
+        """Return the metric that counts what found no model; without a value if there was one, or no need of it."""
+        return {"LoadFailures": [1] if self.has_no_model else []}
+
     def metrics(self) -> dict[str, Sequence[float]]:
-        """Return the values of each metric."""
+        """Return the values of each metric of a request for predictions, except its load failures."""
         phases = {f"{phase}Milliseconds": [round(taken, 1)] for phase, taken in self.milliseconds.items()}
         return {
             "ColdStart": [self.is_cold],

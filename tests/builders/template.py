@@ -11,7 +11,7 @@ Template = dict[str, Any]
 # What the functions write, in embedded metric format.
 METRICS = {
     "inference": {
-        *("Requests", "ClientErrors", "ServerErrors", "ColdStart", "RefreshFailures"),
+        *("Requests", "ClientErrors", "ServerErrors", "ColdStart", "LoadFailures", "RefreshFailures"),
         *("TotalMilliseconds", "DecodeMilliseconds", "InferenceMilliseconds"),
         *("DownloadMilliseconds", "LoadMilliseconds"),
         *("Pneumonia", "Confidence", "Uncertain", "NotAChestXray", "ImageBytes", "ImagePixels"),

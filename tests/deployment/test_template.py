@@ -676,7 +676,7 @@ def test_cloudwatch_takes_every_alarm(stack: Stack) -> None:
         properties["Threshold"] = float(properties["Threshold"])
         cloudwatch.put_metric_alarm(**properties)
     put = cloudwatch.describe_alarms(AlarmNamePrefix=f"{stack.name}-")["MetricAlarms"]
-    assert len(put) == len(alarms(stack.template)) == 9
+    assert len(put) == len(alarms(stack.template)) == 10
     for alarm in put:
         assert alarm["AlarmActions"] == [stack.outputs["AlarmTopic"]]
         assert alarm["TreatMissingData"] == "notBreaching"

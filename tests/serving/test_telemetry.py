@@ -108,6 +108,16 @@ def test_faults_and_missing_weights_are_counted(tmp_path: Path, capsys: pytest.C
         assert client.post("/predict", files={"file": XRAY}).status_code == 503
     (line,) = lines(capsys)
     assert (line["status"], metrics_of(line)["ServerErrors"]) == (503, [1])
+    assert metrics_of(line)["LoadFailures"] == [1]
+
+
+def test_a_probe_that_finds_no_model_is_counted_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with TestClient(create_app(Predictor(Weights(tmp_path)))) as client:
+        assert client.get("/ready?load=1").status_code == 503
+        assert client.get("/ready").status_code == 200
+    failed, asked = lines(capsys)
+    assert metrics_of(failed) == {"LoadFailures": [1]}
+    assert "_aws" not in asked
 
 
 @pytest.mark.parametrize(("path", "status"), [("/health", 200), ("/docs", 200), ("/nothing/predictable", 404)])
