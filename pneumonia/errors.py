@@ -41,6 +41,10 @@ class StorageError(PneumoniaError):
     """S3 cannot be reached, or refuses every request; a later try may succeed."""
 
 
+class ServerError(PneumoniaError):
+    """A server of the API cannot be asked, or refuses."""
+
+
 class ImageError(PneumoniaError):
     """A file is not an image, or the image is broken."""
 

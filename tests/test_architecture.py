@@ -24,7 +24,8 @@ ALLOWED = {
     "releases": BELOW_TRAINING | {"storage"},
     "front": BELOW_TRAINING | {"storage", "releases"},
     "serving": BELOW_TRAINING | {"storage", "releases", "front"},
-    "batch": BELOW_TRAINING | {"storage", "releases", "front", "serving"},
+    "client": BELOW_TRAINING | {"storage", "serving"},
+    "batch": BELOW_TRAINING | {"storage", "releases", "front", "serving", "client"},
 }
 ROOMS = sorted(ALLOWED.keys() - {GROUND, "front"})
 DOORS = {"pneumonia.__main__", "pneumonia.calibrate", "pneumonia.evaluate"}

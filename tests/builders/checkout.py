@@ -56,7 +56,7 @@ def make_task_root(folder: Path) -> Path:
     """
     folder.mkdir(parents=True)
     shutil.copy(PROJECT / "app.py", folder)
-    ignored = shutil.ignore_patterns("training", "__pycache__")
+    ignored = shutil.ignore_patterns("training", "client", "__pycache__")
     shutil.copytree(PROJECT / "pneumonia", folder / "pneumonia", ignore=ignored)
     for path in (*folder.rglob("*"), folder):
         if path.is_dir():

@@ -1,0 +1,4 @@
+"""Ask a server of the API: `predict --url`.
+
+Only the commands import this package.
+"""
