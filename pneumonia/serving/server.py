@@ -15,10 +15,11 @@ from pneumonia.errors import ConfigurationError
 
 HOST = "127.0.0.1"  # for this machine alone: the API has no login
 EPILOG = "example: pneumonia serve --port 8001"
+OTHER_PORT = "choose another with --port, or with make run PORT=8001"
 APP = "pneumonia.serving.api:app_from_environment"  # imported only once the port is ours, as that takes a second or two
 
 
-class Server(uvicorn.Server):
+class LocalServer(uvicorn.Server):
     """A server that prints the addresses to open, after all log lines of its start."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -28,11 +29,12 @@ class Server(uvicorn.Server):
         print(f"Page:    {address}\nSwagger: {address}/docs", flush=True)
 
 
-def listen(port: int) -> socket.socket:
+def listen(port: int, advice: str = "choose another with --port") -> socket.socket:
     """Return a socket that listens on this machine.
 
     Args:
         port: its number, 0 for any free one.
+        advice: what to do if that one cannot be had.
 
     Raises:
         ConfigurationError: the port is in use, or not allowed.
@@ -42,9 +44,7 @@ def listen(port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         # Not the error's own text: Python adds the address.
         reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "ports are numbers from 0 to 65535"
-        raise ConfigurationError(
-            f"Port {port} cannot be listened on ({reason}): choose another with --port, or with make run PORT=8001."
-        ) from error
+        raise ConfigurationError(f"Port {port} cannot be listened on ({reason}): {advice}.") from error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +60,6 @@ def run(args: argparse.Namespace) -> None:
     """
     logging.basicConfig()
     logging.getLogger("pneumonia").setLevel(logging.INFO)  # which model is loaded, and from where
-    with contextlib.suppress(KeyboardInterrupt), listen(args.port) as listener:
+    with contextlib.suppress(KeyboardInterrupt), listen(args.port, OTHER_PORT) as listener:
         config = uvicorn.Config(APP, factory=True, port=listener.getsockname()[1])
-        Server(config).run(sockets=[listener])
+        LocalServer(config).run(sockets=[listener])
