@@ -26,14 +26,15 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
     from mangum import Mangum
 
     from pneumonia.serving.api import ANSWER_SECONDS, create_app
+    from pneumonia.serving.events import Events
     from pneumonia.serving.middleware import Stage
     from pneumonia.serving.predictor import Predictor, use_paid_cores
 
 logger = logging.getLogger("pneumonia.app")
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it
-    """Answer an event of a Function URL, an API Gateway, or a load balancer.
+def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for them
+    """Answer an event: a request of a Function URL, an API Gateway or a load balancer, or a warm-up.
 
     When time is up, Lambda kills the process and logs little more than that. So this logs a line that names the request
     shortly before.
@@ -43,19 +44,19 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
     alarm.daemon = True
     alarm.start()
     try:
-        response: dict[str, Any] = adapter(event, context)
+        response = answer(event, context)
         predictor.finish_refresh(Deadline.of_invocation(context, kept=ANSWER_SECONDS))
     finally:
         alarm.cancel()
-    if response["statusCode"] >= 500:
-        logger.error("Request %s was answered with %s.", context.aws_request_id, response["statusCode"])
+    if (status := response.get("statusCode", 200)) >= 500:
+        logger.error("Request %s was answered with %s.", context.aws_request_id, status)
     return response
 
 
 use_paid_cores()
 predictor = Predictor.from_environment(weights)
 app = create_app(predictor)
-adapter = Mangum(Stage(app), lifespan="off")
+answer = Events(Mangum(Stage(app), lifespan="off"), predictor)
 if for_snapshot:
     from pneumonia.serving import snapstart  # imports what other cold starts do without
 

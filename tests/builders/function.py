@@ -83,13 +83,17 @@ class Function:
         self.api.__exit__(kind, error, traceback)
         print(self._log.read_text())  # pytest shows it where a test fails
 
-    def invoke(self, event: dict[str, Any], timeout: float = 60) -> Response:
+    def invoke(self, event: object, timeout: float = 60) -> Response:
         """Return the response to an event; not answered in time, it is no response, as on Lambda."""
         return self.api.invoke(event, timeout, self.process)
 
+    def log(self) -> str:
+        """Return what the function has logged."""
+        return self._log.read_text()
+
     def log_of(self, request_id: str) -> str:
         """Return the lines of the log that name a request."""
-        return "\n".join(line for line in self._log.read_text().splitlines() if request_id in line)
+        return "\n".join(line for line in self.log().splitlines() if request_id in line)
 
     def wait_for_log(self, request_id: str, words: str) -> None:
         """Wait until the log says something of a request: its lines come through a pipe, after the answer or before."""

@@ -35,6 +35,7 @@ from tools.stand_ins.events import (
 )
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.runtime_api import InvocationError
+from tools.stand_ins.triggers import SERVICES, WARM_UPS
 
 VERSION = "20260102-030405-0a1b2c3d"
 MAX_EVENT = 6 * 1024 * 1024  # bytes, of a synchronous invocation
@@ -301,6 +302,34 @@ def test_page_and_docs_find_all_that_they_need(function: Function, gateway: Gate
     assert contents["favicon.png"]["isBase64Encoded"]
     Image.open(io.BytesIO(content_of(contents["favicon.png"]))).verify()
     assert b"SwaggerUIBundle" in content_of(contents["swagger-ui-bundle.js"])
+
+
+@pytest.mark.parametrize("event", WARM_UPS.values(), ids=WARM_UPS)
+def test_warm_up_is_answered(function: Function, event: object) -> None:
+    assert function.invoke(event) == {"warm": True, "model_version": VERSION}
+    function.wait_for_log(function.api.request_ids[-1], '"event": "warm-up"')
+
+
+@pytest.mark.parametrize("event", SERVICES.values(), ids=SERVICES)
+def test_other_services_get_one_sentence(function: Function, event: dict[str, Any]) -> None:
+    assert function.invoke(event)["detail"].startswith("The function got an event of ")
+    assert "Traceback" not in function.log()
+
+
+@pytest.mark.parametrize("lacking", ["requestContext", "version"])
+def test_half_an_event_is_no_fault(function: Function, lacking: str) -> None:
+    event = {name: value for name, value in function_url_event("GET", "/health").items() if name != lacking}
+    assert function.invoke(event)["statusCode"] == 400
+    assert "Traceback" not in function.log()
+
+
+def test_first_invocation_may_be_a_warm_up(store: Store, tmp_path: Path) -> None:
+    with Function(tmp_path, store.environment) as function:
+        failed = function.invoke(WARM_UPS["schedule of a rule"])
+        assert (failed["warm"], "Connection refused" in failed["detail"]) == (False, True)
+        with store.serving():
+            assert function.invoke(WARM_UPS["schedule of a rule"])["warm"] is True
+        assert function.invoke(upload(XRAY))["statusCode"] == 200  # needs no S3 any more
 
 
 def test_largest_event_is_answered(function: Function) -> None:

@@ -78,12 +78,12 @@ class RuntimeApi:
         self._server.server_close()
 
     def invoke(
-        self, event: dict[str, Any], timeout: float = 120, process: subprocess.Popen[bytes] | None = None
+        self, event: object, timeout: float = 120, process: subprocess.Popen[bytes] | None = None
     ) -> dict[str, Any]:
         """Have the runtime handle one event and return the handler's response.
 
         Args:
-            event: what the handler gets.
+            event: what the handler gets, anything that JSON can hold.
             timeout: seconds until the attempt counts as failed; the handler's deadline.
             process: the runtime's; when it ends without an answer, so does this call.
 

@@ -1,0 +1,141 @@
+"""What invokes the function: requests, warm-ups, and services that it has no answer for.
+
+None of them ends in an error of the invocation: Lambda would send the same event again, in vain.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pneumonia.deadline import Deadline
+from pneumonia.errors import PneumoniaError
+from pneumonia.serving.api import ANSWER_SECONDS
+from pneumonia.serving.predictor import Predictor
+from pneumonia.serving.telemetry import Record, emit
+
+Answer = dict[str, Any]
+
+SCHEDULES = {"aws.events", "aws.scheduler"}  # rules, and EventBridge Scheduler
+CONSOLES_TEST = {"key1", "key2", "key3"}
+OF_REQUESTS = {"requestContext", "httpMethod", "rawPath", "routeKey"}  # no other event has one of these
+ANSWERED = "requests of a Function URL, an API Gateway or a load balancer"
+NO_REQUEST = f"The event is not one of the {ANSWERED}: a part of it is missing or is not as they send it."
+# Which service sends an event, by what the event, or its first record, names as its source or has as a field.
+SOURCES = {
+    "aws:s3": "Amazon S3",
+    "aws:sqs": "Amazon SQS",
+    "aws:sns": "Amazon SNS",
+    "aws:ses": "Amazon SES",
+    "aws:dynamodb": "DynamoDB Streams",
+    "aws:kinesis": "Kinesis Data Streams",
+    "aws:kafka": "Apache Kafka",
+    "SelfManagedKafka": "Apache Kafka",
+    "aws:mq": "Amazon MQ",
+    "aws:rmq": "Amazon MQ",
+    "aws:docdb": "Amazon DocumentDB",
+    "aws:codecommit": "CodeCommit",
+}
+FIELDS = {
+    "awslogs": "CloudWatch Logs",
+    "alarmData": "a CloudWatch alarm",
+    "cf": "CloudFront (Lambda@Edge)",
+    "userPoolId": "Amazon Cognito",
+    "identityPoolId": "Amazon Cognito",
+    "sessionState": "Amazon Lex",
+    "currentIntent": "Amazon Lex",
+    "session": "an Alexa skill",
+    "deliveryStreamArn": "Amazon Data Firehose",
+    "invocationSchemaVersion": "S3 Batch Operations, whose place is the batch function",
+    "getObjectContext": "S3 Object Lambda",
+    "configRuleName": "AWS Config",
+    "CodePipeline.job": "CodePipeline",
+    "ResponseURL": "CloudFormation",
+    "SecretId": "Secrets Manager",
+    "methodArn": "an API Gateway that asks for authorization",
+    "routeArn": "an API Gateway that asks for authorization",
+    "requestPayload": "a function whose destination is this one",
+}
+logger = logging.getLogger(__name__)
+
+
+class Events:
+    """Answers whatever the function is invoked with.
+
+    Args:
+        respond: answers the event of a request, and raises an error only for an event that it cannot read.
+        predictor: has the model that a warm-up loads.
+    """
+
+    def __init__(self, respond: Callable[[dict[str, Any], Any], Answer], predictor: Predictor) -> None:
+        self._respond = respond
+        self._predictor = predictor
+
+    def __call__(self, event: Any, context: Any) -> Answer:  # noqa: ANN401  # JSON; the runtime client has no type for it
+        """Return the answer to an event: to a request a response, to anything else an object for whoever reads it."""
+        if isinstance(event, dict) and event.keys() & OF_REQUESTS:
+            return self._answer_request(event, context)
+        if is_warm_up(event):
+            return self._answer_warm_up(context)
+        return refuse(event)
+
+    def _answer_request(self, event: dict[str, Any], context: Any) -> Answer:  # noqa: ANN401
+        try:
+            return self._respond(event, context)
+        except Exception as error:  # a part may be missing, or be anything but what it should be
+            logger.error("The event of request %s cannot be read: %r.", context.aws_request_id, error)  # noqa: TRY400
+        headers = {"content-type": "application/json", "cache-control": "no-store"}
+        body = json.dumps({"detail": NO_REQUEST})
+        return {"statusCode": 400, "headers": headers, "body": body, "isBase64Encoded": False}
+
+    def _answer_warm_up(self, context: Any) -> Answer:  # noqa: ANN401
+        record, answer = Record(), Answer()
+        try:
+            model = self._predictor.load(Deadline.of_invocation(context, kept=ANSWER_SECONDS), record)
+            answer |= {"warm": True, "model_version": model.version}
+        except PneumoniaError as error:
+            answer |= {"warm": False, "detail": str(error)}
+        emit(record.load_failures(), {"request_id": context.aws_request_id, "event": "warm-up", **answer})
+        return answer
+
+
+def is_warm_up(event: Any) -> bool:  # noqa: ANN401  # JSON
+    """Return whether an event has no other purpose than to start the function.
+
+    It is empty, the Lambda console's test, of a schedule, or says "warm", as the plugins of Serverless and Zappa do.
+    """
+    if not event:
+        return True
+    if not isinstance(event, dict):
+        return isinstance(event, str) and "warm" in event.lower()
+    source = str(event.get("source"))
+    is_scheduled = source in SCHEDULES or any(":scheduler:" in one for one in event.values() if isinstance(one, str))
+    return event.keys() <= CONSOLES_TEST or is_scheduled or any("warm" in word.lower() for word in (*event, source))
+
+
+def refuse(event: Any) -> Answer:  # noqa: ANN401  # JSON
+    """Return, and log, one sentence for an event that is neither a request nor a warm-up.
+
+    The messages of a queue stay in it, if its trigger reports failures by message.
+    """
+    detail = f"The function got {name_of(event)}, but answers only {ANSWERED}, and warm-ups: remove what sends it."
+    logger.error("%s", detail)
+    records = event.get("Records") if isinstance(event, dict) else None
+    messages = [one["messageId"] for one in records or [] if isinstance(one, dict) and "messageId" in one]
+    failures = {"batchItemFailures": [{"itemIdentifier": message} for message in messages]}
+    return {"detail": detail, **(failures if messages else {})}
+
+
+def name_of(event: Any) -> str:  # noqa: ANN401  # JSON
+    """Return what an event is, as far as it can be told, without any of its values."""
+    if not isinstance(event, dict):
+        return f"JSON that is no object ({type(event).__name__})"
+    records = event.get("Records")
+    first = records[0] if isinstance(records, list) and records and isinstance(records[0], dict) else {}
+    for fields in (event, first):
+        source = fields.get("eventSource") or fields.get("EventSource")
+        if service := SOURCES.get(str(source)) or next((FIELDS[name] for name in FIELDS if name in fields), None):
+            return f"an event of {service}"
+    if "detail-type" in event:
+        return f"an event of EventBridge ({str(event['detail-type'])[:60]!r})"
+    return f"an event with the fields {', '.join(repr(name[:30]) for name in sorted(event)[:5])}"

@@ -1,0 +1,141 @@
+"""What is answered to events that are no requests, or only half of one."""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from awslambdaric.lambda_context import LambdaContext
+from mangum import Mangum
+
+from pneumonia.releases.fetch import Weights
+from pneumonia.serving.api import create_app
+from pneumonia.serving.events import Events
+from pneumonia.serving.predictor import Predictor
+from tools.stand_ins.events import function_url_event, http_api_event, load_balancer_event, rest_api_event
+from tools.stand_ins.runtime_api import ARN
+from tools.stand_ins.triggers import ID, NAME, SERVICES, WARM_UPS
+
+Invoke = Callable[[Any], dict[str, Any]]
+SENTENCE = re.compile(r"The function got .+, but answers only requests of .+ and warm-ups: remove what sends it\.")
+
+
+def function_with(weights: Path) -> Invoke:
+    predictor = Predictor(Weights(weights))
+    events = Events(Mangum(create_app(predictor), lifespan="off"), predictor)
+
+    def invoke(event: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
+        return events(event, LambdaContext("1", None, None, int(time.time() * 1000) + 60_000, ARN))
+
+    return invoke
+
+
+@pytest.fixture(scope="module")
+def invoke(weights: Path) -> Invoke:
+    return function_with(weights)
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return line
+
+
+@pytest.mark.parametrize("event", WARM_UPS.values(), ids=WARM_UPS)
+def test_a_warm_up_loads_the_model_and_says_so(
+    weights: Path, event: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    invoke = function_with(weights)
+    answer = invoke(event)
+    assert answer == {"warm": True, "model_version": answer["model_version"]}
+    assert answer["model_version"].startswith("sha256-")
+    line = last_line(capsys)
+    assert (line["event"], line["warm"], line["model_version"]) == ("warm-up", True, answer["model_version"])
+    assert "_aws" not in line  # a metric would cost money, and not be one of requests
+    assert json.loads(invoke(function_url_event("GET", "/ready"))["body"])["ready"] is True
+
+
+def test_a_warm_up_without_a_model_says_why_and_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = function_with(tmp_path)(WARM_UPS["schedule of a rule"])
+    assert answer == {"warm": False, "detail": f"{tmp_path} cannot be read: Is a directory."}
+    line = last_line(capsys)
+    assert line["detail"] == answer["detail"]
+    assert line["LoadFailures"] == [1]
+
+
+@pytest.mark.parametrize(("service", "event"), SERVICES.items(), ids=SERVICES)
+def test_another_service_gets_one_sentence_that_names_it(
+    invoke: Invoke, service: str, event: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = invoke(event)
+    assert SENTENCE.fullmatch(answer["detail"])
+    assert answer["detail"].startswith(f"The function got an event of {service}")
+    (logged,) = caplog.records
+    assert (logged.levelno, logged.getMessage()) == (logging.ERROR, answer["detail"])
+    assert not logged.exc_info
+    assert NAME not in answer["detail"]
+
+
+def test_messages_of_a_queue_stay_in_it(invoke: Invoke) -> None:
+    assert invoke(SERVICES["Amazon SQS"])["batchItemFailures"] == [{"itemIdentifier": ID}]
+    assert invoke(SERVICES["Amazon S3"]).keys() == {"detail"}
+
+
+@pytest.mark.parametrize(
+    ("event", "name"),
+    [
+        ({"version": "2.0"}, "an event with the fields 'version'"),
+        ({"file": "x" * 9000, "name": NAME}, "an event with the fields 'file', 'name'"),
+        ({"Records": []}, "an event with the fields 'Records'"),
+        ({"Records": [NAME]}, "an event with the fields 'Records'"),
+        ({"Records": [{"eventSource": "aws:new"}]}, "an event with the fields 'Records'"),
+        ({"\x1b[2J" + "x" * 90: 1}, r"an event with the fields '\x1b[2J" + "x" * 26 + "'"),
+        ([1, 2], "JSON that is no object (list)"),
+        ("text", "JSON that is no object (str)"),
+        (7, "JSON that is no object (int)"),
+    ],
+    ids=["version", "fields", "no records", "odd records", "new service", "unprintable", "list", "text", "number"],
+)
+def test_anything_else_gets_the_same_sentence(invoke: Invoke, event: object, name: str) -> None:
+    detail = invoke(event)["detail"]
+    assert SENTENCE.fullmatch(detail)
+    assert detail.startswith(f"The function got {name}, but")
+
+
+def half(event: dict[str, Any], *lacking: str) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name not in lacking}
+
+
+GET = function_url_event("GET", "/health")
+HALVES = {
+    "no context": half(GET, "requestContext"),
+    "an empty context": GET | {"requestContext": {}},
+    "a context of text": GET | {"requestContext": "none"},
+    "no method": GET | {"requestContext": half(GET["requestContext"], "http")},
+    "wrong base64": GET | {"body": "not base64", "isBase64Encoded": True},
+    "headers of null": GET | {"headers": None},
+    "REST, no context": half(rest_api_event("GET", "/health"), "requestContext"),
+    "REST, no path": half(rest_api_event("GET", "/health"), "path"),
+    "load balancer, no headers": half(load_balancer_event("GET", "/health"), "headers"),
+    "a web socket": {"requestContext": {"routeKey": "$connect", "connectionId": "x"}, "isBase64Encoded": False},
+    "a bad port": http_api_event("GET", "/health", headers={"Host": "me:and:you"}),
+    "method and path": {"httpMethod": "GET", "path": "/health"},
+}
+
+
+@pytest.mark.parametrize("event", HALVES.values(), ids=HALVES)
+def test_half_a_request_is_answered_with_400(
+    invoke: Invoke, event: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    response = invoke(event)
+    assert response["statusCode"] == 400
+    detail = json.loads(response["body"])["detail"]
+    assert detail.startswith(
+        "The event is not one of the requests of a Function URL, an API Gateway or a load balancer"
+    )
+    (logged,) = caplog.records
+    assert logged.getMessage().startswith("The event of request 1 cannot be read: ")
+    assert not logged.exc_info
