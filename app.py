@@ -25,9 +25,8 @@ if on_lambda and not for_snapshot:  # there, a process starts because a request 
 with lean_imports() if on_lambda else contextlib.nullcontext():
     from mangum import Mangum
 
-    from pneumonia.serving.api import ANSWER_SECONDS, create_app
+    from pneumonia.serving.api import ANSWER_SECONDS, app_from_environment
     from pneumonia.serving.events import Events
-    from pneumonia.serving.middleware import Stage
     from pneumonia.serving.predictor import Predictor, use_paid_cores
 
 logger = logging.getLogger("pneumonia.app")
@@ -55,8 +54,8 @@ def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  # the 
 
 use_paid_cores()
 predictor = Predictor.from_environment(weights)
-app = create_app(predictor)
-answer = Events(Mangum(Stage(app), lifespan="off"), predictor)
+app = app_from_environment(predictor)
+answer = Events(Mangum(app, lifespan="off"), predictor)
 if for_snapshot:
     from pneumonia.serving import snapstart  # imports what other cold starts do without
 

@@ -17,18 +17,25 @@ from pneumonia.serving.openapi import MAX_FILES, Batch, Failure, Health, Readine
 from pneumonia.serving.page import add_page
 from pneumonia.serving.predictor import LOAD_SECONDS, Predictor
 from pneumonia.serving.problems import STATUS, add_problem_handlers
+from pneumonia.serving.root_path import RootPath, root_path_from_environment
 
 ANSWER_SECONDS = 1.0  # of an invocation's time, kept for everything but loading the model
 
 
-def create_app(predictor: Predictor) -> FastAPI:
-    """Return the API that answers with this predictor."""
+def create_app(predictor: Predictor, root_path: str | None = None) -> FastAPI:
+    """Return the API that answers with this predictor.
+
+    Args:
+        predictor: classifies the images.
+        root_path: what the clients' addresses have before the paths; None to infer it, as far as it can be.
+    """
     # FastAPIOffline serves Swagger UI's files itself; with FastAPI, every browser would fetch them from a third party.
-    app = FastAPIOffline(**openapi.API, redoc_url=None)
+    app = FastAPIOffline(**openapi.API, redoc_url=None, redirect_slashes=False)
     app.add_middleware(BodyLimit)
     app.add_middleware(Head)
     app.add_middleware(NoStore)
-    app.add_middleware(Telemetry)  # added last, it is the outermost
+    app.add_middleware(Telemetry)
+    app.add_middleware(RootPath, root_path)  # added last, it is the outermost
     add_classification(app, predictor)
     add_status(app, predictor)
     add_page(app, lambda: predictor.model_version)
@@ -36,13 +43,17 @@ def create_app(predictor: Predictor) -> FastAPI:
     return app
 
 
-def app_from_environment() -> FastAPI:
-    """Return the API with the settings of the environment, for `uvicorn --factory`.
+def app_from_environment(predictor: Predictor | None = None) -> FastAPI:
+    """Return the API with the settings of the environment, for Lambda and for `uvicorn --factory`.
+
+    Args:
+        predictor: None for one of the environment, too.
 
     Raises:
         ConfigurationError: a setting cannot be used.
     """
-    return create_app(Predictor.from_environment(Weights.from_environment()))
+    predictor = predictor or Predictor.from_environment(Weights.from_environment())
+    return create_app(predictor, root_path_from_environment())
 
 
 def add_classification(app: FastAPI, predictor: Predictor) -> None:

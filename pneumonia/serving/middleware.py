@@ -1,8 +1,7 @@
-"""Middleware for every request: a limit on its body, HEAD, a header, a line in the log, and API Gateway's stage."""
+"""Middleware for every request: a limit on its body, HEAD, a header, and a line in the log."""
 
 import time
 from typing import Any
-from urllib.parse import unquote
 
 from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
@@ -141,24 +140,3 @@ class Telemetry:
             properties["predictions"] = [answer.prediction for answer in record.predictions]
             properties["model_version"] = next((answer.model_version for answer in record.predictions), None)
         emit(metrics, properties)
-
-
-class Stage:
-    """Split API Gateway's stage off the path, as in /prod/predict, so that links lead back to it.
-
-    Mangum does not do this. It works only on Lambda, outside the app.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, with the stage as `root_path` if the client's address has it."""
-        context = scope["aws.event"].get("requestContext") or {}
-        # The path that the client requested: in scope["path"], a REST API removes the stage and an HTTP API keeps it.
-        path = unquote(context.get("path") or "") or scope["path"]
-        stage = context.get("stage") or "$default"  # which never appears in an address
-        root = f"/{stage}"
-        if stage != "$default" and f"{path}/".startswith(f"{root}/"):
-            scope = {**scope, "path": path, "root_path": root}
-        await self._app(scope, receive, send)

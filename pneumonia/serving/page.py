@@ -10,9 +10,10 @@ from enum import StrEnum
 from html import escape
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import quote
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from pneumonia.files import shipped
@@ -22,7 +23,7 @@ GUIDES = shipped("docs")
 # Whatever a file name or an answer contains, the browser runs and loads only what this server sends.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 OTHER_MODEL = (
@@ -70,7 +71,9 @@ def add_page(app: FastAPI, served_version: Callable[[], str | None]) -> None:
     app.mount("/guide/model-card", StaticFiles(directory=GUIDES / "model-card", check_dir=False), name="model-card")
 
     @app.get("/", include_in_schema=False)
-    def page() -> FileResponse:
+    def page(request: Request) -> Response:
+        if root := request.scope["root_path"]:
+            return HTMLResponse(page_below(root), headers=HEADERS)
         return FileResponse(STATIC / "index.html", headers=HEADERS)
 
     @app.get("/guide/{guide}.md", include_in_schema=False)
@@ -80,6 +83,12 @@ def add_page(app: FastAPI, served_version: Callable[[], str | None]) -> None:
         note = OTHER_MODEL.format(version=version) if is_about_another else ""
         title = guide.replace("-", " ").capitalize()
         return HTMLResponse(GUIDE.format(title=title, note=note, content=content), headers=HEADERS)
+
+
+def page_below(root: str) -> str:
+    """Return the page with links that lead below a path, whether or not its own address ends with a slash."""
+    html = (STATIC / "index.html").read_text(encoding="utf-8")
+    return html.replace("<head>", f'<head>\n  <base href="{escape(quote(root))}/">', 1)
 
 
 @functools.cache

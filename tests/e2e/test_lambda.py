@@ -64,6 +64,7 @@ GATEWAYS = {
     "rest api": Gateway(rest_api_event, "/prod"),
     # The stage is called as a path is.
     "rest api, stage health": Gateway(functools.partial(rest_api_event, stage="health"), "/health"),
+    "rest api, base path of a domain": Gateway(functools.partial(rest_api_event, mapping="/xray"), "/xray"),
     "load balancer": Gateway(load_balancer_event),
     "load balancer, multi-value": Gateway(functools.partial(load_balancer_event, multi_value=True)),
 }
@@ -330,6 +331,15 @@ def test_first_invocation_may_be_a_warm_up(store: Store, tmp_path: Path) -> None
         with store.serving():
             assert function.invoke(WARM_UPS["schedule of a rule"])["warm"] is True
         assert function.invoke(upload(XRAY))["statusCode"] == 200  # needs no S3 any more
+
+
+def test_prefix_of_a_load_balancer_is_a_setting(store: Store, tmp_path: Path) -> None:
+    with store.serving(), Function(tmp_path, store.environment | {"ROOT_PATH": "/xray"}) as function:
+        body, content_type = multipart("file", "xray", XRAY, "image/jpeg")
+        event = load_balancer_event("POST", "/xray//predict/", body, {"Content-Type": content_type})
+        assert function.invoke(event)["statusCode"] == 200
+        schema = answer_of(function.invoke(load_balancer_event("GET", "/xray/openapi.json")))
+        assert schema["servers"] == [{"url": "/xray"}]
 
 
 def test_largest_event_is_answered(function: Function) -> None:

@@ -20,6 +20,7 @@ DOMAIN_PREFIX = "qz3x7yk2mhd5b6t4uncwav8e9f0pgjsr"
 DOMAIN = f"{DOMAIN_PREFIX}.lambda-url.eu-central-1.on.aws"
 API_ID = "a1b2c3d4e5"
 API_DOMAIN = f"{API_ID}.execute-api.eu-central-1.amazonaws.com"
+CUSTOM_DOMAIN = "api.example.org"
 BALANCER = "xrays-1234567890.eu-central-1.elb.amazonaws.com"
 TARGET_GROUP = f"arn:aws:elasticloadbalancing:eu-central-1:{ACCOUNT}:targetgroup/xrays/6d0ecf831eec9f09"
 DEFAULT_STAGE = "$default"  # of HTTP APIs: the one that addresses do not name
@@ -41,7 +42,12 @@ def function_url_event(
 
 
 def http_api_event(
-    method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, stage: str = DEFAULT_STAGE
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    stage: str = DEFAULT_STAGE,
+    mapping: str | None = None,
 ) -> dict[str, Any]:
     """Return the event of one request to an HTTP API (API Gateway v2, payload format 2.0).
 
@@ -51,9 +57,10 @@ def http_api_event(
         body: as the client sent it.
         headers: the client's; their names arrive in lower case.
         stage: what the client's address has before the path, unless it is the default; both paths in the event have it.
+        mapping: base path of the custom domain that the client asks, with a slash before it; it stands for the stage.
     """
-    path = path if stage == DEFAULT_STAGE else f"/{stage}{path}"
-    return _payload_2(method, path, body, headers, API_DOMAIN, stage)
+    before = mapping if mapping is not None else "" if stage == DEFAULT_STAGE else f"/{stage}"
+    return _payload_2(method, before + path, body, headers, API_DOMAIN if mapping is None else CUSTOM_DOMAIN, stage)
 
 
 def http_api_1_event(
@@ -67,7 +74,12 @@ def http_api_1_event(
 
 
 def rest_api_event(
-    method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, stage: str = "prod"
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    stage: str = "prod",
+    mapping: str | None = None,
 ) -> dict[str, Any]:
     """Return the event of one request to a REST API (API Gateway v1, payload format 1.0) with a proxy resource.
 
@@ -79,14 +91,20 @@ def rest_api_event(
         body: as the client sent it.
         headers: the client's; their names arrive as the client wrote them.
         stage: what the client's address has before the path; one path in the event has it, and one has not.
+        mapping: base path of the custom domain that the client asks, with a slash before it; it stands for the stage,
+            and both paths have it.
     """
     path, _, query = path.partition("?")
+    proxy = path.strip("/")
+    resource = "/{proxy+}" if proxy else "/"
+    path, requested = (path, f"/{stage}{path}") if mapping is None else (mapping + path, mapping + path)
     now = time.time()
-    sent = {name.title(): value for name, value in _headers(API_DOMAIN, body, headers).items()}
+    domain = API_DOMAIN if mapping is None else CUSTOM_DOMAIN
+    sent = {name.title(): value for name, value in _headers(domain, body, headers).items()}
     many = parse_qs(query, keep_blank_values=True)
     text, is_base64 = _body(body, headers)
     return {
-        "resource": "/{proxy+}",
+        "resource": resource,
         "path": path,
         "httpMethod": method,
         "headers": sent,
@@ -94,23 +112,23 @@ def rest_api_event(
         # What a request does not have is null.
         "queryStringParameters": {name: values[-1] for name, values in many.items()} or None,
         "multiValueQueryStringParameters": many or None,
-        "pathParameters": {"proxy": path.strip("/")},
+        "pathParameters": {"proxy": proxy} if proxy else None,
         "stageVariables": None,
         "requestContext": {
             "accountId": ACCOUNT,
             "apiId": API_ID,
-            "domainName": API_DOMAIN,
-            "domainPrefix": API_ID,
+            "domainName": domain,
+            "domainPrefix": domain.partition(".")[0],
             "extendedRequestId": "JJbxmplHYosFVYQ=",
             "httpMethod": method,
             "identity": {"accessKey": None, "accountId": None, "sourceIp": CLIENT, "user": None, "userAgent": AGENT},
-            "path": f"/{stage}{path}",
+            "path": requested,
             "protocol": "HTTP/1.1",
             "requestId": str(uuid.uuid4()),
             "requestTime": _clock(now),
             "requestTimeEpoch": int(now * 1000),
             "resourceId": "123abc",
-            "resourcePath": "/{proxy+}",
+            "resourcePath": resource,
             "stage": stage,
         },
         "body": text,
