@@ -1,6 +1,6 @@
 """The API: its routes, and the app that is made of them."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi_offline import FastAPIOffline
@@ -11,6 +11,7 @@ from pneumonia.errors import ImageError
 from pneumonia.network.prediction import Explanation, Prediction
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving import openapi
+from pneumonia.serving.cors import origins_from_environment, with_cors
 from pneumonia.serving.forms import files_of
 from pneumonia.serving.middleware import BodyLimit, Head, NoStore, Telemetry
 from pneumonia.serving.openapi import MAX_FILES, Batch, Failure, Health, Readiness
@@ -18,6 +19,9 @@ from pneumonia.serving.page import add_page
 from pneumonia.serving.predictor import LOAD_SECONDS, Predictor
 from pneumonia.serving.problems import STATUS, add_problem_handlers
 from pneumonia.serving.root_path import RootPath, root_path_from_environment
+
+if TYPE_CHECKING:
+    from starlette.middleware.cors import CORSMiddleware
 
 ANSWER_SECONDS = 1.0  # of an invocation's time, kept for everything but loading the model
 
@@ -43,7 +47,7 @@ def create_app(predictor: Predictor, root_path: str | None = None) -> FastAPI:
     return app
 
 
-def app_from_environment(predictor: Predictor | None = None) -> FastAPI:
+def app_from_environment(predictor: Predictor | None = None) -> "FastAPI | CORSMiddleware":
     """Return the API with the settings of the environment, for Lambda and for `uvicorn --factory`.
 
     Args:
@@ -53,7 +57,7 @@ def app_from_environment(predictor: Predictor | None = None) -> FastAPI:
         ConfigurationError: a setting cannot be used.
     """
     predictor = predictor or Predictor.from_environment(Weights.from_environment())
-    return create_app(predictor, root_path_from_environment())
+    return with_cors(create_app(predictor, root_path_from_environment()), origins_from_environment())
 
 
 def add_classification(app: FastAPI, predictor: Predictor) -> None:
