@@ -1,4 +1,4 @@
-"""Promote a trained model: SageMaker's model.tar.gz becomes the release that inference serves.
+"""Promote a trained model: what a training job left becomes the release that inference serves.
 
 `python promote_model.py s3://bucket/training/job/output/model.tar.gz --bucket WEIGHTS_BUCKET`
 `python promote_model.py list | show VERSION | rollback [VERSION]`
@@ -76,7 +76,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     bucket.add_argument("--bucket", default=os.environ.get("MODEL_BUCKET"), help="weights bucket (MODEL_BUCKET)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     promotion = commands.add_parser(
-        "promote", parents=[bucket], help="release the model of a model.tar.gz, and serve it"
+        "promote", parents=[bucket], help="release the model that training left, and serve it"
     )
     add_promotion_arguments(promotion)
     commands.add_parser("list", parents=[bucket], help="list the releases; * marks the served one")
@@ -91,7 +91,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def add_promotion_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `promote`."""
-    parser.add_argument("source", metavar="SOURCE", help="model.tar.gz: s3://bucket/key or a local path")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="model.tar.gz or a model folder: s3://bucket/key or a local path"
+    )
     parser.add_argument("--directory", type=Path, metavar="DIR", help="local folder to fill instead of a bucket")
     parser.add_argument(
         "--force", action="store_true", help="serve it from the bucket even if its test figures are too low"

@@ -33,6 +33,10 @@ class WeightsUnavailableError(PneumoniaError):
     """The weights cannot be read now; a later try may succeed."""
 
 
+class WeightsRefusedError(WeightsUnavailableError):
+    """S3 refuses the weights, and will refuse them again."""
+
+
 class ObjectError(PneumoniaError):
     """S3 refuses one object, and will refuse it again."""
 

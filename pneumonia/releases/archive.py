@@ -3,15 +3,14 @@
 import gzip
 import shutil
 import tarfile
-import tempfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pneumonia.errors import WeightsError
 from pneumonia.network import training_report
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
-from pneumonia.releases.bucket import download
 
 GZIP = b"\x1f\x8b"  # begins a gzip file
 CHUNK = 1024 * 1024  # bytes read at a time
@@ -21,25 +20,6 @@ MAX_UNPACKED = 512 * 1024 * 1024  # bytes; a ResNet-18 in single precision has 4
 MAX_WEIGHTS = 128 * 1024 * 1024
 MAX_REPORT = 1024 * 1024
 MAX_MEMBERS = 1000
-
-
-def unpack(source: str, weights: Path) -> TrainingReport:
-    """Write an archive's weights to a file and return its training report, or an empty one if it has none.
-
-    Args:
-        source: model.tar.gz, as `s3://bucket/key` or a local path.
-        weights: the file to write.
-
-    Raises:
-        WeightsUnavailableError: S3 refuses or cannot be reached.
-        WeightsError, OSError: as `extract`.
-    """
-    if not source.startswith("s3://"):
-        return extract(Path(source), weights, source)
-    with tempfile.TemporaryDirectory() as temporary:
-        archive = Path(temporary) / "model.tar.gz"
-        download(source, archive)
-        return extract(archive, weights, source)
 
 
 def extract(archive: Path, weights: Path, name: str) -> TrainingReport:
@@ -67,9 +47,25 @@ def extract(archive: Path, weights: Path, name: str) -> TrainingReport:
                 raise WeightsError(f"{name} is not a tar.gz: name the model.tar.gz that training wrote.") from error
         raise WeightsError(f"{name} is not a whole tar.gz ({error}): fetch it again or train again.") from error
     if not weights.exists():
-        found = ", ".join(map(repr, sorted(names)[:5])) or "nothing"
-        raise WeightsError(f"{name} holds no {WEIGHTS_NAME} at its top, but {found}: was it written by train_model.py?")
+        raise without_weights(name, names)
     return report
+
+
+def without_weights(source: str, names: Iterable[str]) -> WeightsError:
+    """Return the error of an archive or a folder without weights, which says what it holds instead."""
+    found = ", ".join(map(repr, sorted(names)[:5])) or "nothing"
+    return WeightsError(f"{source} holds no {WEIGHTS_NAME} at its top, but {found}: was it written by train_model.py?")
+
+
+def check_size(file: str, size: int, source: str) -> None:
+    """Check that the weights or the training report in an archive or a folder has a size that it can have.
+
+    Raises:
+        WeightsError: it is larger.
+    """
+    limit = MAX_WEIGHTS if file == WEIGHTS_NAME else MAX_REPORT
+    if size > limit:
+        raise WeightsError(f"{source} holds {file} of {size:,} bytes; at most {limit:,} are expected.")
 
 
 class _LimitedGzip(gzip.GzipFile):
@@ -111,11 +107,11 @@ def _take(tar: tarfile.TarFile, weights: Path, name: str) -> tuple[TrainingRepor
             raise WeightsError(f"{name} holds more than {MAX_MEMBERS:,} files: a model has a handful.")
         content = tar.extractfile(member)
         if path == WEIGHTS_NAME and content:  # a folder has none
-            _check_size(member, MAX_WEIGHTS, name)
+            check_size(path, member.size, name)
             with weights.open("wb") as file:
                 shutil.copyfileobj(content, file)
         elif path == REPORT_NAME and content:
-            _check_size(member, MAX_REPORT, name)
+            check_size(path, member.size, name)
             report = training_report.parse(content.read(), f"{REPORT_NAME} in {name}")
     return report, names
 
@@ -127,9 +123,3 @@ def _check_member(member: tarfile.TarInfo, name: str) -> None:
         raise WeightsError(f"{name} holds the path {member.name!r}, which leads out of its folder: it is refused.")
     if not (member.isdir() or (member.isreg() and not member.issparse())):
         raise WeightsError(f"{name} holds {member.name!r}, which is a link or not a plain file: it is refused.")
-
-
-def _check_size(member: tarfile.TarInfo, limit: int, name: str) -> None:
-    """Refuse a member of more than `limit` bytes."""
-    if member.size > limit:
-        raise WeightsError(f"{name} holds {member.name} of {member.size:,} bytes; at most {limit:,} are expected.")

@@ -27,8 +27,7 @@ from pneumonia.releases.layout import (
     weights_key,
 )
 from pneumonia.releases.manifest import Manifest, parse
-from pneumonia.storage.addresses import split
-from pneumonia.storage.client import Boto3Bucket, new_client
+from pneumonia.storage.client import new_client
 from pneumonia.storage.refusals import refusals_as
 
 ATTEMPTS = 4  # at writing an object that another promotion is writing
@@ -186,25 +185,6 @@ class WeightsBucket:
             raise WeightsError(
                 f"s3://{self._name}/{key} holds other weights than {manifest.version}'s: remove that release first."
             )
-
-
-def download(uri: str, destination: Path) -> None:
-    """Download any object, such as SageMaker's `model.tar.gz`, to a file.
-
-    Args:
-        uri: `s3://bucket/key`.
-        destination: file to write.
-
-    Raises:
-        ConfigurationError: the address names no bucket.
-        WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached, or the disk is full.
-    """
-    bucket, key = split(uri)
-    with _refusals(f"{uri} cannot be downloaded"):
-        source = Boto3Bucket(bucket, WeightsUnavailableError)
-        with destination.open("wb") as file:
-            for chunk in source.get(key):
-                file.write(chunk)
 
 
 def _base64(digest: str) -> str:

@@ -1,8 +1,7 @@
-"""Promotion: make a release of an archive and have a bucket serve it, or go back to another release."""
+"""Promotion: make a release of what training left and have a bucket serve it, or go back to another release."""
 
 import datetime
 import logging
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,20 +12,20 @@ from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.resnet import check_outputs
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
 from pneumonia.network.weights_file import load_weights
-from pneumonia.releases.archive import unpack
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.gate import FLOORS, admitted
 from pneumonia.releases.layout import Pointer
 from pneumonia.releases.manifest import Manifest
+from pneumonia.releases.training_output import take_model
 
 logger = logging.getLogger(__name__)
 
 
 def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool = False) -> tuple[Manifest, bool]:
-    """Make an archive's weights the release that a bucket serves.
+    """Make the weights that training left the release that a bucket serves.
 
     Args:
-        source: model.tar.gz, as `s3://bucket/key` or a local path.
+        source: model.tar.gz or a model folder, as `s3://bucket/key` or a local path.
         bucket: the weights bucket.
         force: serve it whatever its figures are; the manifest records the objections.
         only_newer: store it, but do not serve it if a newer release is served, or if it was rolled back.
@@ -37,7 +36,8 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
     Raises:
         ReleaseRefusedError: its figures on the test images are too low.
         ReleaseConflictError: another promotion came first.
-        WeightsError: the archive or the weights are invalid.
+        ConfigurationError: the source is no address.
+        WeightsError: the source or its weights are invalid.
         WeightsUnavailableError: S3 refuses or cannot be reached.
         OSError: a local file cannot be read or written.
     """
@@ -55,18 +55,18 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
 
 
 def promote_to_folder(source: str, directory: Path) -> Manifest:
-    """Put an archive's weights and their manifest into a local folder, whatever their figures are.
+    """Put the weights that training left and their manifest into a local folder, whatever their figures are.
 
     Raises:
-        WeightsError, WeightsUnavailableError, OSError: as `promote`.
+        ConfigurationError, WeightsError, WeightsUnavailableError, OSError: as `promote`.
     """
     with tempfile.TemporaryDirectory() as temporary:
         weights = Path(temporary) / WEIGHTS_NAME
         manifest = unpack_release(source, weights)
         directory.mkdir(parents=True, exist_ok=True)
         with replacing(directory / WEIGHTS_NAME) as copy:
-            shutil.copyfile(weights, copy)
-        manifest.write_beside(directory / WEIGHTS_NAME)
+            copy.write_bytes(weights.read_bytes())
+            manifest.write_beside(directory / WEIGHTS_NAME)  # a full disk leaves what was there
     return manifest
 
 
@@ -120,12 +120,12 @@ def listing(bucket: str) -> str:
 
 
 def unpack_release(source: str, weights: Path) -> Manifest:
-    """Write the weights of an archive to a file, check them, and return a manifest for their release.
+    """Write the weights that training left to a file, check them, and return a manifest for their release.
 
     Raises:
         WeightsError, WeightsUnavailableError, OSError: as `promote`.
     """
-    report = unpack(source, weights)
+    report = take_model(source, weights)
     _check(weights, report, source)
     return manifest_for(weights, report)
 

@@ -83,6 +83,7 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
         (REPORT | {"preprocessing": {"resize": [256, 256]}}, "was trained with preprocessing"),
         (REPORT | {"finished": "yesterday"}, "not as train_model.py writes it"),
         (REPORT | {"finished": "0001-01-01T00:00:00+14:00"}, "not as train_model.py writes it"),
+        (REPORT | {"finished": "9999-12-31T23:59:59-14:00"}, "not as train_model.py writes it"),
         (REPORT | {"dataset": "x"}, "not as train_model.py writes it"),
         (REPORT | {"metrics": {"test_loss": float("nan")}}, "its metrics are not finite"),
         (REPORT | {"metrics": "x"}, "not as train_model.py writes it"),
@@ -96,7 +97,7 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
         ([], "not a JSON object"),
     ],
     ids=[
-        *("classes", "preprocessing", "finished", "early", "dataset", "nan", "metrics"),
+        *("classes", "preprocessing", "finished", "early", "late", "dataset", "nan", "metrics"),
         *("calibration", "order", "input check", "weights", "list"),
     ],
 )
@@ -104,3 +105,13 @@ def test_report_of_another_kind_of_model_is_refused(tmp_path: Path, report: obje
     path = archive_of(ResNet18().state_dict(), report, tmp_path)
     with pytest.raises(WeightsError, match=sentence):
         promote_to_folder(str(path), tmp_path / "released")
+
+
+def test_a_manifest_that_cannot_be_written_leaves_the_weights_before(archive: Path, tmp_path: Path) -> None:
+    released = tmp_path / "released"
+    (released / "manifest.json").mkdir(parents=True)
+    (released / WEIGHTS_NAME).write_bytes(b"before")
+    with pytest.raises(IsADirectoryError):
+        promote_to_folder(str(archive), released)
+    assert (released / WEIGHTS_NAME).read_bytes() == b"before"
+    assert {path.name for path in released.iterdir()} == {"manifest.json", WEIGHTS_NAME}

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,12 +97,41 @@ def test_command_says_what_is_wrong(arguments: list[str], sentence: str) -> None
     assert (process.returncode, process.stdout, process.stderr) == (1, "", f"{sentence}\n")
 
 
+def put_folder(moto: Moto, bucket: str, weights: Path) -> None:
+    """Leave a model as SageMaker does without compression, beside what else a job leaves."""
+    report = json.dumps(REPORT).encode()
+    for name, body in (("", b""), (WEIGHTS_NAME, weights.read_bytes()), ("training.json", report), ("code/x.py", b"x")):
+        moto.s3().put_object(Bucket=bucket, Key=f"job-1/output/model/{name}", Body=body)
+    moto.s3().put_object(Bucket=bucket, Key="job-1/output/data/metrics.json", Body=b"{}")
+
+
+@pytest.mark.parametrize("address", ["job-1/output/model/", "job-1/output/model"])
+def test_model_without_compression_gives_the_same_release(
+    moto: Moto,
+    bucket: str,
+    archive: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    address: str,
+) -> None:
+    put_folder(moto, bucket, weights)
+    (tmp_path / "model").mkdir()
+    shutil.copyfile(weights, tmp_path / "model" / WEIGHTS_NAME)
+    (tmp_path / "model" / "training.json").write_text(json.dumps(REPORT))
+    for number, source in enumerate((f"s3://{bucket}/{address}", tmp_path / "model", archive)):
+        assert promote_model.main([str(source), "--directory", str(tmp_path / f"{number}")]) == 0
+    versions = {told.split()[1] for told in capsys.readouterr().out.splitlines()}
+    assert len(versions) == 1
+    assert versions.pop().startswith("20260102-030405-")
+
+
 def test_missing_archive_on_s3_is_told(moto: Moto, bucket: str) -> None:
     process = run(f"s3://{bucket}/model.tar.gz", "--bucket", bucket, **moto.environment)
     assert process.returncode == 1
     assert process.stderr == (
         f"s3://{bucket}/model.tar.gz cannot be downloaded, S3 answers NoSuchKey (The specified key does not exist): "
-        "check the key.\n"
+        "check that the job has ended, and that this is the address that it printed.\n"
     )
 
 
