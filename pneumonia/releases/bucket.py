@@ -1,7 +1,8 @@
 """Releases in the weights bucket on S3, laid out as layout.py says.
 
-Whatever interrupts a promotion, `current.json` names a complete release. If two promotions run at once, one moves the
-pointer and the other gets an error: S3 writes the object only if it is still as it was read.
+Whatever interrupts a promotion, `current.json` names a complete release, and an error says how far it came. If two
+promotions run at once, one moves the pointer and the other gets an error: S3 writes the object only if it is still as
+it was read.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 """
 
@@ -13,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from pneumonia.errors import ReleaseConflictError, WeightsError, WeightsUnavailableError
+from pneumonia.errors import ReleaseConflictError, WeightsError, WeightsRefusedError, WeightsUnavailableError
 from pneumonia.releases.layout import (
     CURRENT_KEY,
     PLAIN_KEY,
@@ -33,13 +34,13 @@ from pneumonia.storage.refusals import refusals_as
 ATTEMPTS = 4  # at writing an object that another promotion is writing
 PAUSE = 0.5  # seconds before the second attempt; each further attempt waits that much longer
 logger = logging.getLogger(__name__)
-_refusals = functools.partial(refusals_as, WeightsUnavailableError)
+_refusals = functools.partial(refusals_as, WeightsUnavailableError, permanent=WeightsRefusedError)
 
 
 class WeightsBucket:
     """The releases of one bucket.
 
-    Every method raises WeightsUnavailableError if S3 refuses or cannot be reached.
+    Every method raises WeightsUnavailableError if S3 cannot be reached, or WeightsRefusedError if it will refuse again.
 
     Args:
         name: the bucket's.
@@ -56,16 +57,7 @@ class WeightsBucket:
         the file.
         """
         with _refusals(f"The served release cannot be read from s3://{self._name}/{CURRENT_KEY}"):
-            try:
-                answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_KEY)
-            except self._s3.exceptions.NoSuchKey:
-                return None, None
-            text = answer["Body"].read()
-        try:
-            return parse_pointer(text, f"s3://{self._name}/{CURRENT_KEY}"), answer["ETag"]
-        except WeightsError as error:
-            logger.warning("%s", error)
-            return None, answer["ETag"]
+            return self._read_pointer()
 
     def manifest(self, version: str) -> Manifest:
         """Return a complete release's manifest.
@@ -96,7 +88,12 @@ class WeightsBucket:
         Raises:
             WeightsError: the release is not complete.
         """
-        self._compare(self.manifest(version))
+        manifest = self.manifest(version)
+        what = f"The weights cannot be read from s3://{self._name}/{weights_key(version)}"
+        with _refusals(what, advice={"404": "promote the model again"}):
+            is_complete = self._holds_weights_of(manifest)
+        if not is_complete:
+            raise self._other_weights(version)
 
     def add(self, weights: Path, manifest: Manifest) -> None:
         """Store a complete release without serving it; keep the parts of it that are there already.
@@ -106,15 +103,18 @@ class WeightsBucket:
         Raises:
             WeightsError: other weights are stored under the same version.
         """
-        with _refusals(f"The release {manifest.version} cannot be stored in s3://{self._name}"):
-            checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(manifest.sha256)}
-            if not self._put(weights_key(manifest.version), weights.read_bytes(), IfNoneMatch="*", **checksum):
-                self._compare(manifest)
-            key = manifest_key(manifest.version)
-            if not self._put(key, manifest.to_json().encode(), IfNoneMatch="*"):
-                answer = self._s3.get_object(Bucket=self._name, Key=key)
-                if not _says_as_much(answer["Body"].read(), manifest):
-                    self._put(key, manifest.to_json().encode(), IfMatch=answer["ETag"])
+        version = manifest.version
+        checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(manifest.sha256)}
+        with _refusals(f"Release {version} is not served, because storing its weights in s3://{self._name} failed"):
+            is_stored = self._put(weights_key(version), weights.read_bytes(), IfNoneMatch="*", **checksum)
+            is_stored = is_stored or self._holds_weights_of(manifest)
+        if not is_stored:
+            raise self._other_weights(version)
+        with _refusals(
+            f"Release {version} is not served: its weights are stored in s3://{self._name}, but storing its manifest "
+            "failed (promoting it again goes on from there)"
+        ):
+            self._put_manifest(manifest)
 
     def serve(self, version: str, served: Pointer | None, etag: str | None) -> None:
         """Point `current.json` to a complete release, which inference serves from then on.
@@ -129,28 +129,74 @@ class WeightsBucket:
         Raises:
             ReleaseConflictError: another release has been served meanwhile, and stays.
         """
-        pointer = served.moved_to(version) if served else Pointer(version)
-        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-        with _refusals(f"The release {version} cannot be served from s3://{self._name}"):
-            is_moved = self._put(CURRENT_KEY, pointer.to_json().encode(), **condition)
-        now, _ = (pointer, None) if is_moved else self.pointer()
-        if now is None or now.version != version:  # else the same promotion ran twice
-            raise ReleaseConflictError(
-                f"Another promotion came first: s3://{self._name} serves {now.version if now else 'none'} now, "
-                f"and {version} is stored but not served. Promote it again if it is still wanted."
-            )
-        with _refusals(f"{version} is served, but s3://{self._name}/{PLAIN_KEY} cannot be made to follow"):
+        self._move(served.moved_to(version) if served else Pointer(version), etag)
+        with _refusals(
+            f"Release {version} is served from s3://{self._name} now, but making the key {PLAIN_KEY} follow failed "
+            f"(`promote_model.py rollback {version}` repeats that)"
+        ):
             self._fill_plain_key(version)
+
+    def _move(self, pointer: Pointer, etag: str | None) -> None:
+        """Write `current.json` if it is still as it was read.
+
+        S3 can have written it though its answer says otherwise or was lost. So then it is read back.
+        """
+        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        refusal: Exception | None = None
+        try:
+            if self._put(CURRENT_KEY, pointer.to_json().encode(), **condition):
+                return
+        except (BotoCoreError, ClientError) as error:
+            refusal = error
+        stored = f"Release {pointer.version} is stored in s3://{self._name}"
+        again = f"`promote_model.py rollback {pointer.version}` serves it"
+        with _refusals(
+            f"{stored}, but whether it is served is not known ({again}), as writing {CURRENT_KEY} and reading it back "
+            "failed"
+        ):
+            now, _ = self._read_pointer()
+        if now and now.version == pointer.version:  # by this promotion, or by another of the same release
+            return
+        serves = f"s3://{self._name} serves {now.version if now else 'none'}"
+        if not refusal:
+            raise ReleaseConflictError(
+                f"Another promotion came first: {serves} now, and {pointer.version} is stored but not served. If "
+                f"it is still wanted, {again}."
+            )
+        with _refusals(f"{stored}, but not served, and {serves} ({again}): writing {CURRENT_KEY} failed"):
+            raise refusal
+
+    def _read_pointer(self) -> tuple[Pointer | None, str | None]:
+        """Do as `pointer`, but pass on what boto3 raises."""
+        try:
+            answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_KEY)
+        except self._s3.exceptions.NoSuchKey:
+            return None, None
+        text = answer["Body"].read()
+        try:
+            return parse_pointer(text, f"s3://{self._name}/{CURRENT_KEY}"), answer["ETag"]
+        except WeightsError as error:
+            logger.warning("%s", error)
+            return None, answer["ETag"]
 
     def _fill_plain_key(self, version: str) -> None:
         """Copy the served release to the plain key; repeat if another promotion has moved the pointer meanwhile."""
         while True:
             source = {"Bucket": self._name, "Key": weights_key(version)}
             self._s3.copy_object(Bucket=self._name, Key=PLAIN_KEY, CopySource=source)  # type: ignore[arg-type]
-            now, _ = self.pointer()
+            now, _ = self._read_pointer()
             if now is None or now.version == version:
                 return
             version = now.version
+
+    def _put_manifest(self, manifest: Manifest) -> None:
+        """Write a release's manifest, unless the one that is there says as much."""
+        key, text = manifest_key(manifest.version), manifest.to_json().encode()
+        if self._put(key, text, IfNoneMatch="*"):
+            return
+        answer = self._s3.get_object(Bucket=self._name, Key=key)
+        if not _says_as_much(answer["Body"].read(), manifest):
+            self._put(key, text, IfMatch=answer["ETag"])
 
     def _put(self, key: str, body: bytes, **condition: Any) -> bool:  # noqa: ANN401  # boto3's arguments
         """Write an object if the condition holds; return whether it was written."""
@@ -171,20 +217,20 @@ class WeightsBucket:
             else:
                 return True
 
-    def _compare(self, manifest: Manifest) -> None:
-        """Check that a release's weights have the SHA-256 in its manifest."""
+    def _holds_weights_of(self, manifest: Manifest) -> bool:
+        """Return whether a release's stored weights have the SHA-256 in its manifest."""
         key = weights_key(manifest.version)
-        what = f"The weights cannot be read from s3://{self._name}/{key}"
-        with _refusals(what, advice={"404": "promote the model again"}):
-            found = self._s3.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
-            checksum = found.get("ChecksumSHA256")
-            if not checksum or found.get("ChecksumType") == "COMPOSITE":  # not stored by `add`
-                body = self._s3.get_object(Bucket=self._name, Key=key)["Body"]
-                checksum = _base64(hashlib.sha256(body.read()).hexdigest())
-        if checksum != _base64(manifest.sha256):
-            raise WeightsError(
-                f"s3://{self._name}/{key} holds other weights than {manifest.version}'s: remove that release first."
-            )
+        found = self._s3.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
+        checksum = found.get("ChecksumSHA256")
+        if not checksum or found.get("ChecksumType") == "COMPOSITE":  # not stored by `add`
+            body = self._s3.get_object(Bucket=self._name, Key=key)["Body"]
+            checksum = _base64(hashlib.sha256(body.read()).hexdigest())
+        return checksum == _base64(manifest.sha256)
+
+    def _other_weights(self, version: str) -> WeightsError:
+        return WeightsError(
+            f"s3://{self._name}/{weights_key(version)} holds other weights than {version}'s: remove that release first."
+        )
 
 
 def _base64(digest: str) -> str:

@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-# Gets the call's number, from 1, and what it is, such as "PUT /bucket/key"; a status is the answer.
+# Gets the call's number, from 1, and what it is, such as "PUT /bucket/key"; a status is the answer instead of S3's.
 Step = Callable[[int, str], int | None]
+HANG_UP = -1  # in place of a status: end the connection without an answer
+CODES = {400: "ExpiredToken", 403: "AccessDenied", 409: "ConditionalRequestConflict", 503: "SlowDown"}
 
 
 class Proxy(http.server.ThreadingHTTPServer):
@@ -42,16 +44,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         if status := self.server.before(number, what):
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.refuse(status)
             return
         with contextlib.closing(http.client.HTTPConnection(self.server.target)) as connection:
             headers = {name: value for name, value in self.headers.items() if name != "Expect"}
             connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()
             content = response.read()
-        self.server.after(number, what)
+        if status := self.server.after(number, what):
+            self.refuse(status)
+            return
         self.send_response(response.status)
         for name, value in response.getheaders():
             if name.lower() not in {"transfer-encoding", "connection", "date", "server", "content-length"}:
@@ -61,6 +63,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", length or "0")
         self.end_headers()
         self.wfile.write(content)
+
+    def refuse(self, status: int) -> None:
+        """Answer as S3 does that refuses, or not at all."""
+        if status == HANG_UP:
+            self.close_connection = True
+            return
+        body = f"<Error><Code>{CODES[status]}</Code><Message>Refused here</Message></Error>".encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     do_GET = do_PUT = do_HEAD = do_POST = hand_on  # noqa: N815  # http.server's names
 

@@ -1,0 +1,192 @@
+"""A promotion and a rollback that fail at any of their calls: the sentence says what was done, and how to go on."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import promote_model
+from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.releases.bucket import WeightsBucket
+from pneumonia.releases.promotion import unpack_release
+from tests.builders.archives import archive_with
+from tests.builders.releases import manifest_for, publish
+from tools.stand_ins.moto import Moto
+from tools.stand_ins.s3_proxy import HANG_UP, proxy
+
+OLD = "20250102-030405-0a1b2c3d"
+# The calls of both, from a bucket that serves OLD; NEW stands for the other release.
+CALLS = {
+    "promotion": [
+        "GET current.json",
+        f"GET releases/{OLD}/manifest.json",
+        f"PUT releases/NEW/{WEIGHTS_NAME}",
+        "PUT releases/NEW/manifest.json",
+        "PUT current.json",
+        f"PUT {WEIGHTS_NAME}",
+        "GET current.json",
+    ],
+    "rollback": [
+        "GET current.json",
+        "GET releases/NEW/manifest.json",
+        f"HEAD releases/NEW/{WEIGHTS_NAME}",
+        "PUT current.json",
+        f"PUT {WEIGHTS_NAME}",
+        "GET current.json",
+    ],
+}
+EACH_CALL = [(name, number) for name, calls in CALLS.items() for number in range(1, len(calls) + 1)]
+EACH_WRITE = [(name, number) for name, number in EACH_CALL if CALLS[name][number - 1].startswith("PUT")]
+
+
+@dataclass
+class Fault:
+    """Gets in the way of one call, and remembers all.
+
+    Attributes:
+        call: its number, from 1; 0 for none.
+        kind: `denied`; `gone` if the network is, once the call has acted; `lost` if its answers are, however often it
+            is repeated; `lost once`.
+        seen: the calls so far.
+    """
+
+    call: int = 0
+    kind: str = "denied"
+    seen: list[str] = field(default_factory=list)
+
+    def before(self, number: int, what: str) -> int | None:
+        self.seen.append(what)
+        if self.kind == "denied" and number == self.call:
+            return 403
+        return HANG_UP if self.kind == "gone" and 0 < self.call < number else None
+
+    def after(self, number: int, what: str) -> int | None:
+        is_repeated = self.kind == "lost" and 0 < self.call < number and what == self.seen[self.call - 1]
+        return HANG_UP if number == self.call or is_repeated else None
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An archive, and the version of its release."""
+    folder = tmp_path_factory.mktemp("trained")
+    archive = archive_with(folder, 1)
+    return archive, unpack_release(str(archive), folder / WEIGHTS_NAME).version
+
+
+class Work:
+    """A promotion or a rollback of the release NEW, in a bucket that serves OLD.
+
+    Attributes:
+        new: the version of NEW.
+    """
+
+    def __init__(
+        self, moto: Moto, bucket: str, trained: tuple[Path, str], old: Path, patch: pytest.MonkeyPatch
+    ) -> None:
+        self._moto, self._bucket, self._old, self._patch = moto, bucket, old, patch
+        self._archive, self.new = trained
+        patch.setenv("MODEL_BUCKET", bucket)
+
+    def arguments(self, name: str) -> list[str]:
+        """Put the bucket in its state, and return the arguments of the command."""
+        arguments = [str(self._archive)]
+        if name == "rollback":
+            assert promote_model.main(arguments) == 0
+            arguments = ["rollback"]
+        publish(self._old, manifest_for(self._old, OLD), self._bucket)
+        return arguments
+
+    def run(self, arguments: list[str], fault: Fault) -> int:
+        with proxy(self._moto.endpoint, fault.before, fault.after) as server:
+            self._patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+            status = promote_model.main(arguments)
+        self._patch.setenv("AWS_ENDPOINT_URL", self._moto.endpoint)
+        return status
+
+    def named(self, calls: list[str]) -> list[str]:
+        return [call.replace(f"/{self._bucket}/", "").replace(self.new, "NEW") for call in calls]
+
+    def served(self) -> str:
+        pointer, _ = WeightsBucket(self._bucket).pointer()
+        assert pointer
+        return pointer.version
+
+    def holds(self, name: str) -> bool:
+        return f"releases/{self.new}/{name}" in self._moto.keys(self._bucket)
+
+    def check_that_it_is_done(self) -> None:
+        """Check that NEW is whole and served, by the plain key too."""
+        WeightsBucket(self._bucket).check(self.new)
+        assert self.served() == self.new
+        keys = (WEIGHTS_NAME, f"releases/{self.new}/{WEIGHTS_NAME}")
+        plain, whole = (self._moto.s3().get_object(Bucket=self._bucket, Key=key)["Body"].read() for key in keys)
+        assert plain == whole
+
+
+@pytest.fixture
+def work(moto: Moto, bucket: str, trained: tuple[Path, str], weights: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    return Work(moto, bucket, trained, weights, monkeypatch)
+
+
+def check_that_it_is_true(told: str, work: Work) -> None:
+    """Check a sentence about what was done against the bucket."""
+    is_served = work.served() == work.new
+    if "is served from" in told:
+        assert is_served
+    elif "whether it is served is not known" in told:
+        assert work.holds("manifest.json")
+    else:
+        assert not is_served
+    if "its weights are stored" in told:
+        assert work.holds(WEIGHTS_NAME)
+    if "is stored in" in told or is_served:
+        assert work.new in told
+        assert work.holds(WEIGHTS_NAME)
+        assert work.holds("manifest.json")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_calls_are_those_that_fail_here(work: Work, name: str) -> None:
+    arguments = work.arguments(name)
+    fault = Fault()
+    assert work.run(arguments, fault) == 0
+    assert work.named(fault.seen) == CALLS[name]
+    work.check_that_it_is_done()
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "kind"), [(*one, "denied") for one in EACH_CALL] + [(*one, "gone") for one in EACH_WRITE]
+)
+def test_what_fails_is_told_with_what_was_done_and_goes_on(
+    work: Work, name: str, call: int, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = work.arguments(name)
+    capsys.readouterr()
+    assert work.run(arguments, Fault(call, kind)) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    check_that_it_is_true(told.err, work)
+    named = re.search(r"`promote_model\.py (rollback \S+)`", told.err)
+    assert bool(named) == (call > CALLS[name].index("PUT current.json"))  # `rollback` alone could go back further
+    again = named[1].split() if named else arguments
+    assert work.run(again, Fault()) == 0
+    work.check_that_it_is_done()
+    if name == "promotion":
+        assert work.run(arguments, Fault()) == 0
+        work.check_that_it_is_done()
+
+
+@pytest.mark.parametrize(("name", "call"), EACH_WRITE)
+def test_an_answer_that_is_lost_once_changes_nothing(work: Work, name: str, call: int) -> None:
+    arguments = work.arguments(name)
+    assert work.run(arguments, Fault(call, "lost once")) == 0
+    work.check_that_it_is_done()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_pointer_that_was_moved_is_found_moved(work: Work, name: str) -> None:
+    arguments = work.arguments(name)
+    assert work.run(arguments, Fault(CALLS[name].index("PUT current.json") + 1, "lost")) == 0
+    work.check_that_it_is_done()
