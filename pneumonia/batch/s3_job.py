@@ -170,11 +170,17 @@ def submit(request: dict[str, Any], place: Place) -> str:
 
     Raises:
         ConfigurationError: S3 refuses it.
-        StorageError: S3 cannot be reached, or refuses every request.
+        StorageError: S3 cannot be reached, or refuses every request; if only its answer was lost, there is a job.
     """
     advice = {"AccessDenied": "allow yourself s3:CreateJob, and iam:PassRole for the job's role"}
-    with refusals_as(StorageError, "The job cannot be created", permanent=ConfigurationError, advice=advice):
-        return new_client("s3control", region=place.region).create_job(**request)["JobId"]
+    try:
+        with refusals_as(StorageError, "The job cannot be created", permanent=ConfigurationError, advice=advice):
+            return new_client("s3control", region=place.region).create_job(**request)["JobId"]
+    except StorageError as error:
+        listing = f"aws s3control list-jobs --region {place.region} --account-id {place.account}"
+        raise StorageError(
+            f"{error} If it was created, and only the answer was lost, this lists it: {listing}"
+        ) from error
 
 
 def print_job(job: str, place: Place, *, confirmed: bool) -> None:

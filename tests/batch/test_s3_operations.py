@@ -230,3 +230,18 @@ def test_s3_control_that_cannot_be_reached_is_told(
         monkeypatch.setenv(name, "127.0.0.1,localhost")
     assert create(xrays) == 1
     assert capsys.readouterr().err.startswith("The job cannot be created: Failed to connect to proxy URL")
+
+
+def test_job_whose_answer_is_lost_may_have_been_created_and_is_asked_for_once(
+    xrays: str, control: Control, capsys: pytest.CaptureFixture[str]
+) -> None:
+    control.answer = (503, "")
+    assert create(xrays) == 1
+    told = capsys.readouterr().err
+    assert re.match(r"The job cannot be created, S3 answers .*503", told)
+    assert told.endswith(
+        "If it was created, and only the answer was lost, this lists it: aws s3control list-jobs --region eu-west-1 "
+        "--account-id 123456789012\n"
+    )
+    tokens = {text_of(body, "ClientRequestToken") for _, body in control.requests}
+    assert len(control.requests) > len(tokens) == 1  # by which S3 knows that these are one and the same
