@@ -6,7 +6,6 @@ The folder that it writes is a release, for MODEL_PATH and `--weights`; with its
 import argparse
 import dataclasses
 import os
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,9 +56,9 @@ def run(args: argparse.Namespace) -> None:
     with local_weights(args.weights) as weights:
         manifest = manifest_of(weights)
         calibration, source = fitted(args, weights) if args.folder else moved(args, manifest)
+        print(", ".join(f"{name} {value:.4f}" for name, value in dataclasses.asdict(calibration).items()), flush=True)
         written = write(weights, manifest, calibration, source, args.output)
-    numbers = ", ".join(f"{name} {value:.4f}" for name, value in dataclasses.asdict(calibration).items())
-    print(f"{numbers}\nRelease {written.version} is in {args.output}.")
+    print(f"Release {written.version} is in {args.output}.")
 
 
 def fitted(args: argparse.Namespace, weights: Path) -> tuple["Calibration", dict[str, Any]]:
@@ -93,16 +92,27 @@ def moved(args: argparse.Namespace, manifest: "Manifest | None") -> tuple["Calib
 def write(
     weights: Path, manifest: "Manifest | None", calibration: "Calibration", source: dict[str, Any], output: Path
 ) -> "Manifest":
-    """Write a release with the same weights and this calibration into a folder; return its manifest."""
+    """Write a release with the same weights and this calibration into a folder, whole or not at all.
+
+    Returns:
+        Its manifest.
+
+    Raises:
+        DataError: something is there already.
+        OSError: the folder cannot be written.
+    """
+    from pneumonia.files import filling, replacing  # noqa: PLC0415
     from pneumonia.network.contract import WEIGHTS_NAME  # noqa: PLC0415
     from pneumonia.releases.promotion import manifest_for  # noqa: PLC0415
 
-    output.mkdir(parents=True, exist_ok=True)
-    copy = Path(shutil.copyfile(weights, output / WEIGHTS_NAME))
-    report = report_of(copy, manifest, calibration, source)
-    report.write_beside(copy)
-    written = manifest_for(copy, report)
-    written.write_beside(copy)
+    with filling(output) as folder:
+        copy = folder / WEIGHTS_NAME
+        with replacing(copy) as temporary:
+            temporary.write_bytes(weights.read_bytes())
+        report = report_of(copy, manifest, calibration, source)
+        report.write_beside(copy)
+        written = manifest_for(copy, report)
+        written.write_beside(copy)
     return written
 
 

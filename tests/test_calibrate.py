@@ -21,6 +21,7 @@ from pneumonia.training.fitting import fit_likelihood
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.archives import make_archive, member
 from tests.builders.checkout import PROJECT
+from tests.builders.disk import full_after
 
 
 @pytest.fixture(scope="module")
@@ -302,3 +303,10 @@ def test_release_before_is_never_overwritten(folder: Path, tmp_path: Path, capsy
     assert "exists already" in failure(argv, capsys)
     assert (tmp_path / "weights" / MANIFEST_NAME).read_bytes() == before
     assert json.loads(before)["calibration"]["bias"] < 0
+
+
+def test_a_full_disk_leaves_no_half_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [str(RELEASED_WEIGHTS.parent), "--prevalence", "0.1", "--output", str(tmp_path / "calibrated")]
+    with full_after(5_000_000):
+        assert f"{WEIGHTS_NAME} cannot be read or written: File too large." in failure(argv, capsys)
+    assert list(tmp_path.iterdir()) == []
