@@ -16,47 +16,44 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia.command import Parser, exit_status
-from pneumonia.errors import ConfigurationError, ReleaseRefusedError
+from pneumonia.errors import ConfigurationError, ReleaseRefusedError, WeightsError, WeightsRefusedError
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.gate import objections
 from pneumonia.releases.manifest import Manifest
 from pneumonia.releases.promotion import listing, promote, promote_to_folder, rollback
+from pneumonia.releases.training_event import completed_job
 from pneumonia.serving import telemetry
 
 COMMANDS = ("promote", "list", "show", "rollback")
 
 
-def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
+def handler(event: object, _context: object) -> dict[str, Any]:
     """Promote the model of a completed training job: an event of EventBridge, "SageMaker Training Job State Change".
 
-    https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
     Events come more than once and in any order. So the same event gives the same release, and a release does not
-    replace a newer one, nor come back once it was rolled back. A refused release is not an error, or Lambda would try
-    again; the metric `PromotionsRefused` counts it.
+    replace a newer one, nor come back once it was rolled back. What another try cannot mend is not an
+    error, or Lambda would try again: it is returned and logged, and the metric `PromotionsRefused` counts it.
 
     Returns:
         The release's version and whether it is served, or why there is none.
 
     Raises:
-        ConfigurationError: MODEL_BUCKET is not set, or the event is of another kind.
-        PneumoniaError: as `pneumonia.releases.promotion.promote`.
+        ConfigurationError: MODEL_BUCKET is not set.
+        PneumoniaError: S3 cannot be reached or accepts no credentials, or another promotion came first.
     """
     bucket = os.environ.get("MODEL_BUCKET")
     if not bucket:
         raise ConfigurationError("The destination is missing: set MODEL_BUCKET.")
-    detail = event.get("detail", {})
-    if detail.get("TrainingJobStatus") != "Completed":
-        raise ConfigurationError(
-            f"The event is not a completed training job but {event.get('detail-type')!r} with the status "
-            f"{detail.get('TrainingJobStatus')!r}: correct the rule that sends it."
-        )
-    job = {"training_job": detail["TrainingJobName"]}
+    told: dict[str, Any] = {}
     try:
-        manifest, is_served = promote(detail["ModelArtifacts"]["S3ModelArtifacts"], bucket, only_newer=True)
-    except ReleaseRefusedError as error:
-        telemetry.emit({"PromotionsRefused": [1]}, job | {"refused": str(error)})
+        job = completed_job(event)
+        told["training_job"] = job.name
+        manifest, is_served = promote(job.model, bucket, only_newer=True)
+    except (ConfigurationError, ReleaseRefusedError, WeightsError, WeightsRefusedError) as error:
+        telemetry.emit({"PromotionsRefused": [1]}, told | {"refused": str(error)})
         return {"refused": str(error)}
-    telemetry.emit({"Promotions": [is_served]}, job | {"model_version": manifest.version, "served": is_served})
+    told |= {"model_version": manifest.version, "served": is_served}
+    telemetry.emit({"Promotions": [is_served]}, told)
     return {"version": manifest.version, "served": is_served}
 
 

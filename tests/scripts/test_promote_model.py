@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import promote_model
+from pneumonia.errors import WeightsUnavailableError
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.input_check import InputCheck
@@ -22,7 +24,8 @@ from tests.builders.archives import REPORT, archive_with, make_archive, member, 
 from tests.builders.checkout import PROJECT
 from tests.builders.input_checks import INPUT_CHECK
 from tools.stand_ins.moto import Moto
-from tools.stand_ins.runtime_api import InvocationError, RuntimeApi
+from tools.stand_ins.runtime_api import RuntimeApi
+from tools.stand_ins.s3_proxy import proxy
 
 
 @pytest.fixture
@@ -305,10 +308,10 @@ def function(moto: Moto, bucket: str, tmp_path: Path) -> Iterator[RuntimeApi]:
             process.wait()
 
 
-def event_of(moto: Moto, bucket: str, archive: Path) -> dict[str, Any]:
-    """Put an archive where SageMaker leaves it, and return the event that follows."""
+def event_of(moto: Moto, bucket: str, archive: Path, content: bytes | None = None) -> dict[str, Any]:
+    """Put an archive, or other content, where SageMaker leaves it, and return the event that follows."""
     key = f"{archive.stem}/output/model.tar.gz"
-    moto.s3().upload_file(str(archive), bucket, key)
+    moto.s3().put_object(Bucket=bucket, Key=key, Body=archive.read_bytes() if content is None else content)
     return EVENT | {"detail": {**EVENT["detail"], "ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/{key}"}}}
 
 
@@ -349,6 +352,65 @@ def test_an_event_undoes_no_rollback(
     assert pointer(moto, bucket)["version"] == versions[1]
 
 
+@pytest.mark.parametrize("address", ["job-1/output/model/", "job-1/output/model"])
+def test_a_model_without_compression_is_promoted(
+    moto: Moto, bucket: str, weights: Path, function: RuntimeApi, address: str
+) -> None:
+    put_folder(moto, bucket, weights)
+    artifacts = {"S3ModelArtifacts": f"s3://{bucket}/{address}"}
+    promoted = function.invoke(EVENT | {"detail": {**EVENT["detail"], "ModelArtifacts": artifacts}})
+    assert promoted["served"]
+    assert pointer(moto, bucket)["version"] == promoted["version"]
+
+
+def test_what_another_try_cannot_mend_is_no_error(
+    moto: Moto, bucket: str, archives: list[Path], command: Command
+) -> None:
+    assert command
+    gone = {**EVENT["detail"], "ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/gone.tar.gz"}}
+    told = promote_model.handler(EVENT | {"detail": gone}, None)["refused"]
+    assert "gone.tar.gz cannot be downloaded, S3 answers NoSuchKey" in told
+    damaged = event_of(moto, bucket, archives[0], archives[0].read_bytes()[:1000])
+    assert "is not a whole tar.gz" in promote_model.handler(damaged, None)["refused"]
+
+
+@contextlib.contextmanager
+def refusing_the_pointer(moto: Moto, status: int, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Answer every call about `current.json` with this status."""
+    with proxy(moto.endpoint, before=lambda _, what: status if what.endswith("current.json") else None) as server:
+        patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        yield
+    patch.setenv("AWS_ENDPOINT_URL", moto.endpoint)
+
+
+def test_what_s3_refuses_for_good_is_no_error(
+    moto: Moto, bucket: str, archives: list[Path], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command
+    event = event_of(moto, bucket, archives[0])
+    with refusing_the_pointer(moto, 403, monkeypatch):
+        assert "S3 answers AccessDenied" in promote_model.handler(event, None)["refused"]
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "ExpiredToken"), (503, "SlowDown")])
+def test_what_may_pass_is_an_error_so_that_lambda_tries_again(
+    moto: Moto,
+    bucket: str,
+    archives: list[Path],
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    code: str,
+) -> None:
+    assert command
+    event = event_of(moto, bucket, archives[0])
+    with (
+        refusing_the_pointer(moto, status, monkeypatch),
+        pytest.raises(WeightsUnavailableError, match=f"S3 answers {code}"),
+    ):
+        promote_model.handler(event, None)
+
+
 def test_what_is_damaged_in_the_bucket_is_mended_by_a_promotion(
     moto: Moto, bucket: str, archives: list[Path], command: Command
 ) -> None:
@@ -374,10 +436,16 @@ def test_rollback_to_a_release_without_its_weights_changes_nothing(
     assert pointer(moto, bucket)["version"] == versions[1]
 
 
-def test_event_of_another_kind_is_an_error(function: RuntimeApi) -> None:
+def test_an_event_that_cannot_be_promoted_is_told_and_not_tried_again(tmp_path: Path, function: RuntimeApi) -> None:
     failed = EVENT | {"detail": {"TrainingJobStatus": "Failed", "TrainingJobName": "job-1"}}
-    with pytest.raises(InvocationError, match=r"is not a completed training job but .* with the status 'Failed'"):
-        function.invoke(failed)
+    without_model = EVENT | {"detail": {"TrainingJobStatus": "Completed", "TrainingJobName": "job-1"}}
+    told = [function.invoke(event)["refused"] for event in (failed, without_model, [], {})]  # type: ignore[arg-type]
+    assert (
+        "is not a completed training job but 'SageMaker Training Job State Change' with the status 'Failed'" in told[0]
+    )
+    assert "The training job job-1 is completed, but the event names no model: its ModelArtifacts are None" in told[1]
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [(line["PromotionsRefused"], line["refused"]) for line in lines] == [([1.0], sentence) for sentence in told]
 
 
 def test_a_mistyped_option_is_told_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,68 @@
+"""EventBridge's event of a completed training job, and sentences about events that are none.
+
+https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pneumonia.errors import ConfigurationError
+
+SOURCE, KIND = "aws.sagemaker", "SageMaker Training Job State Change"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A completed training job.
+
+    Attributes:
+        name: SageMaker's.
+        model: the address of model.tar.gz or, without compression, of the model folder.
+    """
+
+    name: str
+    model: str
+
+
+def completed_job(event: object) -> TrainingJob:
+    """Return the training job that an event is about.
+
+    Raises:
+        ConfigurationError: the event is not that of a completed training job with a model.
+    """
+    if not isinstance(event, dict) or (event.get("source"), event.get("detail-type")) != (SOURCE, KIND):
+        raise _other_event(_described(event))
+    detail = event.get("detail")
+    if not isinstance(detail, dict):
+        raise _other_event(f"{KIND!r} whose detail is {detail!r:.200}")
+    if detail.get("TrainingJobStatus") != "Completed":
+        raise _other_event(f"{KIND!r} with the status {detail.get('TrainingJobStatus')!r:.200}")
+    name = detail.get("TrainingJobName")
+    if not isinstance(name, str) or not name:
+        raise _other_event(f"{KIND!r} without a TrainingJobName")
+    artifacts = detail.get("ModelArtifacts")
+    model = artifacts.get("S3ModelArtifacts") if isinstance(artifacts, dict) else None
+    if not isinstance(model, str) or not model.startswith("s3://"):
+        raise ConfigurationError(
+            f"The training job {name} is completed, but the event names no model: its ModelArtifacts are "
+            f"{artifacts!r:.200}. If the job has left one, promote it by hand: promote_model.py s3://…/output/model.tar.gz."
+        )
+    return TrainingJob(name, model)
+
+
+def _other_event(what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The event is not a completed training job but {what}: correct the rule, or whatever else sends it."
+    )
+
+
+def _described(event: Any) -> str:  # noqa: ANN401  # any JSON
+    """Return what an event is, in a few words."""
+    match event:
+        case {"Records": [{"eventSource": str(source)} | {"EventSource": str(source)}, *_]}:  # S3 and SQS, SNS
+            return f"a notification of {source:.200}"
+        case {"source": source, "detail-type": kind}:
+            return f"{kind!r:.200} of {source!r:.200}"
+        case dict():
+            return f"JSON with the fields {', '.join(map(repr, event))[:200]}" if event else "empty"
+    return f"{event!r:.200}"

@@ -1,0 +1,84 @@
+from typing import Any
+
+import pytest
+
+from pneumonia.errors import ConfigurationError
+from pneumonia.releases.training_event import TrainingJob, completed_job
+
+KIND = "SageMaker Training Job State Change"
+MODEL = "s3://bucket/job-1/output/model.tar.gz"
+DETAIL: dict[str, Any] = {
+    "TrainingJobName": "job-1",
+    "TrainingJobStatus": "Completed",
+    "ModelArtifacts": {"S3ModelArtifacts": MODEL},
+}
+EVENT: dict[str, Any] = {"source": "aws.sagemaker", "detail-type": KIND, "detail": DETAIL}
+S3_NOTIFICATION = {"Records": [{"eventSource": "aws:s3", "s3": {"bucket": {"name": "xrays"}, "object": {"key": "1"}}}]}
+SNS_NOTIFICATION = {"Records": [{"EventSource": "aws:sns", "EventVersion": "1.0", "Sns": {"Message": "{}"}}]}
+SQS_MESSAGE = {"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": "{}"}]}
+TUNING = {
+    "source": "aws.sagemaker",
+    "detail-type": "SageMaker HyperParameter Tuning Job State Change",
+    "detail": {"HyperParameterTuningJobName": "tuning-1", "HyperParameterTuningJobStatus": "Completed"},
+}
+WARM_UP = {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
+
+
+def test_a_completed_job_has_a_name_and_a_model() -> None:
+    assert completed_job(EVENT) == TrainingJob("job-1", MODEL)
+
+
+@pytest.mark.parametrize(
+    ("event", "what"),
+    [
+        ({}, "empty"),
+        ([], r"\[\]"),
+        (None, "None"),
+        ("Completed", "'Completed'"),
+        (7, "7"),
+        ({"key1": "value1", "key2": "value2"}, "JSON with the fields 'key1', 'key2'"),  # the console's test
+        (DETAIL, "JSON with the fields 'TrainingJobName', 'TrainingJobStatus', 'ModelArtifacts'"),
+        (S3_NOTIFICATION, "a notification of aws:s3"),
+        (SNS_NOTIFICATION, "a notification of aws:sns"),
+        (SQS_MESSAGE, "a notification of aws:sqs"),
+        ({"Records": []}, "JSON with the fields 'Records'"),
+        (TUNING, "'SageMaker HyperParameter Tuning Job State Change' of 'aws.sagemaker'"),
+        (WARM_UP, "'Scheduled Event' of 'aws.events'"),
+        (EVENT | {"source": "mine"}, f"'{KIND}' of 'mine'"),
+        ({"source": None, "detail-type": [], "detail": 1}, r"\[\] of None"),
+        (EVENT | {"detail": None}, f"'{KIND}' whose detail is None"),
+        (EVENT | {"detail": []}, rf"'{KIND}' whose detail is \[\]"),
+        (EVENT | {"detail": "Completed"}, f"'{KIND}' whose detail is 'Completed'"),
+        (EVENT | {"detail": {}}, f"'{KIND}' with the status None"),
+        (EVENT | {"detail": DETAIL | {"TrainingJobStatus": "Stopped"}}, f"'{KIND}' with the status 'Stopped'"),
+        (
+            EVENT | {"detail": DETAIL | {"TrainingJobStatus": ["Completed"]}},
+            rf"'{KIND}' with the status \['Completed'\]",
+        ),
+        (EVENT | {"detail": DETAIL | {"TrainingJobName": None}}, f"'{KIND}' without a TrainingJobName"),
+    ],
+    ids=lambda value: value.split(" ")[0] if isinstance(value, str) else "",
+)
+def test_other_events_are_told(event: object, what: str) -> None:
+    sentence = rf"^The event is not a completed training job but {what}: correct the rule, or whatever else sends it\.$"
+    with pytest.raises(ConfigurationError, match=sentence):
+        completed_job(event)
+
+
+@pytest.mark.parametrize(
+    "artifacts",
+    [None, {}, [], "s3://bucket/key", {"S3ModelArtifacts": None}, {"S3ModelArtifacts": "https://bucket/key"}],
+    ids=["none", "empty", "list", "text", "nothing in it", "other address"],
+)
+def test_a_job_without_a_model_is_told(artifacts: object) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^The training job job-1 is completed, but the event names no model: "
+    ):
+        completed_job(EVENT | {"detail": DETAIL | {"ModelArtifacts": artifacts}})
+
+
+def test_a_long_event_makes_no_long_sentence() -> None:
+    for event in ("x" * 10_000, {"x" * 10_000: 1}, {"Records": [{"eventSource": "x" * 10_000}]}):
+        with pytest.raises(ConfigurationError) as raised:
+            completed_job(event)
+        assert len(str(raised.value)) < 400
