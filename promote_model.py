@@ -31,8 +31,9 @@ def handler(event: object, _context: object) -> dict[str, Any]:
     """Promote the model of a completed training job: an event of EventBridge, "SageMaker Training Job State Change".
 
     Events come more than once and in any order. So the same event gives the same release, and a release does not
-    replace a newer one, nor come back once it was rolled back. What another try cannot mend is not an
-    error, or Lambda would try again: it is returned and logged, and the metric `PromotionsRefused` counts it.
+    replace a newer one, nor come back once it was replaced or rolled back. What another try cannot mend is not an
+    error, or Lambda would try again: it is returned, logged and counted, and alarms watch the metrics
+    `PromotionsRefused` and `PromotionsNotServed`.
 
     Returns:
         The release's version and whether it is served, or why there is none.
@@ -48,13 +49,15 @@ def handler(event: object, _context: object) -> dict[str, Any]:
     try:
         job = completed_job(event)
         told["training_job"] = job.name
-        manifest, is_served = promote(job.model, bucket, only_newer=True)
+        promoted = promote(job.model, bucket, only_newer=True)
     except (ConfigurationError, ReleaseRefusedError, WeightsError, WeightsRefusedError) as error:
         telemetry.emit({"PromotionsRefused": [1]}, told | {"refused": str(error)})
         return {"refused": str(error)}
-    told |= {"model_version": manifest.version, "served": is_served}
-    telemetry.emit({"Promotions": [is_served]}, told)
-    return {"version": manifest.version, "served": is_served}
+    result = {"version": promoted.manifest.version, "served": promoted.not_served is None}
+    metrics = {"Promotions": [result["served"]], "PromotionsNotServed": [] if promoted.was_served else [1]}
+    told |= {"model_version": result["version"], "served": result["served"]}
+    telemetry.emit(metrics, told | ({"not_served": promoted.not_served} if promoted.not_served else {}))
+    return result
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -110,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
         instead = ", or pass --directory" if args.command == "promote" else ""
         raise ConfigurationError(f"The bucket is missing: pass --bucket, or set MODEL_BUCKET{instead}.")
     if args.command == "promote":
-        manifest, _ = promote(args.source, args.bucket, force=args.force)
+        manifest = promote(args.source, args.bucket, force=args.force).manifest
         print(f"Released {manifest.version} to s3://{args.bucket}")
     elif args.command == "list":
         print(listing(args.bucket))

@@ -130,7 +130,11 @@ def _field(content: dict[str, Any], name: str, kind: type | UnionType, default: 
 
 
 def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text).astimezone(UTC) if text is not None else None
+    """Return a time in UTC, as which one without a zone counts."""
+    if text is None:
+        return None
+    time = datetime.fromisoformat(text)
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _finite(metrics: dict[str, Any]) -> dict[str, float]:

@@ -1,9 +1,11 @@
 """The quality gate: a bucket serves releases with sufficient figures on the test images, and forced ones."""
 
 import dataclasses
+from datetime import datetime
 
 from pneumonia.errors import ReleaseRefusedError
 from pneumonia.releases.manifest import Manifest
+from pneumonia.releases.version import is_ahead, time_of
 
 # MedMNIST's ResNet-18 has 0.864 and 0.956 on the official test images (Yang et al. 2023,
 # doi:10.1038/s41597-022-01721-8): a model below these floors was trained badly, or on wrong labels.
@@ -12,13 +14,19 @@ MARGIN = 0.03  # below the served release: two standard errors of an accuracy of
 
 
 def objections(manifest: Manifest, served: Manifest | None) -> list[str]:
-    """Return the reasons not to serve a release: figures below a floor, or clearly below the served release's.
+    """Return the reasons not to serve a release: a clock that was wrong, or figures that are too low.
+
+    A figure is too low below its floor, or clearly below the served release's. A release whose clock was ahead would
+    count as newer than those that follow.
 
     Args:
         manifest: the new release's.
         served: the served release's, None for the first. Both should have been tested on the same images.
     """
     doubts = []
+    if is_ahead(manifest.version, datetime.fromisoformat(manifest.created)):
+        finished = time_of(manifest.version)
+        doubts.append(f"its training finished at {finished:%Y-%m-%d %H:%M} UTC by a clock that was ahead")
     for name, floor in FLOORS.items():
         figure, current = manifest.metrics.get(name), served.metrics.get(name) if served else None
         if figure is None:

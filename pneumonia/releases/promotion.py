@@ -1,8 +1,9 @@
 """Promotion: make a release of what training left and have a bucket serve it, or go back to another release."""
 
-import datetime
 import logging
 import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pneumonia.errors import WeightsError
@@ -17,24 +18,37 @@ from pneumonia.releases.gate import FLOORS, admitted
 from pneumonia.releases.layout import Pointer
 from pneumonia.releases.manifest import Manifest
 from pneumonia.releases.training_output import take_model
+from pneumonia.releases.version import is_ahead, version_at
 
 logger = logging.getLogger(__name__)
 
 
-def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool = False) -> tuple[Manifest, bool]:
+@dataclass(frozen=True)
+class Promoted:
+    """What became of a promotion that went well.
+
+    Attributes:
+        manifest: the release's.
+        not_served: why the release is stored but not served; None if it is served.
+        was_served: it is served now, or was before.
+    """
+
+    manifest: Manifest
+    not_served: str | None
+    was_served: bool = True
+
+
+def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool = False) -> Promoted:
     """Make the weights that training left the release that a bucket serves.
 
     Args:
         source: model.tar.gz or a model folder, as `s3://bucket/key` or a local path.
         bucket: the weights bucket.
         force: serve it whatever its figures are; the manifest records the objections.
-        only_newer: store it, but do not serve it if a newer release is served, or if it was rolled back.
-
-    Returns:
-        The release's manifest, and whether it is served now.
+        only_newer: store it, but do not serve it if a newer release is served, or if it was served before.
 
     Raises:
-        ReleaseRefusedError: its figures on the test images are too low.
+        ReleaseRefusedError: its figures on the test images are too low, or its clock was ahead.
         ReleaseConflictError: another promotion came first.
         ConfigurationError: the source is no address.
         WeightsError: the source or its weights are invalid.
@@ -48,10 +62,26 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
         pointer, etag = releases.pointer()  # read before the comparison: if it moves meanwhile, `serve` notices
         manifest = admitted(manifest, _served_manifest(releases, pointer), source, force=force)
         releases.add(weights, manifest)
-    if only_newer and pointer and (manifest.version < pointer.version or manifest.version in pointer.withdrawn):
-        return manifest, False
+    if only_newer and pointer and (reason := _reason_to_wait(manifest.version, pointer, datetime.now(UTC))):
+        was_served = manifest.version in pointer.previous + pointer.withdrawn
+        return Promoted(manifest, f"Release {manifest.version} is stored in s3://{bucket} but {reason}.", was_served)
     releases.serve(manifest.version, pointer, etag)
-    return manifest, True
+    return Promoted(manifest, None)
+
+
+def _reason_to_wait(version: str, pointer: Pointer, now: datetime) -> str | None:
+    """Return why a repeated or late event may not have a release served, None if it may.
+
+    A served release whose clock was ahead is newer than none: it would shut out all that follow.
+    """
+    again = f"`promote_model.py rollback {version}` serves it"
+    if version in pointer.withdrawn:
+        return f"not served, as it was rolled back: {again}"
+    if version in pointer.previous:
+        return f"not served, as {pointer.version} has replaced it: {again}"
+    if version < pointer.version and not is_ahead(pointer.version, now):
+        return f"was never served, as {pointer.version} is newer: {again}"
+    return None
 
 
 def promote_to_folder(source: str, directory: Path) -> Manifest:
@@ -131,11 +161,11 @@ def unpack_release(source: str, weights: Path) -> Manifest:
 
 
 def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
-    """Return the manifest of a release; an archive with a training report gives the same version every time."""
-    created = datetime.datetime.now(datetime.UTC)
+    """Return the manifest of a release; the same weights and training report give the same version every time."""
+    created = datetime.now(UTC)
     digest = sha256(weights)
     return Manifest(
-        version=f"{report.finished or created:%Y%m%d-%H%M%S}-{digest[:8]}",
+        version=version_at(report.finished or created, digest),
         sha256=digest,
         size=weights.stat().st_size,
         classes=list(CLASSES),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import promote_model
 from pneumonia.errors import WeightsUnavailableError
@@ -20,7 +21,7 @@ from pneumonia.network.input_check import InputCheck
 from pneumonia.network.training_report import parse
 from pneumonia.releases.manifest import manifest_of
 from pneumonia.releases.promotion import manifest_for
-from tests.builders.archives import REPORT, archive_with, make_archive, member, model_archive
+from tests.builders.archives import REPORT, archive_of, archive_with, make_archive, member, model_archive
 from tests.builders.checkout import PROJECT
 from tests.builders.input_checks import INPUT_CHECK
 from tools.stand_ins.moto import Moto
@@ -409,6 +410,36 @@ def test_what_may_pass_is_an_error_so_that_lambda_tries_again(
         pytest.raises(WeightsUnavailableError, match=f"S3 answers {code}"),
     ):
         promote_model.handler(event, None)
+
+
+def test_a_release_that_was_never_served_is_counted(
+    moto: Moto, bucket: str, archives: list[Path], function: RuntimeApi, tmp_path: Path
+) -> None:
+    events = [event_of(moto, bucket, archive) for archive in archives]
+    newest = function.invoke(events[2])["version"]
+    late = function.invoke(events[0])
+    assert late == {"version": late["version"], "served": False}
+    function.invoke(events[2])
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line.get("PromotionsNotServed") for line in lines] == [None, [1.0], None]
+    assert lines[1]["not_served"] == (
+        f"Release {late['version']} is stored in s3://{bucket} but was never served, as {newest} is newer: "
+        f"`promote_model.py rollback {late['version']}` serves it."
+    )
+
+
+def test_a_release_whose_clock_was_ahead_shuts_out_none_that_follow(
+    moto: Moto, bucket: str, archives: list[Path], weights: Path, tmp_path: Path, command: Command
+) -> None:
+    report = REPORT | {"finished": "2999-01-01T00:00:00+00:00"}
+    ahead = archive_of(torch.load(weights), report, tmp_path)
+    event = event_of(moto, bucket, ahead)
+    told = promote_model.handler(event, None)["refused"]
+    assert "is not released, because its training finished at 2999-01-01 00:00 UTC by a clock that was ahead" in told
+    assert "Released 29990101-000000-" in command(ahead, "--force")
+    promoted = promote_model.handler(event_of(moto, bucket, archives[0]), None)
+    assert promoted["served"]
+    assert pointer(moto, bucket)["version"] == promoted["version"]
 
 
 def test_what_is_damaged_in_the_bucket_is_mended_by_a_promotion(
