@@ -28,7 +28,7 @@ from pneumonia.training.batches import (
     Split,
     all_logits,
     check_divisible,
-    load_split,
+    load_splits,
     network_input,
     shuffled_batches,
 )
@@ -131,8 +131,7 @@ def prepare(
         check_divisible(chosen.batch_size, channels, processes)
         torch.manual_seed(chosen.seed)
         model, pretrained = build_network(chosen.weights)
-        splits = {name: load_split(channels[name], chosen.num_workers, processes) for name in SPLITS}
-    return model, pretrained, splits
+    return model, pretrained, load_splits(channels, chosen.num_workers, processes)
 
 
 def check_writable(folder: Path) -> None:
@@ -232,10 +231,15 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Folders, Hyperparameter
     return Folders(channels, args.model_dir, args.output_data_dir, args.checkpoint_dir), chosen
 
 
-def report_failure(sentence: str) -> None:
-    """Write a sentence to the log, and to the file that SageMaker shows as the job's failure reason."""
+def report_failure(sentence: str, files: Sequence[str] = ()) -> None:
+    """Write a sentence to the log, and to the file that SageMaker shows as the job's failure reason.
+
+    Args:
+        sentence: what is wrong.
+        files: those that it is about, for the log alone: SageMaker shows 1,024 characters.
+    """
     if os.environ.get("RANK", "0") == "0":  # what ends training ends all processes: one of them tells
-        print(sentence, file=sys.stderr, flush=True)
+        print(*files, sentence, sep="\n", file=sys.stderr, flush=True)
     failure = Path(os.environ.get("SM_OUTPUT_DIR", "/opt/ml/output")) / "failure"
     # On a laptop there is no such folder. Of several processes the first to fail tells why; the others only miss it.
     with contextlib.suppress(OSError), failure.open("x") as file:
@@ -249,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with joined() as processes, contextlib.redirect_stdout(sys.stdout if processes.is_first else None):
             train(folders, chosen, processes)
     except PneumoniaError as error:
-        report_failure(str(error))
+        report_failure(str(error), error.files)
         return 1
     except OSError as error:
         report_failure(file_sentence(error))

@@ -39,7 +39,7 @@ from torchvision import transforms
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
 from pneumonia.imaging.preprocessing import MEAN, SIZE, STD
-from pneumonia.training.batches import Split, load_split, shuffled_batches
+from pneumonia.training.batches import Split, load_splits, shuffled_batches
 from pneumonia.training.channels import scan_channels
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.pretrained import build_network
@@ -88,7 +88,7 @@ def ours(folder: Path, images: int, size: int) -> Callable[[], int]:
 
     def epoch() -> int:
         nonlocal split
-        split = split or load_split(channel, os.cpu_count() or 1, processes)
+        split = split or load_splits({"train": channel}, os.cpu_count() or 1, processes)["train"]
         train_model.train_one_epoch(run, shuffled_batches(split, BATCH_SIZE, processes, "epoch"), size)
         return len(chosen)
 

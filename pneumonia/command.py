@@ -77,7 +77,7 @@ def exit_status(command: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report it when it ends
         return 1
     except PneumoniaError as error:
-        print(error, file=sys.stderr)
+        print(*error.files, error, sep="\n", file=sys.stderr)
         return 1
     except OSError as error:
         print(file_sentence(error), file=sys.stderr)

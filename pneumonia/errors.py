@@ -1,8 +1,20 @@
 """The errors that a user can fix. Each carries one sentence: what is wrong, where, and what to do."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
+Failure = TypeVar("Failure", bound="PneumoniaError")
+FEW = 3  # files named in a sentence
+
 
 class PneumoniaError(Exception):
-    """Base of all errors below; a command prints the sentence and exits with status 1."""
+    """Base of all errors below; a command prints the sentence and exits with status 1.
+
+    Attributes:
+        files: all files that the error is about, if its sentence names only some; a log gets one on a line.
+    """
+
+    files: Sequence[str] = ()
 
 
 class ConfigurationError(PneumoniaError):
@@ -59,6 +71,19 @@ class UnsupportedImageError(ImageError):
 
 class ImageTooLargeError(ImageError):
     """An image with too many bytes or pixels."""
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
+    return "; ".join(names[:FEW]) + more
+
+
+def naming(error: Failure, files: Sequence[str]) -> Failure:
+    """Give an error the files that its sentence, by `few`, names only some of."""
+    if len(files) > FEW:
+        error.files = files
+    return error
 
 
 def first_line(error: BaseException) -> str:

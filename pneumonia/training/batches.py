@@ -14,7 +14,7 @@ from pneumonia.imaging.preprocessing import normalize
 from pneumonia.network.resnet import logits_of
 from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import Channel
-from pneumonia.training.images import Images, load_channel
+from pneumonia.training.images import Images, check_readable, decode_channel
 from pneumonia.training.processes import Processes
 
 GPU_IMAGES = 512  # varied at once on a GPU, which does the 150 small computations sooner than Python starts them
@@ -24,10 +24,17 @@ RETAKEN_SHARE = 0.5  # of the images, varied as if they had been taken otherwise
 
 @dataclass(frozen=True)
 class Split:
-    """A split of the data: what every process knows of it, and the images that this process holds."""
+    """A split of the data: what every process knows of it, and the images that this process holds.
+
+    Attributes:
+        channel: the files of all processes' images.
+        images: this process's.
+        digests: SHA-256 of all processes' files, in the order of the channel.
+    """
 
     channel: Channel
     images: Images
+    digests: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -59,19 +66,39 @@ def check_divisible(batch_size: int, channels: Mapping[str, Channel], processes:
             )
 
 
-def load_split(channel: Channel, workers: int, processes: Processes) -> Split:
-    """Decode this process's share of a channel; keep it on the GPU where it takes less than half of what is free.
+def load_splits(channels: Mapping[str, Channel], workers: int, processes: Processes) -> dict[str, Split]:
+    """Decode this process's share of each channel.
 
     Raises:
-        DataError, OSError: as `load_channel`.
+        DataError: images of any channel cannot be read, in any process; it names them in all processes.
+        OSError: as `decode_channel`.
+    """
+    with processes.together():
+        shares = {name: load_share(channel, workers, processes) for name, channel in channels.items()}
+    broken = processes.gather_objects([problem for _, problems in shares.values() for problem in problems])
+    check_readable(sorted(problem for problems in broken for problem in problems))
+    return {
+        name: Split(channels[name], images, processes.gather_list(images.digests))
+        for name, (images, _) in shares.items()
+    }
+
+
+def load_share(channel: Channel, workers: int, processes: Processes) -> tuple[Images, list[str]]:
+    """Decode this process's share of a channel; keep it on the GPU where it takes less than half of what is free.
+
+    Returns:
+        The images, and what is wrong with those that cannot be read.
+
+    Raises:
+        OSError: as `decode_channel`.
     """
     share = dataclasses.replace(
         channel, paths=list(processes.share(channel.paths)), labels=list(processes.share(channel.labels))
     )
-    images = load_channel(share, workers)
+    images, broken = decode_channel(share, workers)
     if processes.device.type == "cuda" and images.pixels.nbytes < torch.cuda.mem_get_info()[0] / 2:
         images = dataclasses.replace(images, pixels=images.pixels.to(processes.device))
-    return Split(channel, images)
+    return images, broken
 
 
 def shuffled_batches(

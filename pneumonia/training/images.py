@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pneumonia.command import progress
-from pneumonia.errors import DataError, ImageError
+from pneumonia.errors import FEW, DataError, ImageError, few, naming
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import SIZE, resize
+from pneumonia.names import in_text
 from pneumonia.training.channels import Channel
 
 
@@ -37,6 +39,32 @@ class Images:
 
 
 def load_channel(channel: Channel, workers: int, memory: int | None = None) -> Images:
+    """Decode every image of a channel, as `decode_channel`.
+
+    Raises:
+        DataError: images that cannot be read, by name.
+        OSError: as `decode_channel`.
+    """
+    images, broken = decode_channel(channel, workers, memory)
+    check_readable(broken)
+    return images
+
+
+def check_readable(broken: Sequence[str]) -> None:
+    """Check that no image is broken.
+
+    Args:
+        broken: what `decode_channel` says about broken images.
+
+    Raises:
+        DataError: there is one; the sentence names a few, the error's `files` are all.
+    """
+    if broken:
+        images = f"{len(broken):,} images" if len(broken) > FEW else "Images"
+        raise naming(DataError(f"{images} cannot be read, remove or replace them: {few(broken)}"), broken)
+
+
+def decode_channel(channel: Channel, workers: int, memory: int | None = None) -> tuple[Images, list[str]]:
     """Decode every image of a channel: 50 KB an image, or 150 KB where one has colours.
 
     Args:
@@ -46,8 +74,10 @@ def load_channel(channel: Channel, workers: int, memory: int | None = None) -> I
             folder, which the system keeps in memory as far as there is room. By default half of what is free, which
             torchrun's processes divide among them.
 
+    Returns:
+        The images, and of each that cannot be read its name and what is wrong with it.
+
     Raises:
-        DataError: images that cannot be read, by name.
         OSError: the temporary folder cannot be written, or is full; `filename` tells where it is.
     """
     if memory is None:
@@ -79,7 +109,7 @@ def _room(count: int, depth: int, memory: int) -> Tensor:
         raise
 
 
-def _load(channel: Channel, pixels: Tensor, workers: int) -> Images:
+def _load(channel: Channel, pixels: Tensor, workers: int) -> tuple[Images, list[str]]:
     """Decode a channel into `pixels`, several images side by side."""
     images = Images(pixels, torch.tensor(channel.labels), [""] * len(channel.paths))
     count = len(images)
@@ -90,10 +120,7 @@ def _load(channel: Channel, pixels: Tensor, workers: int) -> Images:
         except _ColouredError:
             pool.shutdown(cancel_futures=True)
             raise
-    if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        raise DataError(f"Images cannot be read, remove or replace them: {'; '.join(broken[:3])}{more}")
-    return images
+    return images, broken
 
 
 def _decode(channel: Channel, images: Images, index: int) -> str | None:
@@ -107,7 +134,7 @@ def _decode(channel: Channel, images: Images, index: int) -> str | None:
         data = path.read_bytes()
         image = resize(decode(data).image)
     except (ImageError, OSError) as error:
-        return f"{channel.name}/{path.relative_to(channel.root)} ({error})"
+        return f"{in_text(f'{channel.name}/{path.relative_to(channel.root)}')} ({error})"
     depth = images.pixels.shape[1]
     if depth == 1 and not (torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])):
         raise _ColouredError

@@ -277,9 +277,8 @@ def training_precision(device: torch.device) -> torch.dtype:
 def settings_of(chosen: Hyperparameters, splits: Mapping[str, Split], processes: Processes) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed."""
     names = ("epochs", "batch_size", "learning_rate", "weight_decay", "weights", "seed")
-    digests = {name: processes.gather_list(split.images.digests) for name, split in splits.items()}
     dataset = fingerprint(
-        {name: zip(split.channel.labels, digests[name], strict=True) for name, split in splits.items()}
+        {name: zip(split.channel.labels, split.digests, strict=True) for name, split in splits.items()}
     )
     return {name: getattr(chosen, name) for name in names} | {
         "processes": processes.count,

@@ -744,6 +744,24 @@ def test_a_bad_image_in_the_second_processs_share_ends_both_in_one_sentence(data
     assert not list((tmp_path / "model").iterdir())
 
 
+@pytest.mark.processes
+def test_every_broken_image_of_every_channel_and_process_is_in_the_log(dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path / "data")
+    broken = sorted((tmp_path / "data").glob("*/NORMAL/*"))
+    for path in broken:
+        path.write_bytes(b"")
+    process = start(TOGETHER, arguments(tmp_path / "data", tmp_path), SM_OUTPUT_DIR=str(tmp_path))
+    _, err = process.communicate()
+    sentence = (tmp_path / "failure").read_text()
+    names = [str(path.relative_to(tmp_path / "data")) for path in broken]
+    assert sentence.startswith(f"{len(names)} images cannot be read, remove or replace them: {names[0]} (")
+    assert sentence.endswith(f" and {len(names) - 3} more")
+    assert len(sentence) <= 1024
+    lines = err.splitlines()
+    assert lines.count(sentence) == 1
+    assert [line.partition(" (")[0] for line in lines if line.startswith(("train/", "val/", "test/"))] == names
+
+
 # Bad input
 
 

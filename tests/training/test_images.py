@@ -133,12 +133,14 @@ def test_unreadable_images_are_named_with_their_faults(drawn: Path, tmp_path: Pa
     assert "train/PNEUMONIA/notes.txt (The file is not an image" in str(caught.value)
 
 
-def test_of_many_unreadable_images_three_are_named(drawn: Path, tmp_path: Path) -> None:
+def test_of_many_unreadable_images_the_sentence_names_three_and_the_error_all(drawn: Path, tmp_path: Path) -> None:
     root = copy_of(drawn, tmp_path / "train")
     for number in range(5):
         (root / "NORMAL" / f"broken{number}.jpeg").touch()
-    with pytest.raises(DataError, match=r"broken0\.jpeg .*broken2\.jpeg [^;]* and 2 more$"):
+    with pytest.raises(DataError, match=r"broken0\.jpeg .*broken2\.jpeg [^;]* and 2 more$") as caught:
         load(root)
+    names = [file.partition(" (")[0] for file in caught.value.files]
+    assert names == [f"train/NORMAL/broken{number}.jpeg" for number in range(5)]
 
 
 def test_a_folder_among_the_images_is_named(drawn: Path, tmp_path: Path) -> None:

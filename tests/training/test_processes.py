@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pneumonia.network.weights_file import load_weights
 from pneumonia.training import metrics
-from pneumonia.training.batches import Split, all_logits, load_split, shuffled_batches
+from pneumonia.training.batches import Split, all_logits, load_splits, shuffled_batches
 from pneumonia.training.channels import Channel, scan_channels
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images
@@ -60,7 +60,7 @@ def learn_labels(processes: Processes) -> dict[str, Any]:
 
 
 def load(folder: Path, processes: Processes) -> Split:
-    return load_split(scan_channels({"val": folder})["val"], 1, processes)
+    return load_splits(scan_channels({"val": folder}), 1, processes)["val"]
 
 
 def tell(weights: Path, folder: Path, result: Path) -> None:
