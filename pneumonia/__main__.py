@@ -15,6 +15,10 @@ COMMANDS = {
     "predict": ("classify image files", "pneumonia.batch.predict"),
     "evaluate": ("test a model on a labelled folder", "pneumonia.evaluate"),
     "calibrate": ("fit a model's probabilities to your own labelled X-rays", "pneumonia.calibrate"),
+    "download": (
+        "download the public data set, some 1.2 GB, and lay it out for `split`",
+        "pneumonia.training.download",
+    ),
     "split": ("divide a labelled folder into train/, val/ and test/ by patient", "pneumonia.training.split"),
     "draw": ("draw chest X-rays to try everything with", "pneumonia.training.synthetic"),
     "serve": ("serve the page and the API on this machine", "pneumonia.serving.server"),

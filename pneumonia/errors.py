@@ -25,6 +25,10 @@ class DataError(PneumoniaError):
     """A channel does not hold the images that training needs."""
 
 
+class ArchiveError(DataError):
+    """An archive of images is broken, or another one than it should be."""
+
+
 class TrainingError(PneumoniaError):
     """Training cannot go on."""
 

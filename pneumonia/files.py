@@ -1,6 +1,7 @@
 """Files: where the package's own are, and writing so that nobody ever reads half a file."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from pneumonia.errors import DataError
 
 ABANDONED_SECONDS = 900  # as long as a Lambda invocation can last
+SPARE = 1.05  # of the bytes to write: what a file system needs besides
 
 
 def shipped(name: str) -> Path:
@@ -83,6 +85,23 @@ def filling(folder: Path) -> Iterator[Path]:
         whole.mkdir()
         yield whole
         whole.replace(place)
+
+
+def check_space(destination: Path, size: int) -> None:
+    """Check that a disk has space for so many bytes.
+
+    Args:
+        destination: a path on it, of which some parent exists.
+        size: in bytes.
+
+    Raises:
+        OSError: it has not.
+    """
+    folder = next(parent for parent in destination.resolve().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < size * SPARE:
+        reason = f"there is space for {free / 1e9:.1f} GB, and this takes {size * SPARE / 1e9:.1f} GB"
+        raise OSError(errno.ENOSPC, reason, str(folder))
 
 
 def remove_abandoned(path: Path, older_than: float = ABANDONED_SECONDS) -> None:

@@ -14,7 +14,7 @@ from tests.builders.checkout import PROJECT
 
 SETTINGS = (PROJECT / "docs/settings.md").read_text()
 PRODUCT = [*PROJECT.glob("*.py"), *(PROJECT / "pneumonia").rglob("*.py")]
-COMMANDS = ("predict", "evaluate", "calibrate", "split", "draw", "serve", "open", "batch", "s3-batch")
+COMMANDS = ("predict", "evaluate", "calibrate", "download", "split", "draw", "serve", "open", "batch", "s3-batch")
 PROMOTION = ("promote", "list", "show", "rollback")
 VARIABLE = re.compile(r"[A-Z]+(?:_[A-Z0-9]+)+_?")
 

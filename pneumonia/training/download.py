@@ -1,0 +1,80 @@
+"""Download the public data set of 5,856 chest X-rays of children, about 1.2 GB, and lay it out for `split`.
+
+What has arrived before an interruption is kept, in DEST.zip.part: the same command goes on from there.
+"""
+
+import argparse
+from pathlib import Path
+
+from pneumonia.errors import ArchiveError, ConfigurationError, DataError
+from pneumonia.files import check_unused
+from pneumonia.training.published import LICENCE, PAGE, URL, Counts, told, unpack
+from pneumonia.training.resuming import Part, download
+
+BY_HAND = f"Or download ChestXRay2017.zip in a browser from {PAGE}, and name that file with --url."
+EPILOG = f"""Checked are the number of images of each class and, by its checksum in the archive, each image. There is no
+published checksum of the archive itself.
+
+{LICENCE}
+
+example: pneumonia download chest_xray_public
+         pneumonia download chest_xray_public --url ChestXRay2017.zip"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make; never overwritten")
+    parser.add_argument(
+        "--url", default=URL, metavar="URL", help="a mirror, or the path of the zip file (Mendeley Data)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Download the data set, unpack it, and print what is there and whom to cite.
+
+    Raises:
+        ConfigurationError: the URL is neither one nor a file.
+        DataError: there is something at the destination, or the data set cannot be had whole.
+        OSError: a file cannot be read or written.
+    """
+    check_unused(args.destination)
+    if Path(args.url).is_file():
+        counts = unpack(Path(args.url), args.destination)
+    elif args.url.startswith(("http://", "https://")):
+        counts = unpacked_from(args.url, args.destination)
+    else:
+        raise ConfigurationError(f"{args.url!r} is neither a file nor a URL: name a zip file, or https://….")
+    print(summary(args.destination, counts))
+
+
+def unpacked_from(url: str, destination: Path) -> Counts:
+    """Download the data set and unpack it; return the number of images by split and class.
+
+    Raises:
+        DataError: it cannot be had whole. What was downloaded is kept where more of it can be had.
+        OSError: a file cannot be read or written.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    part = Part(destination.with_name(f"{destination.name}.zip.part"), url)
+    try:
+        download(part)
+        counts = unpack(part.path, destination)
+    except ArchiveError as error:
+        part.remove()
+        raise ArchiveError(f"{error} It was removed: start again. {BY_HAND}") from error
+    except DataError as error:
+        raise DataError(f"{error} {BY_HAND}") from error
+    part.remove()
+    return counts
+
+
+def summary(destination: Path, counts: Counts) -> str:
+    """Return what is where, what comes next, and whom to cite."""
+    return f"""{destination}/train has {told(counts["train"])}.
+{destination}/test is the official test: {told(counts["test"])}.
+Each image has the checksum that the archive names.
+
+{LICENCE}
+
+Next: pneumonia split {destination}/train chest_xray
+Keep {destination}/test out of it: it is for the one test at the end, pneumonia evaluate WEIGHTS {destination}/test"""
