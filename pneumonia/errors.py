@@ -5,16 +5,26 @@ from typing import TypeVar
 
 Failure = TypeVar("Failure", bound="PneumoniaError")
 FEW = 3  # files named in a sentence
+MAX_TEXT = 4000  # characters of another program's text
 
 
 class PneumoniaError(Exception):
     """Base of all errors below; a command prints the sentence and exits with status 1.
+
+    Args:
+        sentence: what is wrong, where, and what to do.
+        public: the reason without names of buckets, files, accounts or hosts, for clients of a server whose operator
+            reads the whole sentence in its log; None if there is nothing to tell them.
 
     Attributes:
         files: all files that the error is about, if its sentence names only some; a log gets one on a line.
     """
 
     files: Sequence[str] = ()
+
+    def __init__(self, sentence: str = "", *, public: str | None = None) -> None:
+        super().__init__(sentence)
+        self.public = public
 
 
 class ConfigurationError(PneumoniaError):
@@ -93,6 +103,12 @@ def naming(error: Failure, files: Sequence[str]) -> Failure:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its type if it has no text."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def in_one_line(text: str) -> str:
+    r"""Return a text of another program in one line; characters that a terminal might obey become `\x1b`."""
+    line = " ".join(text.split())
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)[:MAX_TEXT]
 
 
 def file_sentence(error: OSError) -> str:

@@ -172,9 +172,8 @@ def submit(request: dict[str, Any], place: Place) -> str:
         ConfigurationError: S3 refuses it.
         StorageError: S3 cannot be reached, or refuses every request; if only its answer was lost, there is a job.
     """
-    advice = {"AccessDenied": "allow yourself s3:CreateJob, and iam:PassRole for the job's role"}
     try:
-        with refusals_as(StorageError, "The job cannot be created", permanent=ConfigurationError, advice=advice):
+        with refusals_as(StorageError, "The job cannot be created", permanent=ConfigurationError):
             return new_client("s3control", region=place.region).create_job(**request)["JobId"]
     except StorageError as error:
         listing = f"aws s3control list-jobs --region {place.region} --account-id {place.account}"

@@ -64,7 +64,11 @@ def result_of(task: dict[str, Any], context: Any) -> dict[str, str]:  # noqa: AN
         code, text = "Succeeded", answer(task, context)
     except (ImageError, ObjectError) as error:
         code, text = "PermanentFailure", str(error)
-    except (StorageError, WeightsError, WeightsUnavailableError) as error:
+    except StorageError as error:
+        # The sentence may name the object, and that a patient: it goes into the report only.
+        logger.warning("Task %s: %s.", task["taskId"], error.public)
+        code, text = "TemporaryFailure", str(error)
+    except (WeightsError, WeightsUnavailableError) as error:
         logger.warning("Task %s: %s", task["taskId"], error)
         code, text = "TemporaryFailure", str(error)
     except Exception:

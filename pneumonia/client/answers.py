@@ -12,7 +12,8 @@ from pneumonia.client.address import Address
 from pneumonia.errors import ServerError
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.prediction import Prediction
-from pneumonia.storage.refusals import S3Error, refusals_as
+from pneumonia.storage.answers import S3Error
+from pneumonia.storage.refusals import refusals_as
 
 SHOWN = 500  # characters of what a server says
 GRANT = "grant your user or role lambda:InvokeFunctionUrl and lambda:InvokeFunction on the function's alias"
@@ -62,7 +63,7 @@ def refusal(address: Address, response: AWSResponse, *, has_credentials: bool) -
     advice = advice_about(address, response, kind, has_credentials=has_credentials)
     try:
         with refusals_as(ServerError, f"{address.base} refuses", advice={code: advice}, service="the server"):
-            raise S3Error(code, status, message=words_of(response))
+            raise S3Error(code, status, message=words_of(response), operation="InvokeFunctionUrl")
     except ServerError as error:
         return error
 

@@ -208,8 +208,9 @@ class WeightsBucket:
                 self._s3.put_object(Bucket=self._name, Key=key, Body=body, ContentType=kind, **condition)
             except ClientError as error:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                # 404: the object to replace is gone. 409: another is writing it, and S3 asks to try again.
-                if status == 412 or (status == 404 and "IfMatch" in condition):
+                # NoSuchKey: the object to replace is gone. 409: another is writing it, and S3 asks to try again.
+                is_gone = error.response["Error"]["Code"] == "NoSuchKey"
+                if status == 412 or (is_gone and "IfMatch" in condition):
                     return False
                 if status != 409 or attempt == ATTEMPTS:
                     raise

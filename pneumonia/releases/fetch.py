@@ -20,17 +20,16 @@ from pneumonia.files import remove_abandoned, replacing, shipped
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.layout import CURRENT_KEY, PLAIN_KEY, manifest_key, parse_pointer, weights_key
 from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.storage.answers import S3Error
 from pneumonia.storage.reading import BucketReader
-from pneumonia.storage.refusals import S3Error, refusals_as
+from pneumonia.storage.refusals import refusals_as
 
 RELEASED_WEIGHTS = shipped("weights") / WEIGHTS_NAME
 logger = logging.getLogger(__name__)
-_refusals = functools.partial(
-    refusals_as,
-    WeightsUnavailableError,
-    advice={"NoSuchKey": "promote a model into this bucket first, or name another key"},
-    private=True,  # clients of the API read these sentences
-)
+_refusals = functools.partial(refusals_as, WeightsUnavailableError)
+# What to do about a missing object.
+NO_WEIGHTS = {"NoSuchKey": "promote a model into this bucket first, or name another key"}
+NO_RELEASE = {"NoSuchKey": f"{CURRENT_KEY} names a release that is not whole: promote the model again, or roll back"}
 
 
 class Weights:
@@ -48,7 +47,7 @@ class Weights:
         self.key = key
         self.download_seconds: float | None = None  # of this process's last download
         self.asked = -math.inf  # when this process last asked the bucket for the served release, by time.monotonic
-        self._has_pointer = False  # whether `current.json` could be read
+        self._has_pointer = False  # whether there was a `current.json`
         self._fetching = threading.Lock()
 
     @classmethod
@@ -110,7 +109,7 @@ class Weights:
         """Return the release that the bucket's `current.json` names now; None without that file, or without a bucket.
 
         Raises:
-            WeightsUnavailableError: S3 does not answer in time, or `current.json` can no longer be read.
+            WeightsUnavailableError: S3 refuses or does not answer in time, or there is no `current.json` any more.
             WeightsError: `current.json` names no release.
         """
         if not self.bucket:
@@ -120,8 +119,7 @@ class Weights:
             version = _current_version(source, self.bucket)
         if version is None and self._has_pointer:
             raise WeightsUnavailableError(
-                f"s3://{self.bucket}/{CURRENT_KEY} is gone, or may not be read any more: put it back with "
-                "promote_model.py, or grant the role s3:GetObject."
+                f"s3://{self.bucket}/{CURRENT_KEY} is gone: put it back with promote_model.py."
             )
         self._has_pointer = version is not None
         return version
@@ -153,7 +151,8 @@ class Weights:
         seconds = deadline.seconds_left
         if not self._fetching.acquire(timeout=seconds):
             raise WeightsUnavailableError(
-                f"The weights are still being downloaded from s3://{self.bucket} after {seconds:.0f} s: try again."
+                f"The weights are still being downloaded from s3://{self.bucket} after {seconds:.0f} s: try again.",
+                public="it is still being downloaded: try again",
             )
         try:
             yield
@@ -182,7 +181,7 @@ def fetch(bucket: str, key: str, destination: Path, deadline: Deadline) -> Manif
         if manifest:
             key = weights_key(manifest.version)
         uri = f"s3://{bucket}/{key}"
-        with _refusals(f"The weights cannot be fetched from {uri}"):
+        with _refusals(f"The weights cannot be fetched from {uri}", advice=NO_RELEASE if manifest else NO_WEIGHTS):
             destination.parent.mkdir(parents=True, exist_ok=True)
             remove_abandoned(destination)
             with replacing(destination) as temporary:
@@ -202,10 +201,10 @@ def fetch(bucket: str, key: str, destination: Path, deadline: Deadline) -> Manif
 def _current_manifest(source: BucketReader, bucket: str) -> Manifest | None:
     """Return the manifest of the release that `current.json` names, None for a bucket without `current.json`."""
     if (version := _current_version(source, bucket)) is None:
-        logger.info("s3://%s has no %s that can be read: the plain key serves", bucket, CURRENT_KEY)
+        logger.info("s3://%s has no %s: the plain key serves", bucket, CURRENT_KEY)
         return None
     key = manifest_key(version)
-    with _refusals(f"The served release cannot be read from s3://{bucket}/{key}"):
+    with _refusals(f"The served release cannot be read from s3://{bucket}/{key}", advice=NO_RELEASE):
         manifest = parse(source.read(key), f"s3://{bucket}/{key}")
     if manifest.version != version:
         raise WeightsError(f"s3://{bucket}/{key} is of version {manifest.version}: promote the model again.")
@@ -218,8 +217,8 @@ def _current_version(source: BucketReader, bucket: str) -> str | None:
         try:
             current = source.read(CURRENT_KEY)
         except S3Error as error:
-            # If the role may not list the bucket, S3 answers AccessDenied for a missing key.
-            if error.code not in {"NoSuchKey", "AccessDenied"}:
+            # Not if S3 answers AccessDenied: the release may be there, and the plain key be another model's.
+            if not error.is_missing:
                 raise
             return None
     return parse_pointer(current, f"s3://{bucket}/{CURRENT_KEY}").version

@@ -69,7 +69,10 @@ class CurrentModel:
         seconds = deadline.seconds_left
         failures = self._failures
         if not self._loading.acquire(timeout=seconds):
-            raise WeightsUnavailableError(f"The model is still being loaded after {seconds:.0f} s: try again.")
+            raise WeightsUnavailableError(
+                f"The model is still being loaded after {seconds:.0f} s: try again.",
+                public="it is still being loaded: try again",
+            )
         try:
             # Requests that waited while a load failed share its error, or each would make an attempt of its own, one
             # after the other. Later requests try again.

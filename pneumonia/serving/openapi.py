@@ -12,7 +12,7 @@ from pneumonia import __version__
 from pneumonia.imaging.kinds import BROKEN, NO_IMAGE, READABLE
 from pneumonia.network.prediction import Prediction
 from pneumonia.serving.forms import NO_BOUNDARY, OTHER_BOUNDARY, without_file
-from pneumonia.serving.problems import SENTENCES
+from pneumonia.serving.problems import NO_REASON, SENTENCES
 
 MAX_FILES = 64  # in one batch: they take one core about six seconds; a metric takes fewer than 100 values at once
 
@@ -81,14 +81,10 @@ UNCERTAIN = EXAMPLE | {
     "probabilities": {"NORMAL": 0.244, "PNEUMONIA": 0.756},
     "warnings": ["uncertain"],
 }
-NO_WEIGHTS = (
-    "There are no weights: /tmp/model.pth does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the bucket "
-    "that promote_model.py published to, or put a weights file at MODEL_PATH."
-)
 FAULT = refusal("The server failed; its log has the details", fault=SENTENCES[500])
 UNAVAILABLE = refusal(
     "The model's weights are unavailable, or there is no memory for more uploads at once",
-    weights=NO_WEIGHTS,
+    weights=NO_REASON,
     uploads=SENTENCES[503],
 )
 CLASSIFICATION_TAG, STATUS_TAG = "Classification", "Status"
@@ -188,6 +184,6 @@ READY: dict[str, Any] = {
         ),
         422: refusal("An invalid value of `load`", option="'load' must be true or false, or 1 or 0: see /docs."),
         500: FAULT,
-        503: refusal("The model's weights are unavailable", weights=NO_WEIGHTS),
+        503: refusal("The model's weights are unavailable", weights=NO_REASON),
     },
 }

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from pneumonia.errors import (
     ImageError,
     ImageTooLargeError,
+    PneumoniaError,
     UnsupportedImageError,
     WeightsError,
     WeightsUnavailableError,
@@ -33,24 +34,36 @@ SENTENCES = {
     500: "The server failed to answer this request, and its log has the details: try again.",
     503: "The server has no memory for more uploads at once: try again in a moment.",
 }
+NO_REASON = "The model is unavailable: the server's log says why."
+NO_REASON = "The model is unavailable: the server's log says why."
 logger = logging.getLogger(__name__)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Answer every error of an app with `{"detail": sentence}`."""
     for error in STATUS:
-        app.add_exception_handler(error, answer_problem)
-    app.add_exception_handler(RequestValidationError, answer_invalid)  # type: ignore[arg-type]  # it gets no other
+        app.add_exception_handler(error, answer_problem)  # type: ignore[arg-type]  # it gets no other
+    app.add_exception_handler(RequestValidationError, answer_invalid)  # type: ignore[arg-type]  # nor this one
     app.add_exception_handler(HTTPException, answer_refused)  # type: ignore[arg-type]  # nor this one
     app.add_exception_handler(Exception, answer_fault)
 
 
-def answer_problem(_: Request, error: Exception) -> JSONResponse:
-    """Answer one of our own errors with its sentence, and log it if the client cannot fix it."""
+def answer_problem(_: Request, error: PneumoniaError) -> JSONResponse:
+    """Answer one of our own errors; log it if the client cannot fix it, and answer without the server's names."""
     status = STATUS[type(error)]
-    if status >= 500:
-        logger.error("%s", error)
-    return JSONResponse({"detail": str(error)}, status)
+    if status < 500:
+        return JSONResponse({"detail": str(error)}, status)
+    logger.error("%s", error)
+    return JSONResponse({"detail": unavailable(error.public)}, status)
+
+
+def unavailable(reason: str | None) -> str:
+    """Return the sentence for clients if there is no model to answer with.
+
+    Args:
+        reason: the error's `public`; its own sentence may name buckets, files, accounts and hosts of the server.
+    """
+    return f"The model is unavailable, as {reason}. The server's log says more." if reason else NO_REASON
 
 
 def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,14 +1,15 @@
 """boto3's clients, all configured alike. Importing boto3 is slow, so only modules that need it import this one."""
 
 import contextlib
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Literal, overload
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import boto3
 from botocore.client import BaseClient
 from botocore.config import Config
 
 from pneumonia.errors import PneumoniaError, StorageError, first_line
+from pneumonia.storage.answers import UnsentError, error_in
 from pneumonia.storage.refusals import boto3_as_signed, refusals_as
 from pneumonia.storage.signed import CHUNK
 
@@ -59,9 +60,18 @@ def new_client(
     )
     with refusals_as(error, "S3 cannot be used"):
         try:
-            return boto3.client(service, region_name=region, config=config)
+            client = boto3.client(service, region_name=region, config=config)
         except ValueError as problem:  # the endpoint is not a URL
-            raise ConnectionError(first_line(problem)) from problem
+            raise UnsentError(first_line(problem)) from problem
+    client.meta.events.register("response-received", _keep_page)
+    return client
+
+
+def _keep_page(response_dict: Mapping[str, Any] | None, parsed_response: Mapping[str, Any] | None, **_: object) -> None:
+    """Keep the words of an error page that is not S3's, such as a proxy's, which boto3 would drop."""
+    told = (parsed_response or {}).get("Error")
+    if told and response_dict and told.get("Code") in {"", str(response_dict["status_code"])}:
+        told["Message"] = error_in(response_dict["body"], response_dict["status_code"]).message
 
 
 class Boto3Bucket:

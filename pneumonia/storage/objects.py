@@ -43,7 +43,7 @@ def read(s3: "S3Client", image: S3Object) -> bytes:
         StorageError: S3 cannot be reached, or refuses every request.
     """
     version = {"VersionId": image.version} if image.version else {}
-    with refusals_as(StorageError, "The object cannot be read", permanent=ObjectError, private=True):
+    with refusals_as(StorageError, "The object cannot be read", permanent=ObjectError):
         response = s3.get_object(Bucket=image.bucket, Key=image.key, **version)  # type: ignore[arg-type]  # one field
         with contextlib.closing(response["Body"]) as body:
             check_bytes(response["ContentLength"])

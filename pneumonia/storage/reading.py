@@ -13,7 +13,8 @@ from typing import BinaryIO, Protocol
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError
-from pneumonia.storage.refusals import S3Error, refusals_as
+from pneumonia.storage.answers import S3Error, UnsentError
+from pneumonia.storage.refusals import refusals_as
 from pneumonia.storage.signed import Access, SignedBucket
 
 ATTEMPTS = 3  # at reading one object
@@ -64,11 +65,11 @@ class BucketReader:
             try:
                 return self._copy_once(key, file)
             except S3Error as error:
-                may_help = self._moved_to(error.region) or error.status >= 500
+                may_help = self._moved_to(error.region) or error.is_temporary
                 if not may_help or attempt == ATTEMPTS:
                     raise
-            except ConnectionError:
-                if attempt == ATTEMPTS:
+            except ConnectionError as error:
+                if isinstance(error, UnsentError) or attempt == ATTEMPTS:
                     raise
             time.sleep(min(PAUSE * attempt, self._deadline.seconds_left))
 

@@ -1,4 +1,4 @@
-"""Turn S3's refusals into one sentence: what failed, with which code, and what to do.
+"""Turn what S3 and other services of AWS refuse into one sentence: what failed, their own reason, and what to do.
 
 All errors of the signed reader, boto3, the network and the disk are translated here. This module does not import boto3,
 because serving does without it: whoever raises one of boto3's errors has imported the module that defines it.
@@ -7,68 +7,30 @@ because serving does without it: whoever raises one of boto3's errors has import
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
 
-from pneumonia.errors import PneumoniaError, first_line
+from pneumonia.errors import PneumoniaError, in_one_line
+from pneumonia.storage import advice as advices
+from pneumonia.storage.answers import AddressError, MissingCredentialsError, S3Error, UnsentError
 
-# Codes of S3 and other AWS services about the caller's credentials.
-UNACCEPTED_CREDENTIALS = (
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-    "UnrecognizedClientException",
-)
-# Codes that say nothing about the requested object, although their status is 400 to 499.
-PASSING = {*UNACCEPTED_CREDENTIALS, "RequestTimeout", "RequestTimeTooSkewed", "TooManyRequests"}
-FORBIDDEN = "grant the role s3:GetObject, s3:PutObject and s3:ListBucket as it needs them"
-ADVICE = {
-    "NoSuchBucket": "create the bucket, or name another",
-    "NoSuchKey": "check the key",
-    "404": "check the key",  # the answer to a HEAD request has no body, so boto3 uses the status as the code
-    "AccessDenied": FORBIDDEN,
-    "403": FORBIDDEN,
-    "RequestTimeTooSkewed": "set this machine's clock",
-    **dict.fromkeys(UNACCEPTED_CREDENTIALS, "renew your AWS credentials"),
+LATER = f": {advices.LATER}"
+# What keeps boto3 from sending a request, by the name of its error's class.
+BOTO3_ADVICE = {
+    "ConfigNotFound": "correct AWS_CONFIG_FILE",
+    "ConfigParseError": "correct this file",
+    "CredentialRetrievalError": "mend what gives the credentials, or log in to AWS again",
+    "LoginRefreshRequired": advices.LOG_IN,
+    "LoginTokenLoadError": advices.LOG_IN,
+    "NoAuthTokenError": advices.LOG_IN,
+    "NoRegionError": "set AWS_REGION and AWS_DEFAULT_REGION",
+    "PartialCredentialsError": "set both the key's ID and its secret, or neither",
+    "ProfileNotFound": "set AWS_PROFILE to a profile that 'aws configure list-profiles' shows",
+    "RefreshWithMFAUnsupportedError": advices.LOG_IN,
+    "SSOTokenLoadError": advices.LOG_IN,
+    "TokenRetrievalError": advices.LOG_IN,
+    "UnauthorizedSSOTokenError": advices.LOG_IN,
 }
-LATER = "try again later"
-
-
-class S3Error(Exception):
-    """S3 refused a request.
-
-    Attributes:
-        code: S3's name of the reason, such as NoSuchKey.
-        status: of the HTTP response.
-        region: the bucket's region, if S3 names it, else None.
-        message: the reason in S3's words, if they are known, else None.
-    """
-
-    def __init__(self, code: str, status: int, region: str | None = None, message: str | None = None) -> None:
-        super().__init__(code)
-        self.code = code
-        self.status = status
-        self.region = region
-        self.message = message
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same request may succeed later: the refusal is temporary, or concerns only this caller."""
-        return not 400 <= self.status < 500 or self.status == 429 or self.code in PASSING
-
-    def advice(self) -> str | None:
-        """Return what to do, or None if that is not known."""
-        return ADVICE.get(self.code) or (LATER if self.may_pass else None)
-
-
-class MissingCredentialsError(ConnectionError):
-    """There are no credentials to sign a request with."""
-
-
-class AddressError(ConnectionError):
-    """No bucket can have this name, or no object can have this key."""
 
 
 @contextlib.contextmanager
@@ -78,7 +40,6 @@ def refusals_as(
     *,
     permanent: type[PneumoniaError] | None = None,
     advice: Mapping[str, str] = {},
-    private: bool = False,
     service: str = "S3",
 ) -> Iterator[None]:
     """Turn errors of S3, boto3, the network and the disk into one sentence; other errors pass.
@@ -87,9 +48,8 @@ def refusals_as(
         error: the class to raise.
         what: the beginning of the sentence, such as "The object cannot be read".
         permanent: the class to raise instead if the same request would be refused again.
-        advice: what to do, by S3's code, if that differs from ADVICE.
-        private: leave out S3's and boto3's own words, which name the object, the account and the role.
-        service: the service that answers.
+        advice: what to do, by S3's code, if the caller knows better than `storage.advice`.
+        service: the service that answers: "S3", or "AWS" if it may be another one.
 
     Raises:
         PneumoniaError: an error of one of the two classes.
@@ -98,16 +58,10 @@ def refusals_as(
         yield
     except Exception as raised:
         refused = of_boto3(raised)
-        if isinstance(refused, S3Error):
-            reason = _reason_of_s3(refused, advice.get(refused.code) or refused.advice(), service, private=private)
-        elif private and refused is not raised and type(refused) is ConnectionError:
-            reason = f" ({type(raised).__name__}): {LATER}."
-        elif isinstance(refused, OSError):
-            reason = _reason_of_system(refused)
-        else:
+        if not isinstance(refused, S3Error | OSError):
             raise
-        will_stay = isinstance(refused, AddressError) or (isinstance(refused, S3Error) and not refused.may_pass)
-        raise (permanent if permanent and will_stay else error)(what + reason) from raised
+        kind = permanent if permanent and _will_stay(refused) else error
+        raise kind(what + _reason(refused, advice, service), public=_public(refused, service)) from raised
 
 
 @contextlib.contextmanager
@@ -121,33 +75,73 @@ def boto3_as_signed() -> Iterator[None]:
         raise refused from raised
 
 
-def of_boto3(error: Exception) -> Exception:
+def of_boto3(error: BaseException) -> BaseException:
     """Return the signed reader's equivalent of an error of boto3; return any other error unchanged."""
     botocore, boto3 = map(sys.modules.get, ("botocore.exceptions", "boto3.exceptions"))
+    if botocore and boto3 and isinstance(error, boto3.Boto3Error):
+        cause = error.__context__  # of a transfer in parts: what S3 answered to one of them
+        is_told = isinstance(cause, botocore.ClientError | botocore.BotoCoreError)
+        return of_boto3(cause) if cause and is_told else UnsentError(in_one_line(str(error)))
     if botocore and isinstance(error, botocore.ClientError):
-        told, response = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-        region = response.get("HTTPHeaders", {}).get("x-amz-bucket-region")
-        return S3Error(told.get("Code", "Unknown"), response.get("HTTPStatusCode", 0), region, told.get("Message"))
-    if botocore and isinstance(error, botocore.NoCredentialsError):
-        return MissingCredentialsError()
-    if botocore and isinstance(error, botocore.ParamValidationError):
-        return AddressError()
-    if (botocore and isinstance(error, botocore.BotoCoreError)) or (boto3 and isinstance(error, boto3.Boto3Error)):
-        return ConnectionError(first_line(error))
+        return _refusal_in(error.response, error.operation_name)
+    if botocore and isinstance(error, botocore.BotoCoreError):
+        return _without_answer(error, botocore)
     return error
 
 
-def _reason_of_s3(error: S3Error, advice: str | None, service: str, *, private: bool) -> str:
-    words = "" if private or not error.message else f" ({error.message.strip().rstrip('.')})"
-    answer = f"{service} answers {error.code}{words}"
-    return f", {answer}: {advice}." if advice else f": {answer}."
+def _refusal_in(response: Mapping[str, Any], operation: str) -> S3Error:
+    told, of_http = response.get("Error", {}), response.get("ResponseMetadata", {})
+    status = of_http.get("HTTPStatusCode", 0)
+    region = told.get("Region") or of_http.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+    return S3Error(told.get("Code") or str(status), status, region, told.get("Message"), operation=operation)
 
 
-def _reason_of_system(error: OSError) -> str:
-    """Return what is wrong with the network or the disk."""
+def _without_answer(error: Exception, botocore: ModuleType) -> ConnectionError:
+    reason = in_one_line(str(error))
+    if isinstance(error, botocore.NoCredentialsError):
+        return MissingCredentialsError(reason, "run 'aws configure' or 'aws sso login', or set AWS_PROFILE")
+    if isinstance(error, botocore.ParamValidationError):
+        return AddressError(reason)
+    broken = (botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError)
+    if isinstance(error, (*broken, botocore.FlexibleChecksumError)):
+        return ConnectionError(reason)
+    return UnsentError(reason, BOTO3_ADVICE.get(type(error).__name__))
+
+
+def _will_stay(error: S3Error | OSError) -> bool:
+    return not advices.may_pass(error) if isinstance(error, S3Error) else isinstance(error, AddressError)
+
+
+def _reason(error: S3Error | OSError, advice: Mapping[str, str], service: str) -> str:
+    """Return the rest of the sentence: the reason, whole, and what to do."""
+    if isinstance(error, S3Error):
+        words = f" ({error.message})" if error.message else ""
+        answer = f"{service} answers {error.code}{words}"
+        to_do = advice.get(error.code) or advices.on(error)
+        return f", {answer}: {to_do}." if to_do else f": {answer}."
     if isinstance(error, MissingCredentialsError):
-        return " without AWS credentials: run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
-    if isinstance(error, AddressError):
-        return ": there can be no such address."
+        return f" without AWS credentials: {error.advice}."
+    text = error.strerror or in_one_line(str(error)) or type(error).__name__
+    if isinstance(error, ConnectionError | TimeoutError):
+        to_do = _advice_on_no_answer(error)
+        return f" ({text}): {to_do}." if to_do else f": {text.rstrip('.')}."
     where = f" ({error.filename})" if error.filename else ""
-    return f": {(error.strerror or first_line(error)).rstrip('.:')}{where}."
+    return f": {text.rstrip('.:')}{where}."
+
+
+def _advice_on_no_answer(error: ConnectionError | TimeoutError) -> str | None:
+    if isinstance(error, UnsentError):
+        return error.advice
+    if "certificate verify failed" in str(error):
+        return advices.CERTIFICATE
+    return advices.NETWORK if isinstance(error, ConnectionError) else advices.LATER
+
+
+def _public(error: S3Error | OSError, service: str) -> str | None:
+    """Return what clients of the API may know: no bucket, no file, no account, no host."""
+    if isinstance(error, S3Error):
+        return f"{service} answers {error.code}{LATER if error.is_temporary else ''}"
+    if isinstance(error, ConnectionError | TimeoutError):
+        is_network = _advice_on_no_answer(error) in {advices.NETWORK, advices.LATER}
+        return f"{service} cannot be reached{LATER if is_network else ''}"
+    return None

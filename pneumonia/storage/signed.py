@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
 from pneumonia.deadline import Deadline
-from pneumonia.errors import first_line
-from pneumonia.storage.refusals import S3Error
+from pneumonia.errors import first_line, in_one_line
+from pneumonia.storage.answers import AddressError, error_in
 
 CHUNK = 1024 * 1024  # bytes yielded at a time
 PIECE = 64 * 1024  # bytes read at a time
@@ -144,7 +144,10 @@ class SignedBucket:
                     yield chunk
             if expected is not None and got < expected:
                 raise ConnectionError(f"the connection broke off after {got} of {expected} bytes")
-        except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last for an invalid host name
+        except (http.client.InvalidURL, UnicodeError) as error:  # of the endpoint, or of a host named after the bucket
+            self.close()
+            raise AddressError(in_one_line(str(error))) from error
+        except (OSError, http.client.HTTPException) as error:
             self.close()
             self._remaining(0)
             raise ConnectionError(getattr(error, "strerror", None) or first_line(error)) from error
@@ -165,11 +168,9 @@ class SignedBucket:
         if response.status == http.HTTPStatus.OK:
             return response
         with contextlib.closing(response):
-            text = self._read(response).decode(errors="replace")
+            page = self._read(response)
         self.close()
-        code, named = (re.search(rf"<{tag}>([\w-]+)</{tag}>", text) for tag in ("Code", "Region"))
-        region = response.headers.get("x-amz-bucket-region") or (named and named[1])
-        raise S3Error(code[1] if code else response.reason, response.status, region)
+        raise error_in(page, response.status, response.headers.get("x-amz-bucket-region"))
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
         """Return the next CHUNK of a body, or less at its end.

@@ -301,7 +301,10 @@ def test_manifests_name_objects_and_files(images: Path, weights: Path, moto: Mot
     assert run(lines, tmp_path / "2.csv", "--weights", weights) == 0
     first, missing = rows_of(tmp_path / "1.csv")
     assert (first["file"], missing["file"]) == (f"s3://{bucket}/ward 3/a.jpeg", f"s3://{bucket}/none.jpeg")
-    assert missing["error"] == "The object cannot be read, S3 answers NoSuchKey: check the key."
+    assert (
+        missing["error"]
+        == "The object cannot be read, S3 answers NoSuchKey (The specified key does not exist.): check the key."
+    )
     second, local = rows_of(tmp_path / "2.csv")
     assert local["file"] == str(xray)
     assert second["probability_pneumonia"] == local["probability_pneumonia"]
@@ -315,10 +318,11 @@ def test_names_that_none_can_have_are_rows_with_an_error(weights: Path, bucket: 
     rows = rows_of(tmp_path / "answers.csv")
     assert [row["file"] for row in rows[:2]] == [r"$'zero\x00byte.jpeg'", rf"$'s3://{bucket}/bytes\xff.jpeg'"]
     errors = [row["error"] for row in rows]
+    empty_key = "Parameter validation failed: Invalid length for parameter Key, value: 0, valid min length: 1."
     assert errors[0] == "No file can have this name (embedded null byte): name an image."
     assert errors[1].startswith("The object cannot be read: 'utf-8' codec can't encode")
     assert errors[2:] == [
-        "The object cannot be read: there can be no such address.",
+        f"The object cannot be read: {empty_key}",
         "This is not a plain file: name an image.",
     ]
 
@@ -390,7 +394,10 @@ def test_s3_that_is_down_ends_the_run_and_no_image_is_blamed(
     (tmp_path / "rows.csv").write_text(f"{bucket},a.jpeg\n")
     assert run(tmp_path / "rows.csv", tmp_path / "answers.csv", "--weights", weights) == 1
     told = capsys.readouterr().err
-    assert "The object cannot be read (EndpointConnectionError): try again later." in told
+    assert told == (
+        f'The object cannot be read (Could not connect to the endpoint URL: "http://127.0.0.1:9/{bucket}/a.jpeg"): '
+        "check the network, and try again later.\n"
+    )
     assert lines_in(tmp_path / "answers.csv.journal") == 1
 
 

@@ -216,7 +216,7 @@ def test_refusal_of_the_job_is_told_in_aws_words(
     error = "<Error><Code>InvalidRequest</Code><Message>Role is not assumable.</Message></Error>"
     control.answer = (400, f"<ErrorResponse>{error}</ErrorResponse>")
     assert create(xrays) == 1
-    assert capsys.readouterr().err == "The job cannot be created: S3 answers InvalidRequest (Role is not assumable).\n"
+    assert capsys.readouterr().err == "The job cannot be created: S3 answers InvalidRequest (Role is not assumable.).\n"
 
 
 def test_s3_control_that_cannot_be_reached_is_told(
@@ -229,7 +229,7 @@ def test_s3_control_that_cannot_be_reached_is_told(
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1,localhost")
     assert create(xrays) == 1
-    assert capsys.readouterr().err.startswith("The job cannot be created: Failed to connect to proxy URL")
+    assert capsys.readouterr().err.startswith("The job cannot be created (Failed to connect to proxy URL")
 
 
 def test_job_whose_answer_is_lost_may_have_been_created_and_is_asked_for_once(

@@ -28,6 +28,7 @@ from tools.stand_ins.faulty_s3 import (
     held,
     last,
     refusal,
+    refusal_of,
     silence,
     standing_for_s3,
     trickle,
@@ -111,8 +112,8 @@ def test_empty_bucket_says_what_to_do(either_way: str, destination: Path) -> Non
     with pytest.raises(WeightsUnavailableError) as caught:
         fetch(either_way, WEIGHTS_NAME, destination, soon())
     assert str(caught.value) == (
-        f"The weights cannot be fetched from s3://{either_way}/{WEIGHTS_NAME}, S3 answers NoSuchKey: promote a model "
-        "into this bucket first, or name another key."
+        f"The weights cannot be fetched from s3://{either_way}/{WEIGHTS_NAME}, S3 answers NoSuchKey (The specified key "
+        "does not exist.): promote a model into this bucket first, or name another key."
     )
     assert nothing_in(destination.parent)
 
@@ -122,8 +123,8 @@ def test_missing_bucket_says_what_to_do(destination: Path) -> None:
     with pytest.raises(WeightsUnavailableError) as caught:
         fetch("nowhere-at-all", WEIGHTS_NAME, destination, soon())
     assert str(caught.value) == (
-        "The served release cannot be read from s3://nowhere-at-all/current.json, S3 answers NoSuchBucket: create "
-        "the bucket, or name another."
+        "The served release cannot be read from s3://nowhere-at-all/current.json, S3 answers NoSuchBucket (The "
+        "specified bucket does not exist): create the bucket, or name another."
     )
     assert nothing_in(destination.parent)
 
@@ -180,26 +181,72 @@ def test_manifest_of_another_version_than_its_folder_is_refused(
 
 def test_pointer_to_a_missing_release_is_told(moto: Moto, bucket: str, destination: Path) -> None:
     moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b'{"version": "1"}')
-    with pytest.raises(WeightsUnavailableError, match=r"releases/1/manifest\.json, S3 answers NoSuchKey"):
+    with pytest.raises(
+        WeightsUnavailableError,
+        match=r"releases/1/manifest\.json, S3 answers NoSuchKey .*: current\.json names a release that is not whole: ",
+    ):
         fetch(bucket, WEIGHTS_NAME, destination, soon())
 
 
-def test_role_that_may_read_one_key_but_not_list_gets_it(
+def test_release_without_weights_is_told(moto: Moto, bucket: str, weights: Path, destination: Path) -> None:
+    publish(weights, manifest_for(weights), bucket)
+    moto.s3().delete_object(Bucket=bucket, Key=f"{RELEASE}/{WEIGHTS_NAME}")
+    with pytest.raises(
+        WeightsUnavailableError, match=r"S3 answers NoSuchKey .*: current\.json names a release that is"
+    ):
+        fetch(bucket, WEIGHTS_NAME, destination, soon())
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (403, "AccessDenied"),
+        (400, "KMS.DisabledException"),
+        (403, "InvalidObjectState"),
+        (403, "AllAccessDisabled"),
+        (400, "ExpiredToken"),
+        (404, "NoSuchBucket"),
+    ],
+)
+def test_pointer_that_may_not_be_read_is_not_a_missing_one(
+    status: int, code: str, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"/models/current.json": [refusal(status, code)], PLAIN: [whole(b"another model")]}
+    with standing_for_s3(monkeypatch, answers) as server:
+        assert said(destination).startswith(
+            f"The served release cannot be read from s3://models/current.json, S3 answers {code}: "
+        )
+    assert server.count(PLAIN) == 0
+
+
+@pytest.mark.processes
+def test_page_of_a_proxy_is_not_a_missing_pointer(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"/models/current.json": [refusal_of(404, b"<html>Not here</html>")], PLAIN: [whole(b"another model")]}
+    with standing_for_s3(monkeypatch, answers):
+        assert said(destination).endswith("current.json: S3 answers 404 (Not here).")
+
+
+def test_role_that_may_not_list_does_not_get_the_plain_key_instead_of_a_release(
     moto: Moto, bucket: str, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # To such a role S3 answers AccessDenied for the missing current.json, where others read NoSuchKey.
+    # To such a role S3 answers AccessDenied for a missing current.json and for one that it may not read alike.
     moto.s3().put_object(Bucket=bucket, Key=WEIGHTS_NAME, Body=b"weights")
     key = restricted_access_key(moto, f"arn:aws:s3:::{bucket}/{WEIGHTS_NAME}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key[0])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key[1])
     try:
         set_authorisation(moto, enforced=True)
-        fetch(bucket, WEIGHTS_NAME, destination, soon())
-        with pytest.raises(WeightsUnavailableError, match="S3 answers AccessDenied: grant the role s3:GetObject"):
-            fetch(bucket, "another.pth", destination, soon())
+        with pytest.raises(WeightsUnavailableError) as caught:
+            fetch(bucket, WEIGHTS_NAME, destination, soon())
     finally:
         set_authorisation(moto, enforced=False)
-    assert destination.read_bytes() == b"weights"
+    assert str(caught.value) == (
+        f"The served release cannot be read from s3://{bucket}/current.json, S3 answers AccessDenied (Access Denied): "
+        "grant s3:GetObject and s3:ListBucket, without which S3 says the same of a missing object, and kms:Decrypt if "
+        "KMS encrypts the object."
+    )
+    assert nothing_in(destination.parent)
 
 
 def test_unreachable_s3_is_one_sentence(bucket: str, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,8 +324,11 @@ def test_what_passes_is_tried_again(answers: list[Answer], destination: Path, mo
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (cut(b"the weights", 4), ": the connection broke off after 4 of 11 bytes."),
-        (hang_up, ": Remote end closed connection without response."),
+        (
+            cut(b"the weights", 4),
+            " (the connection broke off after 4 of 11 bytes): check the network, and try again later.",
+        ),
+        (hang_up, " (Remote end closed connection without response): check the network, and try again later."),
         (refusal(503, "SlowDown"), ", S3 answers SlowDown: try again later."),
     ],
 )
@@ -293,7 +343,7 @@ def test_what_does_not_pass_is_given_up_after_three_attempts(
 @pytest.mark.processes
 def test_refusal_that_stays_is_not_tried_again(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [refusal(403, "AccessDenied")]}) as server:
-        assert "S3 answers AccessDenied: grant the role" in said(destination)
+        assert "S3 answers AccessDenied: grant s3:GetObject" in said(destination)
     assert server.count(PLAIN) == 1
 
 
@@ -303,24 +353,30 @@ def test_slow_s3_is_given_up_by_the_deadline(
     answer: Answer, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [answer]}):
-        assert said(destination, 0.7) == f"The weights cannot be fetched from s3:/{PLAIN}: the time is up."
+        assert (
+            said(destination, 0.7)
+            == f"The weights cannot be fetched from s3:/{PLAIN} (the time is up): try again later."
+        )
     with standing_for_s3(monkeypatch, {"/models/current.json": [answer]}):
         assert said(destination, 0.7) == (
-            "The served release cannot be read from s3://models/current.json: the time is up."
+            "The served release cannot be read from s3://models/current.json (the time is up): try again later."
         )
 
 
 @pytest.mark.processes
 def test_deadline_also_ends_further_attempts(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [refusal(503, "SlowDown")]}) as server:
-        assert said(destination, 0.1) == f"The weights cannot be fetched from s3:/{PLAIN}: the time is up."
+        assert (
+            said(destination, 0.1)
+            == f"The weights cannot be fetched from s3:/{PLAIN} (the time is up): try again later."
+        )
     assert server.count(PLAIN) < 3
 
 
 @pytest.mark.processes
 def test_nothing_is_asked_for_when_the_time_is_over_already(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}) as server:
-        assert said(destination, -1).endswith(": the time is up.")
+        assert said(destination, -1).endswith(" (the time is up): try again later.")
     assert server.seen == []
 
 

@@ -134,7 +134,7 @@ def test_missing_archive_on_s3_is_told(moto: Moto, bucket: str) -> None:
     process = run(f"s3://{bucket}/model.tar.gz", "--bucket", bucket, **moto.environment)
     assert process.returncode == 1
     assert process.stderr == (
-        f"s3://{bucket}/model.tar.gz cannot be downloaded, S3 answers NoSuchKey (The specified key does not exist): "
+        f"s3://{bucket}/model.tar.gz cannot be downloaded, S3 answers NoSuchKey (The specified key does not exist.): "
         "check that the job has ended, and that this is the address that it printed.\n"
     )
 

@@ -17,8 +17,9 @@ from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.prediction import Explanation
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.serving.api import create_app
-from pneumonia.serving.openapi import NO_WEIGHTS, Batch, Health, Readiness
+from pneumonia.serving.openapi import Batch, Health, Readiness
 from pneumonia.serving.predictor import Predictor
+from pneumonia.serving.problems import NO_REASON
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded
@@ -147,7 +148,8 @@ print(response.status_code, response.json()["detail"])
         text=True,
         check=True,
     )
-    assert process.stdout.splitlines()[-1] == f"503 {NO_WEIGHTS.replace('/tmp/model.pth', str(path))}"
+    assert process.stdout.splitlines()[-1] == f"503 {NO_REASON}"
+    assert f"There are no weights: {path} does not exist and MODEL_BUCKET is not set." in process.stderr
 
 
 class Faulty(Predictor):

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pneumonia.deadline import Deadline
-from pneumonia.storage.refusals import S3Error
+from pneumonia.storage.answers import S3Error
 from pneumonia.storage.signed import CHUNK, Access, SignedBucket
 from tools.stand_ins.faulty_s3 import (
     Answer,
@@ -262,9 +262,9 @@ def test_reader_can_read_after_a_refusal_and_after_a_cut() -> None:
     [
         (refusal(404, "NoSuchKey"), "NoSuchKey", 404, None),
         (refusal(503, "SlowDown"), "SlowDown", 503, None),
-        (refusal_of(502, b"<html>Bad Gateway</html>"), "Bad Gateway", 502, None),
-        (refusal_of(403, b""), "Forbidden", 403, None),
-        (refusal_of(500, b"\xff\xfe"), "Internal Server Error", 500, None),
+        (refusal_of(502, b"<html>Bad Gateway</html>"), "502", 502, None),
+        (refusal_of(403, b""), "403", 403, None),
+        (refusal_of(500, b"\xff\xfe"), "500", 500, None),
         (
             refusal(301, "PermanentRedirect", {"x-amz-bucket-region": "us-east-2"}),
             "PermanentRedirect",

@@ -172,9 +172,16 @@ def held(gate: threading.Event, answer: Answer) -> Answer:
     return answer_later
 
 
-def refusal(status: int, code: str, headers: Mapping[str, str] | None = None, more: str = "") -> Answer:
-    """Answer with S3's way to refuse."""
-    return refusal_of(status, f"<Error><Code>{code}</Code>{more}</Error>".encode(), headers)
+def refusal(
+    status: int, code: str, headers: Mapping[str, str] | None = None, more: str = "", message: str = ""
+) -> Answer:
+    """Answer as S3 refuses: with a code, and a message that is XML already."""
+    page = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<Error><Code>{code}</Code><Message>{message}</Message>{more}"
+        "<RequestId>9S5ZQBDEMYW6T7GX</RequestId><HostId>PyCdkKcIOeFqcTDaWV/+Kr0ZKcCpBjtvIeWCYA==</HostId></Error>"
+    )
+    return refusal_of(status, page.encode(), headers)
 
 
 def refusal_of(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:

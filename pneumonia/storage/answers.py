@@ -1,0 +1,118 @@
+"""What may come instead of an object: a refusal, with S3's own code and message, or no answer at all."""
+
+import re
+from http import HTTPStatus
+
+from pneumonia.errors import in_one_line
+
+MAX_CODE = 100  # characters
+MAX_STRANGE = 200  # characters told of an error page that is not S3's
+TEMPORARY = re.compile(
+    "Throttl|SlowDown|TooManyRequests|RequestLimitExceeded|BandwidthLimitExceeded|ProvisionedThroughputExceeded"
+    "|InternalError|InternalFailure|InternalException|InternalServerException|Timeout|Unavailable"
+    "|PriorRequestNotComplete"
+)
+# Where a message names the bucket's region.
+REGION_TOLD = re.compile(r"expecting '([a-z0-9-]+)'|The ([a-z0-9-]+) location constraint is incompatible")
+
+
+class S3Error(Exception):
+    """S3, or another service of AWS, refused a request.
+
+    Attributes:
+        code: its name of the reason, such as NoSuchKey; the status if it gives no name.
+        status: of the HTTP response.
+        region: the bucket's region, if S3 names it, else None.
+        message: the reason in its own words, whole, in one line; None if it gives none.
+        operation: what was asked for, such as GetObject.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        status: int,
+        region: str | None = None,
+        message: str | None = None,
+        *,
+        operation: str = "GetObject",
+    ) -> None:
+        super().__init__(code)
+        self.code = in_one_line(code)[:MAX_CODE]
+        self.status = status
+        self.message = in_one_line(message or "") or None
+        self.region = region or _region_in(self.message or "")
+        self.operation = operation
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether S3 says that there is no such object; a missing bucket, or a proxy's 404, does not say so."""
+        return self.code == "NoSuchKey"
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same request may succeed a moment later."""
+        is_failure = self.status >= 500 and self.status != HTTPStatus.NOT_IMPLEMENTED
+        return is_failure or self.status == HTTPStatus.TOO_MANY_REQUESTS or bool(TEMPORARY.search(self.code))
+
+
+class UnsentError(ConnectionError):
+    """The request cannot be sent as this machine is set up.
+
+    Args:
+        reason: why not.
+        advice: what to do, None if the reason says it.
+    """
+
+    def __init__(self, reason: str, advice: str | None = None) -> None:
+        super().__init__(reason)
+        self.advice = advice
+
+
+class MissingCredentialsError(UnsentError):
+    """There are no credentials to sign a request with."""
+
+
+class AddressError(UnsentError):
+    """No bucket can have this name, or no object can have this key."""
+
+
+def error_in(page: bytes, status: int, region: str | None = None) -> S3Error:
+    """Return the refusal that an error page tells: S3's, or that of a proxy or another server.
+
+    Args:
+        page: the response's body.
+        status: of the response.
+        region: the bucket's, if a header of the response names it.
+    """
+    text = page.decode(errors="replace")
+    code = _element("Code", text) if re.search(r"<Error[\s>]", text) else None
+    if code:
+        return S3Error(code, status, region or _element("Region", text), _element("Message", text))
+    return S3Error(str(status), status, region, _words_of(text) or _phrase(status))
+
+
+def _element(tag: str, text: str) -> str | None:
+    found = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    return _unescaped(found[1]).strip() if found else None
+
+
+def _words_of(page: str) -> str:
+    """Return the first words of a page of HTML or text, without its styles and scripts."""
+    bare = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL | re.IGNORECASE)
+    words = in_one_line(_unescaped(bare))
+    return words if len(words) <= MAX_STRANGE else f"{words[:MAX_STRANGE]}…"
+
+
+def _unescaped(text: str) -> str:
+    import html  # noqa: PLC0415  # a cold start that meets no error does without it
+
+    return html.unescape(text)
+
+
+def _phrase(status: int) -> str | None:
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else None
+
+
+def _region_in(message: str) -> str | None:
+    found = REGION_TOLD.search(message)
+    return found and (found[1] or found[2])
