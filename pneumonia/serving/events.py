@@ -120,22 +120,25 @@ def refuse(event: Any) -> Answer:  # noqa: ANN401  # JSON
     """
     detail = f"The function got {name_of(event)}, but answers only {ANSWERED}, and warm-ups: remove what sends it."
     logger.error("%s", detail)
-    records = event.get("Records") if isinstance(event, dict) else None
-    messages = [one["messageId"] for one in records or [] if isinstance(one, dict) and "messageId" in one]
-    failures = {"batchItemFailures": [{"itemIdentifier": message} for message in messages]}
-    return {"detail": detail, **(failures if messages else {})}
+    messages = [{"itemIdentifier": record["messageId"]} for record in records_of(event) if "messageId" in record]
+    return {"detail": detail, "batchItemFailures": messages} if messages else {"detail": detail}
 
 
 def name_of(event: Any) -> str:  # noqa: ANN401  # JSON
-    """Return what an event is, as far as it can be told, without any of its values."""
-    if not isinstance(event, dict):
-        return f"JSON that is no object ({type(event).__name__})"
-    records = event.get("Records")
-    first = records[0] if isinstance(records, list) and records and isinstance(records[0], dict) else {}
-    for fields in (event, first):
-        source = fields.get("eventSource") or fields.get("EventSource")
-        if service := SOURCES.get(str(source)) or next((FIELDS[name] for name in FIELDS if name in fields), None):
+    """Return what an event is, as far as it can be told, without what it is about."""
+    fields = event if isinstance(event, dict) else {}
+    for one in (fields, *records_of(event)[:1]):
+        source = one.get("eventSource") or one.get("EventSource")
+        if service := SOURCES.get(str(source)) or next((FIELDS[name] for name in FIELDS if name in one), None):
             return f"an event of {service}"
-    if "detail-type" in event:
-        return f"an event of EventBridge ({str(event['detail-type'])[:60]!r})"
-    return f"an event with the fields {', '.join(repr(name[:30]) for name in sorted(event)[:5])}"
+    if "detail-type" in fields:
+        return f"an event of EventBridge ({str(fields['detail-type'])[:60]!r})"
+    if fields:
+        return f"an event with the fields {', '.join(repr(name[:30]) for name in sorted(fields)[:5])}"
+    return f"JSON that is no object ({type(event).__name__})"
+
+
+def records_of(event: Any) -> list[dict[str, Any]]:  # noqa: ANN401  # JSON
+    """Return an event's records, none if it has none. A pipe of EventBridge sends a list of them alone."""
+    records = event.get("Records") if isinstance(event, dict) else event
+    return [record for record in records if isinstance(record, dict)] if isinstance(records, list) else []
