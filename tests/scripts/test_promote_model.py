@@ -470,7 +470,8 @@ def test_rollback_to_a_release_without_its_weights_changes_nothing(
 def test_an_event_that_cannot_be_promoted_is_told_and_not_tried_again(tmp_path: Path, function: RuntimeApi) -> None:
     failed = EVENT | {"detail": {"TrainingJobStatus": "Failed", "TrainingJobName": "job-1"}}
     without_model = EVENT | {"detail": {"TrainingJobStatus": "Completed", "TrainingJobName": "job-1"}}
-    told = [function.invoke(event)["refused"] for event in (failed, without_model, [], {})]  # type: ignore[arg-type]
+    events: list[object] = [failed, without_model, [], {}]
+    told = [function.invoke(event)["refused"] for event in events]
     assert (
         "is not a completed training job but 'SageMaker Training Job State Change' with the status 'Failed'" in told[0]
     )
