@@ -96,7 +96,7 @@ def add_promotion_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--directory", type=Path, metavar="DIR", help="local folder to fill instead of a bucket")
     parser.add_argument(
-        "--force", action="store_true", help="serve it from the bucket even if its test figures are too low"
+        "--force", action="store_true", help="serve it from the bucket even if its test figures are too low or untrue"
     )
 
 

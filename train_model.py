@@ -34,12 +34,14 @@ from pneumonia.training.batches import (
 )
 from pneumonia.training.channels import SPLITS, scan_channels
 from pneumonia.training.checkpoint import CHECKPOINT_NAME
+from pneumonia.training.data_checking import check_channels
 from pneumonia.training.hyperparameters import (
     Hyperparameters,
     add_hyperparameters,
     given_hyperparameters,
     without_sagemakers,
 )
+from pneumonia.training.patients import pattern_of
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 from pneumonia.training.report import epoch_line, report
@@ -77,6 +79,7 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
         OSError: a file cannot be read or written.
     """
     model, pretrained, splits = prepare(folders, chosen, processes)
+    data_check = check_channels([(split.channel, split.digests) for split in splits.values()])
     settings = settings_of(chosen, splits, processes)
     device = f"device={processes.device} processes={processes.count} precision={settings['precision']}"
     print(f"{device} torch={torch.__version__}", flush=True)
@@ -108,7 +111,7 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
         print(epoch_line(run.history[-1], images_per_second), flush=True)
         if checkpoint:
             run.save(checkpoint, settings, processes)
-    report(run, splits, settings, weights, folders.output, processes)
+    report(run, splits, data_check, settings, weights, folders.output, processes)
 
 
 def prepare(
@@ -127,7 +130,7 @@ def prepare(
         if processes.is_first:
             for folder in filter(None, (folders.model, folders.output, folders.checkpoints)):
                 check_writable(folder)
-        channels = scan_channels(folders.channels)
+        channels = scan_channels(folders.channels, pattern_of(chosen.patients))
         check_divisible(chosen.batch_size, channels, processes)
         torch.manual_seed(chosen.seed)
         model, pretrained = build_network(chosen.weights)

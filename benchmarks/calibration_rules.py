@@ -17,10 +17,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.network.calibration import Calibration
 from pneumonia.releases.loading import load
-from pneumonia.training.calibrate import CERTAIN, cross_validated, figures, patients_of
-from pneumonia.training.evaluate import answers_to, scan_folder
+from pneumonia.training.calibrate import CERTAIN, cross_validated, figures
+from pneumonia.training.channels import scan_folder
+from pneumonia.training.evaluate import answers_to
 from pneumonia.training.fitting import SENSITIVITY, at_sensitivity, fit_at, fit_likelihood
 from pneumonia.training.images import load_channel
+from pneumonia.training.patients import joined
 
 DIVISIONS = 10
 
@@ -38,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     model, channel = load(args.weights), scan_folder(args.folder)
     images = load_channel(channel, 2)
-    patients = patients_of(channel.patients(), images.digests)
+    patients = joined(channel.patients(), images.digests)
     odds = answers_to(channel, images, dataclasses.replace(model, calibration=Calibration()), 32).probabilities
     odds = odds.logit(eps=CERTAIN)
 

@@ -23,8 +23,8 @@ from pneumonia.imaging.preprocessing import resize
 from pneumonia.network.classifier import Classifier
 from pneumonia.releases.loading import load_file
 from pneumonia.training import metrics
-from pneumonia.training.channels import Channel
-from pneumonia.training.evaluate import answers_to, scan_folder
+from pneumonia.training.channels import Channel, scan_folder
+from pneumonia.training.evaluate import answers_to
 from pneumonia.training.images import Images
 
 FIGURES = ("auroc", "balanced_accuracy", "sensitivity", "specificity")

@@ -35,7 +35,7 @@ from pneumonia.releases.loading import load_file
 from pneumonia.training import augmentation, batches, evaluate
 from pneumonia.training import run as running
 from pneumonia.training.augmentation import augment
-from pneumonia.training.channels import SPLITS
+from pneumonia.training.channels import SPLITS, scan_folder
 from pneumonia.training.images import load_channel
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.split import labelled_files, place, split_by_patient
@@ -108,7 +108,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
 
 def link_fold(fold: int, args: argparse.Namespace, destination: Path) -> None:
     """Lay out the channels of one run as links."""
-    files = labelled_files(args.folder)
+    files = labelled_files(scan_folder(args.folder))
     held_out = {index for index, (_, path) in enumerate(files) if fnmatch(path.name, args.hold_out)}
     held_out_classes = {files[index][0] for index in held_out}
     parts = split_by_patient(files, {str(number): 1 / args.folds for number in range(args.folds)}, seed=0)
@@ -146,7 +146,7 @@ def answers_file(output: Path, variant: str, number: int, split: str) -> Path:
 
 def write_answers(weights: Path, folder: Path, file: Path) -> None:
     """Write what a bare network answers to a folder's images, as `pneumonia evaluate` does."""
-    model, channel = load_file(weights), evaluate.scan_folder(folder)
+    model, channel = load_file(weights), scan_folder(folder)
     images = load_channel(channel, 2)
     file.parent.mkdir(parents=True, exist_ok=True)
     evaluate.write_predictions(evaluate.answers_to(channel, images, model, 64), file)

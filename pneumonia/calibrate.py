@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigurationError
+from pneumonia.training.patients import PATTERN_HELP, pattern_of
 
 if TYPE_CHECKING:
     from pneumonia.network.calibration import Calibration
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of pneumonias among your patients (0.5 with FOLDER)",
     )
+    parser.add_argument("--patients", default="", metavar="PATTERN", help=PATTERN_HELP)
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (%(default)s)")
     parser.add_argument(
         "--num-workers", type=int, default=os.cpu_count() or 1, metavar="N", help="decoding threads (%(default)s)"
@@ -66,9 +68,10 @@ def fitted(args: argparse.Namespace, weights: Path) -> tuple["Calibration", dict
     from pneumonia.releases.loading import load_file  # noqa: PLC0415
     from pneumonia.training.calibrate import calibrate, table  # noqa: PLC0415
 
+    pattern = pattern_of(args.patients)
     model = load_file(weights)
     print(f"{args.folder.resolve().name}, model {model.version}", flush=True)
-    found = calibrate(model, args.folder, args.prevalence, args.batch_size, args.num_workers)
+    found = calibrate(model, args.folder, args.prevalence, args.batch_size, args.num_workers, pattern)
     print(table(found))
     return found.calibration, found.source
 
@@ -137,6 +140,7 @@ def report_of(
         input_check=manifest.input_check,
         metrics={name: value for name, value in manifest.metrics.items() if not name.endswith(changed)},
         dataset=Dataset(manifest.dataset_fingerprint),
+        data_check=manifest.data_check,
     )
 
 
@@ -146,6 +150,7 @@ def _check(args: argparse.Namespace) -> None:
     Raises:
         ConfigurationError: they do not fit together.
     """
+    pattern_of(args.patients)
     for name in ("batch_size", "num_workers"):
         if not getattr(args, name) > 0:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}.")

@@ -18,7 +18,7 @@ from pneumonia.imaging.preprocessing import normalize
 from pneumonia.network.fused import fuse
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.manifest import manifest_of
-from pneumonia.training.evaluate import scan_folder
+from pneumonia.training.channels import scan_folder
 from pneumonia.training.fitting import SENSITIVITY, at_sensitivity, fit_at, log_odds
 from pneumonia.training.images import Images, load_channel
 

@@ -15,6 +15,7 @@ from typing import Any
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing
 from pneumonia.network.calibration import Calibration, calibration_in
+from pneumonia.network.data_check import DataCheck, data_check_in
 from pneumonia.network.input_check import InputCheck, input_check_in
 
 REPORT_NAME = "training.json"
@@ -48,6 +49,7 @@ class TrainingReport:
         metrics: finite figures of validation and test, such as `val_loss` (nats) and `test_accuracy` (share, 0 to 1).
         dataset: the images.
         calibrated_on: images, rule and former release of the calibration, if it is not from this training.
+        data_check: what was counted in the images that makes the figures untrue; None if nothing was counted.
         settings: the run's arguments, and the device, precision and version of torch that it used.
     """
 
@@ -62,6 +64,7 @@ class TrainingReport:
     dataset: Dataset = dataclasses.field(default_factory=Dataset)
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     calibrated_on: dict[str, Any] | None = None
+    data_check: DataCheck | None = None
 
     def to_json(self) -> str:
         """Return indented JSON."""
@@ -119,6 +122,7 @@ def _report_of(content: dict[str, Any]) -> TrainingReport:
         dataset=Dataset(_field(dataset, "fingerprint", str | None, None), _field(dataset, "images", dict, {})),
         settings=_field(content, "settings", dict, {}),
         calibrated_on=_field(content, "calibrated_on", dict | None, None),
+        data_check=data_check_in(content),
     )
 
 

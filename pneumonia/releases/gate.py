@@ -1,4 +1,4 @@
-"""The quality gate: a bucket serves releases with sufficient figures on the test images, and forced ones."""
+"""The quality gate: a bucket serves releases with sufficient and true figures on the test images, and forced ones."""
 
 import dataclasses
 from datetime import datetime
@@ -14,16 +14,16 @@ MARGIN = 0.03  # below the served release: two standard errors of an accuracy of
 
 
 def objections(manifest: Manifest, served: Manifest | None) -> list[str]:
-    """Return the reasons not to serve a release: a clock that was wrong, or figures that are too low.
+    """Return the reasons not to serve a release: a clock that was wrong, or figures that are untrue or too low.
 
-    A figure is too low below its floor, or clearly below the served release's. A release whose clock was ahead would
-    count as newer than those that follow.
+    Figures are untrue if the training's channels share images or patients. A figure is too low below its floor, or
+    clearly below the served release's. A release whose clock was ahead would count as newer than those that follow.
 
     Args:
         manifest: the new release's.
         served: the served release's, None for the first. Both should have been tested on the same images.
     """
-    doubts = []
+    doubts = manifest.data_check.leaks() if manifest.data_check else []
     if is_ahead(manifest.version, datetime.fromisoformat(manifest.created)):
         finished = time_of(manifest.version)
         doubts.append(f"its training finished at {finished:%Y-%m-%d %H:%M} UTC by a clock that was ahead")

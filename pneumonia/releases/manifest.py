@@ -11,6 +11,7 @@ from typing import Any
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing, sha256
 from pneumonia.network.calibration import Calibration, calibration_in
+from pneumonia.network.data_check import DataCheck, data_check_in
 from pneumonia.network.input_check import InputCheck, input_check_in
 
 MANIFEST_NAME = "manifest.json"
@@ -33,6 +34,7 @@ class Manifest:
         calibration: from the network's outputs to an answer; releases older than this field have the default.
         input_check: recognises images that are not chest X-rays; without it, no image gets that warning.
         calibrated_on: images, rule and former release of the calibration, if it is not from the training.
+        data_check: what training counted in its images that makes its figures untrue; None in older releases.
         forced: the objections to this release, if someone forced its promotion.
     """
 
@@ -49,6 +51,7 @@ class Manifest:
     input_check: InputCheck | None = None
     forced: str | None = None
     calibrated_on: dict[str, Any] | None = None
+    data_check: DataCheck | None = None
 
     def to_json(self) -> str:
         """Return indented JSON."""
@@ -76,6 +79,7 @@ def parse(text: str | bytes, source: str) -> Manifest:
             raise TypeError(f"its version is {content['version']!r:.200}")
         content["calibration"] = calibration_in(content)
         content["input_check"] = input_check_in(content)
+        content["data_check"] = data_check_in(content)
         content.setdefault("forced", None)
         if not isinstance(content.setdefault("calibrated_on", None), dict | None):
             raise TypeError(f"its calibrated_on is {content['calibrated_on']!r:.200}")

@@ -177,6 +177,7 @@ def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
         calibration=report.calibration,
         input_check=report.input_check,
         calibrated_on=report.calibrated_on,
+        data_check=report.data_check,
     )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections import Counter
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,19 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from pneumonia.errors import DataError
+from pneumonia.names import in_text
 from pneumonia.network.calibration import EVEN, Calibration
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import CLASSES
 from pneumonia.training import metrics
-from pneumonia.training.channels import fingerprint, patient_of
-from pneumonia.training.evaluate import Answered, answers_to, scan_folder
+from pneumonia.training.channels import fingerprint, scan_folder
+from pneumonia.training.data_checking import PATIENTS_NEEDED, about_names, check_labels, tell
+from pneumonia.training.evaluate import Answered, answers_to
 from pneumonia.training.fitting import fit_likelihood
 from pneumonia.training.images import load_channel
 from pneumonia.training.metrics import Floats, Integers
+from pneumonia.training.patients import joined
 
-# Of each class. With so many, the 95% interval of a sensitivity or specificity of 0.9 is 0.1 to either side, by the
-# normal approximation: 0.9 * 0.1 * (1.96 / 0.1)². With fewer, nobody could tell whether the calibration is better.
-PATIENTS_NEEDED = 35
 FOLDS = 5
 CERTAIN = 1e-15  # log-odds beyond ±34 count as 34: no calibration tells them apart
 FIGURES = ("cross-entropy", "Brier score", "ECE", "balanced accuracy", "sensitivity", "specificity")
@@ -43,7 +43,6 @@ class Calibrated:
         change: after minus before, with the interval of the difference.
         source: what the release's manifest says about the images.
         flagged: names of the images that carry another warning than `uncertain`.
-        unnamed: images whose file names tell no patient.
     """
 
     calibration: Calibration
@@ -52,7 +51,6 @@ class Calibrated:
     change: list[tuple[float, float, float]]
     source: dict[str, Any]
     flagged: list[str]
-    unnamed: int
 
     @property
     def has_gain(self) -> bool:
@@ -60,7 +58,14 @@ class Calibrated:
         return self.change[0][2] < 0
 
 
-def calibrate(model: Classifier, folder: Path, prevalence: float | None, batch_size: int, workers: int) -> Calibrated:
+def calibrate(
+    model: Classifier,
+    folder: Path,
+    prevalence: float | None,
+    batch_size: int,
+    workers: int,
+    pattern: re.Pattern[str] | None = None,
+) -> Calibrated:
     """Fit a calibration to a folder, and compare it with the model's own by cross-validation.
 
     Args:
@@ -70,16 +75,18 @@ def calibrate(model: Classifier, folder: Path, prevalence: float | None, batch_s
             in the folder.
         batch_size: images at a time.
         workers: threads that decode images.
+        pattern: where the patient is in a file's name, as `patients.pattern_of` returns it.
 
     Raises:
         DataError: images that cannot be used, too few patients, an image in both classes, or a model that ranks
             pneumonias no higher than normal images.
         WeightsError: the network gives no finite numbers.
     """
-    channel = scan_folder(folder)
+    channel = scan_folder(folder, pattern)
+    tell(about_names([channel]))
     images = load_channel(channel, workers)
-    patients = patients_of(channel.patients(), images.digests)
-    _check_labels(channel.labels, images.digests, [path.name for path in channel.paths])
+    check_labels([(channel, images.digests)])
+    patients = joined(channel.patients(), images.digests)
     _check_number(channel.labels, patients, folder)
     bare = answers_to(channel, images, dataclasses.replace(model, calibration=Calibration()), batch_size)
     odds, labels = bare.probabilities.logit(eps=CERTAIN), images.labels
@@ -92,26 +99,7 @@ def calibrate(model: Classifier, folder: Path, prevalence: float | None, batch_s
     others = cross_validated(odds, labels, patients, fit)
     before, after, change = compare(model.calibration.of_odds(odds), others, labels, patients, prevalence or EVEN)
     calibration = fit(odds, labels == 1)
-    unnamed = sum(patient_of(path) is None for path in channel.paths)
-    return Calibrated(calibration, before, after, change, _source(bare, model, patients), _flagged(bare), unnamed)
-
-
-def patients_of(names: list[str], digests: list[str]) -> list[str]:
-    """Return each image's patient; patients who share an image, byte for byte, count as one.
-
-    Args:
-        names: the patient of each image, by its file name.
-        digests: of each image's file.
-    """
-    first: dict[str, str] = {}
-    same = {name: name for name in names}
-
-    def root(name: str) -> str:
-        return name if same[name] == name else root(same[name])
-
-    for name, digest in zip(names, digests, strict=True):
-        same[root(name)] = root(first.setdefault(digest, name))
-    return [root(name) for name in names]
+    return Calibrated(calibration, before, after, change, _source(bare, model, patients), _flagged(bare))
 
 
 def cross_validated(
@@ -157,13 +145,9 @@ def table(found: Calibrated) -> str:
     source = found.source
     counts = ", ".join(f"{count:,} {label}" for label, count in source["images"].items())
     lines = [f"{counts}, {source['patients']:,} patients; at least {PATIENTS_NEEDED} of each class are needed"]
-    if found.unnamed:
-        lines.append(
-            f"{found.unnamed:,} file names tell no patient; each of these images counts as a patient of its own."
-        )
     if found.flagged:
-        some = ", ".join(found.flagged[:3]) + (" …" if len(found.flagged) > 3 else "")
-        lines.append(f"Warning: {len(found.flagged):,} of the images carry other warnings than uncertain: {some}")
+        lines.append(f"Warning: {len(found.flagged):,} of the images carry other warnings than uncertain:")
+        lines += [f"  {in_text(name)}" for name in found.flagged]
     share = found.calibration.prevalence
     lines += ["", f"95% intervals. After: with calibrations fitted on other patients' images. Prevalence {share:g}."]
     lines.append(f"{'':<18} {'before':<26} {'after':<26} change")
@@ -190,12 +174,6 @@ def _check_number(labels: list[int], patients: list[str], folder: Path) -> None:
                 f"{folder} has images of {found} patients in {label}, but a calibration needs {PATIENTS_NEEDED} of "
                 "each class: with fewer, the 95% interval of a sensitivity of 0.9 is wider than 0.1 to either side."
             )
-
-
-def _check_labels(labels: list[int], digests: list[str], names: list[str]) -> None:
-    kinds = Counter(digest for digest, _ in {*zip(digests, labels, strict=True)})
-    if both := [name for name, digest in zip(names, digests, strict=True) if kinds[digest] > 1]:
-        raise DataError(f"The same image is in {' and in '.join(CLASSES)} ({', '.join(both[:4])}): remove one of them.")
 
 
 def figures(probabilities: Floats, truth: Integers, times: Floats, prevalence: float) -> list[float]:

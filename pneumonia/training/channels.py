@@ -8,51 +8,72 @@ from pathlib import Path
 
 from pneumonia.errors import DataError
 from pneumonia.network.contract import CLASSES
+from pneumonia.training.patients import check_pattern, patient_of
 
 SPLITS = ("train", "val", "test")
-# Kermany et al. name files `person12_bacteria_34.jpeg`, `IM-0115-0001.jpeg` and `NORMAL2-IM-0529-0001.jpeg`. Numbers
-# restart per organism and per folder, so the bare number groups too much rather than too little.
-_PATIENT = re.compile(r"^(?:NORMAL2-)?(person|IM-)(\d+)")
+# What a file's name says about its class: in words, or as Kermany et al. name files, IM-0115-0001 for a normal one.
 _NAMED_BY_CLASS = {
-    "NORMAL": re.compile(r"^(NORMAL2-)?IM-\d+"),
-    "PNEUMONIA": re.compile(r"^person\d+_(bacteria|virus)_"),
+    "NORMAL": re.compile(r"(?<![a-z])normal(?![a-z])|^IM-\d", re.IGNORECASE),
+    "PNEUMONIA": re.compile(r"(?<![a-z])(?:pneumonia|bacteria|bacterial|virus|viral)(?![a-z])", re.IGNORECASE),
 }
+SWAPPED_SHARE = 0.5  # of a class folder's files: if more are named as the other class, the folders look swapped
 
 
 @dataclass(frozen=True)
 class Channel:
-    """The files of one split: `labels[i]` is the index in CLASSES of `paths[i]`."""
+    """The files of one split: `labels[i]` is the index in CLASSES of `paths[i]`; `pattern` finds patients in names."""
 
     name: str
     root: Path
     paths: list[Path]
     labels: list[int]
+    pattern: re.Pattern[str] | None = None
 
     def counts(self) -> dict[str, int]:
         """Return the number of images of each class."""
         return {label: self.labels.count(index) for index, label in enumerate(CLASSES)}
 
+    def names(self, label: str) -> list[str]:
+        """Return the names of the files of a class."""
+        return [path.name for path, of in zip(self.paths, self.labels, strict=True) if CLASSES[of] == label]
+
     def patients(self) -> list[str]:
         """Return each image's patient; an image whose name tells none counts as a patient of its own."""
-        return [patient_of(path) or str(path) for path in self.paths]
+        return [patient_of(path, self.pattern) or str(path) for path in self.paths]
 
 
-def scan_channels(folders: Mapping[str, Path]) -> dict[str, Channel]:
+def scan_channels(folders: Mapping[str, Path], pattern: re.Pattern[str] | None = None) -> dict[str, Channel]:
     """List the images of each channel, and check that every channel holds both classes.
 
     Args:
         folders: channel name to folder, each with one folder per class.
+        pattern: where the patient is in a file's name, as `patients.pattern_of` returns it.
 
     Raises:
-        DataError: a channel, a class folder or images are missing, swapped or unknown.
+        DataError: a channel, a class folder or images are missing, swapped or unknown, or no name has a patient where
+            the pattern says.
     """
-    channels = {name: _scan_channel(name, root) for name, root in folders.items()}
+    channels = {name: _scan_channel(name, root, pattern) for name, root in folders.items()}
     empty = [
         f"{channel.name}/{label}" for channel in channels.values() for label, n in channel.counts().items() if not n
     ]
     if empty:
         raise DataError(no_images(empty))
+    if pattern:
+        check_pattern(pattern, [path for channel in channels.values() for path in channel.paths])
     return channels
+
+
+def scan_folder(folder: Path, pattern: re.Pattern[str] | None = None) -> Channel:
+    """List a labelled folder's images under the folder's name.
+
+    Raises:
+        DataError: no folder, or not of images of both classes, or no name has a patient where the pattern says.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: name one with {' and '.join(CLASSES)}.")
+    name = folder.resolve().name
+    return scan_channels({name: folder}, pattern)[name]
 
 
 def no_images(places: Iterable[str]) -> str:
@@ -77,26 +98,28 @@ def wrong_folders(place: str, folders: Collection[str]) -> str | None:
 
 
 def swapped_names(channel: str, label: str, names: Sequence[str]) -> str | None:
-    """Return in a sentence that all files of a class folder are named as the other class's are; None if they are not.
+    """Return in a sentence that most files of a class folder are named as the other class's are; None if they are not.
 
     Args:
         channel: the channel's name.
         label: the class of the folder.
         names: of the files, without hidden ones.
     """
-    for other, pattern in _NAMED_BY_CLASS.items():
-        if other != label and names and all(pattern.match(name) for name in names):
-            return (
-                f"The class folders look swapped: every file of {channel}/{label} is named as {other} are, "
-                f"{names[0]} among them. Exchange the folders, or rename the files if they lie right."
-            )
-    return None
+    wrong = misnamed(label, names)
+    if len(wrong) <= SWAPPED_SHARE * len(names):
+        return None
+    place = f"{channel}/{label}"
+    every, most = f"every file of {place} is", f"{len(wrong):,} of {len(names):,} files of {place} are"
+    return (
+        f"The class folders look swapped: {every if len(wrong) == len(names) else most} named as {_other(label)} are, "
+        f"{wrong[0]} among them. Exchange the folders, or rename the files if they lie right."
+    )
 
 
-def patient_of(path: Path) -> str | None:
-    """Return the patient that a file's name tells, None where it tells none."""
-    match = _PATIENT.match(path.name)
-    return f"{match[1]}{int(match[2])}" if match else None
+def misnamed(label: str, names: Iterable[str]) -> list[str]:
+    """Return those of a class's file names that name the other class, and not this one."""
+    own, other = _NAMED_BY_CLASS[label], _NAMED_BY_CLASS[_other(label)]
+    return [name for name in names if other.search(name) and not own.search(name)]
 
 
 def fingerprint(splits: Mapping[str, Iterable[tuple[int, str]]]) -> str:
@@ -109,7 +132,7 @@ def fingerprint(splits: Mapping[str, Iterable[tuple[int, str]]]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _scan_channel(name: str, root: Path) -> Channel:
+def _scan_channel(name: str, root: Path, pattern: re.Pattern[str] | None) -> Channel:
     if not root.is_dir():
         raise DataError(
             f"Channel '{name}' is missing: {root} is not a folder. Pass --{name} or set SM_CHANNEL_{name.upper()}."
@@ -125,4 +148,8 @@ def _scan_channel(name: str, root: Path) -> Channel:
             raise DataError(problem)
         paths += files
         labels += [index] * len(files)
-    return Channel(name, root, paths, labels)
+    return Channel(name, root, paths, labels, pattern)
+
+
+def _other(label: str) -> str:
+    return CLASSES[1 - CLASSES.index(label)]

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pneumonia.errors import ConfigurationError, DataError
+from pneumonia.errors import ConfigurationError
 from pneumonia.files import replacing, write_json
 from pneumonia.imaging.preprocessing import normalize
 from pneumonia.names import in_csv
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import CLASSES
+from pneumonia.network.data_check import DataCheck
 from pneumonia.network.prediction import Prediction
 from pneumonia.training import metrics, plots
-from pneumonia.training.channels import Channel, fingerprint, scan_channels
+from pneumonia.training.channels import Channel, fingerprint, scan_folder
+from pneumonia.training.data_checking import about_names, about_training, check_labels, tell
 from pneumonia.training.images import Images, load_channel
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the images answered, at which the report gives the accuracy
@@ -39,7 +42,15 @@ class Answered:
         return torch.tensor([one.probabilities["PNEUMONIA"] for one in self.predictions], dtype=torch.float64)
 
 
-def evaluate(model: Classifier, folder: Path, output: Path, batch_size: int, workers: int) -> None:
+def evaluate(
+    model: Classifier,
+    folder: Path,
+    output: Path,
+    batch_size: int,
+    workers: int,
+    pattern: re.Pattern[str] | None = None,
+    trained_on: DataCheck | None = None,
+) -> None:
     """Run a model over a folder, print the figures and write the report.
 
     Args:
@@ -48,6 +59,8 @@ def evaluate(model: Classifier, folder: Path, output: Path, batch_size: int, wor
         output: folder to write into, made when it is missing; files of an earlier evaluation are replaced.
         batch_size: images at a time.
         workers: threads that decode images.
+        pattern: where the patient is in a file's name, as `patients.pattern_of` returns it.
+        trained_on: what training counted in its own images, None if it is not known.
 
     Raises:
         PneumoniaError: images that cannot be used, or a model whose answers are not finite.
@@ -57,12 +70,17 @@ def evaluate(model: Classifier, folder: Path, output: Path, batch_size: int, wor
         raise ConfigurationError(
             f"The report would lie among the images, in {output.resolve()}: name a folder elsewhere with --output."
         )
-    channel = scan_folder(folder)
+    channel = scan_folder(folder, pattern)
     print(f"{channel.name}: {len(channel.paths):,} images, model {model.version}", flush=True)
+    findings = [*about_names([channel]), *about_training(trained_on)]
+    tell(findings)
     images = load_channel(channel, workers)
+    check_labels([(channel, images.digests)])
     output.mkdir(parents=True, exist_ok=True)  # before the network runs for minutes in vain
     answered = answers_to(channel, images, model, batch_size)
-    report = {"model_version": model.version, "weights_sha256": model.sha256} | report_on(model.calibration, answered)
+    names = {"model_version": model.version, "weights_sha256": model.sha256}
+    warnings = {"warnings": [finding.sentence for finding in findings]}
+    report = names | report_on(model.calibration, answered) | warnings
     print(table(report))
     write(output, model.calibration, answered, report)
     print(f"\nFigures, pictures and every answer are in {output}.")
@@ -77,18 +95,6 @@ def answers_to(channel: Channel, images: Images, model: Classifier, batch_size: 
     starts = range(0, len(images), batch_size)
     batches = (normalize(images.pixels[start : start + batch_size]) for start in starts)
     return Answered(channel, images, [answer for batch in batches for answer in model.answers(batch)])
-
-
-def scan_folder(folder: Path) -> Channel:
-    """List a folder's images under the folder's name.
-
-    Raises:
-        DataError: no folder, or not of images of both classes.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: name one with {' and '.join(CLASSES)}.")
-    name = folder.resolve().name
-    return scan_channels({name: folder})[name]
 
 
 def report_on(calibration: Calibration, answered: Answered) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The hyperparameters of a training: the one table that train_model.py and train_sagemaker.py take.
 
-Imports nothing of the project, so that launching a job reads its arguments at once.
+Imports nothing that takes long, so that launching a job reads its arguments at once.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from pneumonia.training.patients import PATTERN_HELP, pattern_of
 
 # Hyperparameters that SageMaker, its SDK and its tuner add to a job's own, as sagemaker-training-toolkit lists them.
 SAGEMAKERS = re.compile(r"--(_|sagemaker[-_]|default[-_]user[-_]module[-_]name|mp[-_]parameters)")
@@ -39,13 +41,16 @@ class Hyperparameters:
     seed: int = field(
         default=0, metadata={"help": "decides the order of the images, their variation and the random start"}
     )
+    patients: str = field(default="", metadata={"help": PATTERN_HELP})
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be trained with.
 
         Raises:
             ValueError: a number out of its range; the text names its argument.
+            ConfigurationError: a pattern that is none.
         """
+        pattern_of(self.patients)
         for name in ("epochs", "batch_size", "num_workers", "learning_rate"):
             if not getattr(self, name) > 0:  # "not above" rather than "at most": NaN compares false
                 raise ValueError(f"--{option(name)} must be above 0, not {getattr(self, name)}")
@@ -72,7 +77,7 @@ def add_hyperparameters(parser: argparse.ArgumentParser, default: Callable[[str]
         name = option(one.name)
         read, metavar = {int: (_whole, "N"), float: (_number, "X"), str: (_unquoted, "NAME")}[one.type]  # type: ignore[index]
         shown = "the cores" if one.default is dataclasses.MISSING else one.default
-        text = f"{one.metadata['help']} ({shown})"
+        text = f"{one.metadata['help']} ({shown})" if shown != "" else one.metadata["help"]
         group.add_argument(f"--{name}", type=read, default=default(name), metavar=metavar, help=text)
 
 

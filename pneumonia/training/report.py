@@ -15,6 +15,7 @@ from pneumonia.files import sha256, write_json
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
+from pneumonia.network.data_check import DataCheck
 from pneumonia.network.input_check import InputCheck
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.training_report import Dataset, TrainingReport
@@ -31,6 +32,7 @@ SERVED = ("auroc", "balanced_accuracy", "sensitivity", "specificity")  # figures
 def report(
     run: Run,
     splits: Mapping[str, Split],
+    data_check: DataCheck,
     settings: Mapping[str, Any],
     weights: Path,
     output: Path,
@@ -41,6 +43,7 @@ def report(
     Args:
         run: the run, at its end.
         splits: "train", "val" and "test".
+        data_check: what was counted in them.
         settings: as `settings_of` returns them.
         weights: the best checkpoint's file; it gets its training report beside it.
         output: folder for history, figures and pictures.
@@ -64,7 +67,8 @@ def report(
     if processes.is_first:
         write_json(output / "history.json", run.history)
         write_json(output / "metrics.json", {"calibration": dataclasses.asdict(fitted), **summaries})
-        report_for(splits, settings, weights, summaries, fitted, input_check).write_beside(weights)
+        told = report_for(splits, data_check, settings, weights, summaries, fitted, input_check)
+        told.write_beside(weights)
         draw(run.history, logits["test"], splits["test"].labels, fitted, output)
 
 
@@ -107,6 +111,7 @@ def test_line(test: Mapping[str, Any]) -> str:
 
 def report_for(
     splits: Mapping[str, Split],
+    data_check: DataCheck,
     settings: Mapping[str, Any],
     weights: Path,
     summaries: Mapping[str, Any],
@@ -127,6 +132,7 @@ def report_for(
         input_check=input_check,
         metrics={f"{name}_{figure}": value for name, one in figures.items() for figure, value in one.items()},
         dataset=Dataset(settings["dataset"], {name: split.channel.counts() for name, split in splits.items()}),
+        data_check=data_check,
         settings={**settings, "weights": Path(settings["weights"]).name, "torch": str(torch.__version__)},
     )
 

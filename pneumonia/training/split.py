@@ -2,7 +2,9 @@
 
 import argparse
 import random
+import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +12,9 @@ from pathlib import Path
 from pneumonia.errors import ConfigurationError, DataError
 from pneumonia.files import check_unused, filling, sha256
 from pneumonia.network.contract import CLASSES
-from pneumonia.training.channels import patient_of, scan_channels
+from pneumonia.training.channels import Channel, scan_folder
+from pneumonia.training.data_checking import about_names, check_labels, tell
+from pneumonia.training.patients import PATTERN_HELP, joined, patient_of, pattern_of
 
 EPILOG = "example: pneumonia split all_images chest_xray --val 0.1 --test 0.1"
 
@@ -26,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--test", type=float, default=0.15, metavar="X", help="share of the images for the test (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same split (%(default)s)")
+    parser.add_argument("--patients", default="", metavar="PATTERN", help=PATTERN_HELP)
     parser.add_argument("--link", action="store_true", help="make symbolic links instead of copies")
 
 
@@ -33,40 +38,39 @@ def run(args: argparse.Namespace) -> None:
     """Make the split, whole or not at all, and print what is in it.
 
     Raises:
-        ConfigurationError: shares that leave nothing for a split.
+        ConfigurationError: shares that leave nothing for a split, or a pattern that is none.
         DataError: a source that cannot be split, or a destination that is there already.
         OSError: a file cannot be read or written.
     """
+    pattern = pattern_of(args.patients)
     fractions = {"train": 1 - args.val - args.test, "val": args.val, "test": args.test}
     if not min(fractions.values()) > 0:  # "not above" rather than "below": NaN compares false
         raise ConfigurationError("--val and --test must be above 0 and leave something for training.")
     check_unused(args.destination)
     if args.destination.resolve().is_relative_to(args.source.resolve()):
         raise ConfigurationError(f"{args.destination} would be among the images: name a folder elsewhere.")
-    files = labelled_files(args.source)
-    splits = split_by_patient(files, fractions, args.seed)
+    channel = scan_folder(args.source, pattern)
+    tell(about_names([channel]), sys.stderr)
+    files = labelled_files(channel)
+    splits = split_by_patient(files, fractions, args.seed, pattern)
     for name, indices in splits.items():
         if missing := set(CLASSES) - {files[index][0] for index in indices}:
             raise DataError(f"Too few patients: {name} would get no {' and no '.join(sorted(missing))}.")
     with filling(args.destination) as folder:
         place(files, splits, folder, link=args.link)
-    print(table(files, splits))
+    print(table(files, splits, pattern))
 
 
-def labelled_files(folder: Path) -> list[tuple[str, Path]]:
-    """Return the (class, path) pairs of a labelled folder.
-
-    Raises:
-        DataError: no folder, or not of images of both classes.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: name one with {' and '.join(CLASSES)}.")
-    channel = scan_channels({"source": folder})["source"]
+def labelled_files(channel: Channel) -> list[tuple[str, Path]]:
+    """Return the (class, path) pairs of a labelled folder."""
     return [(CLASSES[label], path) for label, path in zip(channel.labels, channel.paths, strict=True)]
 
 
 def split_by_patient(
-    files: Sequence[tuple[str, Path]], fractions: Mapping[str, float], seed: int
+    files: Sequence[tuple[str, Path]],
+    fractions: Mapping[str, float],
+    seed: int,
+    pattern: re.Pattern[str] | None = None,
 ) -> dict[str, list[int]]:
     """Divide labelled files into splits: no patient in two of them, the classes' shares alike in all.
 
@@ -77,11 +81,15 @@ def split_by_patient(
         files: (class, path) pairs.
         fractions: split name to its share of the images; the shares sum to 1.
         seed: the same seed and files give the same split.
+        pattern: where the patient is in a file's name, as `pattern_of` returns it.
 
     Returns:
         Split name to indices into `files`.
+
+    Raises:
+        DataError: an image is in both classes, byte for byte.
     """
-    groups = _group_by_patient(files)
+    groups = _group_by_patient(files, pattern)
     random.Random(seed).shuffle(groups)
     groups.sort(key=len, reverse=True)  # stable: equal sizes stay shuffled
     lacking = {
@@ -123,30 +131,27 @@ def place(files: Sequence[tuple[str, Path]], splits: Mapping[str, Sequence[int]]
                 shutil.copyfile(path, destination)
 
 
-def table(files: Sequence[tuple[str, Path]], splits: Mapping[str, Sequence[int]]) -> str:
+def table(
+    files: Sequence[tuple[str, Path]],
+    splits: Mapping[str, Sequence[int]],
+    pattern: re.Pattern[str] | None = None,
+) -> str:
     """Return how many patients and images of each class each split has, as text for a terminal."""
     lines = [f"{'split':<6} {'patients':>9} " + " ".join(f"{label:>9}" for label in CLASSES)]
     for name, indices in splits.items():
-        patients = len({patient_of(files[index][1]) or files[index][1] for index in indices})
+        patients = len({patient_of(files[index][1], pattern) or files[index][1] for index in indices})
         counts = Counter(files[index][0] for index in indices)
         lines.append(f"{name:<6} {patients:>9} " + " ".join(f"{counts[label]:>9}" for label in CLASSES))
-    if unnamed := sum(patient_of(path) is None for _, path in files):
-        lines.append(f"{unnamed} file names tell no patient; each of these images was taken for a patient of its own.")
     return "\n".join(lines)
 
 
-def _group_by_patient(files: Sequence[tuple[str, Path]]) -> list[list[int]]:
+def _group_by_patient(files: Sequence[tuple[str, Path]], pattern: re.Pattern[str] | None) -> list[list[int]]:
     """Return the indices of each patient's files; patients who share an image, byte for byte, become one."""
-    group_of: dict[str, list[int]] = {}
-    by_bytes: dict[str, list[int]] = {}
-    for index, (_, path) in enumerate(files):
-        patient = patient_of(path) or str(path)
-        digest = sha256(path)
-        group = group_of.setdefault(patient, [])
-        group.append(index)
-        twin = by_bytes.setdefault(digest, group)
-        if twin is not group:
-            group += twin
-            for known in (group_of, by_bytes):
-                known.update({key: group for key, value in known.items() if value is twin})
-    return list({id(group): group for group in group_of.values()}.values())
+    paths, labels = [path for _, path in files], [CLASSES.index(label) for label, _ in files]
+    channel = Channel(paths[0].parent.parent.name, paths[0].parent.parent, paths, labels, pattern)
+    digests = [sha256(path) for path in paths]
+    check_labels([(channel, digests)])
+    groups: dict[str, list[int]] = {}
+    for index, patient in enumerate(joined(channel.patients(), digests)):
+        groups.setdefault(patient, []).append(index)
+    return list(groups.values())

@@ -11,6 +11,7 @@ import pytest
 from pneumonia.errors import WeightsError
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
+from pneumonia.network.data_check import DataCheck
 from pneumonia.network.input_check import InputCheck
 from pneumonia.network.training_report import Dataset, TrainingReport, parse
 from tests.builders.checkout import PROJECT
@@ -27,6 +28,9 @@ REPORT = TrainingReport(
     metrics={"val_loss": 0.1, "test_accuracy": 0.95},
     dataset=Dataset("f" * 64, {"train": {"NORMAL": 5, "PNEUMONIA": 4}}),
     settings={"epochs": 2, "weights": "imagenet"},
+    data_check=DataCheck(
+        {"train and test": {"images": 1, "patients": 2}}, ["train and test share 1 image and 2 patients."]
+    ),
 )
 
 
@@ -56,6 +60,10 @@ def test_json_has_what_trainings_have_written_before() -> None:
         "dataset": {"fingerprint": "f" * 64, "images": {"train": {"NORMAL": 5, "PNEUMONIA": 4}}},
         "settings": {"epochs": 2, "weights": "imagenet"},
         "calibrated_on": None,
+        "data_check": {
+            "shared": {"train and test": {"images": 1, "patients": 2}},
+            "warnings": ["train and test share 1 image and 2 patients."],
+        },
     }
     assert text == json.dumps(expected, indent=2) + "\n"
 
@@ -102,6 +110,11 @@ def test_time_is_taken_as_utc() -> None:
         ("dataset", {"fingerprint": 1}),
         ("dataset", {"images": []}),
         ("settings", []),
+        ("data_check", []),
+        ("data_check", {"shared": {}}),
+        ("data_check", {"shared": {"train and test": 3}, "warnings": []}),
+        ("data_check", {"shared": {"train and test": {"images": True}}, "warnings": []}),
+        ("data_check", {"shared": {}, "warnings": [1]}),
     ],
 )
 def test_a_field_that_training_never_writes_is_refused(field: str, value: object) -> None:

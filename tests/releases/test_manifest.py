@@ -11,6 +11,7 @@ from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
+from pneumonia.network.data_check import DataCheck
 from pneumonia.releases.manifest import MANIFEST_NAME, Release, manifest_of, parse, release_of
 from tests.builders.releases import CALIBRATION, manifest_for
 
@@ -50,6 +51,17 @@ def test_manifest_says_what_it_was_calibrated_on(file: Path) -> None:
     assert parse(json.dumps(content), "here").calibrated_on is None
     with pytest.raises(WeightsError, match="its calibrated_on is 'mine'"):
         parse(json.dumps(content | {"calibrated_on": "mine"}), "here")
+
+
+def test_manifest_says_what_training_found_in_its_images(file: Path) -> None:
+    found = DataCheck({"train and test": {"patients": 17}}, ["train and test share 17 patients."])
+    manifest = dataclasses.replace(manifest_for(file), data_check=found)
+    assert parse(manifest.to_json(), "here") == manifest
+    content = dataclasses.asdict(manifest)
+    del content["data_check"]
+    assert parse(json.dumps(content), "here").data_check is None
+    with pytest.raises(WeightsError, match="its data_check is \\['17'\\]"):
+        parse(json.dumps(content | {"data_check": ["17"]}), "here")
 
 
 def test_older_calibration_with_an_operating_point_is_read(file: Path) -> None:

@@ -58,6 +58,10 @@ IMAGES = {
     "test": {"NORMAL": 3, "PNEUMONIA": 2},
 }
 ONE = Processes(1, 0, torch.device("cpu"))
+SMALL = (
+    "val has images of few patients, 4 with NORMAL and 3 with PNEUMONIA, and 35 of each are needed: the best epoch, "
+    "the operating point and the calibration rest on a handful."
+)
 
 
 @dataclass(frozen=True)
@@ -408,7 +412,8 @@ def test_the_log_has_one_line_per_epoch_and_one_for_the_test(finished: Training)
     assert len(TEST_LINE.findall(finished.output)) == 1
     assert finished.output.count("=") == 4 + 7 * EPOCHS + 6  # the device's line, and no line of another form
     assert f" processes={finished.processes} " in finished.output
-    assert finished.output.count("\n") == 2 + EPOCHS + 1
+    assert [line for line in finished.output.splitlines() if line.startswith("Warning: ")] == [f"Warning: {SMALL}"]
+    assert finished.output.count("\n") == 3 + EPOCHS + 1
     assert finished.output.endswith("\n")
 
 
@@ -492,6 +497,7 @@ def test_the_report_tells_how_the_model_was_made(finished: Training) -> None:
         "torch": torch.__version__,
     }
     assert report["training_job"] is None
+    assert report["data_check"] == {"shared": {}, "warnings": [SMALL]}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", report["finished"])
     served = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
     assert report["metrics"] == {
@@ -745,6 +751,37 @@ def test_a_bad_image_in_the_second_processs_share_ends_both_in_one_sentence(data
 
 
 @pytest.mark.processes
+def test_an_image_in_both_classes_of_two_shares_ends_both_in_one_sentence(dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path / "data")
+    shutil.copyfile(first_image(tmp_path / "data/train/NORMAL"), tmp_path / "data/test/PNEUMONIA/copy.jpeg")
+    process = start(TOGETHER, arguments(tmp_path / "data", tmp_path), SM_OUTPUT_DIR=str(tmp_path))
+    out, err = process.communicate()
+    sentence = (tmp_path / "failure").read_text()
+    assert sentence.startswith("The same image is in NORMAL and in PNEUMONIA, byte for byte (train/NORMAL/")
+    assert (process.returncode, err.count(f"{sentence}\n")) == (1, 1)
+    assert "epoch=" not in out
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("command", [ALONE, TOGETHER], ids=["alone", "together"])
+def test_what_channels_share_is_in_the_log_once_and_in_the_report(
+    command: Sequence[str], dataset: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(dataset, tmp_path / "data")
+    image = first_image(tmp_path / "data" / "train" / "NORMAL")
+    shutil.copy(image, tmp_path / "data" / "test" / "NORMAL")
+    training = run(tmp_path / "data", tmp_path, command)
+    warning = "train and test share 1 image and 1 patient: figures on test are better than on new patients."
+    before = training.output.partition("epoch=")[0]
+    assert before.count(f"Warning: {warning}") == training.output.count("share 1 image") == 1
+    assert f"  test/NORMAL/{image.name} and train/NORMAL/{image.name}\n" in before
+    found = training.report()["data_check"]
+    assert found["shared"] == {"train and test": {"images": 1, "patients": 1}}
+    assert found["warnings"][0].startswith(warning)
+    assert found["warnings"][1:] == [SMALL]
+
+
+@pytest.mark.processes
 def test_every_broken_image_of_every_channel_and_process_is_in_the_log(dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(dataset, tmp_path / "data")
     broken = sorted((tmp_path / "data").glob("*/NORMAL/*"))
@@ -821,6 +858,12 @@ BAD_DATA = [
         id="truncated image",
     ),
     pytest.param(
+        lambda root: shutil.copyfile(first_image(root / "val" / "NORMAL"), root / "test" / "PNEUMONIA" / "copy.jpeg"),
+        "The same image is in NORMAL and in PNEUMONIA, byte for byte (val/NORMAL/IM-0006-0001.jpeg and "
+        "test/PNEUMONIA/copy.jpeg): remove one of them.",
+        id="image in both classes",
+    ),
+    pytest.param(
         lambda root: (root / "val" / "PNEUMONIA" / "notes.txt").write_text("no image"),
         "val/PNEUMONIA/notes.txt (The file is not an image",
         id="text among the images",
@@ -864,6 +907,8 @@ def test_bad_data_ends_in_one_sentence(
             "Unrecognized arguments: --lerning-rate 1 (did you mean --learning-rate?). `train_model.py --help` lists",
         ),
         (["--momentum", "0.9"], "Unrecognized arguments: --momentum 0.9. `train_model.py --help` lists the arguments."),
+        (["--patients", "("], "--patients '(' is not a regular expression (missing )"),
+        (["--patients", "child([0-9]+)"], "--patients 'child([0-9]+)' finds no patient in any of 21 file names"),
         (["--weights", "nowhere.pth"], "--weights nowhere.pth: there is no such file"),
     ],
 )

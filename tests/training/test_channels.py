@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pneumonia.errors import DataError
-from pneumonia.training.channels import SPLITS, Channel, patient_of, scan_channels
+from pneumonia.training.channels import SPLITS, Channel, misnamed, scan_channels
 
 
 def touch(path: Path, content: bytes = b"") -> Path:
@@ -46,6 +46,30 @@ def files_of(root: Path, label: str) -> list[tuple[int, Path]]:
 def test_some_names_of_the_other_class_are_let_pass(folders: dict[str, Path]) -> None:
     touch(folders["val"] / "PNEUMONIA" / "IM-0001-0000.png")  # an ordinary export's name
     assert scan_channels(folders)["val"].counts()["PNEUMONIA"] == 2
+
+
+@pytest.mark.parametrize(
+    ("label", "names", "found"),
+    [
+        ("NORMAL", ["person1_bacteria_2.jpeg", "IM-0001-0001.jpeg", "scan.png"], ["person1_bacteria_2.jpeg"]),
+        ("NORMAL", ["VIRUS-9564688-0002.jpeg", "NORMAL-1003233-0001.jpeg"], ["VIRUS-9564688-0002.jpeg"]),
+        ("NORMAL", ["Viral Pneumonia-12.png", "Normal-12.png"], ["Viral Pneumonia-12.png"]),
+        ("PNEUMONIA", ["NORMAL2-IM-0001-0001.jpeg", "person1_virus_2.png"], ["NORMAL2-IM-0001-0001.jpeg"]),
+        ("PNEUMONIA", ["normal (3).jpg", "abnormal.jpg", "pneumonia_normal_contrast.jpg"], ["normal (3).jpg"]),
+        ("PNEUMONIA", ["CXR10_IM-0002-1001.png", "00000013_005.png"], []),
+    ],
+)
+def test_names_of_the_other_class_are_found(label: str, names: list[str], found: list[str]) -> None:
+    assert misnamed(label, names) == found
+
+
+def test_class_folders_look_swapped_if_more_than_half_of_one_is_named_as_the_other(folders: dict[str, Path]) -> None:
+    touch(folders["test"] / "NORMAL" / "BACTERIA-1008087-0001.jpeg")
+    scan_channels(folders)
+    touch(folders["test"] / "NORMAL" / "VIRUS-1008088-0001.jpeg")
+    message = "look swapped: 2 of 3 files of test/NORMAL are named as PNEUMONIA are, BACTERIA-1008087-0001.jpeg among"
+    with pytest.raises(DataError, match=message):
+        scan_channels(folders)
 
 
 def test_hidden_files_and_folders_are_passed_over(folders: dict[str, Path]) -> None:
@@ -124,24 +148,3 @@ def test_bad_channels_are_refused_in_one_sentence(
     spoil(tmp_path)
     with pytest.raises(DataError, match=message):
         scan_channels(folders)
-
-
-# Patients
-
-
-@pytest.mark.parametrize(
-    ("name", "patient"),
-    [
-        ("person12_bacteria_34.jpeg", "person12"),
-        ("person12_virus_7.jpeg", "person12"),
-        ("person120_virus_7.jpeg", "person120"),
-        ("IM-0115-0001.jpeg", "IM-115"),
-        ("IM-0115-0001-0002.jpeg", "IM-115"),
-        ("NORMAL2-IM-0115-0001.jpeg", "IM-115"),
-        ("NORMAL2-IM-1322-0001.jpeg", "IM-1322"),
-        ("scan.jpeg", None),
-        ("a person1.jpeg", None),
-    ],
-)
-def test_the_patient_is_told_by_kermanys_names(name: str, patient: str | None) -> None:
-    assert patient_of(Path("folder") / name) == patient

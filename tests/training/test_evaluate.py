@@ -15,6 +15,7 @@ from pneumonia.__main__ import main
 from pneumonia.files import sha256
 from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.data_check import DataCheck
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import save_weights
 from pneumonia.releases.fetch import Weights
@@ -140,7 +141,10 @@ def test_the_command_prints_a_table(weights: Path, drawn: Path, tmp_path: Path) 
         "The answers are not calibrated: beside the weights there is no manifest with a calibration of them." in lines
     )
     assert "warning" not in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= 100
+    first, warning, *table = result.stdout.splitlines()
+    assert warning.startswith("Warning: 2 of 12 file names tell no patient, such as NORMAL/scan.jpeg and PNEUMONIA/")
+    assert content["warnings"] == [warning.removeprefix("Warning: ")]
+    assert max(map(len, [first, *table])) <= 100
 
 
 def test_the_table_tells_what_the_warnings_are_worth(
@@ -154,6 +158,26 @@ def test_the_table_tells_what_the_warnings_are_worth(
         f"50.0% of the answers carry the warning uncertain: {doubt['accuracy_uncertain']:.1%} of them are right, and "
         f"{doubt['accuracy_certain']:.1%} of the others."
     ) in printed
+
+
+def test_what_training_found_in_its_images_is_told(
+    weights: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copyfile(weights, tmp_path / WEIGHTS_NAME))
+    found = DataCheck({"train and test": {"patients": 17}}, ["train and test share 17 patients."])
+    dataclasses.replace(manifest_for(copy), data_check=found).write_beside(copy)
+    assert main(["evaluate", str(copy), str(drawn), "--output", str(tmp_path / "report")]) == 0
+    warning = "In the model's training: train and test share 17 patients."
+    assert f"Warning: {warning}\n" in capsys.readouterr().out
+    content = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert content["warnings"][-1] == warning
+
+
+def test_patients_are_counted_by_a_pattern(weights: Path, drawn: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(weights), str(drawn), "--output", str(tmp_path), "--patients", "^[a-z]+"]) == 0
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert content["patients"] == 7  # 5 images called IM-…, which the pattern does not match; person; scan
+    assert "5 of 12 file names tell no patient by --patients '^[a-z]+'" in content["warnings"][0]
 
 
 def test_names_that_are_not_utf8_leave_the_table_readable(release: Path, drawn: Path, tmp_path: Path) -> None:
@@ -199,6 +223,16 @@ def test_a_broken_image_is_named(
     path.write_bytes(next(folder.glob("NORMAL/*")).read_bytes()[:500])
     sentence = failure([str(weights), str(folder), "--output", str(tmp_path / "report")], capsys)
     assert sentence.startswith("Images cannot be read, remove or replace them: images/PNEUMONIA/person0_virus_1.jpeg (")
+    assert not (tmp_path / "report").exists()
+
+
+def test_an_image_in_both_classes_is_named(
+    weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = min((folder / "NORMAL").glob("IM-*"))
+    shutil.copyfile(image, folder / "PNEUMONIA" / "copy.jpeg")
+    argv = [str(weights), str(folder), "--output", str(tmp_path / "report")]
+    assert f"(images/NORMAL/{image.name} and images/PNEUMONIA/copy.jpeg): remove" in failure(argv, capsys)
     assert not (tmp_path / "report").exists()
 
 

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -8,7 +9,8 @@ import pytest
 
 from pneumonia.__main__ import main
 from pneumonia.network.contract import CLASSES
-from pneumonia.training.channels import SPLITS, patient_of
+from pneumonia.training.channels import SPLITS
+from pneumonia.training.patients import patient_of
 from pneumonia.training.split import split_by_patient
 from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
@@ -182,10 +184,106 @@ def test_the_shares_and_the_seed_are_arguments(source: Path, tmp_path: Path) -> 
     assert first != other
 
 
-def test_names_without_patients_are_reported(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_without_patients_are_told(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(source / "NORMAL" / "scan.jpeg", b"scan")
-    assert main(["split", str(source), str(tmp_path / "split")]) == 0
-    assert "1 file names tell no patient" in capsys.readouterr().out
+    assert main(["split", str(source), str(tmp_path / "one")]) == 0
+    assert "Warning: 1 of 41 file names tells no patient, such as NORMAL/scan.jpeg: " in capsys.readouterr().err
+    touch(source / "PNEUMONIA" / "film.jpeg", b"film")
+    assert main(["split", str(source), str(tmp_path / "two")]) == 0
+    told = capsys.readouterr()
+    assert "Warning: 2 of 42 file names tell no patient, such as NORMAL/scan.jpeg and PNEUMONIA/film.jpeg: " in told.err
+    assert "patient," not in told.out
+
+
+def test_names_without_patients_are_told_before_anything_is_split(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(source / "NORMAL" / "scan.jpeg", b"scan")
+    (source / "NORMAL" / "IM-0050-0001.jpeg").symlink_to(tmp_path / "gone.jpeg")
+    assert main(["split", str(source), str(tmp_path / "split")]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(" ")[0] for line in told] == ["Warning:", str(source / "NORMAL" / "IM-0050-0001.jpeg")]
+
+
+NAMED_OTHERWISE = {
+    "Mendeley V3": ("NORMAL-{0}-{1:04}.jpeg", "VIRUS-{0}-{1:04}.jpeg", "BACTERIA-{0}-{1:04}.jpeg"),
+    "Kaggle, in other formats": ("NORMAL2-IM-{0:04}-{1:04}.PNG", "person{0}_bacteria_{1}_aug_3.jpg"),
+    "NIH": ("{0:08}_{1:03}.png",),
+    "CheXpert": ("patient{0:05}_study{1}_view1_frontal.jpg",),
+}
+
+
+@pytest.mark.parametrize("names", NAMED_OTHERWISE.values(), ids=NAMED_OTHERWISE.keys())
+def test_public_collections_are_split_by_patient(
+    names: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = Random(0)
+    for patient in range(100, 160):
+        for image in range(random.choice([1, 2, 5])):
+            name = names[0] if patient < 130 else random.choice(names[1:] or names)
+            label = "NORMAL" if patient < 130 else "PNEUMONIA"
+            touch(tmp_path / "source" / label / name.format(patient, image), f"{patient} {image}".encode())
+    check_split(["split", str(tmp_path / "source"), str(tmp_path / "split")], r"1[0-5]\d", tmp_path / "split")
+    assert capsys.readouterr().err == ""
+
+
+def check_split(argv: list[str], patient: str, destination: Path) -> None:
+    """Run the command, and check that no patient, by this pattern, is in two splits."""
+    assert main(argv) == 0
+    patients = [
+        {match[0] for path in destination.glob(f"{split}/*/*") if (match := re.search(patient, path.name))}
+        for split in SPLITS
+    ]
+    assert all(patients)
+    assert sum(map(len, patients)) == len(set().union(*patients))
+
+
+@pytest.mark.parametrize("pattern", [r"^[a-z]+(\d+)", r"(?P<patient>\d+)-", r"x(\d+)|child(\d+)", r"^[a-z]+\d+"])
+def test_a_pattern_tells_the_patients(pattern: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for patient in range(100, 160):
+        for image in range(4):
+            label = "NORMAL" if patient % 2 else "PNEUMONIA"
+            touch(tmp_path / "source" / label / f"child{patient}-{image}.png", f"{patient} {image}".encode())
+    argv = ["split", str(tmp_path / "source"), str(tmp_path / "split"), "--patients", pattern]
+    check_split(argv, r"\d{3}", tmp_path / "split")
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert sum(int(line.split()[1]) for line in told.out.splitlines()[1:]) == 60
+
+
+def test_names_that_a_pattern_does_not_match_are_told(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["split", str(source), str(tmp_path / "split"), "--patients", r"person(\d+)"]) == 0
+    told = capsys.readouterr().err
+    assert told.startswith(
+        r"Warning: 20 of 40 file names tell no patient by --patients 'person(\d+)', such as NORMAL/IM-0000-0001.jpeg"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("(", "--patients '(' is not a regular expression (missing ), unterminated subpattern at position 0): correct"),
+        (r"child(\d+)", r"--patients 'child(\d+)' finds no patient in any of 40 file names, such as NORMAL/IM-0000-"),
+        ("IM(x*)", "--patients 'IM(x*)' finds no patient in any of 40 file names"),
+    ],
+)
+def test_a_pattern_that_cannot_be_used_is_refused(
+    pattern: str, expected: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in failure(["split", str(source), str(tmp_path / "split"), "--patients", pattern], capsys)
+    assert {path.name for path in tmp_path.iterdir()} == {"source"}
+
+
+def test_an_image_in_both_classes_is_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(source / "PNEUMONIA" / "copy.jpeg", b"normal 3")
+    assert main(["split", str(source), str(tmp_path / "split")]) == 1
+    assert (
+        "The same image is in NORMAL and in PNEUMONIA, byte for byte (source/NORMAL/IM-0003-0001.jpeg and "
+        "source/PNEUMONIA/copy.jpeg): remove one of them."
+    ) in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"source"}
 
 
 def failure(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -8,8 +8,9 @@ from PIL import Image, ImageStat
 
 from pneumonia.__main__ import main
 from pneumonia.network.contract import CLASSES
-from pneumonia.training.channels import SPLITS, fingerprint, patient_of, scan_channels
+from pneumonia.training.channels import SPLITS, fingerprint, scan_channels
 from pneumonia.training.images import Images, load_channel
+from pneumonia.training.patients import patient_of
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.checkout import PROJECT
 
