@@ -35,7 +35,6 @@ SENTENCES = {
     503: "The server has no memory for more uploads at once: try again in a moment.",
 }
 NO_REASON = "The model is unavailable: the server's log says why."
-NO_REASON = "The model is unavailable: the server's log says why."
 logger = logging.getLogger(__name__)
 
 

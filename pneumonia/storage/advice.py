@@ -23,8 +23,8 @@ PAYER = "copy the objects to a bucket of your own, because this program accepts 
 CODES = {
     LOG_IN: "AuthFailure AuthorizationHeaderMalformed ExpiredToken ExpiredTokenException IncompleteSignature "
     "InvalidAccessKeyId InvalidClientTokenId InvalidSecurity InvalidSignatureException InvalidToken "
-    "MissingAuthenticationToken MissingAuthenticationTokenException SignatureDoesNotMatch TokenRefreshRequired UnauthorizedException "
-    "UnrecognizedClientException",
+    "MissingAuthenticationToken MissingAuthenticationTokenException SignatureDoesNotMatch TokenRefreshRequired "
+    "UnauthorizedException UnrecognizedClientException",
     CLOCK: "RequestExpired RequestInTheFuture RequestTimeTooSkewed",
     SIGN_UP: "NotSignedUp OptInRequired SubscriptionRequiredException",
     SUPPORT: "AccountProblem AllAccessDisabled",
