@@ -16,7 +16,7 @@ METRICS = {
         *("DownloadMilliseconds", "LoadMilliseconds"),
         *("Pneumonia", "Confidence", "Uncertain", "NotAChestXray", "ImageBytes", "ImagePixels"),
     },
-    "promotion": {"Promotions", "PromotionsRefused"},
+    "promotion": {"Promotions", "PromotionsRefused", "PromotionsNotServed"},
 }
 
 

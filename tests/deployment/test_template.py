@@ -270,6 +270,7 @@ def granted(template: Template) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 DATA, WEIGHTS, TRAINED = "DataBucket", "WeightsBucket", f"{JOB_PREFIX}/{JOB_PREFIX}-1/output/model.tar.gz"
+FOLDER = f"{JOB_PREFIX}/{JOB_PREFIX}-1/output/model/"  # without compression
 
 
 @pytest.mark.parametrize(
@@ -280,6 +281,7 @@ DATA, WEIGHTS, TRAINED = "DataBucket", "WeightsBucket", f"{JOB_PREFIX}/{JOB_PREF
         ("TrainingRole", "s3:PutObject", DATA, TRAINED),
         ("TrainingRole", "s3:ListBucket", DATA, None),
         ("PromotionRole", "s3:GetObject", DATA, TRAINED),
+        ("PromotionRole", "s3:GetObject", DATA, f"{FOLDER}pneumonia_classifier.pth"),
         ("PromotionRole", "s3:GetObject", WEIGHTS, "current.json"),
         ("PromotionRole", "s3:PutObject", WEIGHTS, "releases/1/manifest.json"),
         ("PromotionRole", "s3:ListBucket", WEIGHTS, None),
@@ -303,7 +305,9 @@ def test_a_role_may_do_its_work(stack: Stack, role: str, action: str, bucket: st
         ("TrainingRole", "s3:GetObject", WEIGHTS, "current.json"),
         ("TrainingRole", "s3:PutObject", WEIGHTS, "current.json"),
         ("PromotionRole", "s3:GetObject", DATA, "chest_xray/train/NORMAL/1.jpeg"),
+        ("PromotionRole", "s3:GetObject", DATA, f"{JOB_PREFIX}/{JOB_PREFIX}-1/output/data/metrics.json"),
         ("PromotionRole", "s3:PutObject", DATA, TRAINED),
+        ("PromotionRole", "s3:PutObject", DATA, f"{FOLDER}pneumonia_classifier.pth"),
         ("PromotionRole", "s3:DeleteObject", WEIGHTS, "current.json"),
         ("InferenceRole", "s3:PutObject", WEIGHTS, "current.json"),
         ("InferenceRole", "s3:GetObject", DATA, "chest_xray/test/NORMAL/1.jpeg"),
@@ -315,6 +319,18 @@ def test_a_role_may_do_its_work(stack: Stack, role: str, action: str, bucket: st
 )
 def test_a_role_may_do_no_more(stack: Stack, role: str, action: str, bucket: str, key: str | None) -> None:
     assert not stack.allows(role, action, object_arn(stack, bucket, key))
+
+
+def test_promotion_lists_model_folders_alone(stack: Stack) -> None:
+    (statement,) = (
+        one
+        for one in stack.statements("PromotionRole")
+        if one["Action"] == "s3:ListBucket" and one["Resource"] == object_arn(stack, DATA, None)
+    )
+    pattern = statement["Condition"]["StringLike"]["s3:prefix"]
+    assert fnmatchcase(FOLDER, pattern)
+    for other in ("", "chest_xray/", f"{JOB_PREFIX}/", f"{JOB_PREFIX}/{JOB_PREFIX}-1/output/"):
+        assert not fnmatchcase(other, pattern)
 
 
 def object_arn(stack: Stack, bucket: str, key: str | None) -> str:
@@ -676,7 +692,7 @@ def test_cloudwatch_takes_every_alarm(stack: Stack) -> None:
         properties["Threshold"] = float(properties["Threshold"])
         cloudwatch.put_metric_alarm(**properties)
     put = cloudwatch.describe_alarms(AlarmNamePrefix=f"{stack.name}-")["MetricAlarms"]
-    assert len(put) == len(alarms(stack.template)) == 10
+    assert len(put) == len(alarms(stack.template)) == 11
     for alarm in put:
         assert alarm["AlarmActions"] == [stack.outputs["AlarmTopic"]]
         assert alarm["TreatMissingData"] == "notBreaching"
