@@ -97,9 +97,11 @@ def test_release_answers_with_its_calibration(calibrated: Path, xrays: Path) -> 
     assert new.predict(path).model_version == manifest_in(calibrated).version
 
 
-def test_promotion_takes_it_packed(calibrated: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_packed", [True, False], ids=["packed", "folder"])
+def test_promotion_takes_it(calibrated: Path, tmp_path: Path, is_packed: bool) -> None:  # noqa: FBT001  # a parameter
     files = [(member(path.name), path.read_bytes()) for path in calibrated.iterdir()]
-    promoted = promote_to_folder(str(make_archive(tmp_path / "model.tar.gz", files)), tmp_path / "promoted")
+    source = make_archive(tmp_path / "model.tar.gz", files) if is_packed else calibrated
+    promoted = promote_to_folder(str(source), tmp_path / "promoted")
     written = manifest_in(calibrated)
     assert (promoted.version, promoted.calibration) == (written.version, written.calibration)
     assert promoted.calibrated_on == written.calibrated_on
