@@ -53,11 +53,11 @@ def handler(event: object, _context: object) -> dict[str, Any]:
     except (ConfigurationError, ReleaseRefusedError, WeightsError, WeightsRefusedError) as error:
         telemetry.emit({"PromotionsRefused": [1]}, told | {"refused": str(error)})
         return {"refused": str(error)}
-    result = {"version": promoted.manifest.version, "served": promoted.not_served is None}
-    metrics = {"Promotions": [result["served"]], "PromotionsNotServed": [] if promoted.was_served else [1]}
-    told |= {"model_version": result["version"], "served": result["served"]}
-    telemetry.emit(metrics, told | ({"not_served": promoted.not_served} if promoted.not_served else {}))
-    return result
+    is_served = promoted.not_served is None
+    told |= {"model_version": promoted.manifest.version, "served": is_served}
+    told |= {} if is_served else {"not_served": promoted.not_served}
+    telemetry.emit({"Promotions": [is_served], "PromotionsNotServed": [] if promoted.was_served else [1]}, told)
+    return {"version": promoted.manifest.version, "served": is_served}
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
