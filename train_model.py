@@ -23,6 +23,7 @@ from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence, 
 from pneumonia.files import remove_abandoned, replacing
 from pneumonia.imaging.preprocessing import SIZE, normalize
 from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.data_check import DataCheck
 from pneumonia.training import metrics
 from pneumonia.training.batches import (
     Split,
@@ -78,8 +79,7 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
         PneumoniaError: bad input, or training that cannot go on.
         OSError: a file cannot be read or written.
     """
-    model, pretrained, splits = prepare(folders, chosen, processes)
-    data_check = check_channels([(split.channel, split.digests) for split in splits.values()])
+    model, pretrained, splits, data_check = prepare(folders, chosen, processes)
     settings = settings_of(chosen, splits, processes)
     device = f"device={processes.device} processes={processes.count} precision={settings['precision']}"
     print(f"{device} torch={torch.__version__}", flush=True)
@@ -116,11 +116,11 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
 
 def prepare(
     folders: Folders, chosen: Hyperparameters, processes: Processes
-) -> tuple[nn.Module, Collection[str], dict[str, Split]]:
+) -> tuple[nn.Module, Collection[str], dict[str, Split], DataCheck]:
     """Check that a training can be made, and load what it needs.
 
     Returns:
-        The network, the names of its tensors that are not random, and the splits.
+        The network, the names of its tensors that are not random, the splits, and what makes their figures untrue.
 
     Raises:
         PneumoniaError: folders, images or weights that cannot be used.
@@ -134,7 +134,9 @@ def prepare(
         check_divisible(chosen.batch_size, channels, processes)
         torch.manual_seed(chosen.seed)
         model, pretrained = build_network(chosen.weights)
-    return model, pretrained, load_splits(channels, chosen.num_workers, processes)
+    splits = load_splits(channels, chosen.num_workers, processes)
+    data_check = check_channels([(split.channel, split.digests) for split in splits.values()])
+    return model, pretrained, splits, data_check
 
 
 def check_writable(folder: Path) -> None:

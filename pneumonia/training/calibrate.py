@@ -90,11 +90,7 @@ def calibrate(
     _check_number(channel.labels, patients, folder)
     bare = answers_to(channel, images, dataclasses.replace(model, calibration=Calibration()), batch_size)
     odds, labels = bare.probabilities.logit(eps=CERTAIN), images.labels
-    if (auroc := metrics.auroc(odds, labels)) <= 0.5:
-        raise DataError(
-            f"The model ranks the pneumonias in {folder} no higher than the normal images (AUROC {auroc:.3f}): check "
-            "the labels. No calibration can improve that."
-        )
+    _check_ranking(metrics.auroc(odds, labels), folder)
     fit = functools.partial(fit_likelihood, prevalence=prevalence or EVEN)
     others = cross_validated(odds, labels, patients, fit)
     before, after, change = compare(model.calibration.of_odds(odds), others, labels, patients, prevalence or EVEN)
@@ -164,6 +160,14 @@ def _verdict(found: Calibrated) -> str:
         return f"A gain is shown: the cross-entropy changes {interval}."
     doubt = "it rises" if low > 0 else "these images do not tell the two calibrations apart"
     return f"No gain is shown: the cross-entropy changes {interval}; {doubt}. Prefer the model as it was."
+
+
+def _check_ranking(auroc: float, folder: Path) -> None:
+    if auroc <= 0.5:
+        raise DataError(
+            f"The model ranks the pneumonias in {folder} no higher than the normal images (AUROC {auroc:.3f}): check "
+            "the labels. No calibration can improve that."
+        )
 
 
 def _check_number(labels: list[int], patients: list[str], folder: Path) -> None:

@@ -45,8 +45,7 @@ def check_channels(channels: Sequence[Digested]) -> DataCheck:
             findings.append(_leak(one[0].name, other[0].name, counts, [*images, *patients]))
     names = {channel.name: channel for channel, _ in channels}
     findings += [*about_names(list(names.values())), *_about_validation(names["val"])]
-    tell(findings)
-    return DataCheck(shared, [finding.sentence for finding in findings])
+    return DataCheck(shared, tell(findings))
 
 
 def check_labels(channels: Iterable[Digested]) -> None:
@@ -65,20 +64,13 @@ def check_labels(channels: Iterable[Digested]) -> None:
         raise naming(DataError(sentence), both)
 
 
-def about_names(channels: Sequence[Channel]) -> Iterator[Finding]:
-    """Yield what file names tell against the figures: files of the other class, and names without a patient."""
-    for channel in channels:
-        for label, other in (CLASSES, CLASSES[::-1]):
-            names = channel.names(label)
-            if wrong := [in_text(f"{channel.name}/{label}/{name}") for name in misnamed(label, names)]:
-                yield Finding(
-                    f"{len(wrong):,} of {len(names):,} files of {channel.name}/{label} are named as {other} are, "
-                    f"{wrong[0]} among them: check that they lie right.",
-                    wrong,
-                )
+def about_names(channels: Sequence[Channel]) -> list[Finding]:
+    """Return what file names tell against the figures: files of the other class, and names without a patient."""
+    findings = [finding for channel in channels for finding in _about_classes(channel)]
     paths = [path for channel in channels for path in channel.paths]
     if unnamed := about_unnamed(paths, channels[0].pattern):
-        yield Finding(unnamed)
+        findings.append(Finding(unnamed))
+    return findings
 
 
 def about_training(check: DataCheck | None) -> Iterator[Finding]:
@@ -87,8 +79,8 @@ def about_training(check: DataCheck | None) -> Iterator[Finding]:
         yield Finding(f"In the model's training: {warning}")
 
 
-def tell(findings: Iterable[Finding], stream: TextIO | None = None) -> None:
-    """Print each finding as a warning, and its files one on a line.
+def tell(findings: Sequence[Finding], stream: TextIO | None = None) -> list[str]:
+    """Print each finding as a warning, and its files one on a line; return the sentences.
 
     Args:
         findings: what is told.
@@ -96,6 +88,18 @@ def tell(findings: Iterable[Finding], stream: TextIO | None = None) -> None:
     """
     for finding in findings:
         print("\n  ".join([f"Warning: {finding.sentence}", *finding.files]), file=stream, flush=True)
+    return [finding.sentence for finding in findings]
+
+
+def _about_classes(channel: Channel) -> Iterator[Finding]:
+    for label, other in (CLASSES, CLASSES[::-1]):
+        names = channel.names(label)
+        if wrong := [in_text(f"{channel.name}/{label}/{name}") for name in misnamed(label, names)]:
+            yield Finding(
+                f"{len(wrong):,} of {len(names):,} files of {channel.name}/{label} are named as {other} are, "
+                f"{wrong[0]} among them: check that they lie right.",
+                wrong,
+            )
 
 
 def _leak(one: str, other: str, counts: dict[str, int], files: list[str]) -> Finding:

@@ -72,15 +72,13 @@ def evaluate(
         )
     channel = scan_folder(folder, pattern)
     print(f"{channel.name}: {len(channel.paths):,} images, model {model.version}", flush=True)
-    findings = [*about_names([channel]), *about_training(trained_on)]
-    tell(findings)
+    warnings = tell([*about_names([channel]), *about_training(trained_on)])
     images = load_channel(channel, workers)
     check_labels([(channel, images.digests)])
     output.mkdir(parents=True, exist_ok=True)  # before the network runs for minutes in vain
     answered = answers_to(channel, images, model, batch_size)
-    names = {"model_version": model.version, "weights_sha256": model.sha256}
-    warnings = {"warnings": [finding.sentence for finding in findings]}
-    report = names | report_on(model.calibration, answered) | warnings
+    report = {"model_version": model.version, "weights_sha256": model.sha256} | report_on(model.calibration, answered)
+    report["warnings"] = warnings
     print(table(report))
     write(output, model.calibration, answered, report)
     print(f"\nFigures, pictures and every answer are in {output}.")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,7 @@ def report(
     """
     load_best(run.model, weights, processes)
     logits = {name: all_logits(run.model, splits[name], settings["batch_size"], processes) for name in ("val", "test")}
-    if not all(rows.isfinite().all() for rows in logits.values()):
-        raise TrainingError(
-            "The best checkpoint's outputs are not finite in the half precision that it is kept in: lower "
-            f"--learning-rate, now {settings['learning_rate']:g}."
-        )
+    check_finite(logits.values(), settings["learning_rate"])
     fitted = fit(logits["val"], splits["val"].labels)
     input_check = input_check_for(run.model, splits, settings["batch_size"], processes)
     summaries = {name: summary(logits[name], splits[name], fitted) for name in logits}
@@ -77,6 +73,19 @@ def load_best(model: nn.Module, weights: Path, processes: Processes) -> None:
     if processes.is_first:
         model.load_state_dict(torch.load(weights, map_location=processes.device, weights_only=True))
     processes.copy_from_first(model.state_dict().values())
+
+
+def check_finite(logits: Iterable[Tensor], learning_rate: float) -> None:
+    """Check that the best checkpoint's outputs are finite.
+
+    Raises:
+        TrainingError: they are not.
+    """
+    if not all(rows.isfinite().all() for rows in logits):
+        raise TrainingError(
+            "The best checkpoint's outputs are not finite in the half precision that it is kept in: lower "
+            f"--learning-rate, now {learning_rate:g}."
+        )
 
 
 def input_check_for(model: nn.Module, splits: Mapping[str, Split], batch_size: int, processes: Processes) -> InputCheck:
