@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-import train_sagemaker
+from pneumonia.launching import job
 from tests.builders.checkout import PROJECT
 from tests.builders.imports import closure_of, file_of, imports_of, modules_in
 
@@ -26,6 +26,7 @@ ALLOWED = {
     "serving": BELOW_TRAINING | {"storage", "releases", "front"},
     "client": BELOW_TRAINING | {"storage", "serving"},
     "batch": BELOW_TRAINING | {"storage", "releases", "front", "serving", "client"},
+    "launching": BELOW_TRAINING | {"training", "storage"},
 }
 ROOMS = sorted(ALLOWED.keys() - {GROUND, "front"})
 DOORS = {"pneumonia.__main__", "pneumonia.calibrate", "pneumonia.evaluate"}
@@ -90,6 +91,12 @@ def test_scripts_never_import_each_other(script: str) -> None:
     assert closure_of(script) & SCRIPTS == {script}
 
 
+def test_only_one_script_imports_launching() -> None:
+    others = [module for module in MODULES if room_of(module) != "launching"]
+    imported = {name for module in [*others, *DOORS, *SCRIPTS - {"train_sagemaker"}] for name in imports_of(module)}
+    assert [name for name in imported if name.startswith("pneumonia.launching")] == []
+
+
 def test_the_package_imports_no_script() -> None:
     assert [module for module in [*MODULES, *DOORS] if imports_of(module) & SCRIPTS] == []
 
@@ -108,14 +115,14 @@ def test_serving_alone_needs_nothing_of_batches() -> None:
 
 
 def test_a_job_gets_the_entry_script_and_the_rooms_that_it_imports() -> None:
-    with train_sagemaker.staged_source() as source:
+    with job.staged_source() as source:
         shipped = {str(file.relative_to(source)) for file in source.rglob("*") if file.is_file()}
     files = {file for module in closure_of("train_model") if (file := file_of(module))}
     assert {str(file.relative_to(PROJECT)) for file in files} <= shipped
-    assert {name.split("/")[1] for name in shipped if name.count("/") == 2} == set(train_sagemaker.ROOMS)
+    assert {name.split("/")[1] for name in shipped if name.count("/") == 2} == set(job.ROOMS)
     assert {room_of(module) for module in closure_of("train_model") - {"train_model"}} == {
         GROUND,
-        *train_sagemaker.ROOMS,
+        *job.ROOMS,
     }
 
 
@@ -125,7 +132,7 @@ def test_launching_imports_nothing_heavy_before_it_has_read_its_arguments() -> N
     ours = {name for name in top if name.partition(".")[0] not in sys.stdlib_module_names}
     assert ours <= {
         *("pneumonia.command", "pneumonia.errors", "pneumonia.storage.refusals"),
-        *("pneumonia.training.channels", "pneumonia.training.hyperparameters"),
+        *("pneumonia.launching", "pneumonia.launching.settings", "pneumonia.training.hyperparameters"),
     }
     reached = {module for name in ours for module in closure_of(name)}
     packages = {name.partition(".")[0] for module in reached for name in imports_of(module)}

@@ -16,10 +16,10 @@ import pytest
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
+from pneumonia.launching.job import JOB_PREFIX
 from tests.builders.checkout import PROJECT
 from tests.builders.template import METRICS, Template, alarms, of_type, source
 from tools.stand_ins.moto import REGION, Moto
-from train_sagemaker import JOB_PREFIX
 
 ACCOUNT = "123456789012"
 MAX_BYTES = 51_200  # of a template that is not brought to S3 first

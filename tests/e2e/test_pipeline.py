@@ -19,6 +19,7 @@ from PIL import Image
 from torchvision import transforms
 
 from pneumonia.imaging.preprocessing import MEAN, STD
+from pneumonia.launching.metrics import METRICS, metric_regex
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.checkout import PROJECT
@@ -26,7 +27,6 @@ from tools.stand_ins.events import function_url_event, multipart
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.runtime_api import RuntimeApi
 from tools.stand_ins.sagemaker_job import FinishedJob, run_training_job
-from train_sagemaker import METRICS, metric_regex
 
 ROLE = "arn:aws:iam::123456789012:role/training"
 # What separates drawn pneumonia from drawn normals is learnt in these from random values.

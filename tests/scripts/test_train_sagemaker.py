@@ -5,11 +5,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,12 +14,16 @@ import pytest
 
 import train_model
 from pneumonia.errors import ConfigurationError
+from pneumonia.launching.job import staged_source
+from pneumonia.launching.metrics import metric_regex
 from pneumonia.training.hyperparameters import Hyperparameters, option
 from tests.builders.checkout import PROJECT
 from tools.stand_ins.moto import REGION, Moto
-from train_sagemaker import metric_regex, parse_arguments, staged_source
+from tools.stand_ins.sagemaker_api import answering, changed
+from train_sagemaker import parse_arguments
 
 ROLE = "arn:aws:iam::123456789012:role/training"
+IN_US = ("--role", ROLE, "--region", "us-east-1")
 LOG = (
     "epoch=3 train_loss=0.1234 val_accuracy=0.9512 val_loss=0.1402 val_auroc=0.9876 images_per_second=123.4 best=yes",
     (
@@ -103,7 +102,7 @@ def test_missing_credentials_are_told_with_what_to_do(tmp_path: Path) -> None:
 
 def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {
-        "TRAIN_BUCKET": "b",
+        "TRAIN_BUCKET": "b-1",
         "TRAIN_ROLE": ROLE,
         "AWS_DEFAULT_REGION": "us-west-2",
         "TRAIN_INSTANCE_TYPE": "ml.g5.xlarge",
@@ -117,7 +116,7 @@ def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> No
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     args = parse_arguments(["--batch-size", "8"])
-    assert (args.bucket, args.role, args.region, args.instance_type) == ("b", ROLE, "us-west-2", "ml.g5.xlarge")
+    assert (args.bucket, args.role, args.region, args.instance_type) == ("b-1", ROLE, "us-west-2", "ml.g5.xlarge")
     assert args.instance_count == 2
     assert args.spot
     assert (args.max_run_seconds, args.max_wait_seconds) == (60, 120)
@@ -131,14 +130,14 @@ def test_variables_stand_behind_arguments(monkeypatch: pytest.MonkeyPatch) -> No
 def test_variables_stand_behind_switches_too(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     for name in ("TRAIN_SPOT", "TRAIN_NO_WAIT", "TRAIN_DRY_RUN"):
         monkeypatch.setenv(name, word)
-    args = parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"])
+    args = parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1"])
     assert (args.spot, args.no_wait, args.dry_run) == (word in {"1", "true", "on"},) * 3
 
 
 def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAIN_DRY_RUN", "perhaps")
     with pytest.raises(ConfigurationError, match=r"TRAIN_DRY_RUN is perhaps: set it to true or false\."):
-        parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"])
+        parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1"])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +159,7 @@ def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPat
 )
 def test_wrong_settings_are_told(arguments: list[str], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(sentence)):
-        parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1", *arguments])
+        parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1", *arguments])
 
 
 @pytest.mark.processes
@@ -189,6 +188,60 @@ def test_request_has_what_was_asked_for(request_body: dict[str, Any]) -> None:
     assert request_body["CheckpointConfig"]["S3Uri"].startswith("s3://xrays/pneumonia-training/")
     assert request_body["Tags"] == [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "d=e"}]
     assert request_body["OutputDataConfig"]["S3OutputPath"] == "s3://xrays/pneumonia-training"
+
+
+@pytest.mark.processes
+def test_request_of_one_job_has_machines_network_and_checkpoints() -> None:
+    machine = ("--volume-size", "200", "--keep-alive", "600", "--image-uri", "1.dkr.ecr.us-east-1.amazonaws.com/mine:1")
+    network = ("--subnets", "subnet-1,subnet-2", "--security-groups", "sg-1", "--checkpoints", "s3://kept/runs/1")
+    process = run("--bucket", "s3://xrays/", "--prefix", "", *IN_US, "--dry-run", *machine, *network)
+    assert process.returncode == 0, process.stderr
+    body = json.loads(process.stdout)
+    assert body["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"] == "s3://xrays/train/"
+    assert body["ResourceConfig"] == {
+        "InstanceType": "ml.g4dn.xlarge",
+        "InstanceCount": 1,
+        "VolumeSizeInGB": 200,
+        "KeepAlivePeriodInSeconds": 600,
+    }
+    assert body["VpcConfig"] == {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1", "subnet-2"]}
+    assert body["CheckpointConfig"] == {"S3Uri": "s3://kept/runs/1/", "LocalPath": "/opt/ml/checkpoints"}
+    assert body["AlgorithmSpecification"]["TrainingImage"] == "1.dkr.ecr.us-east-1.amazonaws.com/mine:1"
+    assert body["EnableManagedSpotTraining"] is False
+
+
+@pytest.mark.processes
+def test_request_of_a_tuning_has_ranges_and_an_objective() -> None:
+    ranges = ("--tune", "learning-rate=1e-4:1e-3", "--tune", "weight-decay=0:0.1", "--tune", "epochs=5:20")
+    limits = ("--jobs", "12", "--at-once", "3", "--objective", "validation:loss", "--weights", "none", "--tag", "a=b")
+    process = run("--bucket", "xrays", *IN_US, "--dry-run", "--spot", *ranges, *limits)
+    assert process.returncode == 0, process.stderr
+    body = json.loads(process.stdout)
+    assert re.fullmatch(r"pneumonia-tuning-\d{6}-\d{6}", body["HyperParameterTuningJobName"])
+    assert body["HyperParameterTuningJobConfig"] == {
+        "Strategy": "Bayesian",
+        "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "validation:loss"},
+        "ResourceLimits": {"MaxNumberOfTrainingJobs": 12, "MaxParallelTrainingJobs": 3},
+        "TrainingJobEarlyStoppingType": "Auto",
+        "ParameterRanges": {
+            "ContinuousParameterRanges": [
+                {"Name": "learning-rate", "MinValue": "0.0001", "MaxValue": "0.001", "ScalingType": "Logarithmic"},
+                {"Name": "weight-decay", "MinValue": "0.0", "MaxValue": "0.1", "ScalingType": "Linear"},
+            ],
+            "IntegerParameterRanges": [{"Name": "epochs", "MinValue": "5", "MaxValue": "20", "ScalingType": "Linear"}],
+        },
+    }
+    definition = body["TrainingJobDefinition"]
+    fixed = definition["StaticHyperParameters"]
+    assert {name: fixed[name] for name in ("weights", "sagemaker_program", "sagemaker_torch_distributed_enabled")} == {
+        "weights": "none",
+        "sagemaker_program": "train_model.py",
+        "sagemaker_torch_distributed_enabled": "true",  # a process for each GPU
+    }
+    metrics = [metric["Name"] for metric in definition["AlgorithmSpecification"]["MetricDefinitions"]]
+    assert "validation:loss" in metrics
+    assert "CheckpointConfig" not in definition  # one address for all jobs
+    assert body["Tags"] == [{"Key": "a", "Value": "b"}]
 
 
 @pytest.mark.processes
@@ -244,16 +297,16 @@ def test_metric_is_not_found_inside_another_word(word: str) -> None:
 
 
 def test_hyperparameters_are_what_training_takes_and_its_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {}
+    assert parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {}
     values = ("2", "64", "0.001", "0.1", "none", "3", "7")
     fields = dataclasses.fields(Hyperparameters)
     given = [word for one, value in zip(fields, values, strict=True) for word in (f"--{option(one.name)}", value)]
-    launched = parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1", *given]).hyperparameters
+    launched = parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1", *given]).hyperparameters
     passed = [word for name, value in launched.items() for word in (f"--{name}", str(value))]
     _, chosen = train_model.parse_arguments(passed)
     assert chosen == Hyperparameters(2, 64, 0.001, 0.1, "none", 3, 7)
     monkeypatch.setenv("TRAIN_SEED", "5")
-    assert parse_arguments(["--bucket", "b", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {"seed": 5}
+    assert parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {"seed": 5}
 
 
 @pytest.mark.processes
@@ -281,7 +334,8 @@ def test_help_explains_every_option_and_its_default(script: str) -> None:
 @pytest.fixture
 def data_bucket(moto: Moto, bucket: str) -> str:
     for channel in ("train", "val", "test"):
-        moto.s3().put_object(Bucket=bucket, Key=f"chest_xray/{channel}/NORMAL/1.jpeg", Body=b"image")
+        for name in ("NORMAL/1.jpeg", "PNEUMONIA/2.jpeg"):
+            moto.s3().put_object(Bucket=bucket, Key=f"chest_xray/{channel}/{name}", Body=b"image")
     return bucket
 
 
@@ -323,7 +377,8 @@ def test_launch_ends_with_the_model_and_the_next_command(moto: Moto, data_bucket
 
 
 def test_empty_channel_is_told_before_a_job_starts(moto: Moto, data_bucket: str) -> None:
-    moto.s3().delete_object(Bucket=data_bucket, Key="chest_xray/val/NORMAL/1.jpeg")
+    for name in ("NORMAL/1.jpeg", "PNEUMONIA/2.jpeg"):
+        moto.s3().delete_object(Bucket=data_bucket, Key=f"chest_xray/val/{name}")
     process = run("--bucket", data_bucket, "--role", ROLE, "--region", REGION, **moto.environment)
     assert process.returncode == 1
     assert process.stderr.endswith(
@@ -352,61 +407,13 @@ def test_instance_type_that_does_not_exist_is_one_sentence(moto: Moto, data_buck
     assert "Traceback" not in process.stderr
 
 
-class FailingJobs(ThreadingHTTPServer):
-    """Stands before moto, whose jobs never fail, and has each job fail for want of a reason of its own."""
-
+def test_failed_job_exits_with_sagemakers_reason(moto: Moto, data_bucket: str) -> None:
     reason = "AlgorithmError: Images cannot be read, remove or replace them: train/NORMAL/1.jpeg"
-
-    def __init__(self, moto: Moto) -> None:
-        super().__init__(("127.0.0.1", 0), ForwardingHandler)
-        self.moto = moto
-
-
-class ForwardingHandler(BaseHTTPRequestHandler):
-    server: FailingJobs
-    protocol_version = "HTTP/1.1"  # answers "Expect: 100-continue", for which botocore would wait a second
-
-    def forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        headers = {name: value for name, value in self.headers.items() if name != "Expect"}
-        request = urllib.request.Request(
-            self.server.moto.endpoint + self.path, data=body or None, headers=headers, method=self.command
-        )
-        try:
-            response = urllib.request.urlopen(request, timeout=30)
-        except urllib.error.HTTPError as error:  # an answer as well: a log group that is not there, say
-            response = error
-        with response:
-            answer = response.read()
-        if self.headers.get("X-Amz-Target", "").endswith(".DescribeTrainingJob"):
-            failed = {"TrainingJobStatus": "Failed", "FailureReason": self.server.reason}
-            answer = json.dumps(json.loads(answer) | failed).encode()
-        self.send_response(response.status)
-        self.send_header("Content-Type", response.headers.get("Content-Type", "text/plain"))
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_GET = do_POST = do_PUT = do_HEAD = forward  # noqa: N815  # http.server's names
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's name
-        """Say nothing."""
-
-
-@pytest.fixture
-def failing_jobs(moto: Moto) -> Iterator[str]:
-    with FailingJobs(moto) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_failed_job_exits_with_sagemakers_reason(moto: Moto, data_bucket: str, failing_jobs: str) -> None:
-    variables = moto.environment | {"AWS_ENDPOINT_URL": failing_jobs}
-    process = run("--bucket", data_bucket, "--role", ROLE, "--region", REGION, **variables)
+    failed = changed(TrainingJobStatus="Failed", FailureReason=reason)
+    with answering(moto.endpoint, {"DescribeTrainingJob": [failed]}) as api:
+        variables = moto.environment | {"AWS_ENDPOINT_URL": api.endpoint}
+        process = run("--bucket", data_bucket, "--role", ROLE, "--region", REGION, **variables)
     assert process.returncode == 1
-    assert process.stderr.endswith(f"The job failed: {FailingJobs.reason}\n")
+    assert process.stderr.endswith(f"The job failed: {reason}\n")
     assert "Traceback" not in process.stderr
     assert "model.tar.gz" not in process.stdout
