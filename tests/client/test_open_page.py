@@ -89,7 +89,9 @@ def test_a_server_that_is_gone_is_told_in_that_form() -> None:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     answer = TestClient(create_app(Server(Address(address))), HERE).get("/")
     assert answer.status_code == 502
-    assert answer.json() == {"detail": f"{address} cannot be asked: Connection refused."}
+    assert answer.json() == {
+        "detail": f"{address} cannot be asked (Connection refused): check the network, and try again later."
+    }
 
 
 def test_redirects_lead_here(browser: TestClient, url: FunctionUrl) -> None:

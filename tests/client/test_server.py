@@ -157,8 +157,8 @@ def test_the_stand_in_refuses_what_was_changed_on_the_way(
             {},
             "eu-west-1",
             (
-                "InvalidSignatureException (Credential should be scoped to a valid region, not 'eu-west-1'): check the "
-                "region, this machine's clock and your AWS credentials."
+                "InvalidSignatureException (Credential should be scoped to a valid region, not 'eu-west-1'.): check "
+                "the region, this machine's clock and your AWS credentials."
             ),
         ),
         (
@@ -167,15 +167,15 @@ def test_the_stand_in_refuses_what_was_changed_on_the_way(
             (
                 "InvalidSignatureException (The request signature we calculated does not match the signature you "
                 "provided. Check your AWS Secret Access Key and signing method. Consult the service documentation "
-                "for details): check the region, this machine's clock and your AWS credentials."
+                "for details.): check the region, this machine's clock and your AWS credentials."
             ),
         ),
         (
             {"AWS_ACCESS_KEY_ID": "AKIAANOTHER"},
             REGION,
             (
-                "UnrecognizedClientException (The security token included in the request is invalid): renew your AWS "
-                "credentials."
+                "UnrecognizedClientException (The security token included in the request is invalid.): renew your "
+                "AWS credentials."
             ),
         ),
         ({"AWS_ACCESS_KEY_ID": ""}, REGION, f"AccessDeniedException (Forbidden): {LOG_IN}"),
@@ -255,20 +255,28 @@ def test_at_last_the_answer_is_told(echoing: FunctionUrl) -> None:
 def test_a_connection_that_ends_early_is_tried_again_and_told() -> None:
     with listening(lambda _: None) as address, pytest.raises(ServerError) as caught:
         Server(Address(address), AT_ONCE).ask("GET", "/")
-    assert str(caught.value) == f"{address} cannot be asked: Remote end closed connection without response."
+    assert str(caught.value) == (
+        f"{address} cannot be asked (Remote end closed connection without response): check the network, and try again "
+        "later."
+    )
 
 
 def test_half_an_answer_is_none() -> None:
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"
     with listening(lambda one: one.sendall(half)) as address, pytest.raises(ServerError) as caught:
         Server(Address(address), AT_ONCE).ask("GET", "/")
-    assert str(caught.value) == f"{address} cannot be asked: the connection broke off after 1 of 50 bytes."
+    assert str(caught.value) == (
+        f"{address} cannot be asked (the connection broke off after 1 of 50 bytes): check the network, and try again "
+        "later."
+    )
 
 
 def test_where_nothing_listens_the_reason_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(ServerError, match=rf"^http://127.0.0.1:{port} cannot be asked: Connection refused\.$"):
+    with pytest.raises(
+        ServerError, match=rf"^http://127.0.0.1:{port} cannot be asked \(Connection refused\): check the network"
+    ):
         Server(Address(f"http://127.0.0.1:{port}"), AT_ONCE).ask("GET", "/")
 
 
@@ -276,7 +284,9 @@ def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
     reason = 'Failed to connect to proxy URL: "http://127.0.0.1:1": Connection refused'
-    with pytest.raises(ServerError, match=rf"^https://xrays.example.org cannot be asked: {reason}\.$"):
+    with pytest.raises(
+        ServerError, match=rf"^https://xrays.example.org cannot be asked \({reason}\): check the network"
+    ):
         Server(Address("https://xrays.example.org"), AT_ONCE).ask("GET", "/")
 
 
@@ -297,9 +307,7 @@ def test_a_certificate_of_nobody_is_told_and_a_named_one_is_trusted(
         thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         address = Address(f"https://127.0.0.1:{server.server_port}")
-        with pytest.raises(
-            ServerError, match=r"cannot be asked: .*CERTIFICATE_VERIFY_FAILED.* self-signed certificate"
-        ):
+        with pytest.raises(ServerError, match=r"cannot be asked .*CERTIFICATE_VERIFY_FAILED.* self-signed certificate"):
             Server(address, AT_ONCE).ask("GET", "/")
         monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
         assert Server(address, AT_ONCE).ask("GET", "/").status_code == 501
@@ -338,8 +346,9 @@ def test_a_profile_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AWS_PROFILE", "work")
     with pytest.raises(ServerError) as caught:
         signed("https://xrays.example.org")
-    assert (
-        str(caught.value) == "https://xrays.example.org cannot be asked: The config profile (work) could not be found."
+    assert str(caught.value) == (
+        "https://xrays.example.org cannot be asked (The config profile (work) could not be found): set AWS_PROFILE to "
+        "a profile that 'aws configure list-profiles' shows."
     )
 
 

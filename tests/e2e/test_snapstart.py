@@ -230,16 +230,16 @@ def test_no_connection_is_open_in_the_snapshot(start: Start, aws: RoleAndS3, oth
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (RoleAndS3.stop, "The credentials of the function's role cannot be read: Connection refused."),
+        (RoleAndS3.stop, "The credentials of the function's role cannot be read (Connection refused): "),
         (
             RoleAndS3.refuse,
             f"cannot be read from s3://{BUCKET}/current.json, S3 answers ExpiredToken",
         ),
         (
             RoleAndS3.forget_role,
-            "Lambda's endpoint answers 404 (cannot get credentials for the provided token).",
+            "Lambda's endpoint answers 404 (cannot get credentials for the provided token)",
         ),
-        (RoleAndS3.fall_silent, "The credentials of the function's role cannot be read: timed out."),
+        (RoleAndS3.fall_silent, "The credentials of the function's role cannot be read (timed out): "),
     ],
     ids=["stopped", "refused", "no role", "silent"],
 )
@@ -273,7 +273,7 @@ def test_release_that_cannot_be_loaded_leaves_the_model_of_the_snapshot(
     ("fault", "sentence"),
     [
         (lambda aws: aws.objects.clear(), "promote a model into this bucket first, or name another key"),
-        (RoleAndS3.stop, "The credentials of the function's role cannot be read: Connection refused."),
+        (RoleAndS3.stop, "The credentials of the function's role cannot be read (Connection refused): "),
         (RoleAndS3.refuse, "S3 answers ExpiredToken"),
     ],
     ids=["empty bucket", "stopped", "refused"],
