@@ -125,6 +125,21 @@ def test_heatmap_comes_on_request_over_the_image_and_fades(page: XrayPage) -> No
     expect(heatmap).to_be_visible()
 
 
+def test_it_works_below_a_path(browser: Browser, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOT_PATH", "/xray")
+    with serving(weights) as served:
+        page = XrayPage(browser.new_page())
+        page.open(f"{served.address}/xray")  # without a slash at its end, relative links would lead past it
+        page.choose({"xray": NORMAL})
+        page.finish()
+        expect(page.card("xray").locator(".class")).to_have_text(re.compile("NORMAL|PNEUMONIA"))
+        page.page.get_by_role("link", name="API").click()
+        expect(page.page.get_by_text("Classify a chest X-ray")).to_be_visible(timeout=TIMEOUT)
+        expect(page.page.locator(".servers select")).to_have_value("/xray")
+        page.page.close()
+    assert page.watch.problems == []
+
+
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_files_are_dropped_and_pasted(page: XrayPage, kind: str) -> None:
     page.give(kind, {"one": NORMAL, "two": PNEUMONIA})
