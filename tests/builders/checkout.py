@@ -7,6 +7,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 STAMPS = ("serving", "development", "bin/uv")  # what make looks at to see whether there is something to install
+NOT_IN_THE_IMAGE = ("client", "launching", "training")  # rooms of the package
 
 
 def copy_checkout(folder: Path) -> Path:
@@ -56,7 +57,7 @@ def make_task_root(folder: Path) -> Path:
     """
     folder.mkdir(parents=True)
     shutil.copy(PROJECT / "app.py", folder)
-    ignored = shutil.ignore_patterns("training", "client", "__pycache__")
+    ignored = shutil.ignore_patterns(*NOT_IN_THE_IMAGE, "__pycache__")
     shutil.copytree(PROJECT / "pneumonia", folder / "pneumonia", ignore=ignored)
     for path in (*folder.rglob("*"), folder):
         if path.is_dir():

@@ -21,7 +21,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from pneumonia.network.contract import WEIGHTS_NAME
-from tests.builders.checkout import PROJECT
+from tests.builders.checkout import NOT_IN_THE_IMAGE, PROJECT
 from tests.builders.function import BUCKET, Function, Response
 from tests.builders.images import XRAY, encoded
 from tests.builders.releases import manifest_for
@@ -355,8 +355,8 @@ def test_nothing_is_written_but_the_weights_and_their_manifest(function: Functio
     for _ in range(3):
         assert function.invoke(upload(image))["statusCode"] == 200
     assert files_in(function.tmp) == ["manifest.json", "model.pth"]
-    package = PROJECT / "pneumonia"
-    sources = [name for name in files_in(package) if not {"training", "__pycache__"} & set(Path(name).parts)]
+    package, left_out = PROJECT / "pneumonia", {*NOT_IN_THE_IMAGE, "__pycache__"}
+    sources = [name for name in files_in(package) if not left_out & set(Path(name).parts)]
     assert files_in(function.task_root) == sorted(["app.py", "pneumonia", *(f"pneumonia/{name}" for name in sources)])
 
     with function.limited(resource.RLIMIT_FSIZE, 0):  # from here on no file can be written, wherever it may be
