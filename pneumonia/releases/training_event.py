@@ -4,9 +4,9 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventb
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from pneumonia.errors import ConfigurationError
+from pneumonia.triggers import name_of
 
 SOURCE, KIND = "aws.sagemaker", "SageMaker Training Job State Change"
 
@@ -30,11 +30,13 @@ def completed_job(event: object) -> TrainingJob:
     Raises:
         ConfigurationError: the event is not that of a completed training job with a model.
     """
-    if not isinstance(event, dict) or (event.get("source"), event.get("detail-type")) != (SOURCE, KIND):
-        raise _other_event(_described(event))
+    if not isinstance(event, dict) or event.get("detail-type") != KIND:
+        raise _other_event(name_of(event))
+    if event.get("source") != SOURCE:
+        raise _other_event(f"{KIND!r} of the source {event.get('source')!r:.100}")
     detail = event.get("detail")
     if not isinstance(detail, dict):
-        raise _other_event(f"{KIND!r} whose detail is {detail!r:.200}")
+        raise _other_event(f"{KIND!r} whose detail is no object ({type(detail).__name__})")
     if detail.get("TrainingJobStatus") != "Completed":
         raise _other_event(f"{KIND!r} with the status {detail.get('TrainingJobStatus')!r:.200}")
     name = detail.get("TrainingJobName")
@@ -54,15 +56,3 @@ def _other_event(what: str) -> ConfigurationError:
     return ConfigurationError(
         f"The event is not a completed training job but {what}: correct the rule, or whatever else sends it."
     )
-
-
-def _described(event: Any) -> str:  # noqa: ANN401  # any JSON
-    """Return what an event is, in a few words."""
-    match event:
-        case {"Records": [{"eventSource": str(source)} | {"EventSource": str(source)}, *_]}:  # S3 and SQS, SNS
-            return f"a notification of {source:.200}"
-        case {"source": source, "detail-type": kind}:
-            return f"{kind!r:.200} of {source!r:.200}"
-        case dict():
-            return f"JSON with the fields {', '.join(map(repr, event))[:200]}" if event else "empty"
-    return f"{event!r:.200}"

@@ -13,6 +13,7 @@ from pneumonia.errors import PneumoniaError
 from pneumonia.serving.api import ANSWER_SECONDS
 from pneumonia.serving.predictor import Predictor
 from pneumonia.serving.telemetry import Record, emit
+from pneumonia.triggers import name_of, records_of
 
 Answer = dict[str, Any]
 
@@ -21,41 +22,6 @@ CONSOLES_TEST = {"key1", "key2", "key3"}
 OF_REQUESTS = {"requestContext", "httpMethod", "rawPath", "routeKey"}  # no other event has one of these
 ANSWERED = "requests of a Function URL, an API Gateway or a load balancer"
 NO_REQUEST = f"The event is not one of the {ANSWERED}: a part of it is missing or is not as they send it."
-# Which service sends an event, by what the event, or its first record, names as its source or has as a field.
-SOURCES = {
-    "aws:s3": "Amazon S3",
-    "aws:sqs": "Amazon SQS",
-    "aws:sns": "Amazon SNS",
-    "aws:ses": "Amazon SES",
-    "aws:dynamodb": "DynamoDB Streams",
-    "aws:kinesis": "Kinesis Data Streams",
-    "aws:kafka": "Apache Kafka",
-    "SelfManagedKafka": "Apache Kafka",
-    "aws:mq": "Amazon MQ",
-    "aws:rmq": "Amazon MQ",
-    "aws:docdb": "Amazon DocumentDB",
-    "aws:codecommit": "CodeCommit",
-}
-FIELDS = {
-    "awslogs": "CloudWatch Logs",
-    "alarmData": "a CloudWatch alarm",
-    "cf": "CloudFront (Lambda@Edge)",
-    "userPoolId": "Amazon Cognito",
-    "identityPoolId": "Amazon Cognito",
-    "sessionState": "Amazon Lex",
-    "currentIntent": "Amazon Lex",
-    "session": "an Alexa skill",
-    "deliveryStreamArn": "Amazon Data Firehose",
-    "invocationSchemaVersion": "S3 Batch Operations, whose place is the batch function",
-    "getObjectContext": "S3 Object Lambda",
-    "configRuleName": "AWS Config",
-    "CodePipeline.job": "CodePipeline",
-    "ResponseURL": "CloudFormation",
-    "SecretId": "Secrets Manager",
-    "methodArn": "an API Gateway that asks for authorization",
-    "routeArn": "an API Gateway that asks for authorization",
-    "requestPayload": "a function whose destination is this one",
-}
 logger = logging.getLogger(__name__)
 
 
@@ -122,23 +88,3 @@ def refuse(event: Any) -> Answer:  # noqa: ANN401  # JSON
     logger.error("%s", detail)
     messages = [{"itemIdentifier": record["messageId"]} for record in records_of(event) if "messageId" in record]
     return {"detail": detail, "batchItemFailures": messages} if messages else {"detail": detail}
-
-
-def name_of(event: Any) -> str:  # noqa: ANN401  # JSON
-    """Return what an event is, as far as it can be told, without what it is about."""
-    fields = event if isinstance(event, dict) else {}
-    for one in (fields, *records_of(event)[:1]):
-        source = one.get("eventSource") or one.get("EventSource")
-        if service := SOURCES.get(str(source)) or next((FIELDS[name] for name in FIELDS if name in one), None):
-            return f"an event of {service}"
-    if "detail-type" in fields:
-        return f"an event of EventBridge ({str(fields['detail-type'])[:60]!r})"
-    if fields:
-        return f"an event with the fields {', '.join(repr(name[:30]) for name in sorted(fields)[:5])}"
-    return f"JSON that is no object ({type(event).__name__})"
-
-
-def records_of(event: Any) -> list[dict[str, Any]]:  # noqa: ANN401  # JSON
-    """Return an event's records, none if it has none. A pipe of EventBridge sends a list of them alone."""
-    records = event.get("Records") if isinstance(event, dict) else event
-    return [record for record in records if isinstance(record, dict)] if isinstance(records, list) else []

@@ -31,24 +31,22 @@ def test_a_completed_job_has_a_name_and_a_model() -> None:
 @pytest.mark.parametrize(
     ("event", "what"),
     [
-        ({}, "empty"),
-        ([], r"\[\]"),
-        (None, "None"),
-        ("Completed", "'Completed'"),
-        (7, "7"),
-        ({"key1": "value1", "key2": "value2"}, "JSON with the fields 'key1', 'key2'"),  # the console's test
-        (DETAIL, "JSON with the fields 'TrainingJobName', 'TrainingJobStatus', 'ModelArtifacts'"),
-        (S3_NOTIFICATION, "a notification of aws:s3"),
-        (SNS_NOTIFICATION, "a notification of aws:sns"),
-        (SQS_MESSAGE, "a notification of aws:sqs"),
-        ({"Records": []}, "JSON with the fields 'Records'"),
-        (TUNING, "'SageMaker HyperParameter Tuning Job State Change' of 'aws.sagemaker'"),
-        (WARM_UP, "'Scheduled Event' of 'aws.events'"),
-        (EVENT | {"source": "mine"}, f"'{KIND}' of 'mine'"),
-        ({"source": None, "detail-type": [], "detail": 1}, r"\[\] of None"),
-        (EVENT | {"detail": None}, f"'{KIND}' whose detail is None"),
-        (EVENT | {"detail": []}, rf"'{KIND}' whose detail is \[\]"),
-        (EVENT | {"detail": "Completed"}, f"'{KIND}' whose detail is 'Completed'"),
+        ({}, "an empty event"),
+        ([], r"JSON that is no object \(list\)"),
+        (None, r"JSON that is no object \(NoneType\)"),
+        ("Completed", r"JSON that is no object \(str\)"),
+        (DETAIL, "an event with the fields 'ModelArtifacts', 'TrainingJobName', 'TrainingJobStatus'"),
+        (S3_NOTIFICATION, "an event of Amazon S3"),
+        (SNS_NOTIFICATION, "an event of Amazon SNS"),
+        (SQS_MESSAGE, "an event of Amazon SQS"),
+        (SQS_MESSAGE["Records"], "an event of Amazon SQS"),  # from a pipe
+        (TUNING, r"an event of EventBridge \('SageMaker HyperParameter Tuning Job State Change'\)"),
+        (WARM_UP, r"an event of EventBridge \('Scheduled Event'\)"),
+        (EVENT | {"source": "mine"}, f"'{KIND}' of the source 'mine'"),
+        ({"source": None, "detail-type": [], "detail": 1}, r"an event of EventBridge \('\[\]'\)"),
+        (EVENT | {"detail": None}, rf"'{KIND}' whose detail is no object \(NoneType\)"),
+        (EVENT | {"detail": []}, rf"'{KIND}' whose detail is no object \(list\)"),
+        (EVENT | {"detail": "Completed"}, rf"'{KIND}' whose detail is no object \(str\)"),
         (EVENT | {"detail": {}}, f"'{KIND}' with the status None"),
         (EVENT | {"detail": DETAIL | {"TrainingJobStatus": "Stopped"}}, f"'{KIND}' with the status 'Stopped'"),
         (
@@ -57,7 +55,6 @@ def test_a_completed_job_has_a_name_and_a_model() -> None:
         ),
         (EVENT | {"detail": DETAIL | {"TrainingJobName": None}}, f"'{KIND}' without a TrainingJobName"),
     ],
-    ids=lambda value: value.split(" ")[0] if isinstance(value, str) else "",
 )
 def test_other_events_are_told(event: object, what: str) -> None:
     sentence = rf"^The event is not a completed training job but {what}: correct the rule, or whatever else sends it\.$"

@@ -1,0 +1,62 @@
+"""What invokes a function of Lambda: the name of the service that sends an event, without what the event is about.
+
+https://docs.aws.amazon.com/lambda/latest/dg/lambda-services.html
+"""
+
+from typing import Any
+
+# Which service sends an event, by what the event, or its first record, names as its source or has as a field.
+SOURCES = {
+    "aws:s3": "Amazon S3",
+    "aws:sqs": "Amazon SQS",
+    "aws:sns": "Amazon SNS",
+    "aws:ses": "Amazon SES",
+    "aws:dynamodb": "DynamoDB Streams",
+    "aws:kinesis": "Kinesis Data Streams",
+    "aws:kafka": "Apache Kafka",
+    "SelfManagedKafka": "Apache Kafka",
+    "aws:mq": "Amazon MQ",
+    "aws:rmq": "Amazon MQ",
+    "aws:docdb": "Amazon DocumentDB",
+    "aws:codecommit": "CodeCommit",
+}
+FIELDS = {
+    "awslogs": "CloudWatch Logs",
+    "alarmData": "a CloudWatch alarm",
+    "cf": "CloudFront (Lambda@Edge)",
+    "userPoolId": "Amazon Cognito",
+    "identityPoolId": "Amazon Cognito",
+    "sessionState": "Amazon Lex",
+    "currentIntent": "Amazon Lex",
+    "session": "an Alexa skill",
+    "deliveryStreamArn": "Amazon Data Firehose",
+    "invocationSchemaVersion": "S3 Batch Operations, whose place is the batch function",
+    "getObjectContext": "S3 Object Lambda",
+    "configRuleName": "AWS Config",
+    "CodePipeline.job": "CodePipeline",
+    "ResponseURL": "CloudFormation",
+    "SecretId": "Secrets Manager",
+    "methodArn": "an API Gateway that asks for authorization",
+    "routeArn": "an API Gateway that asks for authorization",
+    "requestPayload": "a function whose destination is this one",
+}
+
+
+def name_of(event: Any) -> str:  # noqa: ANN401  # JSON
+    """Return what an event is, as far as it can be told, without what it is about."""
+    fields = event if isinstance(event, dict) else {}
+    for one in (fields, *records_of(event)[:1]):
+        source = one.get("eventSource") or one.get("EventSource")
+        if service := SOURCES.get(str(source)) or next((FIELDS[name] for name in FIELDS if name in one), None):
+            return f"an event of {service}"
+    if "detail-type" in fields:
+        return f"an event of EventBridge ({str(fields['detail-type'])[:60]!r})"
+    if fields:
+        return f"an event with the fields {', '.join(repr(name[:30]) for name in sorted(fields)[:5])}"
+    return "an empty event" if fields == event else f"JSON that is no object ({type(event).__name__})"
+
+
+def records_of(event: Any) -> list[dict[str, Any]]:  # noqa: ANN401  # JSON
+    """Return an event's records, none if it has none. A pipe of EventBridge sends a list of them alone."""
+    records = event.get("Records") if isinstance(event, dict) else event
+    return [record for record in records if isinstance(record, dict)] if isinstance(records, list) else []
