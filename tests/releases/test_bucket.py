@@ -255,7 +255,7 @@ def test_missing_bucket_says_what_to_do(weights: Path) -> None:
 
 def test_unreachable_s3_is_one_sentence(bucket: str, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(WeightsUnavailableError, match=rf"s3://{bucket}/current\.json: Could not connect to the endp"):
+    with pytest.raises(WeightsUnavailableError, match=rf"s3://{bucket}/current\.json \(Could not connect to the endp"):
         publish(weights, manifest_for(weights), bucket)
 
 
