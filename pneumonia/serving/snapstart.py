@@ -65,8 +65,10 @@ def _import_the_rest() -> None:
 
 
 def _settle(predictor: Predictor) -> None:
-    """Leave no refresh under way in the snapshot, and no garbage."""
+    """Leave no refresh under way in the snapshot, no credentials of boto3's, and no garbage."""
     predictor.finish_refresh(Deadline.after(LOAD_SECONDS))
+    if boto3 := sys.modules.get("boto3"):  # read the weights, as it does where signed requests of our own cannot
+        vars(boto3).update(DEFAULT_SESSION=None)
     gc.collect()
     gc.freeze()  # a collection would read all of a snapshot that is fetched as it is read
 

@@ -44,7 +44,7 @@ class BucketReader:
         self._name = bucket
         self._deadline = deadline
         self._error = error
-        with refusals_as(error, "The credentials of the function's role cannot be read"):
+        with refusals_as(error, "The credentials of the function's role cannot be read", service="Lambda"):
             self._access = Access.from_environment()
         self._bucket = self._open()
 

@@ -12,7 +12,8 @@ import os
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from pneumonia.errors import first_line
+from pneumonia.errors import in_one_line
+from pneumonia.storage.answers import UnsentError
 
 SECONDS = 2.0  # to wait for a machine's own endpoint
 
@@ -32,21 +33,22 @@ def role_credentials(endpoint: str) -> RoleCredentials:
         endpoint: its URL, as in AWS_CONTAINER_CREDENTIALS_FULL_URI.
 
     Raises:
-        OSError: it cannot be reached, refuses, or gives no credentials.
+        UnsentError: it cannot be reached, refuses, or gives no credentials.
     """
     address = urlsplit(endpoint)
     headers = {"Authorization": os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")}
     try:
         with contextlib.closing(http.client.HTTPConnection(address.netloc, timeout=SECONDS)) as connection:
-            connection.request("GET", address.path, headers=headers)
+            connection.request("GET", address._replace(scheme="", netloc="").geturl(), headers=headers)
             response = connection.getresponse()
             text = response.read().decode(errors="replace")
-    except (http.client.HTTPException, ValueError) as error:
-        raise ConnectionError(first_line(error)) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "strerror", None) or in_one_line(str(error))
+        raise UnsentError(f"Lambda's endpoint gives none ({reason})") from error
     if response.status != http.HTTPStatus.OK:
-        raise ConnectionError(f"Lambda's endpoint answers {response.status} ({text.strip()})")
+        raise UnsentError(f"Lambda's endpoint answers {response.status} ({in_one_line(text)})")
     try:
         answer = json.loads(text)
         return RoleCredentials(answer["AccessKeyId"], answer["SecretAccessKey"], answer["Token"])
     except (ValueError, TypeError, KeyError) as error:
-        raise ConnectionError("Lambda's endpoint gives none") from error
+        raise UnsentError("Lambda's endpoint gives none") from error

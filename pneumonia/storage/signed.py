@@ -55,7 +55,7 @@ class Access:
         """Return what the environment says, as Lambda's always does; None if only boto3 can find it.
 
         Raises:
-            OSError: under SnapStart, the role's credentials cannot be read.
+            UnsentError: under SnapStart, the role's credentials cannot be read.
         """
         given = os.environ
         region = (given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION") or "").strip()

@@ -31,6 +31,7 @@ from tools.stand_ins.runtime_api import InvocationError
 
 OLD, NEW = "20260102-030405-0a1b2c3d", "20260203-040506-1b2c3d4e"
 CURRENT = f"/{BUCKET}/current.json"
+WITHOUT_KEY = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_SESSION_TOKEN": ""}
 GRAY = Image.linear_gradient("L")
 DEEP = np.arange(64_000, dtype=np.uint16).reshape(250, 256)
 FILES = {
@@ -133,7 +134,7 @@ def start(aws: RoleAndS3, tmp_path: Path) -> Start:
 
 def snapshot(function: Function) -> None:
     """Wait until the instance is where Lambda takes the snapshot."""
-    function.api.wait_for_snapshot(60, function.process)
+    function.api.wait_for_snapshot(process=function.process)
 
 
 def predict(function: Function, image: bytes = XRAY, query: str = "") -> Response:
@@ -200,14 +201,14 @@ def test_release_promoted_after_the_snapshot_gives_the_first_answer(start: Start
 
 
 @pytest.mark.parametrize(
-    "stale",
-    [{}, {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_SESSION_TOKEN": ""}],
-    ids=["an access key too", "as Lambda has it"],
+    "environment",
+    [{}, WITHOUT_KEY, WITHOUT_KEY | dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), "us-iso-east-1")],
+    ids=["an access key too", "as Lambda has it", "read by boto3"],
 )
 def test_credentials_of_the_snapshot_may_have_expired(
-    start: Start, aws: RoleAndS3, other: Path, stale: dict[str, str]
+    start: Start, aws: RoleAndS3, other: Path, environment: dict[str, str]
 ) -> None:
-    with start(**stale) as function:
+    with start(**environment) as function:
         snapshot(function)
         promote(aws, other, NEW)
         aws.renew_credentials()
@@ -230,7 +231,7 @@ def test_no_connection_is_open_in_the_snapshot(start: Start, aws: RoleAndS3, oth
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (RoleAndS3.stop, "The credentials of the function's role cannot be read (Connection refused): "),
+        (RoleAndS3.stop, "cannot be read: Lambda's endpoint gives none (Connection refused)."),
         (
             RoleAndS3.refuse,
             f"cannot be read from s3://{BUCKET}/current.json, S3 answers ExpiredToken",
@@ -239,7 +240,7 @@ def test_no_connection_is_open_in_the_snapshot(start: Start, aws: RoleAndS3, oth
             RoleAndS3.forget_role,
             "Lambda's endpoint answers 404 (cannot get credentials for the provided token)",
         ),
-        (RoleAndS3.fall_silent, "The credentials of the function's role cannot be read (timed out): "),
+        (RoleAndS3.fall_silent, "cannot be read: Lambda's endpoint gives none (timed out)."),
     ],
     ids=["stopped", "refused", "no role", "silent"],
 )
@@ -273,7 +274,7 @@ def test_release_that_cannot_be_loaded_leaves_the_model_of_the_snapshot(
     ("fault", "sentence"),
     [
         (lambda aws: aws.objects.clear(), "promote a model into this bucket first, or name another key"),
-        (RoleAndS3.stop, "The credentials of the function's role cannot be read (Connection refused): "),
+        (RoleAndS3.stop, "cannot be read: Lambda's endpoint gives none (Connection refused)."),
         (RoleAndS3.refuse, "S3 answers ExpiredToken"),
     ],
     ids=["empty bucket", "stopped", "refused"],
