@@ -101,13 +101,13 @@ class RuntimeApi:
                 self._events = deque(entry for entry in self._events if entry[0] != request_id)
 
     def _answer(self, request_id: str, deadline: float, process: subprocess.Popen[bytes] | None) -> dict[str, Any]:
-        def look() -> dict[str, Any] | InvocationError | None:
-            return self._answers.pop(request_id, None)
+        def look() -> dict[str, Any] | None:
+            answer = self._answers.pop(request_id, None)
+            if isinstance(answer, InvocationError):
+                raise answer
+            return answer
 
-        answer = self._found(look, deadline, process)
-        if isinstance(answer, InvocationError):
-            raise answer
-        return answer
+        return self._found(look, deadline, process)
 
     def wait_for_snapshot(self, timeout: float = 120, process: subprocess.Popen[bytes] | None = None) -> None:
         """Wait until the runtime is initialised and has run what it does before a snapshot.
