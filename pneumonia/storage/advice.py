@@ -32,7 +32,7 @@ CODES = {
     RESTORE: "InvalidObjectState ObjectNotInActiveTierError",
     QUOTA: "InstanceLimitExceeded LimitExceeded LimitExceededException QuotaExceeded ResourceLimitExceeded "
     "ServiceQuotaExceededException TooManyBuckets",
-    OTHER_WRITER: "ConditionalRequestConflict OperationAborted PreconditionFailed 409 412",
+    OTHER_WRITER: "PreconditionFailed 409 412",
     "store a smaller object": "EntityTooLarge",
     "correct the bucket's name": "InvalidBucketName",
     "name another version if this one is a delete marker": "MethodNotAllowed",

@@ -10,7 +10,7 @@ MAX_STRANGE = 200  # characters told of an error page that is not S3's
 TEMPORARY = re.compile(
     "Throttl|SlowDown|TooManyRequests|RequestLimitExceeded|BandwidthLimitExceeded|ProvisionedThroughputExceeded"
     "|InternalError|InternalFailure|InternalException|InternalServerException|Timeout|Unavailable"
-    "|PriorRequestNotComplete"
+    "|PriorRequestNotComplete|ConditionalRequestConflict|OperationAborted"
 )
 # Where a message names the bucket's region.
 REGION_TOLD = re.compile(r"expecting '([a-z0-9-]+)'|The ([a-z0-9-]+) location constraint is incompatible")
