@@ -58,7 +58,7 @@ RIGHTS = {  # of the operation that is denied
     "CreateJob": "grant s3:CreateJob, and iam:PassRole for the job's role",
 }
 DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError", "ForbiddenException", "UnauthorizedOperation"}
-ACTION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)")
+ACTION = re.compile(r"not authorized to perform:? ([\w-]+:[\w*]+)")
 
 
 def on(error: S3Error) -> str | None:
