@@ -4,6 +4,7 @@ What has arrived before an interruption is kept, in DEST.zip.part: the same comm
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from pneumonia.errors import ArchiveError, ConfigurationError, DataError
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Download the data set, unpack it, and print what is there and whom to cite.
+def run(args: argparse.Namespace) -> int:
+    """Download the data set, unpack it, and print what is there and whom to cite; return the exit status.
 
     Raises:
         ConfigurationError: the URL is neither one nor a file.
@@ -38,13 +39,26 @@ def run(args: argparse.Namespace) -> None:
         OSError: a file cannot be read or written.
     """
     check_unused(args.destination)
-    if Path(args.url).is_file():
-        counts = unpack(Path(args.url), args.destination)
-    elif args.url.startswith(("http://", "https://")):
-        counts = unpacked_from(args.url, args.destination)
-    else:
-        raise ConfigurationError(f"{args.url!r} is neither a file nor a URL: name a zip file, or https://….")
+    try:
+        counts = counts_of(args.url, args.destination)
+    except KeyboardInterrupt:
+        print("Stopped: the same command goes on from here.", file=sys.stderr)
+        return 130
     print(summary(args.destination, counts))
+    return 0
+
+
+def counts_of(source: str, destination: Path) -> Counts:
+    """Unpack the data set from a URL or a file; return the number of images by split and class.
+
+    Raises:
+        ConfigurationError, DataError, OSError: as `run`.
+    """
+    if Path(source).is_file():
+        return unpack(Path(source), destination)
+    if not source.startswith(("http://", "https://")):
+        raise ConfigurationError(f"{source!r} is neither a file nor a URL: name a zip file, or https://….")
+    return unpacked_from(source, destination)
 
 
 def unpacked_from(url: str, destination: Path) -> Counts:

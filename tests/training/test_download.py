@@ -1,7 +1,9 @@
 """`pneumonia download`: from a server that breaks off, refuses, changes the file, or sends another one."""
 
 import http.server
+import os
 import re
+import signal
 import stat
 import threading
 import zipfile
@@ -198,6 +200,19 @@ def test_the_same_command_goes_on_later(
     assert main(["download", str(tmp_path / "xrays"), "--url", mirror.url]) == 0
     assert mirror.asked == ["bytes=1000-"]
     assert f"{len(mirror.content):,} bytes, going on after 1,000" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_what_has_arrived(mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupting(request: Handler) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        request.rfile.read()  # until the client is gone
+
+    mirror.steps = [broken_off(1000), interrupting]
+    assert main(["download", str(tmp_path / "xrays"), "--url", mirror.url]) == 130
+    assert capsys.readouterr().err == "Stopped: the same command goes on from here.\n"
+    assert (tmp_path / "xrays.zip.part").stat().st_size == 1000
+    mirror.steps = [whole]
+    assert main(["download", str(tmp_path / "xrays"), "--url", mirror.url]) == 0
 
 
 def test_a_whole_archive_that_could_not_be_unpacked_is_not_downloaded_again(mirror: Mirror, part: Part) -> None:
