@@ -1,31 +1,21 @@
 """A deployed function: the real handler in the real runtime client, behind a URL that checks signatures."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.builders.checkout import PROJECT
-from tools.stand_ins.function_url import ENVIRONMENT, FunctionUrl, Invoke, function_url
-from tools.stand_ins.runtime_api import RuntimeApi
+from tests.builders.function import Function
+from tools.stand_ins.function_url import ENVIRONMENT, FunctionUrl, function_url
 
 
 @pytest.fixture(scope="session")
-def invoke(weights: Path) -> Iterator[Invoke]:
-    """Hands an event to the function, which serves an untrained network."""
-    with RuntimeApi() as api:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "awslambdaric", "app.handler"],
-            env=os.environ | {"AWS_LAMBDA_RUNTIME_API": api.address, "MODEL_PATH": str(weights)},
-            cwd=PROJECT,
-            stdout=subprocess.DEVNULL,
-        )
-        yield lambda event: api.invoke(event, process=process)
-        process.kill()
-        process.wait()
+def function(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    """The function, which serves an untrained network."""
+    environment = {"MODEL_BUCKET": "", "MODEL_PATH": str(weights)}
+    with Function(tmp_path_factory.mktemp("function"), environment) as function:
+        yield function
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +31,6 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def url(invoke: Invoke) -> Iterator[FunctionUrl]:
-    with function_url(invoke) as server:
+def url(function: Function) -> Iterator[FunctionUrl]:
+    with function_url(function.invoke) as server:
         yield server

@@ -34,7 +34,7 @@ def browser(url: FunctionUrl) -> Iterator[TestClient]:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/static/page.js", "/docs", "/openapi.json", "/guide/model-card.md", "/ready?load=1", "/no%20such/p%C3%A4th"],
+    ["/", "/static/page.js", "/docs", "/openapi.json", "/ready?load=1", "/no%20such/p%C3%A4th"],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_what_the_server_has_is_here(browser: TestClient, url: FunctionUrl, method: str, path: str) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -24,6 +24,7 @@ from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.checkout import PROJECT
 from tools.stand_ins.events import function_url_event, multipart
+from tools.stand_ins.function_url import ENVIRONMENT, REGION, function_url
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.runtime_api import RuntimeApi
 from tools.stand_ins.sagemaker_job import FinishedJob, run_training_job
@@ -111,11 +112,14 @@ class Function:
         self._process.wait()
         self._api.__exit__(None, None, None)
 
+    def invoke(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Hand an event to the handler, and return its answer."""
+        return self._api.invoke(event, process=self._process)
+
     def predict(self, image: Path, query: str = "") -> Answer:
         """Send an image as a browser would, and return the answer."""
         body, content_type = multipart("file", image.name, image.read_bytes(), "image/jpeg")
-        event = function_url_event("POST", f"/predict{query}", body, {"Content-Type": content_type})
-        response = self._api.invoke(event, process=self._process)
+        response = self.invoke(function_url_event("POST", f"/predict{query}", body, {"Content-Type": content_type}))
         assert response["statusCode"] == 200, response
         answer: Answer = json.loads(response["body"])
         return answer
@@ -195,6 +199,21 @@ def test_cold_start_downloads_and_warm_invocation_neither_asks_s3_nor_loads(
     before = len(moto.requests())
     assert function.predict(image) == first
     assert moto.requests()[before:] == []
+
+
+def test_the_command_asks_the_cold_function_with_a_signature(
+    function: Function, trained: torch.nn.Module, calibration: dict[str, float], dataset: Path
+) -> None:
+    """As whoever deployed it does: `pneumonia predict --url`, through a URL that checks signatures."""
+    images = [next((dataset / "test" / label).iterdir()) for label in CLASSES]
+    with function_url(function.invoke) as url:
+        arguments = ["predict", "--url", url.address, "--sign", REGION, *map(str, images)]
+        printed = command("pneumonia/__main__.py", *arguments, environment=ENVIRONMENT | {"PYTHONPATH": str(PROJECT)})
+    answers = [json.loads(line) for line in printed.splitlines()]
+    assert [answer.pop("file") for answer in answers] == list(map(str, images))
+    for image, answer in zip(images, answers, strict=True):
+        expected = probabilities(trained, calibration, image)
+        assert list(answer["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_failing_job_tells_sagemaker_why(moto: Moto, dataset: Path, tmp_path: Path) -> None:
