@@ -9,20 +9,23 @@ from typing import Any
 from botocore.awsrequest import AWSResponse
 
 from pneumonia.client.address import Address
-from pneumonia.errors import ServerError
+from pneumonia.errors import ServerError, in_one_line
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.prediction import Prediction
+from pneumonia.storage.advice import LOG_IN
 from pneumonia.storage.answers import S3Error
 from pneumonia.storage.refusals import refusals_as
 
-SHOWN = 500  # characters of what a server says
+SHOWN = 500  # characters of what a server says that is not AWS
 GRANT = "grant your user or role lambda:InvokeFunctionUrl and lambda:InvokeFunction on the function's alias"
-LOG_IN = "no AWS credentials were found to sign with: run 'aws configure' or 'aws sso login', or set AWS_PROFILE"
+NOTHING_TO_SIGN_WITH = (
+    "no AWS credentials were found to sign with: run 'aws configure' or 'aws sso login', or set AWS_PROFILE"
+)
 SIGN = "if a Lambda function that takes signed requests is behind this address, name its region with --sign"
 # What to do about a refusal, by AWS's words for it; the first that fits.
 ADVICE = {
     "signature|credential should be scoped": "check the region, this machine's clock and your AWS credentials",
-    "token|credential": "renew your AWS credentials",
+    "token|credential": LOG_IN,
     'forbidden|denied|not authorized|"message": *null': GRANT,
 }
 
@@ -38,13 +41,13 @@ def prediction_of(address: Address, response: AWSResponse) -> Prediction:
     if known["prediction"] in CLASSES and isinstance(known["confidence"], float) and None not in known.values():
         return Prediction(**known)
     kind = response.headers.get("Content-Type", "no type")
-    raise ServerError(f"{address.base} answers, but not with a prediction ({printable(kind)}): check the address.")
+    raise ServerError(f"{address.base} answers, but not with a prediction ({in_one_line(kind)}): check the address.")
 
 
 def detail_of(response: AWSResponse) -> str | None:
     """Return the sentence of the API's own errors, None where the answer is none of these."""
     detail = json_of(response).get("detail")
-    return printable(detail) if isinstance(detail, str) and response.status_code >= 400 else None
+    return in_one_line(detail) if isinstance(detail, str) and response.status_code >= 400 else None
 
 
 def refusal(address: Address, response: AWSResponse, *, has_credentials: bool) -> ServerError:
@@ -58,7 +61,7 @@ def refusal(address: Address, response: AWSResponse, *, has_credentials: bool) -
     if detail := detail_of(response):
         return ServerError(detail)
     status = response.status_code
-    kind = printable(response.headers.get("x-amzn-errortype", "").partition(":")[0])
+    kind = response.headers.get("x-amzn-errortype", "").partition(":")[0]
     code = kind or f"{status} {responses.get(status, '')}".strip()
     advice = advice_about(address, response, kind, has_credentials=has_credentials)
     try:
@@ -78,23 +81,23 @@ def advice_about(address: Address, response: AWSResponse, kind: str, *, has_cred
         has_credentials: whether there was something to sign with.
     """
     if location := response.headers.get("Location"):
-        return f"name {printable(location)} instead"
+        return f"name {in_one_line(location)} instead"
     if response.status_code not in {401, 403}:
         return ""
     if not address.region:
         return SIGN
     if not has_credentials:
-        return LOG_IN
+        return NOTHING_TO_SIGN_WITH
     text = f"{kind} {response.text}".lower()
     return next((advice for words, advice in ADVICE.items() if re.search(words, text)), "")
 
 
 def words_of(response: AWSResponse) -> str:
-    """Return what the server says itself, in one line; pages of HTML say nothing that is short."""
+    """Return what the server says itself; pages of HTML say nothing that is short."""
     content = json_of(response)
     said = " ".join(str(content[name]) for name in ("message", "Message", "Reason") if content.get(name))
     text = response.content.decode(errors="replace").strip()
-    return printable(said or ("" if text.startswith(("<", "{")) else text))[:SHOWN]
+    return said or ("" if text.startswith(("<", "{")) else text[:SHOWN])
 
 
 def json_of(response: AWSResponse) -> dict[str, Any]:
@@ -104,8 +107,3 @@ def json_of(response: AWSResponse) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def printable(text: str) -> str:
-    """Return a server's text in one line, without what could move a terminal's cursor."""
-    return " ".join("".join(one if one.isprintable() else " " for one in text).split())

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from pneumonia.command import progress
-from pneumonia.errors import DataError, first_line
+from pneumonia.errors import DataError, first_line, in_one_line
 from pneumonia.files import check_space, write_json
 
 CHUNK = 1024 * 1024
@@ -153,7 +153,7 @@ def check_refusal(part: Part, error: urllib.error.HTTPError) -> None:
             return
         part.remove()
         raise BrokenOffError("the file has changed on the server")
-    reason = f"the server answers {error.code} {error.reason}"
+    reason = f"the server answers {error.code} {in_one_line(str(error.reason))}"
     if error.code == 429 or error.code >= 500:
         raise BrokenOffError(reason)
     raise DataError(f"{part.url} cannot be downloaded: {reason}.")

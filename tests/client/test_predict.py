@@ -185,7 +185,7 @@ def test_a_server_that_is_another_is_told(
         (["--url", ""], "'' is not the address of a server: "),
         (["--url", "localhost", "--weights", "a"], "--weights names a model on this machine, and --url a server: "),
         (["--sign", REGION], "--sign is for requests to a server: name it with --url."),
-        (["--url", "http://127.0.0.1:1"], "http://127.0.0.1:1 cannot be asked (Connection refused): check"),
+        (["--url", "http://127.0.0.1:1"], "http://127.0.0.1:1 cannot be asked (Connection refused): "),
     ],
 )
 def test_what_cannot_be_asked_is_told(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
