@@ -1,11 +1,16 @@
 """The command `evaluate`. It is outside `training`, which may not import `releases`, and needs both."""
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pneumonia.errors import ConfigurationError
+from pneumonia.errors import ConfigurationError, WeightsError
 from pneumonia.training.patients import PATTERN_HELP, pattern_of
+
+if TYPE_CHECKING:
+    from pneumonia.network.data_check import DataCheck
 
 EPILOG = "example: pneumonia evaluate weights/pneumonia_classifier.pth chest_xray/test"
 
@@ -36,10 +41,27 @@ def run(args: argparse.Namespace) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}.")
     pattern = pattern_of(args.patients)
     from pneumonia.releases.loading import load_file, local_weights  # noqa: PLC0415  # seconds: --help does without
-    from pneumonia.releases.manifest import manifest_of  # noqa: PLC0415
     from pneumonia.training.evaluate import evaluate  # noqa: PLC0415
 
     with local_weights(args.weights) as weights:
-        model, manifest = load_file(weights), manifest_of(weights)
-    told = manifest.data_check if manifest else None
+        model, told = load_file(weights), told_by_training(weights)
     evaluate(model, args.folder, args.output, args.batch_size, args.num_workers, pattern, told)
+
+
+def told_by_training(weights: Path) -> "DataCheck | None":
+    """Return what training counted in its images, by the manifest or training.json beside a weights file.
+
+    Raises:
+        WeightsError: the manifest is broken.
+    """
+    from pneumonia.files import sha256  # noqa: PLC0415
+    from pneumonia.network.training_report import REPORT_NAME, parse  # noqa: PLC0415
+    from pneumonia.releases.manifest import manifest_of  # noqa: PLC0415
+
+    if manifest := manifest_of(weights):
+        return manifest.data_check
+    with contextlib.suppress(OSError, WeightsError):  # any file may have that name
+        path = weights.with_name(REPORT_NAME)
+        report = parse(path.read_bytes(), str(path))
+        return report.data_check if report.weights_sha256 == sha256(weights) else None
+    return None

@@ -92,7 +92,9 @@ def joined(patients: Sequence[str], digests: Sequence[str]) -> list[str]:
     same = {patient: patient for patient in patients}
 
     def root(patient: str) -> str:
-        return patient if same[patient] == patient else root(same[patient])
+        while same[patient] != patient:
+            patient = same[patient]
+        return patient
 
     for patient, digest in zip(patients, digests, strict=True):
         same[root(patient)] = root(first.setdefault(digest, patient))

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,12 @@ from sklearn.metrics import roc_auc_score
 
 from pneumonia.__main__ import main
 from pneumonia.files import sha256
+from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration, calibration_in
-from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.data_check import DataCheck
 from pneumonia.network.resnet import ResNet18
+from pneumonia.network.training_report import TrainingReport
 from pneumonia.network.weights_file import save_weights
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor
@@ -160,12 +164,29 @@ def test_the_table_tells_what_the_warnings_are_worth(
     ) in printed
 
 
+FOUND = DataCheck({"train and test": {"patients": 17}}, ["train and test share 17 patients."])
+
+
+def by_manifest(weights: Path) -> None:
+    dataclasses.replace(manifest_for(weights), data_check=FOUND).write_beside(weights)
+
+
+def by_report(weights: Path) -> None:
+    TrainingReport(
+        weights_sha256=sha256(weights),
+        finished=datetime(2026, 1, 2, tzinfo=UTC),
+        classes=list(CLASSES),
+        preprocessing=PREPROCESSING,
+        data_check=FOUND,
+    ).write_beside(weights)
+
+
+@pytest.mark.parametrize("write", [by_manifest, by_report])
 def test_what_training_found_in_its_images_is_told(
-    weights: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    write: Callable[[Path], None], weights: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = Path(shutil.copyfile(weights, tmp_path / WEIGHTS_NAME))
-    found = DataCheck({"train and test": {"patients": 17}}, ["train and test share 17 patients."])
-    dataclasses.replace(manifest_for(copy), data_check=found).write_beside(copy)
+    write(copy)
     assert main(["evaluate", str(copy), str(drawn), "--output", str(tmp_path / "report")]) == 0
     warning = "In the model's training: train and test share 17 patients."
     assert f"Warning: {warning}\n" in capsys.readouterr().out
