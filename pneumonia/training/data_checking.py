@@ -42,7 +42,7 @@ def check_channels(channels: Sequence[Digested]) -> DataCheck:
         images, patients = _shared(one, other), _shared(_with_patients(one[0]), _with_patients(other[0]))
         if counts := {name: len(files) for name, files in (("images", images), ("patients", patients)) if files}:
             shared[f"{one[0].name} and {other[0].name}"] = counts
-            findings.append(_leak(one[0].name, other[0].name, counts, [*images, *patients]))
+            findings.append(_leak(one[0].name, other[0].name, counts, [*dict.fromkeys(images + patients)]))
     names = {channel.name: channel for channel, _ in channels}
     findings += [*about_names(list(names.values())), *_about_validation(names["val"])]
     return DataCheck(shared, tell(findings))
@@ -104,7 +104,7 @@ def _about_classes(channel: Channel) -> Iterator[Finding]:
 
 def _leak(one: str, other: str, counts: dict[str, int], files: list[str]) -> Finding:
     return Finding(
-        f"{one} and {other} share {in_words(counts)}: figures on {other} are better than on new patients. Divide the "
+        f"{one} and {other} share {in_words(counts)}: figures on {other} do not hold for new patients. Divide the "
         "images anew with `pneumonia split`.",
         files,
     )

@@ -771,7 +771,7 @@ def test_what_channels_share_is_in_the_log_once_and_in_the_report(
     image = first_image(tmp_path / "data" / "train" / "NORMAL")
     shutil.copy(image, tmp_path / "data" / "test" / "NORMAL")
     training = run(tmp_path / "data", tmp_path, command)
-    warning = "train and test share 1 image and 1 patient: figures on test are better than on new patients."
+    warning = "train and test share 1 image and 1 patient: figures on test do not hold for new patients."
     before = training.output.partition("epoch=")[0]
     assert before.count(f"Warning: {warning}") == training.output.count("share 1 image") == 1
     assert f"  test/NORMAL/{image.name} and train/NORMAL/{image.name}\n" in before

@@ -51,25 +51,27 @@ def test_images_and_patients_in_two_channels_are_counted_and_named(
 ) -> None:
     add(root, "test/NORMAL/NORMAL2-IM-0777-0001.jpeg", "train/NORMAL/IM-0000-0001.jpeg")
     add(root, "test/NORMAL/IM-0001-0002.jpeg")
+    add(root, "val/PNEUMONIA/person4_virus_99.jpeg", "train/PNEUMONIA/person4_virus_4.jpeg")
     add(root, "test/PNEUMONIA/person1_virus_99.jpeg")
     add(root, "test/PNEUMONIA/person1_virus_98.jpeg")
     add(root, "val/PNEUMONIA/person2_virus_99.jpeg")
     found = check(root)
     assert found.shared == {
-        "train and val": {"patients": 1},
+        "train and val": {"images": 1, "patients": 2},
         "train and test": {"images": 1, "patients": 2},
     }
     assert found.warnings == [
-        f"train and {channel} share {what}: figures on {channel} are better than on new patients. Divide the images "
+        f"train and {channel} share {what}: figures on {channel} do not hold for new patients. Divide the images "
         "anew with `pneumonia split`."
-        for channel, what in (("val", "1 patient"), ("test", "1 image and 2 patients"))
+        for channel, what in (("val", "1 image and 2 patients"), ("test", "1 image and 2 patients"))
     ]
     assert found.leaks() == [
-        "its train and val channels share 1 patient",
+        "its train and val channels share 1 image and 2 patients",
         "its train and test channels share 1 image and 2 patients",
     ]
     assert capsys.readouterr().out.splitlines() == [
         f"Warning: {found.warnings[0]}",
+        "  val/PNEUMONIA/person4_virus_99.jpeg and train/PNEUMONIA/person4_virus_4.jpeg",
         "  val/PNEUMONIA/person2_virus_99.jpeg and train/PNEUMONIA/person2_virus_2.jpeg",
         f"Warning: {found.warnings[1]}",
         "  test/NORMAL/NORMAL2-IM-0777-0001.jpeg and train/NORMAL/IM-0000-0001.jpeg",
