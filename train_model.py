@@ -11,19 +11,19 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pneumonia.command import Parser
-from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence, first_line
-from pneumonia.files import remove_abandoned, replacing
+from pneumonia.errors import PneumoniaError, file_sentence, first_line
 from pneumonia.imaging.preprocessing import SIZE, normalize
-from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.data_check import DataCheck
+from pneumonia.network.weights_file import save_weights
 from pneumonia.training import metrics
 from pneumonia.training.batches import (
     Split,
@@ -36,6 +36,7 @@ from pneumonia.training.batches import (
 from pneumonia.training.channels import SPLITS, scan_channels
 from pneumonia.training.checkpoint import CHECKPOINT_NAME
 from pneumonia.training.data_checking import check_channels
+from pneumonia.training.folders import Folders, check_writable, claimed, remove_reports
 from pneumonia.training.hyperparameters import (
     Hyperparameters,
     add_hyperparameters,
@@ -47,29 +48,13 @@ from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 from pneumonia.training.report import epoch_line, report
 from pneumonia.training.run import Evaluation, Run, is_better, settings_of
+from pneumonia.training.stopping import telling_when_stopped, what_is_kept, what_is_kept_meanwhile
 
 # Of the recipe, whose other numbers lie in training/{augmentation,batches,run}.py; docs/model-card.md says what it was
 # chosen by.
 SMALL_SIZE, SMALL_SHARE = 128, 2 / 3  # the first two thirds of the epochs see small images: a third of the work
 NORMALIZED_BY = 512  # training images that batch-norm statistics are re-estimated from
 EXAMPLE = "example: train_model.py --train xrays/train --val xrays/val --test xrays/test --model-dir model --seed 1"
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where a training reads and writes.
-
-    Attributes:
-        channels: "train", "val" and "test" to folders with NORMAL/ and PNEUMONIA/.
-        model: gets the best checkpoint and training.json.
-        output: gets history, figures and pictures.
-        checkpoints: gets what an interrupted run goes on from; None for nothing.
-    """
-
-    channels: Mapping[str, Path]
-    model: Path
-    output: Path
-    checkpoints: Path | None
 
 
 def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> None:
@@ -84,34 +69,64 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
     device = f"device={processes.device} processes={processes.count} precision={settings['precision']}"
     print(f"{device} torch={torch.__version__}", flush=True)
     run = Run.start(model, pretrained, chosen, splits["train"].count, processes)
-    weights = folders.model / WEIGHTS_NAME
     checkpoints = processes.from_first(folders.checkpoints)  # its default depends on the machine
     checkpoint = checkpoints / CHECKPOINT_NAME if checkpoints else None
     torch.manual_seed((chosen.seed + processes.rank) % 2**64)  # each process varies its images in its own way
     if checkpoint and run.resume(checkpoint, settings, processes):
-        run.save_best(weights, processes)  # a new instance starts with an empty model directory
-    for epoch in range(len(run.history) + 1, chosen.epochs + 1):
-        started = time.perf_counter()
-        batches = shuffled_batches(splits["train"], chosen.batch_size, processes, f"epoch {epoch}")
-        loss = train_one_epoch(run, batches, image_size(epoch, chosen.epochs))
-        train_loss = sum(processes.gather_objects(loss)) / processes.count
-        images_per_second = splits["train"].count / (time.perf_counter() - started)
-        reestimate_batch_norm(run.averaged, splits["train"], chosen.batch_size, processes)
+        save_best(run, folders, processes)  # a new instance starts with an empty model directory
+    if "TRAINING_JOB_NAME" in os.environ:  # SageMaker's signal may not get through to this process
+        print(what_is_kept_meanwhile(folders, checkpoint), flush=True)
+    kept = partial(what_is_kept, run.history, chosen.epochs, folders, checkpoint)
+    with telling_when_stopped(kept) if processes.is_first else contextlib.nullcontext():
+        for epoch in range(len(run.history) + 1, chosen.epochs + 1):
+            figures, images_per_second = train_and_validate(run, epoch, splits, chosen, processes)
+            if figures["best"]:
+                save_best(run, folders, processes)
+            run.history.append(figures)
+            print(epoch_line(figures, images_per_second), flush=True)
+            if checkpoint:
+                run.save(checkpoint, settings, processes)
+        report(run, splits, data_check, settings, folders.weights, folders.output, processes)
 
-        logits = all_logits(run.averaged, splits["val"], chosen.batch_size, processes)
-        validation = Evaluation.of(logits, splits["val"].labels)
-        run.check_finite(train_loss, validation, chosen.learning_rate)
-        best = is_better(validation, run.best)
-        if best:
-            run.best, run.best_state = validation, copy.deepcopy(run.averaged.state_dict())
-            run.save_best(weights, processes)
-        figures = {"val_accuracy": validation.accuracy, "val_loss": validation.loss}
-        figures["val_auroc"] = metrics.auroc(logits[:, 1] - logits[:, 0], splits["val"].labels)
-        run.history.append({"epoch": epoch, "train_loss": train_loss, **figures, "best": best})
-        print(epoch_line(run.history[-1], images_per_second), flush=True)
-        if checkpoint:
-            run.save(checkpoint, settings, processes)
-    report(run, splits, data_check, settings, weights, folders.output, processes)
+
+def train_and_validate(
+    run: Run, epoch: int, splits: Mapping[str, Split], chosen: Hyperparameters, processes: Processes
+) -> tuple[dict[str, Any], float]:
+    """Train for an epoch, validate, and keep in the run what is the best so far.
+
+    Returns:
+        The epoch's entry in the history, and the training images seen per second.
+
+    Raises:
+        TrainingError: the training diverged.
+    """
+    started = time.perf_counter()
+    batches = shuffled_batches(splits["train"], chosen.batch_size, processes, f"epoch {epoch}")
+    loss = train_one_epoch(run, batches, image_size(epoch, chosen.epochs))
+    train_loss = sum(processes.gather_objects(loss)) / processes.count
+    images_per_second = splits["train"].count / (time.perf_counter() - started)
+    reestimate_batch_norm(run.averaged, splits["train"], chosen.batch_size, processes)
+
+    logits = all_logits(run.averaged, splits["val"], chosen.batch_size, processes)
+    validation = Evaluation.of(logits, splits["val"].labels)
+    run.check_finite(train_loss, validation, chosen.learning_rate)
+    best = is_better(validation, run.best)
+    if best:
+        run.best, run.best_state = validation, copy.deepcopy(run.averaged.state_dict())
+    figures = {"val_accuracy": validation.accuracy, "val_loss": validation.loss}
+    figures["val_auroc"] = metrics.auroc(logits[:, 1] - logits[:, 0], splits["val"].labels)
+    return {"epoch": epoch, "train_loss": train_loss, **figures, "best": best}, images_per_second
+
+
+def save_best(run: Run, folders: Folders, processes: Processes) -> None:
+    """Write the best checkpoint as a weights file, after removing what tells about the weights before.
+
+    Raises:
+        OSError: a file cannot be written or removed.
+    """
+    if run.best_state and processes.is_first:
+        remove_reports(folders)
+        save_weights(run.best_state, folders.weights)
 
 
 def prepare(
@@ -128,7 +143,7 @@ def prepare(
     """
     with processes.together():
         if processes.is_first:
-            for folder in filter(None, (folders.model, folders.output, folders.checkpoints)):
+            for folder in folders.written:
                 check_writable(folder)
         channels = scan_channels(folders.channels, pattern_of(chosen.patients))
         check_divisible(chosen.batch_size, channels, processes)
@@ -137,26 +152,6 @@ def prepare(
     splits = load_splits(channels, chosen.num_workers, processes)
     data_check = check_channels([(split.channel, split.digests) for split in splits.values()])
     return model, pretrained, splits, data_check
-
-
-def check_writable(folder: Path) -> None:
-    """Make a folder, check that files can be written into it, and remove what a killed run left half-written.
-
-    Raises:
-        ConfigurationError: it cannot be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (WEIGHTS_NAME, CHECKPOINT_NAME):
-            remove_abandoned(folder / name, older_than=-math.inf)  # nobody else trains into this folder
-        with replacing(folder / ".writable") as temporary:
-            temporary.touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise ConfigurationError(
-            f"{folder} cannot be written ({error.strerror}): name another folder with --model-dir, --output-data-dir "
-            "or --checkpoint-dir."
-        ) from error
 
 
 def image_size(epoch: int, epochs: int) -> int:
@@ -255,7 +250,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
     try:
         folders, chosen = parse_arguments(argv)
-        with joined() as processes, contextlib.redirect_stdout(sys.stdout if processes.is_first else None):
+        with contextlib.ExitStack() as stack:
+            processes = stack.enter_context(joined())
+            stack.enter_context(contextlib.redirect_stdout(sys.stdout if processes.is_first else None))
+            stack.enter_context(claimed(folders, processes))
             train(folders, chosen, processes)
     except PneumoniaError as error:
         report_failure(str(error), error.files)

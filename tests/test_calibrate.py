@@ -12,9 +12,9 @@ from PIL import Image
 import pneumonia
 from pneumonia.__main__ import main
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-from pneumonia.releases.manifest import MANIFEST_NAME, Manifest, manifest_of
+from pneumonia.releases.manifest import Manifest, manifest_of
 from pneumonia.releases.promotion import promote_to_folder
 from pneumonia.training.calibrate import FIGURES, compare, cross_validated
 from pneumonia.training.data_checking import PATIENTS_NEEDED

@@ -2,3 +2,4 @@
 
 CLASSES = ("NORMAL", "PNEUMONIA")  # in the order of the network's outputs
 WEIGHTS_NAME = "pneumonia_classifier.pth"  # of the weights file, in every folder and bucket
+MANIFEST_NAME = "manifest.json"  # of the manifest beside the weights file of a release

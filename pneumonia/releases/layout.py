@@ -11,8 +11,7 @@ import json
 from dataclasses import dataclass
 
 from pneumonia.errors import WeightsError
-from pneumonia.network.contract import WEIGHTS_NAME
-from pneumonia.releases.manifest import MANIFEST_NAME
+from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
 
 RELEASES = "releases/"  # prefix of all releases' keys
 CURRENT_KEY = "current.json"

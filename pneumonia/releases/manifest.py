@@ -11,10 +11,9 @@ from typing import Any
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing, sha256
 from pneumonia.network.calibration import Calibration, calibration_in
+from pneumonia.network.contract import MANIFEST_NAME
 from pneumonia.network.data_check import DataCheck, data_check_in
 from pneumonia.network.input_check import InputCheck, input_check_in
-
-MANIFEST_NAME = "manifest.json"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pneumonia.errors import TrainingError
-from pneumonia.network.weights_file import fits_at_rest, save_weights, save_whole
+from pneumonia.network.weights_file import fits_at_rest, save_whole
 from pneumonia.training.batches import Split
 from pneumonia.training.channels import fingerprint
 from pneumonia.training.checkpoint import EPOCH, random_states, read_checkpoint, restore_random_states
@@ -170,15 +170,6 @@ class Run:
                 f"({validation.loss:g}) or a weight is not finite, or a weight too large to be saved. Lower "
                 f"--learning-rate, now {learning_rate:g}. The best checkpoint before it, if any, is kept."
             )
-
-    def save_best(self, path: Path, processes: Processes) -> None:
-        """Write the best checkpoint, if there is one, as a weights file.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        if self.best_state and processes.is_first:
-            save_weights(self.best_state, path)
 
     def save(self, path: Path, settings: Mapping[str, Any], processes: Processes) -> None:
         """Write the state after an epoch; the file there before is replaced only when the new one is whole.

@@ -10,9 +10,9 @@ from pneumonia.errors import WeightsError
 from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.contract import CLASSES
+from pneumonia.network.contract import CLASSES, MANIFEST_NAME
 from pneumonia.network.data_check import DataCheck
-from pneumonia.releases.manifest import MANIFEST_NAME, Release, manifest_of, parse, release_of
+from pneumonia.releases.manifest import Release, manifest_of, parse, release_of
 from tests.builders.releases import CALIBRATION, manifest_for
 
 OLDER = {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4, "uncertain_high": 0.8}  # from before the bias

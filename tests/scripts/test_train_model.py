@@ -25,6 +25,7 @@ from torch.nn import functional
 
 import train_model
 from pneumonia.errors import ConfigurationError, DataError
+from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING, SIZE, normalize
 from pneumonia.network.calibration import Calibration, is_pneumonia
 from pneumonia.network.detector import Detector, pooled
@@ -33,10 +34,12 @@ from pneumonia.network.resnet import ResNet18, logits_of
 from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.training.batches import Split, all_logits, check_divisible, shuffled_batches
 from pneumonia.training.channels import SPLITS, Channel, scan_channels
+from pneumonia.training.folders import Folders, check_writable, claimed
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images, load_channel
 from pneumonia.training.processes import Processes
 from pneumonia.training.run import Evaluation, Run, is_better, training_precision
+from pneumonia.training.stopping import what_is_kept, what_is_kept_meanwhile
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.disk import full_after
 from train_model import image_size, reestimate_batch_norm, train_one_epoch
@@ -638,6 +641,18 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+def told_at_the_end(moment: str, argv: list[str], number: int, command: Sequence[str] = ALONE) -> tuple[str, int]:
+    """Start the command, send it a signal when its log shows `moment`, and return what stderr had, and the status."""
+    process = start(command, argv)
+    assert process.stdout
+    for line in process.stdout:
+        if re.search(moment, line):
+            process.send_signal(number)
+            break
+    _, told = process.communicate()
+    return told, process.returncode
+
+
 def ended_in_a_write(size: int, argv: list[str]) -> int:
     """Let the kernel end the command when it has written `size` bytes of a file, and return its status."""
     process = start([sys.executable, "-c", LIMITED, str(size), train_model.__file__], argv)
@@ -689,6 +704,130 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(
     check_alike(resumed, trained)
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_says_what_it_leaves_and_how_to_go_on(number: int, dataset: Path, tmp_path: Path) -> None:
+    argv = arguments(dataset, tmp_path, "--epochs", "20")
+    told, status = told_at_the_end("epoch=2 ", argv, number)
+    weights, checkpoint = tmp_path / "model" / "pneumonia_classifier.pth", tmp_path / "checkpoints" / "checkpoint.pth"
+    epochs = re.match(r"Stopped after (\d+) of 20 epochs: ", told)
+    assert epochs, told
+    kept = f"the best checkpoint so far is {weights}, neither calibrated nor tested yet"
+    assert told == f"{epochs[0]}{kept}; the same command goes on from {checkpoint}.\n"
+    assert int(epochs[1]) in {2, 3}
+    assert status == -number
+    assert not (tmp_path / "model" / "training.json").exists()
+    load_weights(weights)
+    assert saved_epochs(tmp_path) in {int(epochs[1]), int(epochs[1]) - 1}
+
+
+@pytest.mark.processes
+def test_a_run_stopped_before_its_first_epoch_has_ended_says_so(dataset: Path, tmp_path: Path) -> None:
+    told, status = told_at_the_end("^device=", arguments(dataset, tmp_path), signal.SIGTERM)
+    assert told in ("", f"Stopped before the first of {EPOCHS} epochs had ended: there is nothing to go on from.\n")
+    assert status == -signal.SIGTERM
+
+
+def test_what_a_stopped_run_says_depends_on_what_is_there(tmp_path: Path) -> None:
+    folders = Folders({}, tmp_path, tmp_path, None)
+    assert "2 of 3 epochs" in what_is_kept([1, 2], 3, folders, None)
+    assert what_is_kept([1, 2], 3, folders, None).endswith(
+        "; without --checkpoint-dir, no state is kept to go on from."
+    )
+    folders.reports[0].touch()
+    assert "pneumonia_classifier.pth, calibrated and tested; " in what_is_kept([1, 2, 3], 3, folders, tmp_path)
+
+
+def test_a_jobs_log_says_from_the_beginning_what_is_kept(tmp_path: Path) -> None:
+    folders = Folders({}, tmp_path, tmp_path, tmp_path)
+    kept = f"kept after each epoch: the best checkpoint so far in {tmp_path}/pneumonia_classifier.pth, "
+    assert what_is_kept_meanwhile(folders, None) == f"{kept}no state to go on from"
+    assert what_is_kept_meanwhile(folders, tmp_path / "checkpoint.pth").endswith(
+        f"goes on, in {tmp_path}/checkpoint.pth"
+    )
+
+
+# One run in a folder
+
+
+def left_by_an_older_run(tmp_path: Path, trained: Training) -> dict[Path, bytes]:
+    """Put another run's files into a run's folders, and return them."""
+    shutil.copytree(trained.model, tmp_path / "model")
+    shutil.copytree(trained.reports, tmp_path / "reports")
+    return {path: path.read_bytes() for name in ("model", "reports") for path in (tmp_path / name).iterdir()}
+
+
+@pytest.mark.processes
+def test_an_older_runs_reports_are_gone_when_the_first_weights_are_there(
+    trained: Training, dataset: Path, tmp_path: Path
+) -> None:
+    left_by_an_older_run(tmp_path, trained)
+    _, status = told_at_the_end(
+        "epoch=1 ", arguments(dataset, tmp_path, "--seed", "5", "--epochs", "20"), signal.SIGKILL
+    )
+    assert status == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["pneumonia_classifier.pth"]
+    assert not list((tmp_path / "reports").iterdir())
+    fresh = torch.load(tmp_path / "model" / "pneumonia_classifier.pth", weights_only=True)
+    assert not torch.equal(fresh["fc.bias"], trained.weights()["fc.bias"])
+
+
+@pytest.mark.processes
+def test_an_older_runs_files_stay_if_the_training_fails_before_its_first_weights(
+    trained: Training, dataset: Path, tmp_path: Path
+) -> None:
+    before = left_by_an_older_run(tmp_path, trained)
+    shutil.copytree(dataset, tmp_path / "data")
+    truncate(first_image(tmp_path / "data" / "test" / "NORMAL"))
+    assert train_model.main(arguments(tmp_path / "data", tmp_path)) == 1
+    assert train_model.main(arguments(dataset, tmp_path, "--learning-rate", "1e30")) == 1
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.processes
+def test_a_run_resumed_in_an_older_runs_folders_leaves_its_own_files_only(
+    trained: Training, dataset: Path, tmp_path: Path
+) -> None:
+    other = {path.name: content for path, content in left_by_an_older_run(tmp_path, trained).items()}
+    (tmp_path / "model" / "training.json").write_text(json.dumps({"weights_sha256": "0" * 64}))
+    shutil.copytree(trained.checkpoints, tmp_path / "checkpoints")
+    assert train_model.main(arguments(dataset, tmp_path)) == 0
+    report = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert report["weights_sha256"] == sha256(tmp_path / "model" / "pneumonia_classifier.pth")
+    assert {path.name for name in ("model", "reports") for path in (tmp_path / name).iterdir()} == other.keys()
+
+
+def test_other_files_in_the_model_folder_stay_and_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "\x1b[1mnotes").touch()
+    folders = Folders({}, tmp_path / "model", tmp_path / "model", None)
+    with claimed(folders, ONE):
+        pass
+    assert capsys.readouterr().out == (
+        f"{tmp_path}/model has $'\\x1b[1mnotes' as well, which this training leaves as it is\n"
+    )
+
+
+def test_a_release_is_not_trained_over(
+    dataset: Path, tmp_path: Path, failure: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "manifest.json").write_text("{}")
+    sentence = sentence_of(arguments(dataset, tmp_path), failure, capsys)
+    assert "model has a release, with a manifest.json: name another folder with --model-dir" in sentence
+
+
+@pytest.mark.parametrize("shared", ["--model-dir", "--output-data-dir", "--checkpoint-dir"])
+def test_two_trainings_do_not_share_a_folder(
+    shared: str, dataset: Path, tmp_path: Path, failure: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with claimed(Folders({}, tmp_path / "shared", tmp_path / "other", None), ONE):
+        sentence = sentence_of(arguments(dataset, tmp_path, shared, f"{tmp_path}/shared"), failure, capsys)
+    assert sentence.startswith(f"Another training writes into {tmp_path}/shared: wait until it ends, or name another")
+    with claimed(Folders({}, tmp_path / "shared", tmp_path / "other", None), ONE):
+        pass
+
+
 @pytest.mark.slow
 def test_two_processes_of_which_one_was_killed_end_as_uninterrupted_ones(
     together: Training, dataset: Path, tmp_path: Path
@@ -706,7 +845,7 @@ def test_what_killed_runs_left_half_written_is_removed(tmp_path: Path) -> None:
     others = {"checkpoint.pth", "checkpoint.pth.part", ".model.pth.a1b2c3d4.part"}
     for name in left | others:
         (tmp_path / name).touch()
-    train_model.check_writable(tmp_path)
+    check_writable(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == others
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import pneumonia
-from pneumonia.network.contract import WEIGHTS_NAME
-from pneumonia.releases.manifest import MANIFEST_NAME, manifest_of
+from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
+from pneumonia.releases.manifest import manifest_of
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.releases import manifest_for
 from tools.recalibrate import main

@@ -1,0 +1,149 @@
+"""Where a training reads and writes, and that each folder holds files of one run only."""
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pneumonia.errors import ConfigurationError
+from pneumonia.files import remove_abandoned, replacing
+from pneumonia.names import some
+from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
+from pneumonia.network.training_report import REPORT_NAME
+from pneumonia.training.checkpoint import CHECKPOINT_NAME
+from pneumonia.training.processes import Processes
+
+if sys.platform != "win32":
+    import fcntl
+
+OUTPUTS = ("history.json", "metrics.json", "learning_curves.png", "roc.png", "confusion.png", "reliability.png")
+OTHERS = "name another folder with --model-dir, --output-data-dir or --checkpoint-dir"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a training reads and writes.
+
+    Attributes:
+        channels: "train", "val" and "test" to folders with NORMAL/ and PNEUMONIA/.
+        model: gets the best checkpoint and training.json.
+        output: gets history, figures and pictures.
+        checkpoints: gets what an interrupted run goes on from; None for nothing.
+    """
+
+    channels: Mapping[str, Path]
+    model: Path
+    output: Path
+    checkpoints: Path | None
+
+    @property
+    def weights(self) -> Path:
+        """The file of the best checkpoint's weights."""
+        return self.model / WEIGHTS_NAME
+
+    @property
+    def written(self) -> list[Path]:
+        """The folders that are written to, each once."""
+        folders = (folder for folder in (self.model, self.output, self.checkpoints) if folder)
+        return list({folder.resolve(): folder for folder in folders}.values())
+
+    @property
+    def reports(self) -> tuple[Path, ...]:
+        """The files that tell something about the weights."""
+        return (self.model / REPORT_NAME, *(self.output / name for name in OUTPUTS))
+
+
+@contextlib.contextmanager
+def claimed(folders: Folders, processes: Processes) -> Iterator[None]:
+    """Keep other trainings out of the folders until the block or the process ends; the first process does it for all.
+
+    Raises:
+        ConfigurationError: one cannot be made, another training writes into it, or the model folder has a release.
+    """
+    with contextlib.ExitStack() as locks:
+        with processes.together():
+            if processes.is_first:
+                for folder in folders.written:
+                    locks.enter_context(_locked(folder))
+                _check_model_folder(folders.model)
+        yield
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, check that files can be written into it, and remove what a killed run left half-written.
+
+    Raises:
+        ConfigurationError: it cannot be made or written.
+    """
+    with _refusal(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS_NAME, CHECKPOINT_NAME):
+            remove_abandoned(folder / name, older_than=-math.inf)  # nobody else trains into this folder
+        with replacing(folder / ".writable") as temporary:
+            temporary.touch()
+        (folder / ".writable").unlink()
+
+
+def remove_reports(folders: Folders) -> None:
+    """Remove what tells about the weights that are there, before others replace them.
+
+    An older run may have left it. If this run failed or were killed later, it would be taken for a report on this one.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    for report in folders.reports:
+        report.unlink(missing_ok=True)
+
+
+def _check_model_folder(folder: Path) -> None:
+    """Check that a model folder has no release, and tell what else it has.
+
+    Raises:
+        ConfigurationError: it has a manifest, which would be beside weights that it does not describe.
+    """
+    if (folder / MANIFEST_NAME).exists():
+        raise ConfigurationError(
+            f"{folder} has a release, with a {MANIFEST_NAME}: name another folder with --model-dir, as training would "
+            "replace its weights."
+        )
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in {WEIGHTS_NAME, REPORT_NAME}):
+        print(f"{folder} has {some(others)} as well, which this training leaves as it is", flush=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep it locked until the block or the process ends.
+
+    Raises:
+        ConfigurationError: another process has locked it, or it cannot be made.
+    """
+    with _refusal(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConfigurationError(f"Another training writes into {folder}: wait until it ends, or {OTHERS}.") from error
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _refusal(folder: Path) -> Iterator[None]:
+    """Turn what the system says against writing a folder into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"{folder} cannot be written ({error.strerror}): {OTHERS}.") from error

@@ -1,0 +1,67 @@
+"""What a training says when a signal ends it, as Ctrl-C does, `kill`, or SageMaker, which stops a job.
+
+Whether SageMaker's signal gets here depends on the container. In jobs of its SDK 3 the shell that runs the scripts is
+the container's first process, and passes it on to none: after 120 seconds all processes are killed.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from pneumonia.training.folders import Folders
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def telling_when_stopped(sentence: Callable[[], str]) -> Iterator[None]:
+    """Write a sentence to the log when a signal ends the process within the block.
+
+    Args:
+        sentence: makes it, at that moment.
+    """
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        bar = "\n" if sys.stderr.isatty() else ""  # which the terminal's cursor may be behind
+        os.write(2, f"{bar}{sentence()}\n".encode())  # print could have been interrupted in itself
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def what_is_kept_meanwhile(folders: Folders, checkpoint: Path | None) -> str:
+    """Return what a training leaves if it is ended without a word, for the beginning of a job's log."""
+    state = (
+        f"the state, from which the same command goes on, in {checkpoint}" if checkpoint else "no state to go on from"
+    )
+    return f"kept after each epoch: the best checkpoint so far in {folders.weights}, {state}"
+
+
+def what_is_kept(history: Sequence[object], planned: int, folders: Folders, checkpoint: Path | None) -> str:
+    """Return what a training that is stopped now leaves, and how to go on.
+
+    Args:
+        history: an entry for each epoch that has ended.
+        planned: number of all epochs.
+        folders: where it writes.
+        checkpoint: what the same command goes on from, None for nothing.
+    """
+    if not history:
+        return f"Stopped before the first of {planned} epochs had ended: there is nothing to go on from."
+    done = "calibrated and tested" if folders.reports[0].exists() else "neither calibrated nor tested yet"
+    if checkpoint and checkpoint.exists():
+        further = f"the same command goes on from {checkpoint}"
+    else:
+        further = "without --checkpoint-dir, no state is kept to go on from"
+    best = f"the best checkpoint so far is {folders.weights}, {done}"
+    return f"Stopped after {len(history)} of {planned} epochs: {best}; {further}."
