@@ -54,7 +54,9 @@ def admitted(manifest: Manifest, served: Manifest | None, source: str, *, force:
     """
     doubts = " and ".join(objections(manifest, served))
     if doubts and not force:
+        # A training that is stopped or fails leaves its best checkpoint, and no figures.
+        advice = "train again" if manifest.metrics else "let its training go on from its checkpoint to the end"
         raise ReleaseRefusedError(
-            f"{source} is not released, because {doubts}: train again, or pass --force to serve it anyway."
+            f"{source} is not released, because {doubts}: {advice}, or pass --force to serve it anyway."
         )
     return dataclasses.replace(manifest, forced=doubts or None)

@@ -264,7 +264,10 @@ def test_gate_refuses_a_model_without_figures(
     moto: Moto, bucket: str, tmp_path: Path, weights: Path, command: Command
 ) -> None:
     path = make_archive(tmp_path / "m.tar.gz", [(member(WEIGHTS_NAME), weights.read_bytes())])
-    sentence = "because its training reported no test_accuracy and its training reported no test_auroc"
+    sentence = (
+        "because its training reported no test_accuracy and its training reported no test_auroc: let its training go "
+        "on from its checkpoint to the end, or pass --force"
+    )
     assert sentence in command.fails(path)
     assert moto.keys(bucket) == []
     command(path, "--force")
