@@ -298,13 +298,13 @@ def test_metric_is_not_found_inside_another_word(word: str) -> None:
 
 def test_hyperparameters_are_what_training_takes_and_its_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {}
-    values = ("2", "64", "0.001", "0.1", "none", "3", "7")
+    values = ("2", "64", "0.001", "0.1", "none", "3", "7", r"^(p\d+)")
     fields = dataclasses.fields(Hyperparameters)
     given = [word for one, value in zip(fields, values, strict=True) for word in (f"--{option(one.name)}", value)]
     launched = parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1", *given]).hyperparameters
     passed = [word for name, value in launched.items() for word in (f"--{name}", str(value))]
     _, chosen = train_model.parse_arguments(passed)
-    assert chosen == Hyperparameters(2, 64, 0.001, 0.1, "none", 3, 7)
+    assert chosen == Hyperparameters(2, 64, 0.001, 0.1, "none", 3, 7, r"^(p\d+)")
     monkeypatch.setenv("TRAIN_SEED", "5")
     assert parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {"seed": 5}
 
