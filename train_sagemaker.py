@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pneumonia.launching.launched import Launched
 
 YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
-NUMBERS = {  # whole and above 0; the largest ones that SageMaker takes, None where that depends
+NUMBERS = {  # whole and above 0; the largest ones that SageMaker takes, None if that depends
     "instance_count": None,
     "max_run_seconds": None,
     "max_wait_seconds": None,
@@ -49,19 +49,19 @@ ARGUMENTS = (
     ("max-wait-seconds", None, int, "with --spot: time to run and to wait for capacity (twice --max-run-seconds)"),
     ("volume-size", "30", int, "disk of each machine in GB (%(default)s)"),
     ("keep-alive", None, int, "seconds for which the machines wait for another job, at your cost (none)"),
-    ("subnets", None, str, "of a VPC that the job runs in, ID,… (none)"),
-    ("security-groups", None, str, "for the VPC, ID,… (none)"),
+    ("subnets", None, str, "subnets of a VPC that the job runs in: ID,… (none)"),
+    ("security-groups", None, str, "security groups in that VPC: ID,… (none)"),
     ("image-uri", None, str, "the container's image in ECR (AWS's for PyTorch)"),
     (
         "checkpoints",
         None,
         str,
-        "s3://bucket/folder/ that keeps what a job goes on from (with --spot one of its own)",
+        "s3://bucket/folder/ for the checkpoint that a job goes on from (with --spot one of its own)",
     ),
     ("attach", None, str, "watch this job or tuning again instead of launching one (none)"),
     ("jobs", None, int, f"with --tune: how many jobs ({TUNING['jobs']})"),
     ("at-once", None, int, f"with --tune: how many of them at a time ({TUNING['at_once']})"),
-    ("objective", None, str, f"with --tune: the figure to reach ({TUNING['objective']})"),
+    ("objective", None, str, f"with --tune: the figure to improve ({TUNING['objective']})"),
 )
 # Name, form and help of each that takes several, and name, action and help of each switch.
 LISTS = (
@@ -150,7 +150,7 @@ def declaration(args: argparse.Namespace) -> "Declare":
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the arguments; behind `--some-name` stands the environment variable TRAIN_SOME_NAME.
+    """Read the arguments; each has an environment variable, TRAIN_SOME_NAME for `--some-name`.
 
     Returns:
         The arguments; of those to launch with, `tags`, `hyperparameters` and `tune` by name.
@@ -179,14 +179,14 @@ def check_launch(args: argparse.Namespace) -> None:
     """
     args.bucket, args.prefix = settings.dataset_address(args.bucket, args.prefix)
     if not re.fullmatch(r"arn:[\w-]+:iam::\d{12}:role/\S+", args.role):
-        raise ConfigurationError(f"--role is an ARN, arn:aws:iam::123456789012:role/training say, not {args.role}.")
+        raise ConfigurationError(f"--role is an ARN such as arn:aws:iam::123456789012:role/training, not {args.role}.")
     for name, largest in NUMBERS.items():
         settings.check_number(f"--{option(name)}", getattr(args, name), largest)
     args.max_wait_seconds = args.max_wait_seconds or 2 * args.max_run_seconds
     if args.max_wait_seconds < args.max_run_seconds:
         raise ConfigurationError("--max-wait-seconds includes the run: it cannot be below --max-run-seconds.")
     if args.keep_alive and args.spot:
-        raise ConfigurationError("--keep-alive is for instances that stay: SageMaker keeps none that come by --spot.")
+        raise ConfigurationError("--keep-alive is for on-demand instances: SageMaker does not keep those of --spot.")
     args.subnets, args.security_groups = settings.network(args.subnets, args.security_groups)
     args.checkpoints = args.checkpoints and settings.folder_address("--checkpoints", args.checkpoints)
     settings.check_image(args.image_uri)
@@ -198,15 +198,15 @@ def check_tuning(args: argparse.Namespace) -> None:
     """Check what a tuning is launched with, and replace texts by what they say.
 
     Raises:
-        ConfigurationError: something is wrong, or is of a tuning where there is none, or the reverse.
+        ConfigurationError: something is wrong, needs a tuning, or does not go with one.
     """
     args.tune = settings.parse_ranges(args.tune or (variable("tune") or "").split(","))
     if not args.tune:
         if given := [f"--{option(name)}" for name in TUNING if getattr(args, name) is not None]:
-            raise ConfigurationError(f"{' and '.join(given)} say nothing without --tune NAME=LOW:HIGH.")
+            raise ConfigurationError(f"Without --tune NAME=LOW:HIGH, leave out {' and '.join(given)}.")
         return
     if single := [f"--{option(name)}" for name in ("checkpoints", "keep_alive") if getattr(args, name)]:
-        raise ConfigurationError(f"{' and '.join(single)} are of one job, and --tune starts many: leave them out.")
+        raise ConfigurationError(f"With --tune, which starts many jobs, leave out {' and '.join(single)}.")
     if both := [name for name in args.tune if name in args.hyperparameters]:
         raise ConfigurationError(f"--tune tries values of {', '.join(both)}: leave the fixed ones out.")
     for name, default in TUNING.items():
@@ -220,8 +220,8 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="train_sagemaker.py",
         description=__doc__.partition("\n")[0],
-        epilog="Behind each argument stands an environment variable: TRAIN_BUCKET behind --bucket, TRAIN_BATCH_SIZE "
-        "behind --batch-size, and so on; behind --region AWS_REGION and AWS_DEFAULT_REGION. "
+        epilog="Each argument has an environment variable: TRAIN_BUCKET for --bucket, TRAIN_BATCH_SIZE for "
+        "--batch-size, and so on; --region has AWS_REGION and AWS_DEFAULT_REGION as well. "
         "Example: train_sagemaker.py --bucket xrays --role arn:aws:iam::123456789012:role/job --region eu-west-1",
     )
     for name, default, kind, text in ARGUMENTS:
@@ -254,17 +254,17 @@ def hyperparameters_in(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def variable_name(argument: str) -> str:
-    """Return the environment variable behind an argument."""
+    """Return the name of an argument's environment variable."""
     return f"TRAIN_{argument.upper().replace('-', '_')}"
 
 
 def variable(argument: str) -> str | None:
-    """Return the value of the environment variable behind an argument; empty counts as unset."""
+    """Return the value of an argument's environment variable; empty counts as unset."""
     return os.environ.get(variable_name(argument)) or None
 
 
 def flag(argument: str) -> bool:
-    """Return whether the environment variable behind a switch is on.
+    """Return whether a switch's environment variable is on.
 
     Raises:
         ConfigurationError: it is neither on nor off.

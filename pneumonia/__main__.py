@@ -22,7 +22,7 @@ COMMANDS = {
     "split": ("divide a labelled folder into train/, val/ and test/ by patient", "pneumonia.training.split"),
     "draw": ("draw chest X-rays to try everything with", "pneumonia.training.synthetic"),
     "serve": ("serve the page and the API on this machine", "pneumonia.serving.server"),
-    "open": ("show the page of a Function URL on this machine, signed for", "pneumonia.client.open_page"),
+    "open": ("show the page of a Function URL on this machine, and sign its requests", "pneumonia.client.open_page"),
     "batch": ("classify many X-rays: a folder, a prefix in S3 or a manifest", "pneumonia.batch.command"),
     "s3-batch": ("create an S3 Batch Operations job that classifies X-rays", "pneumonia.batch.s3_job"),
 }

@@ -18,7 +18,7 @@ WEIGHTS_HELP = (
     "weights file, a folder with one, or s3://bucket (as serving: MODEL_PATH, MODEL_BUCKET, else the released model)"
 )
 # What --sign takes in every command that asks a server.
-SIGN_HELP = "region of a Lambda function behind another address, to sign requests for as for a Function URL"
+SIGN_HELP = "region of the Lambda function to sign requests for, if URL is not its Function URL"
 EXIT_STATUSES = (
     f"exit status: 0 all images have an answer, {SOME_FAILED} some have an error instead, 1 the command failed"
 )

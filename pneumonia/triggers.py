@@ -1,4 +1,4 @@
-"""What invokes a function of Lambda: the name of the service that sends an event, without what the event is about.
+"""What invokes a Lambda function: the name of the service that sends an event, without what the event is about.
 
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-services.html
 """

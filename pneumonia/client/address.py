@@ -22,7 +22,7 @@ class Address:
 
     Attributes:
         base: scheme, host, and the path before the API's own, without a slash at the end.
-        region: of the Lambda function that requests are signed for; None for a server that needs no signature.
+        region: that of the Lambda function for which requests are signed; None for a server that needs no signature.
     """
 
     base: str
@@ -40,7 +40,7 @@ class Address:
             ConfigurationError: the text names no server of the API, or one to which signatures must not be sent.
         """
         if region is not None and not REGION.fullmatch(region):
-            raise ConfigurationError(f"{region!r} is not a region of AWS: name one as eu-central-1.")
+            raise ConfigurationError(f"{region!r} is not an AWS region: name one such as eu-central-1.")
         host, parts = _parts_of(url)
         function = FUNCTION_URL.fullmatch(host)
         scheme = "https" if function else parts.scheme  # a Function URL takes nothing else

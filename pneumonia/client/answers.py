@@ -45,7 +45,7 @@ def prediction_of(address: Address, response: AWSResponse) -> Prediction:
 
 
 def detail_of(response: AWSResponse) -> str | None:
-    """Return the sentence of the API's own errors, None where the answer is none of these."""
+    """Return the sentence of the API's own errors, None if the answer is none of these."""
     detail = json_of(response).get("detail")
     return in_one_line(detail) if isinstance(detail, str) and response.status_code >= 400 else None
 
@@ -72,7 +72,7 @@ def refusal(address: Address, response: AWSResponse, *, has_credentials: bool) -
 
 
 def advice_about(address: Address, response: AWSResponse, kind: str, *, has_credentials: bool) -> str:
-    """Return what to do about an answer that is not the API's, an empty string where that is not known.
+    """Return what to do about an answer that is not the API's, an empty string if that is not known.
 
     Args:
         address: of the server.
@@ -101,7 +101,7 @@ def words_of(response: AWSResponse) -> str:
 
 
 def json_of(response: AWSResponse) -> dict[str, Any]:
-    """Return the JSON object in an answer's body, an empty one where there is none."""
+    """Return the JSON object in an answer's body, an empty one if there is none."""
     try:
         content = json.loads(response.content)
     except ValueError:

@@ -36,7 +36,7 @@ OTHER_ORIGIN = "Another site sent this request: only the page at this address ma
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("url", metavar="URL", help="the server's: a Lambda Function URL, or another")
+    parser.add_argument("url", metavar="URL", help="a Lambda Function URL, or another server of the API")
     parser.add_argument("--port", type=int, default=0, metavar="N", help="where to listen (any free port)")
     parser.add_argument("--sign", metavar="REGION", help=SIGN_HELP)
 

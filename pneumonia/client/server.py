@@ -1,4 +1,4 @@
-"""Requests to a server of the API, signed where a Lambda function has to know who asks."""
+"""Send requests to a server of the API, signed if a Lambda function has to know who asks."""
 
 import contextlib
 import time
@@ -56,7 +56,7 @@ class Server:
             )
 
     def ask(self, method: str, target: str, headers: Mapping[str, str] = {}, body: bytes = b"") -> AWSResponse:
-        """Send a request, again after a pause where that may help, and return the answer, whatever its status.
+        """Send a request, again after a pause if that may help, and return the answer, whatever its status.
 
         Args:
             method: GET, POST…

@@ -1,4 +1,4 @@
-"""Creating a job or a tuning through the SDK, once: what is created is known by name even where the SDK fails then.
+"""Create a job or a tuning through the SDK, once, and know its name even if the SDK fails afterwards.
 
 The SDK describes what it has created before it returns. If that fails, its error looks as if nothing had been created.
 So botocore's events, which surround every call, end the SDK's work at the call that matters.
@@ -32,7 +32,7 @@ def create(session: boto3.Session, declare: Declare) -> tuple[Launched, Request]
     """Create a job or a tuning.
 
     Args:
-        session: of AWS.
+        session: the AWS session.
         declare: has the SDK create it.
 
     Returns:
@@ -63,7 +63,7 @@ def dry_run(region: str, bucket: str, declare: Declare) -> None:
     """Print the request as JSON; nothing is sent or uploaded, and no credentials are needed.
 
     Args:
-        region: of AWS.
+        region: the AWS region.
         bucket: gets what the SDK believes it uploads.
         declare: has the SDK create a job or a tuning.
     """
@@ -85,7 +85,7 @@ def dry_run(region: str, bucket: str, declare: Declare) -> None:
 
 @contextlib.contextmanager
 def _lost_answers_named(session: boto3.Session, sent: Request) -> Iterator[None]:
-    """Name the job in the sentence where it was asked for and it is not known whether SageMaker created it."""
+    """Name the job in the sentence if it was requested and it is not known whether SageMaker created it."""
     what, go_on = "may have been created although AWS did not confirm it", "Before another launch, look with"
     try:
         yield

@@ -1,4 +1,4 @@
-"""The channels in S3, checked before an instance is paid for: a bounded listing, judged by the job's own rules."""
+"""Check the channels in S3 before an instance is paid for: a bounded listing, judged by the job's own rules."""
 
 import sys
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PAGES = 5  # of at most 1,000 names, for each folder: the public data set's largest has 3,875 images
-CANDIDATES = 10  # folders in which channels are looked for that do not lie where they should
+CANDIDATES = 10  # folders that are searched for channels that are not where they should be
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ListedChannel:
 
     @property
     def folders(self) -> set[str]:
-        """The folders in it, those of the classes even where the listing ended before them."""
+        """The folders in it, with those of the classes even if the listing ended before them."""
         return {*self.top.folders, *(label for label, inside in self.classes.items() if not inside.empty)}
 
     def images(self, label: str) -> list[str] | None:
@@ -67,7 +67,7 @@ def check_dataset(session: boto3.Session, bucket: str, prefix: str) -> None:
     """Check that the job will find images of both classes in every channel.
 
     Args:
-        session: of AWS.
+        session: the AWS session.
         bucket: the bucket's name.
         prefix: the folder of the channels, "" for the bucket's root.
 
@@ -98,7 +98,7 @@ def below(prefix: str, name: str) -> str:
 
 
 def listing(s3: "S3Client", bucket: str, folder: str) -> Listing:
-    """List a folder, PAGES of it at most, and say so where that is not all of it.
+    """List a folder, PAGES of it at most, and say so if that is not all of it.
 
     Args:
         s3: a client.
@@ -115,7 +115,7 @@ def listing(s3: "S3Client", bucket: str, folder: str) -> Listing:
             break
         more = {"ContinuationToken": page["NextContinuationToken"]}
     else:
-        print(f"Of s3://{bucket}/{folder} only the first {len(keys):,} names were looked at.", file=sys.stderr)
+        print(f"Only the first {len(keys):,} names in s3://{bucket}/{folder} were checked.", file=sys.stderr)
     names = [key.removeprefix(folder) for key in keys if key != folder]  # a console makes an object of a folder's name
     visible = [name for name in names if not name.startswith(".")]
     return Listing(

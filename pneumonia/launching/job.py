@@ -1,4 +1,4 @@
-"""The training job, declared to the SDK: where it runs, on what, with which files and settings."""
+"""Declare the training job to the SDK: where it runs, on what, with which files and settings."""
 
 import argparse
 import contextlib
@@ -44,7 +44,7 @@ def trainer_for(session: boto3.Session, args: argparse.Namespace, source: Path) 
     """Return the SDK's ModelTrainer for the job.
 
     Args:
-        session: of AWS.
+        session: the AWS session.
         args: the settings.
         source: folder with the job's code.
     """
@@ -62,7 +62,7 @@ def trainer_for(session: boto3.Session, args: argparse.Namespace, source: Path) 
         base_job_name=JOB_PREFIX,
         training_image=training_image(args),
         source_code=configs.SourceCode(source_dir=str(source), entry_script=ENTRY_SCRIPT),
-        # In the job it counts the GPUs: a process for each on every instance, or one where there are none.
+        # In the job it counts the GPUs: a process for each on every instance, or one if there are none.
         distributed=Torchrun(),
         compute=compute(args),
         networking=networking(args),
@@ -110,7 +110,7 @@ def training_image(args: argparse.Namespace) -> str:
 
 
 def checkpoint_config(args: argparse.Namespace) -> Any:  # noqa: ANN401
-    """Return the folder that SageMaker copies to S3 and back, so that a job goes on where one ended; None for none.
+    """Return the folder that SageMaker copies to S3 and back, so that a job goes on where another ended; None for none.
 
     A tuning has none: its jobs have one address for all, and would go on from each other's.
     """

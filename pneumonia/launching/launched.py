@@ -1,4 +1,4 @@
-"""A job that was created: its name, and that whatever fails from then on says so."""
+"""A job that was created: whatever fails from then on names it."""
 
 import contextlib
 from collections.abc import Iterator

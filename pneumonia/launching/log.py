@@ -13,7 +13,7 @@ GROUP = "/aws/sagemaker/TrainingJobs"
 
 
 class Log:
-    """Prints what is new in a job's log; where that cannot be read, says so once.
+    """Prints what is new in a job's log; if that cannot be read, says so once.
 
     Args:
         job: the job's name.
@@ -25,7 +25,7 @@ class Log:
         self._told: set[str] = set()
 
     def print_news(self, logs: Any) -> None:  # noqa: ANN401  # boto3's clients have no types of their own
-        """Print the lines since the last time, with the instance before them where there are several.
+        """Print the lines since the last time, each after its instance's name if there are several.
 
         Args:
             logs: a client of CloudWatch Logs.
@@ -47,7 +47,7 @@ class Log:
         return [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
 
     def _news(self, logs: Any, stream: str) -> Iterator[str]:  # noqa: ANN401
-        """Yield the lines that follow; a page may be empty although another comes, so only the token tells the end."""
+        """Yield the lines that follow; a page may be empty although another comes, so only the token shows the end."""
         while True:
             before = self._next.get(stream)
             token = {"nextToken": before} if before else {}

@@ -14,7 +14,7 @@ METRICS = {
     "test:sensitivity": "test_sensitivity",
     "test:specificity": "test_specificity",
 }
-# A test is no test any more where it has chosen the model, and the loss in training says nothing of new images.
+# A test that has chosen the model is no test any more, and the loss in training says nothing about new images.
 OBJECTIVES = [name for name in METRICS if name.startswith("validation:")]
 
 

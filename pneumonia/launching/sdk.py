@@ -1,4 +1,4 @@
-"""The SageMaker Python SDK: that it is there and usable, and its session."""
+"""Check that the SageMaker Python SDK is installed and usable, and open its session."""
 
 import contextlib
 import importlib.metadata
@@ -62,7 +62,7 @@ def sdk_session(session: "boto3.Session", bucket: str) -> Any:  # noqa: ANN401  
     """Return the SDK's session, which reports no call to its makers unless its configuration says so.
 
     Args:
-        session: of AWS.
+        session: the AWS session.
         bucket: gets what the SDK uploads.
     """
     from sagemaker.core.helper.session_helper import Session  # noqa: PLC0415
@@ -95,7 +95,7 @@ def configuration() -> dict[str, Any]:
 
 
 def _configuration_files() -> list[str]:
-    """Return where the SDK reads: the places that the environment names, and of its own those with a file."""
+    """Return where the SDK reads: the paths that the environment names, and of its own paths those with a file."""
     from sagemaker.core.config import config  # noqa: PLC0415
 
     named = (config.ENV_VARIABLE_ADMIN_CONFIG_OVERRIDE, config.ENV_VARIABLE_USER_CONFIG_OVERRIDE)

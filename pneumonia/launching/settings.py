@@ -1,4 +1,4 @@
-"""What the arguments of a launch may say, checked before anything is sent. Wrong ones are told without an SDK."""
+"""Check the arguments of a launch before anything is sent. Wrong ones are refused even without the SDK."""
 
 import math
 import re
@@ -27,7 +27,7 @@ class Range:
 
     @property
     def scaling(self) -> str:
-        """SageMaker's word for how values are spread: evenly over the powers of ten where there are several."""
+        """SageMaker's word for how values are spread: evenly over the powers of ten if there are several."""
         wide = self.low > 0 and math.log10(self.high / self.low) > 1 - 1e-9
         return "Logarithmic" if wide else "Linear"
 
@@ -37,7 +37,7 @@ def dataset_address(bucket: str, prefix: str | None) -> tuple[str, str]:
 
     Args:
         bucket: its name, or `s3://bucket/folder`.
-        prefix: the folder, "" for the bucket's root; None where it is not given.
+        prefix: the folder, "" for the bucket's root; None if it is not given.
 
     Raises:
         ConfigurationError: the bucket has no possible name, or two folders are named.
@@ -46,7 +46,7 @@ def dataset_address(bucket: str, prefix: str | None) -> tuple[str, str]:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name):
         raise ConfigurationError(f"--bucket is the name of a bucket, or s3://NAME/FOLDER, not {bucket}.")
     if prefix and prefix.startswith("s3://"):
-        raise ConfigurationError(f"--prefix is a folder in the bucket, {DEFAULT_PREFIX} say, not {prefix}.")
+        raise ConfigurationError(f"--prefix is a folder in the bucket, such as {DEFAULT_PREFIX}, not {prefix}.")
     key = key.strip("/")
     if prefix is None:
         return name, key or DEFAULT_PREFIX
@@ -100,7 +100,7 @@ def check_image(uri: str | None) -> None:
     """
     if uri is not None and not re.fullmatch(r"[\w.-]+\.[\w.-]+(:\d+)?/[\w./-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?", uri):
         example = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/pytorch:2.10"
-        raise ConfigurationError(f"--image-uri is the address of an image in ECR, {example} say, not {uri}.")
+        raise ConfigurationError(f"--image-uri is the address of an image in ECR, such as {example}, not {uri}.")
 
 
 def network(subnets: str | None, security_groups: str | None) -> tuple[list[str], list[str]]:

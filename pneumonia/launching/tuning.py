@@ -1,4 +1,4 @@
-"""The tuning: many jobs with other hyperparameters, chosen by SageMaker, declared to the SDK."""
+"""Declare a tuning to the SDK: many jobs, with hyperparameters that SageMaker chooses."""
 
 import argparse
 import datetime
@@ -36,7 +36,7 @@ def tune(session: boto3.Session, args: argparse.Namespace) -> None:
 
 
 def sdk_range(values: Range) -> Any:  # noqa: ANN401  # the SDK has no types
-    """Return the SDK's range: of whole numbers where both ends are."""
+    """Return the SDK's range: of whole numbers if both ends are whole."""
     from sagemaker.core.parameter import ContinuousParameter, IntegerParameter  # noqa: PLC0415
 
     kind = IntegerParameter if isinstance(values.low, int) else ContinuousParameter

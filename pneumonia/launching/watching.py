@@ -1,4 +1,4 @@
-"""Watching a job to its end: its status, with the log of a training job or the progress of a tuning.
+"""Watch a job to its end: its status, with the log of a training job or the progress of a tuning.
 
 The SDK's own `wait` ends at the first call that AWS refuses, and reads the log in the environment's region.
 """
@@ -32,7 +32,7 @@ class NotNowError(TrainingError):
 class Watcher:
     """Looks at the jobs in a region.
 
-    Where AWS may answer otherwise later, it asks again after growing pauses, with credentials read anew.
+    If AWS may answer otherwise later, it asks again after growing pauses, with credentials read anew.
     """
 
     def __init__(self, region: str) -> None:
@@ -88,7 +88,7 @@ class Watcher:
 
         Args:
             job: the job.
-            exists: it was created, so that an answer that there is none will pass.
+            exists: it was created, so an answer that there is no such job is temporary.
 
         Raises:
             ClientError, BotoCoreError: AWS refuses to tell.
@@ -118,7 +118,7 @@ class Watcher:
 
 
 def progress_of(tuning: Description) -> str:
-    """Return how many jobs of a tuning are where, and which is the best so far."""
+    """Return how many jobs of a tuning are at which stage, and which is the best so far."""
     counters = tuning["TrainingJobStatusCounters"]
     counts = {
         "completed": counters.get("Completed", 0),

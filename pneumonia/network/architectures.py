@@ -1,4 +1,4 @@
-"""Which network a state dict is of, by its names and shapes; in serving, imported only where an error needs it."""
+"""Which network a state dict is of, by its names and shapes; serving imports it only for errors."""
 
 import re
 from collections import Counter

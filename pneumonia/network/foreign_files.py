@@ -1,4 +1,4 @@
-"""What a file is that cannot be used as weights, and what to do; imported only where an error needs it.
+"""What a file is that cannot be used as weights, and what to do; imported only for errors.
 
 Each function returns the end of a sentence that begins "weights.pth is not a weights file, but ". The names in it come
 from the file, so they are quoted if a terminal would not print them.

@@ -97,7 +97,7 @@ def check_outputs(network: Callable[[Tensor], Tensor], name: str) -> None:
     Raises:
         WeightsError: an output is not finite.
     """
-    # By Python's generator: torch's cannot be made where the imports were lean (serving.coldstart).
+    # By Python's generator: torch's cannot be made after lean imports (serving.coldstart).
     values = bytearray(Random(0).randbytes(2 * 3 * SIZE * SIZE))
     noise = torch.frombuffer(values, dtype=torch.uint8).view(2, 3, SIZE, SIZE)
     black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, SIZE, SIZE)

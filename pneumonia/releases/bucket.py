@@ -131,7 +131,7 @@ class WeightsBucket:
         """
         self._move(served.moved_to(version) if served else Pointer(version), etag)
         with _refusals(
-            f"Release {version} is served from s3://{self._name} now, but making the key {PLAIN_KEY} follow failed "
+            f"Release {version} is served from s3://{self._name} now, but copying it to the key {PLAIN_KEY} failed "
             f"(`promote_model.py rollback {version}` repeats that)"
         ):
             self._fill_plain_key(version)
@@ -167,7 +167,7 @@ class WeightsBucket:
             raise refusal
 
     def _read_pointer(self) -> tuple[Pointer | None, str | None]:
-        """Do as `pointer`, but pass on what boto3 raises."""
+        """Read the pointer as `pointer` does, but pass on what boto3 raises."""
         try:
             answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_KEY)
         except self._s3.exceptions.NoSuchKey:

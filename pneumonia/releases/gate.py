@@ -55,7 +55,7 @@ def admitted(manifest: Manifest, served: Manifest | None, source: str, *, force:
     doubts = " and ".join(objections(manifest, served))
     if doubts and not force:
         # A training that is stopped or fails leaves its best checkpoint, and no figures.
-        advice = "train again" if manifest.metrics else "let its training go on from its checkpoint to the end"
+        advice = "train again" if manifest.metrics else "continue its training from the checkpoint to the end"
         raise ReleaseRefusedError(
             f"{source} is not released, because {doubts}: {advice}, or pass --force to serve it anyway."
         )

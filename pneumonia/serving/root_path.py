@@ -20,7 +20,7 @@ def root_path_from_environment() -> str | None:
     text = os.environ.get("ROOT_PATH", "").strip()
     if "://" in text or "?" in text or "#" in text:
         raise ConfigurationError(
-            f"ROOT_PATH is {text!r}: set it to the path alone, as /xray in https://me.org/xray/docs."
+            f"ROOT_PATH is {text!r}: set it to the path alone, such as /xray for https://me.org/xray/docs."
         )
     return tidied(text).rstrip("/") if text else None
 
@@ -28,13 +28,13 @@ def root_path_from_environment() -> str | None:
 class RootPath:
     """Keep what comes before a route's path apart: routes are found, and links lead back to the client's address.
 
-    Slashes too many, as in `//predict` or `/predict/`, are dropped. A redirect could lose the body, or lead to the host
+    Extra slashes, as in `//predict` or `/predict/`, are dropped. A redirect could lose the body, or lead to the host
     behind a proxy.
 
     Args:
         app: what to call.
-        configured: ROOT_PATH; the front may keep it in the paths that it passes on, or take it away. None to infer it
-            from API Gateway's events, or to take the server's `--root-path`.
+        configured: ROOT_PATH; the gateway or proxy may keep it in the paths that it passes on, or take it away. None to
+            infer it from API Gateway's events, or to take the server's `--root-path`.
     """
 
     def __init__(self, app: ASGIApp, configured: str | None) -> None:
@@ -47,7 +47,7 @@ class RootPath:
             path, found = (in_event if "aws.event" in scope else at_server)(scope)
             root = found if self._configured is None else self._configured
             below = without(root, path)
-            if below == path:  # the front has taken it away, or put its own before it
+            if below == path:  # the gateway or proxy has taken it away, or put its own before it
                 below = without(root, without(found, path))
             scope = {**scope, "path": root + below, "root_path": root}
         await self._app(scope, receive, send)
@@ -87,7 +87,7 @@ def resource_path(resource: str, parameters: Mapping[str, str]) -> str:
 
 
 def without(root: str, path: str) -> str:
-    """Return a path without what its beginning is, and unchanged if it begins otherwise."""
+    """Return a path without `root` at its beginning, unchanged if it begins otherwise."""
     return (path[len(root) :] or "/") if f"{path}/".startswith(f"{root}/") else path
 
 

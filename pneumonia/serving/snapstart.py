@@ -1,4 +1,4 @@
-"""Lambda SnapStart: make the process whose snapshot is taken ready to answer, and each restored one up to date.
+"""Lambda SnapStart: make a process ready to answer before its snapshot, and bring each restored one up to date.
 
 Lambda imports the handler when a version is published, takes a snapshot of the process, and starts new instances from
 it. So the model is loaded and has answered once before that. What all instances would share for days is renewed after

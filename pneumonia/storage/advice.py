@@ -13,13 +13,13 @@ CERTIFICATE = "check the server's certificate, and name the authority that signe
 LOG_IN = "log in to AWS again, or renew the access keys"
 CLOCK = "set this machine's clock"
 SIGN_UP = "sign this account up for the service"
-SUPPORT = "ask AWS Support, which closed this account or bucket"
-KEY = "see in KMS that the object's key exists, is enabled, and may be used by you"
+SUPPORT = "ask AWS Support about this account or bucket"
+KEY = "check in KMS that the object's key exists and is enabled, and that you may use it"
 REGION = "set AWS_REGION and AWS_DEFAULT_REGION to the bucket's region"
 RESTORE = "restore the object from its archive first (aws s3api restore-object)"
 QUOTA = "request a higher quota under Service Quotas, or ask for less"
 OTHER_WRITER = "another program has changed the object meanwhile: look at it, and start this again"
-PAYER = "copy the objects to a bucket of your own, because this program accepts no charges for a requester"
+PAYER = "copy the objects to a bucket of your own, because Requester Pays buckets are not supported"
 CODES = {
     LOG_IN: "AuthFailure AuthorizationHeaderMalformed ExpiredToken ExpiredTokenException IncompleteSignature "
     "InvalidAccessKeyId InvalidClientTokenId InvalidSecurity InvalidSignatureException InvalidToken "
@@ -78,7 +78,7 @@ def on(error: S3Error) -> str | None:
 
 
 def may_pass(error: S3Error) -> bool:
-    """Return whether the same request may succeed later: the refusal is temporary, or concerns only this caller."""
+    """Return whether the same request may succeed later: the refusal is temporary, or about this caller alone."""
     return error.is_temporary or on(error) in CALLERS
 
 
@@ -94,7 +94,7 @@ def _on_denial(message: str, operation: str) -> str:
     named = ACTION.search(message)
     action = named[1] if named else None
     if action and "explicit deny" in message:
-        return f"have the policy changed that denies {action}"
+        return f"have the policy that denies {action} changed"
     if "kms:" in message or "customer master key" in message:
         return f"grant {action or 'kms:Decrypt'}, in your own policy and in the key's"
     if action in {None, "s3:GetObject", "s3:ListBucket"} and operation in RIGHTS:

@@ -6,13 +6,13 @@ from http import HTTPStatus
 from pneumonia.errors import in_one_line
 
 MAX_CODE = 100  # characters
-MAX_STRANGE = 200  # characters told of an error page that is not S3's
+MAX_STRANGE = 200  # characters quoted from an error page that is not S3's
 TEMPORARY = re.compile(
     "Throttl|SlowDown|TooManyRequests|RequestLimitExceeded|BandwidthLimitExceeded|ProvisionedThroughputExceeded"
     "|InternalError|InternalFailure|InternalException|InternalServerException|Timeout|Unavailable"
     "|PriorRequestNotComplete|ConditionalRequestConflict|OperationAborted"
 )
-# Where a message names the bucket's region.
+# How a message names the bucket's region.
 REGION_TOLD = re.compile(r"expecting '([a-z0-9-]+)'|The ([a-z0-9-]+) location constraint is incompatible")
 
 
@@ -77,7 +77,7 @@ class AddressError(UnsentError):
 
 
 def error_in(page: bytes, status: int, region: str | None = None) -> S3Error:
-    """Return the refusal that an error page tells: S3's, or that of a proxy or another server.
+    """Return the refusal in an error page: S3's, or that of a proxy or another server.
 
     Args:
         page: the response's body.

@@ -200,7 +200,7 @@ class SignedBucket:
 
 
 def _credentials() -> tuple[str, str, str]:
-    """Return the access key's public part, its secret part, and the session token; empty where there is none."""
+    """Return the access key's public part, its secret part, and the session token; empty if there is none."""
     endpoint = os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
     if endpoint and os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
         from pneumonia.storage.role_credentials import role_credentials  # noqa: PLC0415  # for SnapStart only

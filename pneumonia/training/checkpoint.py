@@ -1,4 +1,4 @@
-"""The checkpoint that an interrupted run goes on from: reading it, and checking that it holds what a run writes."""
+"""Read the checkpoint that an interrupted run goes on from, and check that it holds what a run writes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ def difference(found: object, form: object, name: str) -> str | None:
 
     Args:
         found: the value.
-        form: a value as it is written; numbers and tensors may have others within.
+        form: a value as it is written; numbers and tensors may have other values.
         name: the value's, for the words that are returned.
     """
     if isinstance(form, Tensor):
@@ -57,13 +57,13 @@ def difference(found: object, form: object, name: str) -> str | None:
         return _difference_of_mappings(found, form, name)
     if isinstance(form, Sequence) and not isinstance(form, str):
         if not isinstance(found, Sequence) or (len(found) != len(form) and name != "history"):
-            return f"{name} is no list of {len(form)}"
+            return f"{name} is not a list of {len(form)}"
         entries = ((one, form[min(index, len(form) - 1)], f"{name}[{index}]") for index, one in enumerate(found))
         return next(filter(None, (difference(*entry) for entry in entries)), None)
     if isinstance(form, bool | str | None):
         return None if type(found) is type(form) else f"{name} is of another kind"
     finite = type(found) in {int, float} and math.isfinite(found)  # type: ignore[arg-type]
-    return None if finite else f"{name} is no finite number"
+    return None if finite else f"{name} is not a finite number"
 
 
 def random_states(device: torch.device) -> list[Tensor]:
@@ -80,7 +80,7 @@ def restore_random_states(states: Sequence[Tensor], device: torch.device) -> Non
 
 def _difference_of_tensors(found: object, form: Tensor, name: str) -> str | None:
     if not isinstance(found, Tensor) or found.layout is not form.layout or found.is_meta:
-        return f"{name} is no plain tensor"
+        return f"{name} is not a plain tensor"
     if (found.shape, found.dtype) != (form.shape, form.dtype):
         return f"{name} is of shape {tuple(found.shape)} and {found.dtype}, not {tuple(form.shape)} and {form.dtype}"
     return None if bool(found.isfinite().all()) else f"{name} has NaN or infinite values"
@@ -88,7 +88,7 @@ def _difference_of_tensors(found: object, form: Tensor, name: str) -> str | None
 
 def _difference_of_mappings(found: object, form: Mapping[Any, Any], name: str) -> str | None:
     if not isinstance(found, Mapping):
-        return f"{name} is no dict"
+        return f"{name} is not a dict"
     if name == "optimizer.state" and not found:
         return None  # with float16, the first steps may all have been left out, as too large
     if missing := [str(key) for key in form if key not in found]:

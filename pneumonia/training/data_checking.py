@@ -65,7 +65,7 @@ def check_labels(channels: Iterable[Digested]) -> None:
 
 
 def about_names(channels: Sequence[Channel]) -> list[Finding]:
-    """Return what file names tell against the figures: files of the other class, and names without a patient."""
+    """Return what file names say against the figures: files of the other class, and names without a patient."""
     findings = [finding for channel in channels for finding in _about_classes(channel)]
     paths = [path for channel in channels for path in channel.paths]
     if unnamed := about_unnamed(paths, channels[0].pattern):
@@ -97,7 +97,7 @@ def _about_classes(channel: Channel) -> Iterator[Finding]:
         if wrong := [in_text(f"{channel.name}/{label}/{name}") for name in misnamed(label, names)]:
             yield Finding(
                 f"{len(wrong):,} of {len(names):,} files of {channel.name}/{label} are named as {other} are, "
-                f"{wrong[0]} among them: check that they lie right.",
+                f"{wrong[0]} among them: check that they are in the right folder.",
                 wrong,
             )
 

@@ -13,8 +13,8 @@ from pneumonia.training.published import LICENCE, PAGE, URL, Counts, told, unpac
 from pneumonia.training.resuming import Part, download
 
 BY_HAND = f"Or download ChestXRay2017.zip in a browser from {PAGE}, and name that file with --url."
-EPILOG = f"""Checked are the number of images of each class and, by its checksum in the archive, each image. There is no
-published checksum of the archive itself.
+EPILOG = f"""The command checks the number of images of each class, and each image by its checksum in the
+archive. No checksum of the archive itself is published.
 
 {LICENCE}
 
@@ -91,4 +91,4 @@ Each image has the checksum that the archive names.
 {LICENCE}
 
 Next: pneumonia split {destination}/train chest_xray
-Keep {destination}/test out of it: it is for the one test at the end, pneumonia evaluate WEIGHTS {destination}/test"""
+Keep {destination}/test for the one test at the end: pneumonia evaluate WEIGHTS {destination}/test"""

@@ -1,4 +1,4 @@
-"""Where a training reads and writes, and that each folder holds files of one run only."""
+"""Where a training reads and writes; what it writes to holds the files of one run only."""
 
 import contextlib
 import math
@@ -100,7 +100,7 @@ def remove_reports(folders: Folders) -> None:
 
 
 def _check_model_folder(folder: Path) -> None:
-    """Check that a model folder has no release, and tell what else it has.
+    """Check that a model folder has no release, and print what else it has.
 
     Raises:
         ConfigurationError: it has a manifest, which would be beside weights that it does not describe.
@@ -142,7 +142,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _refusal(folder: Path) -> Iterator[None]:
-    """Turn what the system says against writing a folder into a sentence."""
+    """Turn the system's refusal to write a folder into a sentence."""
     try:
         yield
     except OSError as error:

@@ -41,7 +41,7 @@ class Hyperparameters:
     seed: int = field(
         default=0, metadata={"help": "decides the order of the images, their variation and the random start"}
     )
-    patients: str = field(default="", metadata={"help": PATTERN_HELP})
+    patients: str = field(default="", metadata={"help": PATTERN_HELP, "metavar": "PATTERN"})
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be trained with.
@@ -78,7 +78,9 @@ def add_hyperparameters(parser: argparse.ArgumentParser, default: Callable[[str]
         read, metavar = {int: (_whole, "N"), float: (_number, "X"), str: (_unquoted, "NAME")}[one.type]  # type: ignore[index]
         shown = "the cores" if one.default is dataclasses.MISSING else one.default
         text = f"{one.metadata['help']} ({shown})" if shown != "" else one.metadata["help"]
-        group.add_argument(f"--{name}", type=read, default=default(name), metavar=metavar, help=text)
+        group.add_argument(
+            f"--{name}", type=read, default=default(name), metavar=one.metadata.get("metavar", metavar), help=text
+        )
 
 
 def without_sagemakers(arguments: Sequence[str]) -> list[str]:

@@ -57,7 +57,7 @@ def _imagenet_weights(own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
         return _fitting(cached, own)
     except WeightsError as error:
         raise ConfigurationError(
-            f"{error} It lies in torch's cache: remove it there, and it is downloaded anew."
+            f"{error} It is in torch's cache: remove it there, and the next run downloads it anew."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The public data set of Kermany, Zhang and Goldbaum: where it is, what is in it, and unpacking it. Without torch."""
+"""The public data set of Kermany, Zhang and Goldbaum: where it is, what it holds, how to unpack it. Without torch."""
 
 import re
 import shutil
@@ -111,8 +111,8 @@ def counted(images: Mapping[PurePosixPath, zipfile.ZipInfo]) -> Counts:
     counts = {split: {label: number[split, label] for label in CLASSES} for split in ("train", "test")}
     if counts["test"] != TEST or counts["train"] not in (TRAIN, TRAIN_WITHOUT_VAL):
         raise ArchiveError(
-            f"The archive has {told(counts['train'])} to learn from and {told(counts['test'])} to test, but the public "
-            f"data set has {told(TRAIN)}, and {told(TEST)}: this is another file."
+            f"The archive has {told(counts['train'])} for training and {told(counts['test'])} for the test, but the "
+            f"public data set has {told(TRAIN)}, and {told(TEST)}: this is another file."
         )
     return counts
 

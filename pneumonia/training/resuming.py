@@ -34,8 +34,8 @@ class Origin:
 
     Attributes:
         url: its address.
-        version: what the server calls this version of it, an ETag or a date; None where it does not say.
-        size: in bytes, None where the server does not say.
+        version: what the server calls this version of it, an ETag or a date; None if it does not say.
+        size: in bytes, None if the server does not say.
     """
 
     url: str

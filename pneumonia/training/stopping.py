@@ -1,4 +1,4 @@
-"""What a training says when a signal ends it, as Ctrl-C does, `kill`, or SageMaker, which stops a job.
+"""What a training says when a signal ends it: that of Ctrl-C, of `kill`, or of SageMaker, which stops a job.
 
 Whether SageMaker's signal gets here depends on the container. In jobs of its SDK 3 the shell that runs the scripts is
 the container's first process, and passes it on to none: after 120 seconds all processes are killed.
@@ -40,10 +40,8 @@ def telling_when_stopped(sentence: Callable[[], str]) -> Iterator[None]:
 
 
 def what_is_kept_meanwhile(folders: Folders, checkpoint: Path | None) -> str:
-    """Return what a training leaves if it is ended without a word, for the beginning of a job's log."""
-    state = (
-        f"the state, from which the same command goes on, in {checkpoint}" if checkpoint else "no state to go on from"
-    )
+    """Return what a training leaves if it is killed without a signal, for the beginning of a job's log."""
+    state = f"and in {checkpoint} what the same command goes on from" if checkpoint else "but nothing to go on from"
     return f"kept after each epoch: the best checkpoint so far in {folders.weights}, {state}"
 
 

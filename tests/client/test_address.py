@@ -90,5 +90,7 @@ def test_a_signature_never_goes_over_an_open_line() -> None:
 
 @pytest.mark.parametrize("region", ["", "eu-central", "eu-central1", "Frankfurt", "eu-central-1a"])
 def test_what_is_no_region_is_told(region: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^'{region}' is not a region of AWS: name one as eu-central-1\.$"):
+    with pytest.raises(
+        ConfigurationError, match=rf"^'{region}' is not an AWS region: name one such as eu-central-1\.$"
+    ):
         Address.of("https://xrays.example.org", region)

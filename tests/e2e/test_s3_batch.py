@@ -227,7 +227,10 @@ DENIED = (
     ", S3 answers AccessDenied: grant s3:GetObject and s3:ListBucket, without which S3 says the same of a missing "
     "object, and kms:Decrypt if KMS encrypts the object."
 )
-KEY = ", S3 answers KMS.DisabledException: see in KMS that the object's key exists, is enabled, and may be used by you."
+KEY = (
+    ", S3 answers KMS.DisabledException: check in KMS that the object's key exists and is enabled, and that you may "
+    "use it."
+)
 
 
 def test_what_may_pass_is_a_temporary_failure_and_what_will_not_a_permanent_one(weights: Path, tmp_path: Path) -> None:

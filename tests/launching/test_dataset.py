@@ -173,6 +173,5 @@ def test_no_more_than_some_pages_are_listed(
             server.s3().put_object(Bucket=bucket, Key=key, Body=b"")
         check_dataset(boto3.Session(region_name=REGION), bucket, "")
     assert capsys.readouterr().err.splitlines() == [
-        f"Of s3://many/train/{folder} only the first 10 names were looked at."
-        for folder in ("NORMAL/", "PNEUMONIA/", "")
+        f"Only the first 10 names in s3://many/train/{folder} were checked." for folder in ("NORMAL/", "PNEUMONIA/", "")
     ]

@@ -85,13 +85,13 @@ TUNED = ["--tune", "epochs=5:20"]
         (["--bucket", "s3://"], "'s3://' is not an address in S3"),
         (["--bucket", "s3://xrays/a", "--prefix", "b"], "--bucket names the folder a, and --prefix b: name one."),
         (["--bucket", "s3://xrays/a", "--prefix", ""], "--bucket names the folder a, and --prefix the root: name one."),
-        (["--prefix", "s3://xrays/a"], "--prefix is a folder in the bucket, chest_xray say, not s3://xrays/a."),
+        (["--prefix", "s3://xrays/a"], "--prefix is a folder in the bucket, such as chest_xray, not s3://xrays/a."),
         (["--volume-size", "0"], "--volume-size must be above 0, not 0."),
         (["--volume-size", "16385"], "--volume-size must be at most 16384, not 16385."),
         (["--volume-size", "1.5"], "Argument --volume-size: invalid int value: '1.5'."),
         (["--keep-alive", "-1"], "--keep-alive must be above 0, not -1."),
         (["--keep-alive", "3601"], "--keep-alive must be at most 3600, not 3601."),
-        (["--keep-alive", "60", "--spot"], "--keep-alive is for instances that stay"),
+        (["--keep-alive", "60", "--spot"], "--keep-alive is for on-demand instances"),
         (["--subnets", "subnet-1"], "A job in a VPC needs both --subnets and --security-groups."),
         (["--security-groups", "sg-1"], "A job in a VPC needs both --subnets and --security-groups."),
         (
@@ -103,7 +103,7 @@ TUNED = ["--tune", "epochs=5:20"]
         (["--image-uri", "pytorch"], "--image-uri is the address of an image in ECR"),
         (["--attach", "a_b"], "--attach takes the name of a training or tuning job, not a_b."),
         (["--attach", "a", "--dry-run"], "--attach sends no request that --dry-run could print"),
-        (["--jobs", "3"], "--jobs say nothing without --tune NAME=LOW:HIGH."),
+        (["--jobs", "3"], "Without --tune NAME=LOW:HIGH, leave out --jobs."),
         (
             ["--tune", "lr=1:2"],
             "--tune takes epochs, batch-size, learning-rate or weight-decay as NAME=LOW:HIGH, not lr=1:2.",
@@ -124,7 +124,7 @@ TUNED = ["--tune", "epochs=5:20"]
         ([*TUNED, "--at-once", "0"], "--at-once must be above 0, not 0."),
         (
             [*TUNED, "--checkpoints", "s3://b/x"],
-            "--checkpoints are of one job, and --tune starts many: leave them out.",
+            "With --tune, which starts many jobs, leave out --checkpoints.",
         ),
         (
             [*TUNED, "--objective", "auroc"],

@@ -265,8 +265,8 @@ def test_gate_refuses_a_model_without_figures(
 ) -> None:
     path = make_archive(tmp_path / "m.tar.gz", [(member(WEIGHTS_NAME), weights.read_bytes())])
     sentence = (
-        "because its training reported no test_accuracy and its training reported no test_auroc: let its training go "
-        "on from its checkpoint to the end, or pass --force"
+        "because its training reported no test_accuracy and its training reported no test_auroc: continue its training "
+        "from the checkpoint to the end, or pass --force"
     )
     assert sentence in command.fails(path)
     assert moto.keys(bucket) == []

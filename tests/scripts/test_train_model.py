@@ -741,9 +741,9 @@ def test_what_a_stopped_run_says_depends_on_what_is_there(tmp_path: Path) -> Non
 def test_a_jobs_log_says_from_the_beginning_what_is_kept(tmp_path: Path) -> None:
     folders = Folders({}, tmp_path, tmp_path, tmp_path)
     kept = f"kept after each epoch: the best checkpoint so far in {tmp_path}/pneumonia_classifier.pth, "
-    assert what_is_kept_meanwhile(folders, None) == f"{kept}no state to go on from"
-    assert what_is_kept_meanwhile(folders, tmp_path / "checkpoint.pth").endswith(
-        f"goes on, in {tmp_path}/checkpoint.pth"
+    assert what_is_kept_meanwhile(folders, None) == f"{kept}but nothing to go on from"
+    assert what_is_kept_meanwhile(folders, tmp_path / "checkpoint.pth") == (
+        f"{kept}and in {tmp_path}/checkpoint.pth what the same command goes on from"
     )
 
 

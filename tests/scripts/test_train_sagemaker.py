@@ -145,7 +145,7 @@ def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPat
     [
         (["--tag", "a"], "A tag is KEY=VALUE, not a."),
         (["--tag", "=b"], "A tag is KEY=VALUE, not =b."),
-        (["--role", "training"], "--role is an ARN, arn:aws:iam::123456789012:role/training say, not training."),
+        (["--role", "training"], "--role is an ARN such as arn:aws:iam::123456789012:role/training, not training."),
         (["--instance-count", "0"], "--instance-count must be above 0, not 0."),
         (["--instance-count", "-1"], "--instance-count must be above 0, not -1."),
         (["--epochs", "0"], "--epochs must be above 0, not 0."),

@@ -136,7 +136,7 @@ def test_files_named_as_the_other_class_are_a_warning(root: Path, capsys: pytest
     (warning,) = found.warnings
     assert warning == (
         "2 of 37 files of train/NORMAL are named as PNEUMONIA are, train/NORMAL/BACTERIA-1008087-0001.jpeg among them: "
-        "check that they lie right."
+        "check that they are in the right folder."
     )
     assert capsys.readouterr().out.splitlines()[1:] == [
         "  train/NORMAL/BACTERIA-1008087-0001.jpeg",

@@ -82,7 +82,7 @@ def test_a_broken_file_in_torch_hubs_cache_is_named_and_stays(tmp_path: Path, mo
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"<html>Log in to the network</html>")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    sentence = rf"{cached} is not a state dict .* but a web page.* torch's cache: remove it there, and it is downloaded"
+    sentence = rf"{cached} is not a state dict .* but a web page.* torch's cache: remove it there, and the next run"
     with pytest.raises(ConfigurationError, match=sentence):
         build_network("imagenet")
     assert cached.exists()

@@ -1,4 +1,4 @@
-"""A server before moto's that answers chosen calls of SageMaker and CloudWatch Logs otherwise."""
+"""A server in front of moto's that answers chosen calls of SageMaker and CloudWatch Logs in its own way."""
 
 import contextlib
 import http.client
@@ -94,7 +94,7 @@ def hang_up(_status: int, _answer: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def answering(target: str, answers: Mapping[str, list[Answer]]) -> Iterator[Api]:
-    """Stand before moto's server until the block ends.
+    """Stand in front of moto's server until the block ends.
 
     Args:
         target: moto's address.
