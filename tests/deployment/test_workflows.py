@@ -146,6 +146,7 @@ def test_what_they_need_from_the_repository_is_documented() -> None:
     assert set(re.findall(r"^\| `([A-Z_]+)` \|", guide, re.MULTILINE)) == set(re.findall(r"\bvars\.(\w+)", text))
     assert set(re.findall(r"\$\(trust (\w+)\)", guide)) == environments
     assert set(re.findall(r"for environment in (.+); do", guide)[0].split()) == environments
+    assert set(re.findall(r"TRAIN_BUCKET'/\*/output/([^\"]+)\"", guide)) == {"model.tar.gz", "model/*"}
 
 
 def promote(moto: Moto, bucket: str, **inputs: str) -> "subprocess.CompletedProcess[str]":
