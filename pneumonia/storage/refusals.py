@@ -142,6 +142,8 @@ def _public(error: S3Error | OSError, service: str) -> str | None:
     if isinstance(error, S3Error):
         return f"{service} answers {error.code}{LATER if error.is_temporary else ''}"
     if isinstance(error, ConnectionError | TimeoutError):
-        is_network = _advice_on_no_answer(error) in {advices.NETWORK, advices.LATER}
-        return f"{service} cannot be reached{LATER if is_network else ''}"
+        if isinstance(error, UnsentError):
+            return f"{service} cannot be asked"
+        is_certificate = _advice_on_no_answer(error) == advices.CERTIFICATE
+        return f"{service} cannot be reached{'' if is_certificate else LATER}"
     return None

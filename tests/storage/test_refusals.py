@@ -81,7 +81,7 @@ def test_what_fails_becomes_a_sentence(error: Exception, sentence: str) -> None:
         (client_error("InvalidObjectState", 403, URL), ObjectError, "S3 answers InvalidObjectState"),
         (client_error("PermanentRedirect", 301, URL), ObjectError, "S3 answers PermanentRedirect"),
         (client_error("NotImplemented", 501, URL), ObjectError, "S3 answers NotImplemented"),
-        (ParamValidationError(report=URL), ObjectError, "S3 cannot be reached"),
+        (ParamValidationError(report=URL), ObjectError, "S3 cannot be asked"),
         (client_error("SlowDown", 503, URL), StorageError, "S3 answers SlowDown: try again later"),
         (client_error("TooManyRequests", 429, URL), StorageError, "S3 answers TooManyRequests: try again later"),
         (client_error("RequestTimeout", 400, URL), StorageError, "S3 answers RequestTimeout: try again later"),
@@ -89,7 +89,12 @@ def test_what_fails_becomes_a_sentence(error: Exception, sentence: str) -> None:
         (client_error("RequestTimeTooSkewed", 403, URL), StorageError, "S3 answers RequestTimeTooSkewed"),
         (client_error("AccountProblem", 403, URL), StorageError, "S3 answers AccountProblem"),
         (EndpointConnectionError(endpoint_url=URL), StorageError, "S3 cannot be reached: try again later"),
-        (NoCredentialsError(), StorageError, "S3 cannot be reached"),
+        (NoCredentialsError(), StorageError, "S3 cannot be asked"),
+        (
+            SSLError(endpoint_url=URL, error=OSError("certificate verify failed: self-signed")),
+            StorageError,
+            "S3 cannot be reached",
+        ),
         (OSError(28, "No space left on device", "/tmp/m"), StorageError, None),
     ],
 )
