@@ -5,8 +5,10 @@ import difflib
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence
@@ -51,6 +53,15 @@ def hyphenated(arguments: Sequence[str]) -> list[str]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     names = [re.sub(r"^--[^=\s]+", lambda name: name[0].replace("_", "-"), one) for one in arguments[:end]]
     return [*names, *arguments[end:]]
+
+
+def this_python() -> str:
+    """Return how to start, from the current folder, the Python that runs: as `.venv/bin/python` in a checkout.
+
+    A command that is printed to be copied needs its packages, and a plain `python` may be another one, or none.
+    """
+    python, here = Path(sys.executable), Path.cwd()
+    return shlex.quote(str(python.relative_to(here) if python.is_relative_to(here) else python))
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

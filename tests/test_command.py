@@ -4,6 +4,7 @@ import pty
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,20 @@ def test_progress_is_not_shown_by_another_process_or_without_tqdm(
 def test_progress_is_not_shown_in_a_log() -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAM]
     assert subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [(".", ".venv/bin/python"), ("elsewhere", "{checkout}/.venv/bin/python")],
+    ids=["in the checkout", "elsewhere"],
+)
+def test_a_printed_command_starts_the_python_that_printed_it(place: str, expected: str, tmp_path: Path) -> None:
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    (tmp_path / "elsewhere").mkdir()
+    program = (
+        "import sys; sys.path.append(sys.argv[1]); from pneumonia.command import this_python; print(this_python())"
+    )
+    printed = subprocess.check_output([python, "-c", program, PROJECT], cwd=tmp_path / place, text=True)
+    assert printed == expected.format(checkout=tmp_path) + "\n"

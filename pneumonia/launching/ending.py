@@ -1,5 +1,6 @@
 """How a job ended: where its model lies and what to do next, or why there is none and how to go on."""
 
+from pneumonia.command import this_python
 from pneumonia.errors import TrainingError
 from pneumonia.launching.launched import TRAINING, TUNING, Launched
 from pneumonia.launching.watching import Description, Watcher, best_figure
@@ -37,7 +38,7 @@ def print_end(job: Launched, description: Description, watcher: Watcher) -> None
 def print_model(archive: str, label: str = "Model") -> None:
     """Print where a job's model is or will be, and what to do with it."""
     print(f"{label}: {archive}")
-    print(f"Next: python promote_model.py {archive} --bucket WEIGHTS_BUCKET")
+    print(f"Next: {this_python()} promote_model.py {archive} --bucket WEIGHTS_BUCKET")
 
 
 def print_best(job: Launched, tuning: Description, watcher: Watcher) -> None:

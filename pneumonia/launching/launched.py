@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pneumonia.command import this_python
 from pneumonia.errors import TrainingError, first_line
 from pneumonia.storage.refusals import refusals_as
 
@@ -33,7 +34,7 @@ class Launched:
     @property
     def command(self) -> str:
         """The command that watches it again."""
-        return f"python train_sagemaker.py --attach {self.name} --region {self.region}"
+        return f"{this_python()} train_sagemaker.py --attach {self.name} --region {self.region}"
 
     @contextlib.contextmanager
     def named_in_failures(self, what: str, go_on: str = "Go on with") -> Iterator[None]:

@@ -16,6 +16,7 @@ import boto3
 import pytest
 
 import train_sagemaker
+from pneumonia.command import this_python
 from tests.builders.checkout import PROJECT
 from tools.stand_ins.moto import REGION, Moto
 from tools.stand_ins.sagemaker_api import Answer, Api, answering, as_moto_does, changed, hang_up, refused
@@ -94,11 +95,11 @@ def job(bucket: str) -> str:
 
 def result(bucket: str, job: str) -> str:
     archive = f"s3://{bucket}/pneumonia-training/{job}/output/model.tar.gz"
-    return f"Model: {archive}\nNext: python promote_model.py {archive} --bucket WEIGHTS_BUCKET\n"
+    return f"Model: {archive}\nNext: {this_python()} promote_model.py {archive} --bucket WEIGHTS_BUCKET\n"
 
 
 def again(job: str) -> str:
-    return f"Go on with `python train_sagemaker.py --attach {job} --region {REGION}`.\n"
+    return f"Go on with `{this_python()} train_sagemaker.py --attach {job} --region {REGION}`.\n"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_an_answer_that_is_lost_leaves_the_job_named(launch: Command) -> None:
     assert told.status == 1
     assert f"Training job {told.job} may have been created although AWS did not confirm it" in told.error
     assert "AWS answers ResourceInUse (Training job names must be unique" in told.error
-    assert "Before another launch, look with `python train_sagemaker.py --attach " in told.error
+    assert f"Before another launch, look with `{this_python()} train_sagemaker.py --attach " in told.error
 
 
 def test_jobs_that_are_not_waited_for_are_not_asked_for(launch: Command, bucket: str) -> None:
@@ -169,9 +170,9 @@ def test_jobs_that_are_not_waited_for_are_not_asked_for(launch: Command, bucket:
     assert told.out == (
         f"Training job {told.job} in {REGION}\n"
         f"Checkpoints: {folder}/checkpoints\n"
-        f"To watch it again: python train_sagemaker.py --attach {told.job} --region {REGION}\n"
+        f"To watch it again: {this_python()} train_sagemaker.py --attach {told.job} --region {REGION}\n"
         f"Model, when the job has ended: {folder}/output/model.tar.gz\n"
-        f"Next: python promote_model.py {folder}/output/model.tar.gz --bucket WEIGHTS_BUCKET\n"
+        f"Next: {this_python()} promote_model.py {folder}/output/model.tar.gz --bucket WEIGHTS_BUCKET\n"
     )
 
 
@@ -291,7 +292,7 @@ def test_a_tuning_ends_with_its_best_model(launch: Command, bucket: str, job: st
     assert told.status == 0, told.error
     assert told.out == (
         f"Tuning job {told.job} in {REGION}\n"
-        f"To watch it again: python train_sagemaker.py --attach {told.job} --region {REGION}\n"
+        f"To watch it again: {this_python()} train_sagemaker.py --attach {told.job} --region {REGION}\n"
         f"Jobs: 8 completed, 1 running, 2 stopped early, 1 failed; best so far: {job}, validation:auroc 0.9877\n"
         f"Best job: {job}, validation:auroc 0.9877, with learning-rate 0.0004, epochs 12\n{result(bucket, job)}"
     )

@@ -13,6 +13,7 @@ import boto3
 import pytest
 
 import train_model
+from pneumonia.command import this_python
 from pneumonia.errors import ConfigurationError
 from pneumonia.launching.job import staged_source
 from pneumonia.launching.metrics import metric_regex
@@ -373,7 +374,8 @@ def test_launch_ends_with_the_model_and_the_next_command(moto: Moto, data_bucket
     name = re.search(r"^Training job (\S+) in eu-west-1$", process.stdout, re.MULTILINE)
     assert name
     archive = f"s3://{data_bucket}/pneumonia-training/{name[1]}/output/model.tar.gz"
-    assert process.stdout.endswith(f"{archive}\nNext: python promote_model.py {archive} --bucket WEIGHTS_BUCKET\n")
+    following = f"{this_python()} promote_model.py {archive} --bucket WEIGHTS_BUCKET"
+    assert process.stdout.endswith(f"{archive}\nNext: {following}\n")
 
 
 def test_empty_channel_is_told_before_a_job_starts(moto: Moto, data_bucket: str) -> None:
