@@ -190,7 +190,7 @@ def test_broken_weights_are_told(copy: Path, image: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda _: torch.zeros(3), r"is not a plain state dict: save model\.state_dict\(\), not the model itself"),
+        (lambda _: torch.zeros(3), r"is not a plain state dict, but a saved Tensor: save model\.state_dict\(\)"),
         (lambda state: state | {"fc.bias": torch.zeros(1000)}, r"fc\.bias of shape \(1000,\) where this network has"),
         (lambda state: state | {"payload": Payload(Path("ran"))}, "is not a weights file"),
     ],
