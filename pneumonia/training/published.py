@@ -53,7 +53,7 @@ def unpack(archive: Path, destination: Path) -> Counts:
     try:
         with zipfile.ZipFile(archive) as packed:
             images = images_in(packed)
-            counts = counted(images)
+            counts = counted(images, archive)
             check_space(destination, sum(image.file_size for image in images.values()))
             with filling(destination) as folder:
                 for place, image in progress(images.items(), len(images), "unpacking"):
@@ -101,7 +101,7 @@ def check_safe(entry: zipfile.ZipInfo, path: PurePosixPath) -> None:
         )
 
 
-def counted(images: Mapping[PurePosixPath, zipfile.ZipInfo]) -> Counts:
+def counted(images: Mapping[PurePosixPath, zipfile.ZipInfo], archive: Path) -> Counts:
     """Return the number of images by split and class, which are those of the public data set.
 
     Raises:
@@ -111,7 +111,7 @@ def counted(images: Mapping[PurePosixPath, zipfile.ZipInfo]) -> Counts:
     counts = {split: {label: number[split, label] for label in CLASSES} for split in ("train", "test")}
     if counts["test"] != TEST or counts["train"] not in (TRAIN, TRAIN_WITHOUT_VAL):
         raise ArchiveError(
-            f"The archive has {told(counts['train'])} for training and {told(counts['test'])} for the test, but the "
+            f"{archive} has {told(counts['train'])} for training and {told(counts['test'])} for the test, but the "
             f"public data set has {told(TRAIN)}, and {told(TEST)}: this is another file."
         )
     return counts

@@ -397,7 +397,7 @@ def test_kaggles_copy_is_the_same_data_set(tmp_path: Path) -> None:
         (["/tmp/train/NORMAL/evil.jpeg"], "leads out of its folder"),
         (["..\\..\\evil.jpeg"], "leads out of its folder"),
         (["a/train/NORMAL/1.jpeg", "b/train/NORMAL/1.jpeg"], "has two different images train/NORMAL/1.jpeg"),
-        ([], "has 0 NORMAL and 0 PNEUMONIA for training"),
+        ([], "a.zip has 0 NORMAL and 0 PNEUMONIA for training"),
         ([*PUBLIC, "chest_xray/train/NORMAL/one-more.jpeg"], "has 1,350 NORMAL and 3,883 PNEUMONIA for training"),
         ([*PUBLIC, "chest_xray/test/PNEUMONIA/one-more.jpeg"], "234 NORMAL and 391 PNEUMONIA for the test"),
     ],
