@@ -18,6 +18,7 @@ from pneumonia.network.weights_file import load_state, sound
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte; else a subnet without internet would hang for minutes
 LAYERS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 MAY_BE_RANDOM = ("layer4", "fc")  # what is before them has to be pretrained, or nothing is
+COUNTERS = (".total_ops", ".total_params")  # of a network's work, which thop leaves in its state
 
 
 def build_network(weights: str) -> tuple[nn.Module, Collection[str]]:
@@ -118,13 +119,14 @@ def _check_network(
     if not taken:
         found = f", but {some([*state])}" if state else ""
         raise WeightsError(f"{path} has no tensor that fits ResNet-18{found}: pass a state dict with its key names.")
-    learned = [name for name in own if name.endswith((".weight", ".bias")) and not name.startswith(MAY_BE_RANDOM)]
-    if missing := [name for name in learned if name not in taken]:
+    needed = [name for name in own if not name.endswith("num_batches_tracked") and not name.startswith(MAY_BE_RANDOM)]
+    if missing := [name for name in needed if name not in taken]:
         raise WeightsError(
             f"{path} lacks {some(missing)}, or has other shapes for them: up to layer3, it must have all that "
             "ResNet-18 learns."
         )
-    if others := [name for name in state if name.startswith(LAYERS) and name not in own]:
+    layers = [name for name in state if name.startswith(LAYERS) and not name.endswith(COUNTERS)]
+    if others := [name for name in layers if name not in own]:
         raise WeightsError(
             f"{path} has {some(others)} within its layers, so it is not a ResNet-18: name a file that is."
         )

@@ -157,13 +157,18 @@ def narrow(state: State, width: int) -> State:
         ),
         pytest.param(
             lambda s: {name: one for name, one in s.items() if not name.startswith("layer3")},
-            r"lacks layer3\.0\.conv1\.weight, layer3\.0\.bn1\.weight, .* and 12 more, or has other shapes",
+            r"lacks layer3\.0\.conv1\.weight, layer3\.0\.bn1\.weight, .* and 22 more, or has other shapes",
             id="without layer3",
         ),
         pytest.param(
             lambda s: {name: one for name, one in s.items() if name.endswith("tracked")},
             r"lacks conv1\.weight, .* up to layer3, it must have all that ResNet-18 learns",
             id="counters alone",
+        ),
+        pytest.param(
+            lambda s: {name: one for name, one in s.items() if "running" not in name and "tracked" not in name},
+            r"lacks bn1\.running_mean, bn1\.running_var, .* up to layer3, it must have all",
+            id="with group norm",
         ),
         pytest.param(
             lambda s: s | {"layer2.0.se.fc1.weight": torch.zeros(8, 128)},
@@ -210,6 +215,14 @@ def test_the_last_layers_may_be_missing(missing: str, imagenet_like: Path, tmp_p
     torch.save({name: one for name, one in given.items() if not name.startswith(missing)}, tmp_path / "given.pth")
     _, pretrained = build_network(str(tmp_path / "given.pth"))
     assert set(pretrained) == {name for name in given if not name.startswith((missing, "fc."))}
+
+
+def test_what_a_tool_counted_is_left_out(imagenet_like: Path, tmp_path: Path) -> None:
+    given = torch.load(imagenet_like, weights_only=True)
+    counters = {name: torch.zeros(1) for name in ("total_ops", "layer1.total_params", "layer1.0.conv1.total_ops")}
+    torch.save(given | counters, tmp_path / "given.pth")
+    _, pretrained = build_network(str(tmp_path / "given.pth"))
+    assert set(pretrained) == given.keys() - {"fc.weight", "fc.bias"}
 
 
 def test_names_in_the_log_hold_no_control_codes(
