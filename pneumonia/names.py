@@ -13,6 +13,7 @@ from collections.abc import Sequence
 FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")  # noqa: RUF001
 # In some countries the semicolon separates cells, so the text after one begins a cell.
 LATER_FORMULA = re.compile(r";\s*[=+\-@＝＋－＠]")  # noqa: RUF001
+LONG = 100  # characters of a name in a sentence
 
 
 def in_text(name: str) -> str:
@@ -36,8 +37,8 @@ def on_terminal(name: str) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first three names as `on_terminal` does, and the number of the others, for a sentence."""
-    shown = ", ".join(map(on_terminal, names[:3]))
+    """Return the first three names as `on_terminal` does, long ones shortened, and the number of the others."""
+    shown = ", ".join(on_terminal(name if len(name) <= LONG else f"{name[:LONG]}…") for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 

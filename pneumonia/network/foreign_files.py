@@ -13,20 +13,20 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from pneumonia.errors import first_line
 from pneumonia.names import on_terminal, some
 
 SAVE_IT = "save model.state_dict() with torch.save"
 AGAIN = "copy or download it again"
+DAMAGED = f"cut off or damaged: {AGAIN}"
 QUANTIZED = "the state of a quantized network: save that of the network before it was quantized"
 # torch.save's files from before version 1.6 begin with this number, pickled.
+OLDER = "in torch's format from before version 1.6: save what it holds again, with a newer torch.save"
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # How a file begins to what it is.
 BEGINNINGS = {
     rb"\Z": f"empty: {AGAIN}",
-    re.escape(LEGACY): "in torch's format from before version 1.6: save what it holds again, with a newer torch.save",
     rb"version https://git-lfs": "a Git LFS pointer: fetch the file itself with `git lfs pull`",
-    rb"\s*<(!doctype html|html)": "a web page: download the file itself",
+    rb"(\xef\xbb\xbf)?\s*<(!doctype html|html)": "a web page: download the file itself",
     rb"\s*<": f"XML, as a server's refusal is: {AGAIN}",
     rb"\s*\{": f"JSON: {SAVE_IT}",
     # The length of its JSON in 8 bytes, and the JSON.
@@ -36,6 +36,8 @@ BEGINNINGS = {
     rb"\x93NUMPY": f"a NumPy array: {SAVE_IT}",
     rb"GGUF": f"a GGUF file: {SAVE_IT}",
     rb"\x1f\x8b": "a gzip archive: name the weights file that is in it",
+    rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!": "a compressed file: name the weights file that is in it",
+    rb"\x89PNG|\xff\xd8\xff": "an image: name a weights file",
     rb".{257}ustar": "a tar archive: name the weights file that is in it",
     rb"\x80[\x02-\x05]": f"a pickle that torch.save did not write: {SAVE_IT}",
     rb"[^\0-\x08\x0e-\x1f\x7f]*\Z": f"text: {SAVE_IT}",
@@ -62,7 +64,7 @@ def kind_of_file(path: Path, error: Exception) -> str:
 
     Args:
         path: the file.
-        error: why it was not read.
+        error: torch's, why it was not read.
 
     Raises:
         OSError: the file cannot be read.
@@ -70,9 +72,9 @@ def kind_of_file(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         head = file.read(MAX_HEAD)
         if head.startswith(b"PK"):
-            return _kind_of_zip(path, error)
-        if head.startswith(LEGACY) and (found := _kind_of_objects(_globals_of_legacy(file))):
-            return found
+            return _kind_of_zip(path)
+        if head.startswith(LEGACY):  # torch cannot leave its tensors in the file, and says so with this word
+            return _kind_of_objects(_globals_of_legacy(file)) or (OLDER if "mmap" in str(error) else DAMAGED)
     return next(kind for sign, kind in BEGINNINGS.items() if re.match(sign, head, re.DOTALL | re.IGNORECASE))
 
 
@@ -93,7 +95,7 @@ def kind_of_content(content: object) -> str:
     return f"a dict with more than names and tensors ({some(others)}): {SAVE_IT}"
 
 
-def _kind_of_zip(path: Path, error: Exception) -> str:
+def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {Path(name).name: name for name in archive.namelist()}
@@ -105,10 +107,8 @@ def _kind_of_zip(path: Path, error: Exception) -> str:
             with archive.open(names["data.pkl"]) as pickled:
                 found = _kind_of_objects(_globals(pickled.read(MAX_PICKLE)))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError):
-        return f"cut off or damaged: {AGAIN}"
-    # torch's own advice, of several lines, is about running what a file holds.
-    reason = "" if "\n" in str(error).strip() else f" ({on_terminal(first_line(error))})"
-    return found or f"damaged{reason}: {AGAIN}"
+        return DAMAGED
+    return found or DAMAGED
 
 
 def _kind_of_objects(names: Iterable[str]) -> str | None:

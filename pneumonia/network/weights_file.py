@@ -61,17 +61,19 @@ def load_whole(path: Path, expected: str, *, mmap: bool = False) -> object:
     Args:
         path: file to read.
         expected: what it should be, for the error's sentence.
-        mmap: leave the tensors in the file until they are used; files from before torch 1.6 do not allow it.
+        mmap: leave the tensors in the file until they are used, unchecked; files from before torch 1.6 do not allow it.
 
     Raises:
         WeightsError: torch did not write it, or not whole, or it holds more than data; the sentence says what it is.
         OSError: the file cannot be read.
     """
+    if path.is_fifo():  # which opens only when somebody writes into it
+        raise WeightsError(f"{path} is not {expected}, but a pipe: name a file on the disk.")
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
     try:
         if is_archive:  # torch.load tells whether another file is one of before torch 1.6
-            _check_archive(path)
+            _check_archive(path, whole=not mmap)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except WeightsError:
         raise
@@ -158,8 +160,12 @@ def _in_use(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, *, whole: bool) -> None:
     """Check that torch.load may read a zip archive.
+
+    Args:
+        path: the file.
+        whole: check also that each byte is as the archive's checksums say, which torch.load does not.
 
     Raises:
         WeightsError: it is compressed.
@@ -168,11 +174,13 @@ def _check_archive(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         members = {Path(entry.filename).name: entry.compress_type for entry in archive.infolist()}
-    if "data.pkl" not in members or "constants.pkl" in members:
-        raise ValueError("not written by torch.save")
-    # torch.save compresses nothing. A compressed pickle could inflate to any amount of memory.
-    if set(members.values()) != {zipfile.ZIP_STORED}:
-        raise WeightsError(f"{path} is compressed, which torch.save never does: save it with torch.save.")
+        if "data.pkl" not in members or "constants.pkl" in members:
+            raise ValueError("not written by torch.save")
+        # torch.save compresses nothing. A compressed pickle could inflate to any amount of memory.
+        if set(members.values()) != {zipfile.ZIP_STORED}:
+            raise WeightsError(f"{path} is compressed, which torch.save never does: save it with torch.save.")
+        if whole and (broken := archive.testzip()):
+            raise zipfile.BadZipFile(f"{broken} has another checksum")
 
 
 def _check_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -1,5 +1,6 @@
 import argparse
 import json
+import os
 import pickle
 import re
 import zipfile
@@ -45,6 +46,23 @@ def without_a_storage(path: Path) -> None:
                 archive.writestr(name, whole.read(name))
 
 
+def flipped(path: Path) -> None:
+    torch.save({"weight": torch.full((100,), 3.0)}, path)
+    path.write_bytes(path.read_bytes().replace(torch.tensor([3.0]).numpy().tobytes(), b"\0\0@A", 1))
+
+
+def below_a_folder(path: Path) -> None:
+    torch.save(STATE, path.with_name("whole"))
+    with zipfile.ZipFile(path.with_name("whole")) as whole, zipfile.ZipFile(path, "w") as archive:
+        for name in whole.namelist():
+            archive.writestr(f"folder/{name}", whole.read(name))
+
+
+def cut_older(path: Path) -> None:
+    saved(STATE, new=False)(path)
+    path.write_bytes(path.read_bytes()[:-9])
+
+
 def saved(content: object, *, new: bool = True) -> Callable[[Path], None]:
     return lambda path: torch.save(content, path, _use_new_zipfile_serialization=new)
 
@@ -63,6 +81,9 @@ def saved(content: object, *, new: bool = True) -> Callable[[Path], None]:
         pytest.param(b"\x08\x08\x12\x07pytorch" + bytes(99), "but an ONNX model", id="ONNX"),
         pytest.param(b"\x93NUMPY\x01\x00", "but a NumPy array", id="npy"),
         pytest.param(b"\x1f\x8b\x08" + bytes(99), "but a gzip archive: name the weights file", id="gzip"),
+        pytest.param(b"\xfd7zXZ\x00" + bytes(99), "but a compressed file: name the weights file", id="xz"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(99), "but an image", id="PNG"),
+        pytest.param(b"\xef\xbb\xbf<html>", "but a web page", id="HTML with its byte order"),
         pytest.param(b"model".ljust(257, b"\0") + b"ustar\x0000", "but a tar archive", id="tar"),
         pytest.param(pickle.dumps(STATE), "but a pickle that torch.save did not write", id="pickle"),
         pytest.param(bytes(range(200)), "but a file of an unknown kind", id="bytes"),
@@ -83,7 +104,10 @@ def test_a_file_that_torch_did_not_write_is_named_for_what_it_is(content: bytes,
         pytest.param(zipped("model/archive_format", "model/data.pkl"), "but a program of torch.export", id="export"),
         pytest.param(scripted, "but a TorchScript archive: save torch.jit.load(…).state_dict()", id="TorchScript"),
         pytest.param(cut, "but cut off or damaged: copy or download it again.", id="cut off"),
-        pytest.param(without_a_storage, "but damaged (", id="without a storage"),
+        pytest.param(without_a_storage, "but cut off or damaged: copy", id="without a storage"),
+        pytest.param(flipped, "but cut off or damaged: copy", id="another bit"),
+        pytest.param(below_a_folder, "but cut off or damaged: copy", id="packed again"),
+        pytest.param(cut_older, "but cut off or damaged: copy", id="the older format, cut off"),
         *(
             pytest.param(
                 saved(nn.Sequential(nn.Linear(3, 2)), new=new),
@@ -154,6 +178,19 @@ def test_files_of_the_older_format_are_read_unless_they_have_to_stay_on_the_disk
     assert load_state(tmp_path / "given.pth", "a weights file").keys() == STATE.keys()
     with pytest.raises(WeightsError, match=r"but in torch's format from before version 1\.6: save what it holds"):
         load_state(tmp_path / "given.pth", "a weights file", mmap=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes have names")
+def test_a_pipe_is_named_rather_than_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "given.pth")
+    with pytest.raises(WeightsError, match=r"given\.pth is not a weights file, but a pipe: name a file on the disk\."):
+        load_state(tmp_path / "given.pth", "a weights file")
+
+
+def test_long_names_are_shortened(tmp_path: Path) -> None:
+    torch.save({"x" * 5000: 1}, tmp_path / "given.pth")
+    with pytest.raises(WeightsError, match=r"\(x{100}…\)"):
+        load_state(tmp_path / "given.pth", "a weights file")
 
 
 def test_naming_a_pickle_does_not_run_it(tmp_path: Path) -> None:
