@@ -8,7 +8,7 @@ import boto3
 
 from pneumonia.errors import DataError
 from pneumonia.network.contract import CLASSES
-from pneumonia.training.channels import SPLITS, no_images, swapped_names, wrong_folders
+from pneumonia.training.channels import SPLITS, folders_inside, is_hidden, no_images, swapped_names, wrong_folders
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -49,18 +49,20 @@ class ListedChannel:
         return {*self.top.folders, *(label for label, inside in self.classes.items() if not inside.empty)}
 
     def images(self, label: str) -> list[str] | None:
-        """Return the names that the job takes for a class's images, folders among them; None if not all were listed."""
+        """Return the names that the job takes for a class's images; None if not all were listed."""
         inside = self.classes[label]
-        return sorted(inside.folders + inside.files) if inside.whole else None
+        return sorted(inside.files) if inside.whole else None
 
     def problems(self) -> list[str]:
         """Return what the job would refuse, except class folders without images."""
-        swapped = (swapped_names(self.name, label, self.images(label) or []) for label in CLASSES)
-        return [problem for problem in (wrong_folders(self.place, self.folders), *swapped) if problem]
+        inside = [folders_inside(f"{self.name}/{label}", self.classes[label].folders) for label in CLASSES]
+        swapped = [swapped_names(self.name, label, self.images(label) or []) for label in CLASSES]
+        return [problem for problem in (wrong_folders(self.place, self.folders), *inside, *swapped) if problem]
 
     def without_images(self) -> list[str]:
         """Return the class folders without images."""
-        return [f"{self.name}/{label}" for label in CLASSES if label in self.folders and self.images(label) == []]
+        empty = [label for label in CLASSES if self.images(label) == [] and not self.classes[label].folders]
+        return [f"{self.name}/{label}" for label in empty if label in self.folders]
 
 
 def check_dataset(session: boto3.Session, bucket: str, prefix: str) -> None:
@@ -117,9 +119,9 @@ def listing(s3: "S3Client", bucket: str, folder: str) -> Listing:
     else:
         print(f"Only the first {len(keys):,} names in s3://{bucket}/{folder} were checked.", file=sys.stderr)
     names = [key.removeprefix(folder) for key in keys if key != folder]  # a console makes an object of a folder's name
-    visible = [name for name in names if not name.startswith(".")]
+    visible = [name for name in names if not is_hidden(name.rstrip("/"))]
     return Listing(
-        folders=[name.removesuffix("/") for name in visible if name.endswith("/")],
+        folders=[name.removesuffix("/") or "/" for name in visible if name.endswith("/")],
         files=[name for name in visible if not name.endswith("/")],
         whole=not page["IsTruncated"],
         empty=not keys,

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumonia.errors import DataError
+from pneumonia.names import on_terminal, some
 from pneumonia.network.contract import CLASSES
 from pneumonia.training.patients import check_pattern, patient_of
 
 SPLITS = ("train", "val", "test")
+_NO = r"(?<![a-z])(?:no|non|not)[ _-]"
 # What a file's name says about its class: in words, or as Kermany et al. name files, IM-0115-0001 for a normal one.
 _NAMED_BY_CLASS = {
-    "NORMAL": re.compile(r"(?<![a-z])normal(?![a-z])|^IM-\d", re.IGNORECASE),
-    "PNEUMONIA": re.compile(r"(?<![a-z])(?:pneumonia|bacteria|bacterial|virus|viral)(?![a-z])", re.IGNORECASE),
+    "NORMAL": re.compile(rf"(?<![a-z])normal(?![a-z])|^IM-\d|{_NO}pneumonia(?![a-z])", re.IGNORECASE),
+    "PNEUMONIA": re.compile(
+        r"(?<![a-z])(?<!no[ _-])(?<!n[ot][nt][ _-])(?:pneumonia|bacteria|bacterial|virus|viral)(?![a-z])", re.IGNORECASE
+    ),
 }
+# What Windows leaves in folders, in any case; other systems' names begin with a dot.
+_LEFT_BEHIND = {"thumbs.db", "desktop.ini"}
 SWAPPED_SHARE = 0.5  # of a class folder's files: if more are named as the other class, the folders look swapped
 
 
@@ -76,6 +82,11 @@ def scan_folder(folder: Path, pattern: re.Pattern[str] | None = None) -> Channel
     return scan_channels({name: folder}, pattern)[name]
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is one that a system or a program left there, and is passed over."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
+
+
 def no_images(places: Iterable[str]) -> str:
     """Return the sentence about class folders, such as `train/NORMAL`, without images."""
     return f"There are no images in {', '.join(places)}: every channel needs images of both {' and '.join(CLASSES)}."
@@ -90,11 +101,16 @@ def wrong_folders(place: str, folders: Collection[str]) -> str | None:
     """
     wanted = f"exactly the folders {' and '.join(CLASSES)}"
     if missing := [label for label in CLASSES if label not in folders]:
-        found = f"it has {', '.join(sorted(folders))}" if folders else "it has no folder at all"
+        found = f"it has {', '.join(map(on_terminal, sorted(folders)))}" if folders else "it has no folder at all"
         return f"{place} lacks {' and '.join(missing)}: it must hold {wanted}, and {found}."
     if extra := sorted(folder for folder in folders if folder not in CLASSES):
-        return f"{place} has more than two classes: it must hold {wanted}, remove {', '.join(extra)}."
+        return f"{place} has more than two classes: it must hold {wanted}, remove {', '.join(map(on_terminal, extra))}."
     return None
+
+
+def folders_inside(place: str, folders: Sequence[str]) -> str | None:
+    """Return in a sentence that a class folder, such as `train/NORMAL`, has folders in it; None if it has none."""
+    return f"{place} must hold images alone, and has the folders {some(folders)}." if folders else None
 
 
 def swapped_names(channel: str, label: str, names: Sequence[str]) -> str | None:
@@ -137,14 +153,15 @@ def _scan_channel(name: str, root: Path, pattern: re.Pattern[str] | None) -> Cha
         raise DataError(
             f"Channel '{name}' is missing: {root} is not a folder. Pass --{name} or set SM_CHANNEL_{name.upper()}."
         )
-    folders = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    folders = [entry.name for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.name)]
     if problem := wrong_folders(str(root), folders):
         raise DataError(problem)
     paths: list[Path] = []
     labels: list[int] = []
     for index, label in enumerate(CLASSES):
-        files = sorted(path for path in (root / label).iterdir() if not path.name.startswith("."))
-        if problem := swapped_names(name, label, [path.name for path in files]):
+        files = sorted(path for path in (root / label).iterdir() if not is_hidden(path.name))
+        inside = [path.name for path in files if path.is_dir()]
+        if problem := folders_inside(f"{name}/{label}", inside) or swapped_names(name, label, [p.name for p in files]):
             raise DataError(problem)
         paths += files
         labels += [index] * len(files)

@@ -121,6 +121,21 @@ BOTH = "every channel needs images of both NORMAL and PNEUMONIA."
             id="swapped",
         ),
         pytest.param(
+            changed("val/NORMAL/", "val/NORMAL/more/"),
+            "val/NORMAL must hold images alone, and has the folders more.",
+            id="folder among the images",
+        ),
+        pytest.param(
+            [*changed("val/NORMAL/IM-0001-0001.jpeg", "val/NORMAL/Thumbs.db")],
+            f"There are no images in val/NORMAL: {BOTH}",
+            id="Windows' hidden file only",
+        ),
+        pytest.param(
+            [*RIGHT, "val/\x1b[31m/1.jpeg", "val//2.jpeg"],
+            rf"s3://BUCKET/val/ has more than two classes: {WANTED}, remove $'\x1b[31m', /.",
+            id="control code and no name",
+        ),
+        pytest.param(
             [
                 *changed("val/", None),
                 "val/Normal/1.jpeg",

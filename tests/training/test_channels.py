@@ -63,6 +63,12 @@ def test_names_of_the_other_class_are_found(label: str, names: list[str], found:
     assert misnamed(label, names) == found
 
 
+@pytest.mark.parametrize("name", ["no_pneumonia_1.png", "No Pneumonia (2).jpeg", "non-pneumonia-3.png"])
+def test_names_that_deny_the_other_class_are_of_this_one(name: str) -> None:
+    assert misnamed("NORMAL", [name]) == []
+    assert misnamed("PNEUMONIA", [name]) == [name]
+
+
 def test_class_folders_look_swapped_if_more_than_half_of_one_is_named_as_the_other(folders: dict[str, Path]) -> None:
     touch(folders["test"] / "NORMAL" / "BACTERIA-1008087-0001.jpeg")
     scan_channels(folders)
@@ -75,6 +81,7 @@ def test_class_folders_look_swapped_if_more_than_half_of_one_is_named_as_the_oth
 def test_hidden_files_and_folders_are_passed_over(folders: dict[str, Path]) -> None:
     before = scan_channels(folders)
     touch(folders["train"] / "NORMAL" / ".DS_Store")
+    touch(folders["train"] / "NORMAL" / "Thumbs.db")
     touch(folders["train"] / ".ipynb_checkpoints" / "file")
     touch(folders["train"] / "README.txt")
     assert scan_channels(folders) == before
@@ -124,6 +131,16 @@ def test_hidden_files_and_folders_are_passed_over(folders: dict[str, Path]) -> N
             ],
             r"look swapped: every file of val/NORMAL is named as PNEUMONIA are, person1_virus_0\.jpg among them",
             id="pneumonia as normal",
+        ),
+        pytest.param(
+            lambda root: (root / "train" / "NORMAL" / "more").mkdir(),
+            r"^train/NORMAL must hold images alone, and has the folders more\.$",
+            id="folder among the images",
+        ),
+        pytest.param(
+            lambda root: (root / "train" / "\x1b[31m").mkdir(),
+            r"^.*remove \$'\\x1b\[31m'\.$",
+            id="control code",
         ),
         pytest.param(
             lambda root: (root / "train" / "NORMAL" / "IM-0001-0001.jpeg").unlink(),

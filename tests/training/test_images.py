@@ -143,13 +143,6 @@ def test_of_many_unreadable_images_the_sentence_names_three_and_the_error_all(dr
     assert names == [f"train/NORMAL/broken{number}.jpeg" for number in range(5)]
 
 
-def test_a_folder_among_the_images_is_named(drawn: Path, tmp_path: Path) -> None:
-    root = copy_of(drawn, tmp_path / "train")
-    (root / "NORMAL" / "more").mkdir()
-    with pytest.raises(DataError, match=r"train/NORMAL/more \(.*Is a directory"):
-        load(root)
-
-
 # Fingerprint
 
 
