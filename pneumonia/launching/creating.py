@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from pneumonia.launching.launched import TRAINING, TUNING, Launched
 
@@ -89,7 +89,7 @@ def _lost_answers_named(session: boto3.Session, sent: Request) -> Iterator[None]
     what, go_on = "may have been created although AWS did not confirm it", "Before another launch, look with"
     try:
         yield
-    except (ClientError, HTTPClientError) as error:
+    except Exception as error:
         if not sent or not _may_have_been_created(error):
             raise
         with _launched(session, sent).named_in_failures(what, go_on):
@@ -101,10 +101,10 @@ def _lost_answers_named(session: boto3.Session, sent: Request) -> Iterator[None]
         raise KeyboardInterrupt(f"{job} {what}. {go_on} `{job.command}`.") from None
 
 
-def _may_have_been_created(error: ClientError | HTTPClientError) -> bool:
-    """Return whether a failure leaves open what became of the request: SageMaker did not refuse it."""
-    if not isinstance(error, ClientError):
-        return True
+def _may_have_been_created(error: Exception) -> bool:
+    """Return whether a failure leaves open what became of the request: it was sent, and SageMaker did not refuse it."""
+    if not isinstance(error, ClientError):  # another one of botocore's than of HTTP comes before the sending
+        return isinstance(error, HTTPClientError) or not isinstance(error, BotoCoreError)
     about = error.response.get("ResponseMetadata", {})
     repeated = error.response["Error"].get("Code") == "ResourceInUse" and about.get("RetryAttempts", 0) > 0
     return repeated or about.get("HTTPStatusCode", 0) >= 500

@@ -22,17 +22,19 @@ def print_end(job: Launched, description: Description, watcher: Watcher) -> None
     Raises:
         TrainingError: it failed or was stopped, or a tuning has no best job.
     """
-    if job.kind == TUNING:
-        print_best(job, description, watcher)
     status, reason = description[f"{job.kind}Status"], description.get("FailureReason", "SageMaker gives no reason")
     if status == "Failed":
+        if figure := best_figure(description):
+            print(f"Best job until then: {figure}")
         if checkpoints := _checkpoints(description):
             print(f"Checkpoints: {checkpoints}")
         raise TrainingError(f"The {'job' if job.kind == TRAINING else 'tuning'} failed: {reason}")
+    if job.kind == TUNING:
+        print_best(job, description, watcher)
     if status == "Stopped":
         raise TrainingError(stopped(description) if job.kind == TRAINING else f"{job} was stopped.")
     if job.kind == TRAINING:
-        print_model(description["ModelArtifacts"]["S3ModelArtifacts"])
+        print_model(archive_of(description, str(job)))
 
 
 def print_model(archive: str, label: str = "Model") -> None:
@@ -53,10 +55,22 @@ def print_best(job: Launched, tuning: Description, watcher: Watcher) -> None:
         raise TrainingError(f"{job} has ended, and none of its jobs reported the objective{reason}.")
     best = tuning["BestTrainingJob"]
     tuned = ", ".join(f"{name} {value}" for name, value in best.get("TunedHyperParameters", {}).items())
-    print(f"Best job: {figure}, with {tuned}")
+    print(f"Best job: {figure}" + f", with {tuned}" * bool(tuned))
     with job.named_in_failures("has ended, but its best job's model cannot be asked for"):
         description = watcher.describe(Launched(TRAINING, best["TrainingJobName"], job.region), exists=False)
-    print_model(description["ModelArtifacts"]["S3ModelArtifacts"])
+    print_model(archive_of(description, best["TrainingJobName"]))
+
+
+def archive_of(description: Description, job: str) -> str:
+    """Return where the model of a job lies that has ended well.
+
+    Raises:
+        TrainingError: SageMaker does not say.
+    """
+    archive: str | None = description.get("ModelArtifacts", {}).get("S3ModelArtifacts")
+    if archive is None:
+        raise TrainingError(f"{job} has ended, and SageMaker names no model of it: look into its output folder in S3.")
+    return archive
 
 
 def stopped(description: Description) -> str:

@@ -20,7 +20,7 @@ Description = dict[str, Any]  # what SageMaker says of a job
 
 POLL = 5  # seconds between two looks at a job
 PAUSES = (1, 2, 4, 8, 16, 32)  # seconds before a question is asked again
-ENDED = {"Completed", "Failed", "Stopped"}
+ENDED = {"Completed", "Failed", "Stopped", "DeleteFailed"}
 NO_SUCH_JOB = {"ValidationException", "ResourceNotFound"}  # DescribeTrainingJob has no other word for it than the first
 CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=10, read_timeout=30)
 
@@ -119,7 +119,7 @@ class Watcher:
 
 def progress_of(tuning: Description) -> str:
     """Return how many jobs of a tuning are at which stage, and which is the best so far."""
-    counters = tuning["TrainingJobStatusCounters"]
+    counters = tuning.get("TrainingJobStatusCounters", {})
     counts = {
         "completed": counters.get("Completed", 0),
         "running": counters.get("InProgress", 0),

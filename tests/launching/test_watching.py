@@ -163,6 +163,12 @@ def test_an_answer_that_is_lost_leaves_the_job_named(launch: Command) -> None:
     assert f"Before another launch, look with `{this_python()} train_sagemaker.py --attach " in told.error
 
 
+def test_an_answer_that_makes_no_sense_leaves_the_job_named(launch: Command) -> None:
+    told = launch(CreateTrainingJob=[lambda _status, _answer: (200, ["no object"])])  # type: ignore[arg-type,return-value]
+    assert told.status == 1
+    assert f"Training job {told.job} may have been created although AWS did not confirm it" in told.error
+
+
 def test_jobs_that_are_not_waited_for_are_not_asked_for(launch: Command, bucket: str) -> None:
     told = launch("--no-wait", "--spot", DescribeTrainingJob=[DENIED])
     assert told.status == 0, told.error
@@ -199,6 +205,12 @@ def test_a_failed_job_is_told_with_sagemakers_reason(command: Command, job: str)
 
 def stopped(why: str, **fields: Any) -> Answer:  # noqa: ANN401
     return changed(TrainingJobStatus="Stopped", SecondaryStatus=why, **fields)
+
+
+def test_a_job_of_which_no_model_is_named_is_one_sentence(command: Command, job: str) -> None:
+    told = command("--attach", job, DescribeTrainingJob=[changed(ModelArtifacts=None)])
+    assert told.status == 1
+    assert told.error.startswith(f"Training job {job} has ended, and SageMaker names no model of it")
 
 
 def test_a_job_at_its_time_limit_is_told_with_its_checkpoints(command: Command, bucket: str, job: str) -> None:
@@ -306,6 +318,14 @@ def test_a_tuning_that_cannot_be_watched_is_named(launch: Command) -> None:
     assert told.status == 1
     assert f"Tuning job {told.job} was created and goes on, but it cannot be watched" in told.error
     assert told.error.endswith(again(told.job))
+
+
+def test_a_failed_tuning_is_told_with_sagemakers_reason(launch: Command) -> None:
+    """Its best job may be gone as well."""
+    failed = changed(HyperParameterTuningJobStatus="Failed", FailureReason="All training jobs failed")
+    told = launch("--tune", "epochs=1:3", DescribeHyperParameterTuningJob=[failed])
+    assert told.status == 1
+    assert told.error.endswith("The tuning failed: All training jobs failed\n")
 
 
 def test_a_tuning_without_a_best_job_says_so(launch: Command) -> None:
