@@ -1,7 +1,7 @@
 """How a job ended: where its model lies and what to do next, or why there is none and how to go on."""
 
 from pneumonia.command import this_python
-from pneumonia.errors import TrainingError
+from pneumonia.errors import TrainingError, in_one_line
 from pneumonia.launching.launched import TRAINING, TUNING, Launched
 from pneumonia.launching.watching import Description, Watcher, best_figure
 
@@ -22,7 +22,8 @@ def print_end(job: Launched, description: Description, watcher: Watcher) -> None
     Raises:
         TrainingError: it failed or was stopped, or a tuning has no best job.
     """
-    status, reason = description[f"{job.kind}Status"], description.get("FailureReason", "SageMaker gives no reason")
+    status = description[f"{job.kind}Status"]
+    reason = in_one_line(description.get("FailureReason", "")) or "SageMaker gives no reason"
     if status == "Failed":
         if figure := best_figure(description):
             print(f"Best job until then: {figure}")
@@ -51,8 +52,7 @@ def print_best(job: Launched, tuning: Description, watcher: Watcher) -> None:
     """
     figure = best_figure(tuning)
     if figure is None:
-        reason = f": {tuning['FailureReason']}" if tuning.get("FailureReason") else "; their logs say why"
-        raise TrainingError(f"{job} has ended, and none of its jobs reported the objective{reason}.")
+        raise TrainingError(f"{job} has ended, and none of its jobs reported the objective; their logs say why.")
     best = tuning["BestTrainingJob"]
     tuned = ", ".join(f"{name} {value}" for name, value in best.get("TunedHyperParameters", {}).items())
     print(f"Best job: {figure}" + f", with {tuned}" * bool(tuned))

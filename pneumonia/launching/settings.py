@@ -98,7 +98,7 @@ def check_image(uri: str | None) -> None:
     Raises:
         ConfigurationError: it has not.
     """
-    if uri is not None and not re.fullmatch(r"[\w.-]+\.[\w.-]+(:\d+)?/[\w./-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?", uri):
+    if uri and not re.fullmatch(r"[\w.-]+\.[\w.-]+(:\d+)?/[\w./-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?", uri):
         example = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/pytorch:2.10"
         raise ConfigurationError(f"--image-uri is the address of an image in ECR, such as {example}, not {uri}.")
 

@@ -6,6 +6,7 @@ Imports nothing that takes long, so that launching a job reads its arguments at 
 import argparse
 import contextlib
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -56,6 +57,9 @@ class Hyperparameters:
                 raise ValueError(f"--{option(name)} must be above 0, not {getattr(self, name)}")
         if not self.weight_decay >= 0:
             raise ValueError(f"--weight-decay must not be below 0, and is {self.weight_decay}")
+        for name in ("learning_rate", "weight_decay"):
+            if math.isinf(getattr(self, name)):
+                raise ValueError(f"--{option(name)} must be finite, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"--seed must be from 0 to {2**64 - 1}, not {self.seed}")
 

@@ -100,6 +100,7 @@ TUNED = ["--tune", "epochs=5:20"]
         ),
         (["--checkpoints", "runs/1"], "--checkpoints is a folder in S3, s3://bucket/folder/, not runs/1."),
         (["--checkpoints", "s3://b"], "--checkpoints is a folder in S3, s3://bucket/folder/, not s3://b."),
+        (["--learning-rate", "inf"], "--learning-rate must be finite, not inf."),
         (["--image-uri", "pytorch"], "--image-uri is the address of an image in ECR"),
         (["--attach", "a_b"], "--attach takes the name of a training or tuning job, not a_b."),
         (["--attach", "a", "--dry-run"], "--attach sends no request that --dry-run could print"),

@@ -207,6 +207,16 @@ def stopped(why: str, **fields: Any) -> Answer:  # noqa: ANN401
     return changed(TrainingJobStatus="Stopped", SecondaryStatus=why, **fields)
 
 
+@pytest.mark.parametrize(
+    ("reason", "told_as"),
+    [("Exit 1\n\x1b[31mError", r"Exit 1 \x1b[31mError"), ("", "SageMaker gives no reason")],
+    ids=["lines", "nothing"],
+)
+def test_the_reason_is_told_in_one_line(command: Command, job: str, reason: str, told_as: str) -> None:
+    told = command("--attach", job, DescribeTrainingJob=[changed(TrainingJobStatus="Failed", FailureReason=reason)])
+    assert told.error == f"The job failed: {told_as}\n"
+
+
 def test_a_job_of_which_no_model_is_named_is_one_sentence(command: Command, job: str) -> None:
     told = command("--attach", job, DescribeTrainingJob=[changed(ModelArtifacts=None)])
     assert told.status == 1

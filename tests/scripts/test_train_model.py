@@ -1039,6 +1039,8 @@ def test_bad_data_ends_in_one_sentence(
         (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan"),
         (["--weight-decay", "-1"], "--weight-decay must not be below 0, and is -1.0"),
         (["--weight-decay", "nan"], "--weight-decay must not be below 0, and is nan"),
+        (["--learning-rate", "inf"], "--learning-rate must be finite, not inf"),
+        (["--weight-decay", "1e999"], "--weight-decay must be finite, not inf"),
         (["--seed", "-1"], "--seed must be from 0 to 18446744073709551615, not -1"),
         (["--seed", str(2**64)], "--seed must be from 0 to 18446744073709551615"),
         (
