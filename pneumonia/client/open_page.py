@@ -82,7 +82,10 @@ def check_comes_from_here(headers: Mapping[str, str]) -> None:
     host = headers.get("host", "")
     if not OWN_HOST.fullmatch(host):
         raise HTTPException(403, OTHER_HOST)
-    if headers.get("origin", f"http://{host}") != f"http://{host}":
+    # Of the requests without an Origin, browsers tell those for another site's page; a link there may lead here.
+    for_other_page = headers.get("sec-fetch-site") in {"cross-site", "same-site"}
+    is_link = headers.get("sec-fetch-mode") == "navigate"
+    if headers.get("origin", f"http://{host}") != f"http://{host}" or (for_other_page and not is_link):
         raise HTTPException(403, OTHER_ORIGIN)
 
 

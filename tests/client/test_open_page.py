@@ -94,6 +94,18 @@ def test_a_server_that_is_gone_is_told_in_that_form() -> None:
     }
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_the_pages_of_other_sites_get_nothing_but_their_links_lead_here(
+    browser: TestClient, url: FunctionUrl, site: str
+) -> None:
+    """An image or a script of theirs comes without an origin, and would be asked for at the user's cost."""
+    image = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"}
+    assert browser.get("/ready?load=1", headers=image).status_code == 403
+    assert url.requests == []
+    assert browser.get("/", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"}).status_code == 200
+    assert browser.get("/docs", headers={"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}).status_code == 200
+
+
 def test_redirects_lead_here(browser: TestClient, url: FunctionUrl) -> None:
     url.invoke = lambda _: {"statusCode": 307, "headers": {"Location": f"{url.address}/docs?a=1"}, "body": ""}
     answer = browser.get("/docs/", follow_redirects=False)
