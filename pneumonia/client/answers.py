@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from http.client import responses
 from typing import Any
@@ -37,11 +38,24 @@ def prediction_of(address: Address, response: AWSResponse) -> Prediction:
         ServerError: it holds none.
     """
     content = json_of(response)
-    known: dict[str, Any] = {one.name: content.get(one.name) for one in fields(Prediction)}
-    if known["prediction"] in CLASSES and isinstance(known["confidence"], float) and None not in known.values():
-        return Prediction(**known)
+    if is_prediction(content):
+        return Prediction(**{one.name: content[one.name] for one in fields(Prediction)})
     kind = response.headers.get("Content-Type", "no type")
     raise ServerError(f"{address.base} answers, but not with a prediction ({in_one_line(kind)}): check the address.")
+
+
+def is_prediction(content: Mapping[str, Any]) -> bool:
+    """Return whether an answer has all that a prediction has, each of its kind."""
+    shares, warnings = content.get("probabilities"), content.get("warnings")
+    return (
+        content.get("prediction") in CLASSES
+        and isinstance(shares, dict)
+        and shares.keys() == {*CLASSES}
+        and all(isinstance(share, float) and 0 <= share <= 1 for share in (content.get("confidence"), *shares.values()))
+        and isinstance(content.get("model_version"), str)
+        and isinstance(warnings, list)
+        and all(isinstance(warning, str) for warning in warnings)
+    )
 
 
 def detail_of(response: AWSResponse) -> str | None:
@@ -104,6 +118,6 @@ def json_of(response: AWSResponse) -> dict[str, Any]:
     """Return the JSON object in an answer's body, an empty one if there is none."""
     try:
         content = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

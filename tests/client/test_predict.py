@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,6 +25,26 @@ from tools.stand_ins.function_url import REGION, FunctionUrl, RefusedError
 
 pytestmark = pytest.mark.processes
 
+PREDICTION = {
+    "prediction": "NORMAL",
+    "confidence": 0.9,
+    "probabilities": {"NORMAL": 0.9, "PNEUMONIA": 0.1},
+    "model_version": "1",
+    "warnings": [],
+}
+NO_PREDICTIONS = [
+    json.dumps(PREDICTION | {name: value})
+    for name, value in (
+        ("confidence", math.nan),
+        ("confidence", 7.0),
+        ("probabilities", [0.9, 0.1]),
+        ("probabilities", {"NORMAL": 0.9}),
+        ("probabilities", {"NORMAL": math.inf, "PNEUMONIA": 0.1}),
+        ("model_version", 1),
+        ("warnings", "uncertain"),
+        ("warnings", None),
+    )
+] + ["[" * 100_000]
 FORBIDDEN = RefusedError(403, "AccessDeniedException", {"Message": "Forbidden"})
 
 
@@ -152,6 +173,7 @@ def test_the_sentence_of_the_api_becomes_the_error_of_the_file(
             '{"prediction": "PNEUMONIA", "confidence": "0.9"}',
             " answers, but not with a prediction (no type): ",
         ),
+        *((200, {}, body, " answers, but not with a prediction (no type): check") for body in NO_PREDICTIONS),
         (204, {}, "", " answers, but not with a prediction (no type): check the address."),
         (404, {"Content-Type": "text/html"}, "<h1>Nothing</h1>", " refuses: the server answers 404 Not Found."),
         (404, {}, "no such page", " refuses: the server answers 404 Not Found (no such page)."),
