@@ -126,6 +126,8 @@ def add_rest(part: Part) -> None:
             check_refusal(part, error)
     except (OSError, http.client.HTTPException) as error:
         raise BrokenOffError(first_line(getattr(error, "reason", None) or error)) from error
+    except ValueError as error:  # the address, or one that the server names instead, is none
+        raise DataError(f"{part.url} cannot be downloaded: {first_line(error)}.") from error
     else:
         with response:
             write_rest(part, known, response)

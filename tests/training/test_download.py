@@ -295,6 +295,7 @@ def test_redirects_are_followed(mirror: Mirror, part: Part) -> None:
     [
         (refusing(403), "{url} cannot be downloaded: the server answers 403 Forbidden."),
         (refusing(404), "{url} cannot be downloaded: the server answers 404 Not Found."),
+        (refusing(302, headers={"Location": "http://[::1/"}), "{url} cannot be downloaded: Invalid IPv6 URL."),
         (refusing(410), "{url} cannot be downloaded: the server answers 410 Gone."),
         (
             refusing(200, b"<!doctype html><title>Log in</title>"),
