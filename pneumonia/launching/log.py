@@ -44,7 +44,7 @@ class Log:
         pages = logs.get_paginator("describe_log_streams").paginate(
             logGroupName=GROUP, logStreamNamePrefix=f"{self._job}/"
         )
-        return [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
+        return [stream["logStreamName"] for page in pages for stream in page.get("logStreams", [])]
 
     def _news(self, logs: Any, stream: str) -> Iterator[str]:  # noqa: ANN401
         """Yield the lines that follow; a page may be empty although another comes, so only the token shows the end."""
@@ -52,10 +52,11 @@ class Log:
             before = self._next.get(stream)
             token = {"nextToken": before} if before else {}
             page = logs.get_log_events(logGroupName=GROUP, logStreamName=stream, startFromHead=True, **token)
-            yield from (event["message"] for event in page["events"])
-            self._next[stream] = page["nextForwardToken"]
-            if page["nextForwardToken"] == before:
+            yield from (event["message"] for event in page.get("events", []))
+            after = page.get("nextForwardToken", before)
+            if after == before:
                 return
+            self._next[stream] = after
 
     def _tell(self, error: Exception) -> None:
         try:

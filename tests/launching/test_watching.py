@@ -141,6 +141,13 @@ def test_a_log_that_cannot_be_read_does_not_end_the_watching(
     assert told.out.endswith(result(bucket, job))
 
 
+def test_answers_without_a_log_do_not_end_the_watching(command: Command, job: str) -> None:
+    write_log(job, "algo-1-1", "a line")
+    told = command("--attach", job, GetLogEvents=[changed(events=None, nextForwardToken=None)])
+    assert told.status == 0, told.error
+    assert command("--attach", job, DescribeLogStreams=[changed(logStreams=None)]).status == 0
+
+
 def test_a_job_that_is_not_created_is_told_as_such(launch: Command) -> None:
     told = launch(
         CreateTrainingJob=[refused("ResourceLimitExceeded", "The account-level service limit is 0 Instances")]
@@ -164,7 +171,7 @@ def test_an_answer_that_is_lost_leaves_the_job_named(launch: Command) -> None:
 
 
 def test_an_answer_that_makes_no_sense_leaves_the_job_named(launch: Command) -> None:
-    told = launch(CreateTrainingJob=[lambda _status, _answer: (200, ["no object"])])  # type: ignore[arg-type,return-value]
+    told = launch(CreateTrainingJob=[lambda _status, _answer: (200, ["no object"])])
     assert told.status == 1
     assert f"Training job {told.job} may have been created although AWS did not confirm it" in told.error
 
