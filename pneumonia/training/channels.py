@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumonia.errors import DataError
-from pneumonia.names import on_terminal, some
+from pneumonia.names import some
 from pneumonia.network.contract import CLASSES
 from pneumonia.training.patients import check_pattern, patient_of
 
@@ -101,10 +101,10 @@ def wrong_folders(place: str, folders: Collection[str]) -> str | None:
     """
     wanted = f"exactly the folders {' and '.join(CLASSES)}"
     if missing := [label for label in CLASSES if label not in folders]:
-        found = f"it has {', '.join(map(on_terminal, sorted(folders)))}" if folders else "it has no folder at all"
+        found = f"it has {some(sorted(folders))}" if folders else "it has no folder at all"
         return f"{place} lacks {' and '.join(missing)}: it must hold {wanted}, and {found}."
     if extra := sorted(folder for folder in folders if folder not in CLASSES):
-        return f"{place} has more than two classes: it must hold {wanted}, remove {', '.join(map(on_terminal, extra))}."
+        return f"{place} has more than two classes: it must hold {wanted}, remove {some(extra)}."
     return None
 
 

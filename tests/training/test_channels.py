@@ -138,6 +138,11 @@ def test_hidden_files_and_folders_are_passed_over(folders: dict[str, Path]) -> N
             id="folder among the images",
         ),
         pytest.param(
+            lambda root: [(root / "train" / f"{number}").mkdir() for number in range(50)],
+            r"^.*remove 0, 1, 10 and 47 more\.$",
+            id="many folders",
+        ),
+        pytest.param(
             lambda root: (root / "train" / "\x1b[31m").mkdir(),
             r"^.*remove \$'\\x1b\[31m'\.$",
             id="control code",
