@@ -31,8 +31,9 @@ def check_sdk() -> None:
     if version and version.partition(".")[0] != MAJOR_VERSION:
         raise ConfigurationError(f"{needed}, and {version} is installed: {INSTALLING}.")
     try:
-        import sagemaker.core.helper.session_helper  # noqa: PLC0415  # takes seconds: only where it is needed
-        import sagemaker.train.tuner  # noqa: F401, PLC0415
+        with refusals_as(ConfigurationError, "The AWS configuration cannot be used"):  # which the SDK reads at once
+            import sagemaker.core.helper.session_helper  # noqa: PLC0415  # takes seconds: only where it is needed
+            import sagemaker.train.tuner  # noqa: F401, PLC0415
     except ImportError as error:
         found = f"{version} is installed but cannot be used" if version else "it is not installed"
         raise ConfigurationError(f"{needed}, and {found} ({first_line(error)}): {INSTALLING}.") from error
@@ -90,7 +91,8 @@ def configuration() -> dict[str, Any]:
             f"{what}: {error.message}, at {error.json_path}. Correct the file, or remove it."
         ) from error
     except (config.yaml.YAMLError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(f"{what}: {' '.join(str(error).split())}. Correct the file, or remove it.") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ConfigurationError(f"{what}: {reason}. Correct the file, or remove it.") from error
     return loaded
 
 

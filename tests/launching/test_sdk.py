@@ -75,3 +75,13 @@ def test_a_broken_configuration_is_told(tmp_path: Path, case: str, door: tuple[s
     assert told.splitlines()[-1].startswith(f"The SageMaker SDK's configuration ({path}) cannot be used: ")
     assert reason in told.splitlines()[-1]
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_an_aws_configuration_that_cannot_be_used_is_told(tmp_path: Path, door: tuple[str, ...]) -> None:
+    """The SDK reads it while it is imported."""
+    (tmp_path / "config").write_text("[default\n")
+    for variables in ({"AWS_PROFILE": "nothing-like-it"}, {"AWS_CONFIG_FILE": str(tmp_path / "config")}):
+        told = refusal(*door, **variables)
+        assert told.startswith("The AWS configuration cannot be used (")
+        assert told.count("\n") == 1
