@@ -35,16 +35,18 @@ def role_credentials(endpoint: str) -> RoleCredentials:
     Raises:
         UnsentError: it cannot be reached, refuses, or gives no credentials.
     """
-    address = urlsplit(endpoint)
-    headers = {"Authorization": os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")}
+    headers = {"Authorization": os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "").strip()}
     try:
+        address = urlsplit(endpoint.strip())
         with contextlib.closing(http.client.HTTPConnection(address.netloc, timeout=SECONDS)) as connection:
             connection.request("GET", address._replace(scheme="", netloc="").geturl(), headers=headers)
             response = connection.getresponse()
             text = response.read().decode(errors="replace")
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or in_one_line(str(error))
         raise UnsentError(f"Lambda's endpoint gives none ({reason})") from error
+    except ValueError:  # whose text may hold the token
+        raise UnsentError("Lambda's endpoint cannot be asked: its address or token cannot be sent") from None
     if response.status != http.HTTPStatus.OK:
         raise UnsentError(f"Lambda's endpoint answers {response.status} ({in_one_line(text)})")
     try:

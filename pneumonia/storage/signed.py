@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import first_line, in_one_line
-from pneumonia.storage.answers import AddressError, error_in
+from pneumonia.storage.answers import AddressError, UnsentError, error_in
 
 CHUNK = 1024 * 1024  # bytes yielded at a time
 PIECE = 64 * 1024  # bytes read at a time
@@ -151,6 +151,11 @@ class SignedBucket:
             self.close()
             self._remaining(0)
             raise ConnectionError(getattr(error, "strerror", None) or first_line(error)) from error
+        except ValueError:  # of a header; its text holds the access key or the token
+            self.close()
+            raise UnsentError(
+                "the access key, its token or the region has a line break in it", "set it again, in one line"
+            ) from None
         except GeneratorExit:  # or the next request would read the rest of this object
             self.close()
             raise

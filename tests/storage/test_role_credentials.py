@@ -1,6 +1,7 @@
 """The endpoint of a function's role: what it gives, and what may go wrong with it."""
 
 import json
+import traceback
 
 import pytest
 
@@ -84,3 +85,19 @@ def test_an_endpoint_that_is_gone_is_told() -> None:
         endpoint = server.endpoint + PATH
     with pytest.raises(UnsentError, match=r"Lambda's endpoint gives none \(Connection refused\)"):
         role_credentials(endpoint)
+
+
+@pytest.mark.parametrize("endpoint", ["http://[::1/credentials", "http://127.0.0.1:9/credentials"])
+def test_a_token_of_two_lines_is_told_without_it(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hush\nhush")
+    with pytest.raises(UnsentError) as caught:
+        role_credentials(endpoint)
+    assert str(caught.value) == "Lambda's endpoint cannot be asked: its address or token cannot be sent"
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_line_breaks_around_token_and_address_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving({PATH: [whole(json.dumps(GIVEN).encode())]}) as server:
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "of the role\n")
+        assert role_credentials(f"{server.endpoint}{PATH}\n").key_id == "AKIDROLE"
+    assert server.seen[0].headers["Authorization"] == "of the role"

@@ -1,6 +1,8 @@
+import dataclasses
 import datetime
 import io
 import time
+import traceback
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pneumonia.deadline import Deadline
-from pneumonia.storage.answers import S3Error
+from pneumonia.storage.answers import S3Error, UnsentError
 from pneumonia.storage.signed import CHUNK, Access, SignedBucket
 from tools.stand_ins.faulty_s3 import (
     Answer,
@@ -379,6 +381,18 @@ def certificate(tmp_path: Path) -> Certificate:
     )
     path.write_bytes(signed.public_bytes(serialization.Encoding.PEM) + private)
     return Certificate(path)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["key_id", "token"])
+def test_line_break_within_credentials_is_told_without_them(name: str) -> None:
+    with serving({}) as server, pytest.raises(UnsentError, match="has a line break in it") as caught:
+        read(
+            SignedBucket(
+                "models", dataclasses.replace(access(endpoint=server.endpoint), **{name: "hush\nhush"}), soon()
+            )
+        )
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_line_breaks_around_credentials_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
