@@ -22,13 +22,13 @@ OTHER_WRITER = "another program has changed the object meanwhile: look at it, an
 PAYER = "copy the objects to a bucket of your own, because Requester Pays buckets are not supported"
 CODES = {
     LOG_IN: "AuthFailure AuthorizationHeaderMalformed ExpiredToken ExpiredTokenException IncompleteSignature "
-    "InvalidAccessKeyId InvalidClientTokenId InvalidSecurity InvalidSignatureException InvalidToken "
-    "MissingAuthenticationToken MissingAuthenticationTokenException SignatureDoesNotMatch TokenRefreshRequired "
-    "UnauthorizedException UnrecognizedClientException",
+    "InvalidAccessKeyId InvalidClientTokenId InvalidIdentityToken InvalidSecurity InvalidSignature "
+    "InvalidSignatureException InvalidToken MissingAuthenticationToken MissingAuthenticationTokenException "
+    "SignatureDoesNotMatch TokenRefreshRequired UnauthorizedException UnrecognizedClientException",
     CLOCK: "RequestExpired RequestInTheFuture RequestTimeTooSkewed",
     SIGN_UP: "NotSignedUp OptInRequired SubscriptionRequiredException",
     SUPPORT: "AccountProblem AllAccessDisabled",
-    REGION: "IllegalLocationConstraintException PermanentRedirect Redirect TemporaryRedirect 301 307",
+    REGION: "IllegalLocationConstraintException IncorrectEndpoint PermanentRedirect Redirect TemporaryRedirect 301 307",
     RESTORE: "InvalidObjectState ObjectNotInActiveTierError",
     QUOTA: "InstanceLimitExceeded LimitExceeded LimitExceededException QuotaExceeded ResourceLimitExceeded "
     "ServiceQuotaExceededException TooManyBuckets",
@@ -59,6 +59,9 @@ RIGHTS = {  # of the operation that is denied
 }
 DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError", "ForbiddenException", "UnauthorizedOperation"}
 ACTION = re.compile(r"not authorized to perform:? ([\w-]+:[\w*]+)")
+POLICY = re.compile(r"because no ((?!identity-|resource-)[\w -]+) allows")  # one that bounds the caller's own
+# Requests that boto3 makes before the first one, to STS or IAM Identity Center, for credentials.
+FOR_CREDENTIALS = {"AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity", "CreateToken", "GetRoleCredentials"}
 
 
 def on(error: S3Error) -> str | None:
@@ -79,7 +82,7 @@ def on(error: S3Error) -> str | None:
 
 def may_pass(error: S3Error) -> bool:
     """Return whether the same request may succeed later: the refusal is temporary, or about this caller alone."""
-    return error.is_temporary or on(error) in CALLERS
+    return error.is_temporary or on(error) in CALLERS or error.operation in FOR_CREDENTIALS
 
 
 def _is_denial(error: S3Error) -> bool:
@@ -95,7 +98,9 @@ def _on_denial(message: str, operation: str) -> str:
     action = named[1] if named else None
     if action and "explicit deny" in message:
         return f"have the policy that denies {action} changed"
-    if "kms:" in message or "customer master key" in message:
+    if action and (policy := POLICY.search(message)):
+        return f"have {action} allowed by the {policy[1]} too"
+    if re.search(r"\bkms\b|customer master key", message, re.IGNORECASE):
         return f"grant {action or 'kms:Decrypt'}, in your own policy and in the key's"
     if action in {None, "s3:GetObject", "s3:ListBucket"} and operation in RIGHTS:
         return RIGHTS[operation]

@@ -12,8 +12,13 @@ TEMPORARY = re.compile(
     "|InternalError|InternalFailure|InternalException|InternalServerException|Timeout|Unavailable"
     "|PriorRequestNotComplete|ConditionalRequestConflict|OperationAborted"
 )
-# How a message names the bucket's region.
-REGION_TOLD = re.compile(r"expecting '([a-z0-9-]+)'|The ([a-z0-9-]+) location constraint is incompatible")
+# Of a 5xx too: CopyObject can fail after it has begun to answer 200, and boto3 makes a 500 of any such refusal.
+LASTING = re.compile(r"AccessDenied|Expired|Invalid|KMS\.|NoSuch|NotImplemented|PreconditionFailed")
+# How a message, or the endpoint that a redirect names, tells the bucket's region.
+REGION_TOLD = re.compile(
+    r"expecting '([a-z0-9-]+)'|The ([a-z0-9-]+) location constraint is incompatible"
+    r"|s3[.-]([a-z]+(?:-[a-z]+)+-\d+)\.amazonaws\.com"
+)
 
 
 class S3Error(Exception):
@@ -40,7 +45,7 @@ class S3Error(Exception):
         self.code = in_one_line(code)[:MAX_CODE]
         self.status = status
         self.message = in_one_line(message or "") or None
-        self.region = region or _region_in(self.message or "")
+        self.region = region or region_in(self.message or "")
         self.operation = operation
 
     @property
@@ -51,8 +56,9 @@ class S3Error(Exception):
     @property
     def is_temporary(self) -> bool:
         """Whether the same request may succeed a moment later."""
-        is_failure = self.status >= 500 and self.status != HTTPStatus.NOT_IMPLEMENTED
-        return is_failure or self.status == HTTPStatus.TOO_MANY_REQUESTS or bool(TEMPORARY.search(self.code))
+        if self.status == HTTPStatus.TOO_MANY_REQUESTS or TEMPORARY.search(self.code):
+            return True
+        return self.status >= 500 and self.status != HTTPStatus.NOT_IMPLEMENTED and not LASTING.match(self.code)
 
 
 class UnsentError(ConnectionError):
@@ -84,15 +90,32 @@ def error_in(page: bytes, status: int, region: str | None = None) -> S3Error:
         status: of the response.
         region: the bucket's, if a header of the response names it.
     """
-    text = page.decode(errors="replace")
+    text = _plain(page.decode(errors="replace"))
     code = _element("Code", text) if re.search(r"<Error[\s>]", text) else None
     if code:
-        return S3Error(code, status, region or _element("Region", text), _element("Message", text))
+        region = region or _element("Region", text) or region_in(_element("Endpoint", text) or "")
+        return S3Error(code, status, region, _element("Message", text))
     return S3Error(str(status), status, region, _words_of(text) or _phrase(status))
 
 
+def region_in(message: str) -> str | None:
+    """Return the region that a message or an endpoint names, None if it names none."""
+    found = REGION_TOLD.search(message)
+    return next(filter(None, found.groups())) if found else None
+
+
+def _plain(xml: str) -> str:
+    """Return XML without comments, and with the characters of CDATA sections escaped instead."""
+    xml = re.sub(r"<!--.*?-->", "", xml, flags=re.DOTALL)
+    return re.sub(r"<!\[CDATA\[(.*?)\]\]>", lambda section: _escaped(section[1]), xml, flags=re.DOTALL)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
 def _element(tag: str, text: str) -> str | None:
-    found = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    found = re.search(rf"<{tag}\s*>(.*?)</{tag}\s*>", text, re.DOTALL)
     return _unescaped(found[1]).strip() if found else None
 
 
@@ -111,8 +134,3 @@ def _unescaped(text: str) -> str:
 
 def _phrase(status: int) -> str | None:
     return HTTPStatus(status).phrase if status in set(HTTPStatus) else None
-
-
-def _region_in(message: str) -> str | None:
-    found = REGION_TOLD.search(message)
-    return found and (found[1] or found[2])

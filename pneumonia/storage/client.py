@@ -68,10 +68,11 @@ def new_client(
 
 
 def _keep_page(response_dict: Mapping[str, Any] | None, parsed_response: Mapping[str, Any] | None, **_: object) -> None:
-    """Keep the words of an error page that is not S3's, such as a proxy's, which boto3 would drop."""
+    """Keep what boto3 would drop: a code in a namespace, and the words of a page that is not S3's but a proxy's."""
     told = (parsed_response or {}).get("Error")
     if told and response_dict and told.get("Code") in {"", str(response_dict["status_code"])}:
-        told["Message"] = error_in(response_dict["body"], response_dict["status_code"]).message
+        error = error_in(response_dict["body"], response_dict["status_code"])
+        told.update(Code=error.code, Message=error.message)
 
 
 class Boto3Bucket:

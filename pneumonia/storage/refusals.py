@@ -5,6 +5,7 @@ because serving does without it: whoever raises one of boto3's errors has import
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -12,9 +13,10 @@ from typing import Any
 
 from pneumonia.errors import PneumoniaError, in_one_line
 from pneumonia.storage import advice as advices
-from pneumonia.storage.answers import AddressError, MissingCredentialsError, S3Error, UnsentError
+from pneumonia.storage.answers import AddressError, MissingCredentialsError, S3Error, UnsentError, region_in
 
 LATER = f": {advices.LATER}"
+CODE = re.compile(r"[A-Za-z0-9.]+")  # what a client may read of an answer, which need not be S3's
 # What keeps boto3 from sending a request, by the name of its error's class.
 BOTO3_ADVICE = {
     "ConfigNotFound": "correct AWS_CONFIG_FILE",
@@ -60,6 +62,8 @@ def refusals_as(
         refused = of_boto3(raised)
         if not isinstance(refused, S3Error | OSError):
             raise
+        if isinstance(refused, S3Error) and refused.operation in advices.FOR_CREDENTIALS:
+            service = "AWS"
         kind = permanent if permanent and _will_stay(refused) else error
         raise kind(what + _reason(refused, advice, service), public=_public(refused, service)) from raised
 
@@ -93,6 +97,7 @@ def _refusal_in(response: Mapping[str, Any], operation: str) -> S3Error:
     told, of_http = response.get("Error", {}), response.get("ResponseMetadata", {})
     status = of_http.get("HTTPStatusCode", 0)
     region = told.get("Region") or of_http.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+    region = region or region_in(told.get("Endpoint", ""))
     return S3Error(told.get("Code") or str(status), status, region, told.get("Message"), operation=operation)
 
 
@@ -140,7 +145,8 @@ def _advice_on_no_answer(error: ConnectionError | TimeoutError) -> str | None:
 def _public(error: S3Error | OSError, service: str) -> str | None:
     """Return what clients of the API may know: no bucket, no file, no account, no host."""
     if isinstance(error, S3Error):
-        return f"{service} answers {error.code}{LATER if error.is_temporary else ''}"
+        answer = f"answers {error.code}" if CODE.fullmatch(error.code) else "refuses"
+        return f"{service} {answer}{LATER if error.is_temporary else ''}"
     if isinstance(error, ConnectionError | TimeoutError):
         if isinstance(error, UnsentError):
             return f"{service} cannot be asked"

@@ -61,6 +61,19 @@ REFUSALS = [
         "The ciphertext refers to a customer master key that does not exist, or you are not allowed to access.",
         "grant kms:Decrypt",
     ),
+    ("AccessDenied", 403, "Access to KMS is not allowed", "grant kms:Decrypt"),
+    (
+        "AccessDenied",
+        403,
+        f"{ROLE}s3:GetObject on resource: x because no VPC endpoint policy allows the s3:GetObject action",
+        "have s3:GetObject allowed by the VPC endpoint policy too",
+    ),
+    (
+        "AccessDenied",
+        403,
+        f"{ROLE}kms:Decrypt on resource: x because no permissions boundary allows the kms:Decrypt action",
+        "have kms:Decrypt allowed by the permissions boundary too",
+    ),
     ("AccessDenied", 403, f"{ROLE}s3:GetObjectVersion on resource: x", "grant s3:GetObjectVersion"),
     ("AccessDenied", 403, "Bucket is requester pays; add x-amz-request-payer.", "copy the objects to a bucket of your"),
     ("KMS.DisabledException", 400, f"{KEY_ARN} is disabled.", "check in KMS"),
@@ -68,6 +81,7 @@ REFUSALS = [
     ("KMS.NotFoundException", 400, f"Key '{KEY_ARN}' does not exist", "check in KMS"),
     ("InvalidObjectState", 403, "The operation is not valid for the object's storage class", "restore the object"),
     ("PermanentRedirect", 301, "The bucket must be addressed using the specified endpoint.", "AWS_REGION"),
+    ("IncorrectEndpoint", 400, "The specified bucket exists in another Region.", "AWS_REGION"),
     ("NoSuchBucket", 404, "The specified bucket does not exist", "create the bucket"),
     ("NoSuchKey", 404, "The specified key does not exist.", "check the key"),
     ("NoSuchVersion", 404, "The specified version does not exist.", "check the version"),
@@ -138,6 +152,10 @@ def test_only_what_passes_is_to_be_tried_again(
     [
         (refusal(301, "PermanentRedirect", {"x-amz-bucket-region": "us-east-2"}), "to us-east-2, where the bucket is"),
         (
+            refusal(307, "TemporaryRedirect", more="<Endpoint>models.s3.us-gov-west-1.amazonaws.com</Endpoint>"),
+            "to us-gov-west-1, where the bucket is",
+        ),
+        (
             refusal(400, "AuthorizationHeaderMalformed", more="<Region>us-east-2</Region>", message="wrong"),
             "to us-east-2, where the bucket is",
         ),
@@ -177,6 +195,21 @@ def test_page_that_is_not_s3s_is_told_by_its_status_and_words(
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize(
+    "page",
+    [
+        b'<Error xmlns="http://s3.amazonaws.com/"><Code>NoSuchKey</Code><Message>a &lt; b</Message></Error>',
+        b"<Error><Code><![CDATA[NoSuchKey]]></Code><Message><![CDATA[a < b]]></Message></Error>",
+        b"<Error >\n<!-- <Code>Odd</Code> --><Code >\nNoSuchKey </Code >\n<Message>a &#60; b\n</Message></Error>",
+        b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>a &lt; b</Message></Error>",
+    ],
+    ids=["namespace", "CDATA", "comment and spaces", "byte-order mark"],
+)
+def test_code_is_found_however_the_xml_is_written(either_way: pytest.MonkeyPatch, page: bytes) -> None:
+    assert told(either_way, refusal_of(404, page)) == "It fails, S3 answers NoSuchKey (a < b): check the key."
+
+
+@pytest.mark.processes
 def test_message_can_do_nothing_to_a_terminal_or_a_log(either_way: pytest.MonkeyPatch) -> None:
     answer = refusal(403, "AccessDenied", message="one\n two\t three\x9b2J \u202efour")
     assert "AccessDenied (one two three\\x9b2J \\u202efour): " in told(either_way, answer)
@@ -203,6 +236,9 @@ def test_strange_page_is_bounded_and_needs_no_encoding() -> None:
         ("AccessDenied", 403, "PutObject", "Access Denied", advice.RIGHTS["PutObject"]),
         ("AccessDenied", 403, "ListObjectsV2", "Access Denied", "grant s3:ListBucket"),
         ("AccessDenied", 403, "AssumeRole", f"{ROLE}sts:AssumeRole on resource: x", "grant sts:AssumeRole"),
+        # Of a copy that fails after S3 has begun to answer 200: boto3 makes the status a 500.
+        ("AccessDenied", 500, "CopyObject", "Access Denied", advice.RIGHTS["CopyObject"]),
+        ("KMS.DisabledException", 500, "CopyObject", "It is disabled", advice.KEY),
         ("AccessDenied", 403, "CreateJob", "Access Denied", advice.RIGHTS["CreateJob"]),
         ("403", 403, "HeadObject", "Forbidden", advice.READ),
         ("404", 404, "HeadObject", "Not Found", "check the key"),

@@ -38,9 +38,9 @@ NO_CREDENTIALS = "It fails without AWS credentials: run 'aws configure' or 'aws 
 URL = "https://models.s3.amazonaws.com/patient.jpg"
 
 
-def client_error(code: str, status: int, message: str = "") -> ClientError:
+def client_error(code: str, status: int, message: str = "", operation: str = "GetObject") -> ClientError:
     response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(response, "GetObject")  # type: ignore[arg-type]  # the rest of a response is not looked at
+    return ClientError(response, operation)  # type: ignore[arg-type]  # the rest of a response is not looked at
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,9 @@ def test_what_fails_becomes_a_sentence(error: Exception, sentence: str) -> None:
         (client_error("PermanentRedirect", 301, URL), ObjectError, "S3 answers PermanentRedirect"),
         (client_error("NotImplemented", 501, URL), ObjectError, "S3 answers NotImplemented"),
         (ParamValidationError(report=URL), ObjectError, "S3 cannot be asked"),
+        (client_error(f"no {URL}", 403), ObjectError, "S3 refuses"),
+        (client_error("AccessDenied", 500, URL, "CopyObject"), ObjectError, "S3 answers AccessDenied"),
+        (client_error("AccessDenied", 403, URL, "AssumeRole"), StorageError, "AWS answers AccessDenied"),
         (client_error("SlowDown", 503, URL), StorageError, "S3 answers SlowDown: try again later"),
         (client_error("TooManyRequests", 429, URL), StorageError, "S3 answers TooManyRequests: try again later"),
         (client_error("RequestTimeout", 400, URL), StorageError, "S3 answers RequestTimeout: try again later"),
