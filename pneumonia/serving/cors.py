@@ -12,7 +12,8 @@ from pneumonia.errors import ConfigurationError
 if TYPE_CHECKING:
     from starlette.middleware.cors import CORSMiddleware
 
-ORIGIN = re.compile(r"https?://[^/\s?#,]+")
+ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+OWN_PORTS = {"http": ":80", "https": ":443"}
 
 
 def origins_from_environment() -> list[str]:
@@ -23,11 +24,23 @@ def origins_from_environment() -> list[str]:
     Raises:
         ConfigurationError: one of them is no origin.
     """
-    origins = [origin.strip().rstrip("/") for origin in os.environ.get("CORS_ORIGINS", "").split(",") if origin.strip()]
-    for origin in origins:
-        if origin != "*" and not ORIGIN.fullmatch(origin):
-            raise ConfigurationError(f"CORS_ORIGINS names {origin!r}: write origins as https://me.org, or * for any.")
+    origins = [as_sent(origin) for origin in os.environ.get("CORS_ORIGINS", "").split(",") if origin.strip()]
     return [] if "AWS_LAMBDA_RUNTIME_API" in os.environ else origins
+
+
+def as_sent(origin: str) -> str:
+    """Return an origin as browsers send it, or `*`: in lower case, without a slash at its end or the scheme's own port.
+
+    Raises:
+        ConfigurationError: no browser sends it.
+    """
+    text = origin.strip().lower().rstrip("/")
+    found = ORIGIN.fullmatch(text)
+    if not found and text != "*":
+        raise ConfigurationError(
+            f"CORS_ORIGINS names {origin.strip()!r}: write origins as https://me.org, or * for any."
+        )
+    return text.removesuffix(OWN_PORTS[found[1]]) if found else text
 
 
 def with_cors(app: FastAPI, origins: Sequence[str]) -> "FastAPI | CORSMiddleware":

@@ -93,6 +93,11 @@ def test_without_origins_nothing_is_said(weights: Path) -> None:
         (ORIGIN, [ORIGIN]),
         (f" {ORIGIN}/ , {OTHER},", [ORIGIN, OTHER]),
         ("http://localhost:5173", ["http://localhost:5173"]),
+        (
+            "HTTPS://Me.Org:443,http://me.org:80/,http://[::1]:8080",
+            ["https://me.org", "http://me.org", "http://[::1]:8080"],
+        ),
+        ("http://me.org:443", ["http://me.org:443"]),
     ],
 )
 def test_origins_are_read_however_they_are_written(
@@ -102,7 +107,20 @@ def test_origins_are_read_however_they_are_written(
     assert origins_from_environment() == origins
 
 
-@pytest.mark.parametrize("text", ["a.example", "https://a.example/page", "null", "https://a.example https://b.example"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.example",
+        "https://a.example/page",
+        "null",
+        "https://a.example https://b.example",
+        "https://*.a.example",
+        "https://me@a.example",
+        "https://müller.example",
+        "https://a.example:",
+        "https://",
+    ],
+)
 def test_what_no_browser_sends_as_an_origin_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("CORS_ORIGINS", text)
     with pytest.raises(ConfigurationError, match=r"^CORS_ORIGINS names '.+': write origins as https://me\.org"):
