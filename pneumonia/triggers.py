@@ -38,17 +38,29 @@ FIELDS = {
     "SecretId": "Secrets Manager",
     "methodArn": "an API Gateway that asks for authorization",
     "routeArn": "an API Gateway that asks for authorization",
+    "authorizationToken": "an API that asks for authorization",
     "requestPayload": "a function whose destination is this one",
+    "raw_path": "VPC Lattice",
+    "stash": "AppSync",
+    "actionGroup": "an agent of Amazon Bedrock",
 }
 
 
-def name_of(event: Any) -> str:  # noqa: ANN401  # JSON
-    """Return what an event is, as far as it can be told, without what it is about."""
+def service_of(event: Any) -> str | None:  # noqa: ANN401  # JSON
+    """Return the service that sends an event; None for a request, and for what no service is known to send."""
     fields = event if isinstance(event, dict) else {}
     for one in (fields, *records_of(event)[:1]):
         source = one.get("eventSource") or one.get("EventSource")
         if service := SOURCES.get(str(source)) or next((FIELDS[name] for name in FIELDS if name in one), None):
-            return f"an event of {service}"
+            return service
+    return None
+
+
+def name_of(event: Any) -> str:  # noqa: ANN401  # JSON
+    """Return what an event is, as far as it can be told, without what it is about."""
+    if service := service_of(event):
+        return f"an event of {service}"
+    fields = event if isinstance(event, dict) else {}
     if "detail-type" in fields:
         return f"an event of EventBridge ({str(fields['detail-type'])[:60]!r})"
     if fields:

@@ -5,6 +5,7 @@ None of them ends in an error of the invocation: Lambda would send the same even
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +14,14 @@ from pneumonia.errors import PneumoniaError
 from pneumonia.serving.api import ANSWER_SECONDS
 from pneumonia.serving.predictor import Predictor
 from pneumonia.serving.telemetry import Record, emit
-from pneumonia.triggers import name_of, records_of
+from pneumonia.triggers import name_of, records_of, service_of
 
 Answer = dict[str, Any]
 
 SCHEDULES = {"aws.events", "aws.scheduler"}  # rules, and EventBridge Scheduler
 CONSOLES_TEST = {"key1", "key2", "key3"}
-OF_REQUESTS = {"requestContext", "httpMethod", "rawPath", "routeKey"}  # no other event has one of these
+OF_REQUESTS = {"requestContext", "httpMethod", "rawPath", "routeKey"}  # few other events have one of these
+WARM = re.compile(r"(keep[ _-]?)?warm(er|ing)?([ _-]?up)?", re.IGNORECASE)
 ANSWERED = "requests of a Function URL, an API Gateway or a load balancer"
 NO_REQUEST = f"The event is not one of the {ANSWERED}: a part of it is missing or is not as they send it."
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class Events:
 
     def __call__(self, event: Any, context: Any) -> Answer:  # noqa: ANN401  # JSON; the runtime client has no type for it
         """Return the answer to an event: to a request a response, to anything else an object for whoever reads it."""
-        if isinstance(event, dict) and event.keys() & OF_REQUESTS:
+        if isinstance(event, dict) and event.keys() & OF_REQUESTS and not service_of(event):
             return self._answer_request(event, context)
         if is_warm_up(event):
             return self._answer_warm_up(context)
@@ -74,9 +76,10 @@ def is_warm_up(event: Any) -> bool:  # noqa: ANN401  # JSON
         return True
     if not isinstance(event, dict):
         return isinstance(event, str) and "warm" in event.lower()
-    source = str(event.get("source"))
-    is_scheduled = source in SCHEDULES or any(":scheduler:" in one for one in event.values() if isinstance(one, str))
-    return event.keys() <= CONSOLES_TEST or is_scheduled or any("warm" in word.lower() for word in (*event, source))
+    source, texts = str(event.get("source")), [one for one in event.values() if isinstance(one, str)]
+    is_scheduled = source in SCHEDULES or any(":scheduler:" in one for one in texts)
+    says_warm = any("warm" in word.lower() for word in (*event, source)) or any(map(WARM.fullmatch, texts))
+    return event.keys() <= CONSOLES_TEST or is_scheduled or says_warm
 
 
 def refuse(event: Any) -> Answer:  # noqa: ANN401  # JSON

@@ -12,7 +12,7 @@ import gzip
 import json
 from typing import Any
 
-from tools.stand_ins.events import ACCOUNT
+from tools.stand_ins.events import ACCOUNT, function_url_event
 
 REGION = "eu-central-1"
 ID = "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa"
@@ -56,6 +56,7 @@ WARM_UPS: dict[str, Any] = {
     "console's test": {"key1": "value1", "key2": "value2", "key3": "value3"},
     "serverless-plugin-warmup": {"source": "serverless-plugin-warmup"},
     "lambda-warmer": {"warmer": True, "concurrency": 3},
+    "a schedule of one's own": {"action": "warm-up"},
     "Zappa's keep-warm": SCHEDULED | {"kwargs": {}},
 }
 
@@ -118,6 +119,23 @@ SERVICES: dict[str, dict[str, Any]] = {
         "SecretId": arn("secretsmanager", "secret:x"),
         "ClientRequestToken": ID,
     },
+    "an API Gateway that asks for authorization": {  # of an HTTP API
+        "version": "2.0",
+        "type": "REQUEST",
+        "routeArn": arn("execute-api", "a1b2c3d4e5/$default/GET/health"),
+        "identitySource": [NAME],
+        **function_url_event("GET", "/health"),
+    },
+    "an API that asks for authorization": {"authorizationToken": NAME, "requestContext": {"apiId": "x"}},
+    "a function whose destination is this one": {
+        "version": "1.0",
+        "requestContext": {"requestId": ID, "condition": "RetriesExhausted", "approximateInvokeCount": 3},
+        "requestPayload": {"name": NAME},
+        "responseContext": {"statusCode": 200},
+    },
+    "VPC Lattice": {"raw_path": "/health", "method": "GET", "headers": {}, "body": "", "is_base64_encoded": False},
+    "AppSync": {"arguments": {"name": NAME}, "source": None, "info": {"fieldName": "x"}, "stash": {}},
+    "an agent of Amazon Bedrock": {"actionGroup": "x", "apiPath": "/health", "httpMethod": "GET", "inputText": NAME},
     "EventBridge ('SageMaker Training Job State Change')": from_event_bridge(
         "aws.sagemaker",
         "SageMaker Training Job State Change",
