@@ -12,13 +12,13 @@ from pneumonia.errors import ConfigurationError
 
 
 def root_path_from_environment() -> str | None:
-    """Return ROOT_PATH as "/a/b", "" for a single slash, None if it is not set.
+    """Return ROOT_PATH as "/a/b", percent-decoded as a request's path is, "" for a single slash, None if it is not set.
 
     Raises:
-        ConfigurationError: it is an address.
+        ConfigurationError: it is an address, or no browser asks for such a path.
     """
-    text = os.environ.get("ROOT_PATH", "").strip()
-    if "://" in text or "?" in text or "#" in text:
+    text = unquote(os.environ.get("ROOT_PATH", "").strip())
+    if "://" in text or re.search(r'[?#"<>\\]', text) or {".", ".."} & set(text.split("/")):
         raise ConfigurationError(
             f"ROOT_PATH is {text!r}: set it to the path alone, such as /xray for https://me.org/xray/docs."
         )

@@ -206,7 +206,15 @@ def test_a_path_is_text_on_the_page(predictor: Predictor) -> None:
 
 @pytest.mark.parametrize(
     ("text", "root_path"),
-    [("", None), ("  ", None), ("/", ""), ("xray", "/xray"), ("/xray/", "/xray"), (" //a//b ", "/a/b")],
+    [
+        ("", None),
+        ("  ", None),
+        ("/", ""),
+        ("xray", "/xray"),
+        ("/xray/", "/xray"),
+        (" //a//b ", "/a/b"),
+        ("/r%C3%B6ntgen", "/röntgen"),
+    ],
 )
 def test_the_setting_is_read_however_it_is_written(
     monkeypatch: pytest.MonkeyPatch, text: str, root_path: str | None
@@ -215,7 +223,10 @@ def test_the_setting_is_read_however_it_is_written(
     assert root_path_from_environment() == root_path
 
 
-def test_an_address_is_no_root_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROOT_PATH", "https://me.org/xray")
-    with pytest.raises(ConfigurationError, match=r"^ROOT_PATH is 'https://me\.org/xray': set it to the path alone"):
+@pytest.mark.parametrize(
+    "text", ["https://me.org/xray", "/xray?a=b", "/a/../xray", "./xray", '"/xray"', "/<xray>", r"C:\xray"]
+)
+def test_what_is_no_path_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("ROOT_PATH", text)
+    with pytest.raises(ConfigurationError, match=rf"^ROOT_PATH is {re.escape(repr(text))}: set it to the path alone"):
         root_path_from_environment()
