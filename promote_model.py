@@ -23,6 +23,7 @@ from pneumonia.releases.manifest import Manifest
 from pneumonia.releases.promotion import listing, promote, promote_to_folder, rollback
 from pneumonia.releases.training_event import completed_job
 from pneumonia.serving import telemetry
+from pneumonia.storage.addresses import bucket_name
 
 COMMANDS = ("promote", "list", "show", "rollback")
 
@@ -42,7 +43,7 @@ def handler(event: object, _context: object) -> dict[str, Any]:
         ConfigurationError: MODEL_BUCKET is not set.
         PneumoniaError: S3 cannot be reached or accepts no credentials, or another promotion came first.
     """
-    bucket = os.environ.get("MODEL_BUCKET")
+    bucket = bucket_name(os.environ.get("MODEL_BUCKET", ""))
     if not bucket:
         raise ConfigurationError("The destination is missing: set MODEL_BUCKET.")
     told: dict[str, Any] = {}
@@ -73,7 +74,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "`promote_model.py promote --help` lists. Example: promote_model.py model.tar.gz --directory release",
     )
     bucket = Parser(add_help=False)
-    bucket.add_argument("--bucket", default=os.environ.get("MODEL_BUCKET"), help="weights bucket (MODEL_BUCKET)")
+    default = os.environ.get("MODEL_BUCKET")
+    bucket.add_argument("--bucket", type=bucket_name, default=default, help="weights bucket (MODEL_BUCKET)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     promotion = commands.add_parser(
         "promote", parents=[bucket], help="release the model that training left, and serve it"

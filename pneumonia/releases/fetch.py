@@ -20,6 +20,7 @@ from pneumonia.files import remove_abandoned, replacing, shipped
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.layout import CURRENT_KEY, PLAIN_KEY, manifest_key, parse_pointer, weights_key
 from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.storage.addresses import bucket_name
 from pneumonia.storage.answers import S3Error
 from pneumonia.storage.reading import BucketReader
 from pneumonia.storage.refusals import refusals_as
@@ -55,7 +56,7 @@ class Weights:
         """Read MODEL_PATH, MODEL_BUCKET and MODEL_KEY; an empty variable counts as unset."""
         return cls(
             path=Path(os.environ.get("MODEL_PATH") or "/tmp/model.pth"),  # noqa: S108  # Lambda's one writable folder
-            bucket=os.environ.get("MODEL_BUCKET") or None,
+            bucket=bucket_name(os.environ.get("MODEL_BUCKET", "")) or None,
             key=os.environ.get("MODEL_KEY") or PLAIN_KEY,
         )
 

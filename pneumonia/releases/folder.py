@@ -91,8 +91,9 @@ class S3Folder:
     """
 
     def __init__(self, uri: str) -> None:
-        self._uri = f"{uri.rstrip('/')}/"
-        self._bucket, self._prefix = split(self._uri)
+        self._bucket, prefix = split(uri)
+        self._prefix = f"{prefix.rstrip('/')}/".lstrip("/")
+        self._uri = f"s3://{self._bucket}/{self._prefix}"
 
     def sizes(self) -> dict[str, int]:
         """Return names and sizes; a folder below has the size 0.

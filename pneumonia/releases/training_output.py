@@ -41,7 +41,7 @@ def _is_folder(uri: str) -> bool:
     """Return whether an address in S3 is a folder's, which may be written without a slash at its end."""
     if uri.endswith((".tar.gz", ".tgz")):
         return False
-    if uri.endswith("/"):
+    if uri.endswith("/") or not split(uri)[1]:
         return True
     with contextlib.suppress(WeightsRefusedError):  # who may not list may still read an archive
         return bool(S3Folder(uri).sizes())

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import re
 import time
 from collections.abc import Generator
 from typing import BinaryIO, Protocol
@@ -18,6 +19,7 @@ from pneumonia.storage.refusals import refusals_as
 from pneumonia.storage.signed import Access, SignedBucket
 
 ATTEMPTS = 3  # at reading one object
+NAME = re.compile(r"[A-Za-z0-9._-]+")  # of a bucket, or an access point's alias
 PAUSE = 0.2  # seconds before the second attempt; the third waits twice as long
 
 
@@ -45,7 +47,8 @@ class BucketReader:
         self._deadline = deadline
         self._error = error
         with refusals_as(error, "The credentials of the function's role cannot be read", service="Lambda"):
-            self._access = Access.from_environment()
+            # boto3 knows the ARNs of access points, and says what is wrong with any other name.
+            self._access = Access.from_environment() if NAME.fullmatch(bucket) else None
         self._bucket = self._open()
 
     def close(self) -> None:

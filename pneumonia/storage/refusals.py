@@ -90,6 +90,8 @@ def of_boto3(error: BaseException) -> BaseException:
         return _refusal_in(error.response, error.operation_name)
     if botocore and isinstance(error, botocore.BotoCoreError):
         return _without_answer(error, botocore)
+    if isinstance(error, UnicodeEncodeError):  # of bytes in an argument, or half a character in an event
+        return AddressError("the name is not text that can be sent")
     return error
 
 

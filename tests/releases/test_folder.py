@@ -106,6 +106,14 @@ def test_empty_folder_is_told(moto: Moto, bucket: str, tmp_path: Path) -> None:
             take_model(source, tmp_path / "w.pth")
 
 
+def test_a_whole_bucket_is_a_folder_too(folder: Path, moto: Moto, bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"^There is nothing in s3://{bucket}: "):
+        take_model(f"s3://{bucket}", tmp_path / "w.pth")
+    for name in (WEIGHTS_NAME, REPORT_NAME):
+        moto.s3().put_object(Bucket=bucket, Key=name, Body=(folder / name).read_bytes())
+    assert take_model(f"s3://{bucket}", tmp_path / "w.pth") == parse(json.dumps(REPORT), REPORT_NAME)
+
+
 def test_folder_above_the_model_is_told_with_what_it_holds(
     folder: Path, moto: Moto, bucket: str, tmp_path: Path
 ) -> None:

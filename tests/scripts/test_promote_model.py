@@ -19,6 +19,7 @@ from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.input_check import InputCheck
 from pneumonia.network.training_report import parse
+from pneumonia.releases.fetch import Weights
 from pneumonia.releases.manifest import manifest_of
 from pneumonia.releases.promotion import manifest_for
 from tests.builders.archives import REPORT, archive_of, archive_with, make_archive, member, model_archive
@@ -215,6 +216,17 @@ def test_commands_on_an_empty_bucket(bucket: str, command: Command) -> None:
     assert command.fails("show", "7") == f"s3://{bucket} has no release '7': `list` shows those it has."
 
 
+@pytest.mark.parametrize("written", ["s3://{}", "s3://{}/", "{}/", " {}\n"])
+def test_a_bucket_may_be_written_as_its_address(
+    bucket: str, command: Command, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    told = f"s3://{bucket} has no releases yet: promote a model.tar.gz there.\n"
+    assert command("list", "--bucket", written.format(bucket)) == told
+    monkeypatch.setenv("MODEL_BUCKET", written.format(bucket))
+    assert command("list") == told
+    assert Weights.from_environment().bucket == bucket
+
+
 @pytest.mark.parametrize("arguments", [["list"], ["show", "1"], ["rollback"]])
 def test_commands_without_a_bucket(command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     monkeypatch.delenv("MODEL_BUCKET")
@@ -374,6 +386,9 @@ def test_what_another_try_cannot_mend_is_no_error(
     gone = {**EVENT["detail"], "ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/gone.tar.gz"}}
     told = promote_model.handler(EVENT | {"detail": gone}, None)["refused"]
     assert "gone.tar.gz cannot be downloaded, S3 answers NoSuchKey" in told
+    half_a_character = {**EVENT["detail"], "ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/\ud800.tar.gz"}}
+    told = promote_model.handler(EVENT | {"detail": half_a_character}, None)["refused"]
+    assert told.endswith(".tar.gz cannot be downloaded: the name is not text that can be sent.")
     damaged = event_of(moto, bucket, archives[0], archives[0].read_bytes()[:1000])
     assert "is not a whole tar.gz" in promote_model.handler(damaged, None)["refused"]
 

@@ -5,7 +5,12 @@ import sys
 
 import pytest
 
+from pneumonia.deadline import Deadline
+from pneumonia.errors import StorageError
+from pneumonia.storage.answers import AddressError
+from pneumonia.storage.reading import BucketReader
 from tests.builders.checkout import PROJECT
+from tools.stand_ins.faulty_s3 import standing_for_s3
 
 WITHOUT_BOTO3 = """
 import sys
@@ -29,3 +34,14 @@ def test_without_boto3_what_reading_takes_is_told() -> None:
         "Reading from S3 needs AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as Lambda "
         "sets them; otherwise it needs boto3: pip install boto3.\n"
     )
+
+
+@pytest.mark.parametrize("name", ["models/", "models/xrays", "s3://models", "no bucket"])
+def test_a_name_that_no_bucket_has_is_told_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    # Put before a key, "models/" would have S3 look for another key and say that there is none.
+    with standing_for_s3(monkeypatch, {}) as server:
+        monkeypatch.setenv("AWS_REGION", "eu-west-1")
+        with pytest.raises(AddressError, match="Invalid bucket name") as caught:
+            BucketReader(name, Deadline.after(60), StorageError).read("current.json")
+        assert name in str(caught.value)
+        assert server.seen == []
