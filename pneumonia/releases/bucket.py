@@ -28,6 +28,7 @@ from pneumonia.releases.layout import (
     weights_key,
 )
 from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.storage.answers import UnsentError
 from pneumonia.storage.client import new_client
 from pneumonia.storage.refusals import refusals_as
 
@@ -146,7 +147,7 @@ class WeightsBucket:
         try:
             if self._put(CURRENT_KEY, pointer.to_json().encode(), **condition):
                 return
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, UnsentError) as error:
             refusal = error
         stored = f"Release {pointer.version} is stored in s3://{self._name}"
         again = f"`promote_model.py rollback {pointer.version}` serves it"

@@ -1,6 +1,7 @@
 """What may come instead of an object: a refusal, with S3's own code and message, or no answer at all."""
 
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from pneumonia.errors import in_one_line
@@ -82,6 +83,17 @@ class AddressError(UnsentError):
     """No bucket can have this name, or no object can have this key."""
 
 
+class OtherServerError(UnsentError):
+    """A server answers that is not S3.
+
+    Args:
+        what: what it does.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the server {what}, as S3 does not", "check AWS_ENDPOINT_URL, and any proxy")
+
+
 def error_in(page: bytes, status: int, region: str | None = None) -> S3Error:
     """Return the refusal in an error page: S3's, or that of a proxy or another server.
 
@@ -102,6 +114,11 @@ def region_in(message: str) -> str | None:
     """Return the region that a message or an endpoint names, None if it names none."""
     found = REGION_TOLD.search(message)
     return next(filter(None, found.groups())) if found else None
+
+
+def is_page(headers: Mapping[str, str]) -> bool:
+    """Return whether the headers of an answer, in lower case, are of a page for a browser and not of an object."""
+    return headers.get("content-type", "").startswith("text/html") and "etag" not in headers
 
 
 def _plain(xml: str) -> str:

@@ -1,7 +1,9 @@
 """boto3's clients, all configured alike. Importing boto3 is slow, so only modules that need it import this one."""
 
 import contextlib
+import re
 from collections.abc import Generator, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import boto3
@@ -9,13 +11,16 @@ from botocore.client import BaseClient
 from botocore.config import Config
 
 from pneumonia.errors import PneumoniaError, StorageError, first_line
-from pneumonia.storage.answers import UnsentError, error_in
+from pneumonia.storage.answers import OtherServerError, UnsentError, error_in, is_page
 from pneumonia.storage.refusals import boto3_as_signed, refusals_as
 from pneumonia.storage.signed import CHUNK
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3control import S3ControlClient
+
+HTML = re.compile(rb"\s*<(!doctype\s+)?html", re.IGNORECASE)
+REDIRECTS = {HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.FOUND, HTTPStatus.TEMPORARY_REDIRECT}
 
 
 @overload
@@ -64,6 +69,7 @@ def new_client(
         except ValueError as problem:  # the endpoint is not a URL
             raise UnsentError(first_line(problem)) from problem
     client.meta.events.register("response-received", _keep_page)
+    client.meta.events.register("response-received", _refuse_other_server)
     return client
 
 
@@ -73,6 +79,23 @@ def _keep_page(response_dict: Mapping[str, Any] | None, parsed_response: Mapping
     if told and response_dict and told.get("Code") in {"", str(response_dict["status_code"])}:
         error = error_in(response_dict["body"], response_dict["status_code"])
         told.update(Code=error.code, Message=error.message)
+
+
+def _refuse_other_server(event_name: str, response_dict: Mapping[str, Any] | None, **_: object) -> None:
+    """Raise an error if a server answers that is not S3: boto3 would find nothing in a page, and recurse on a redirect.
+
+    Raises:
+        OtherServerError: it sends a page, or redirects without naming the bucket's region.
+    """
+    if not response_dict:
+        return
+    status, headers, body = (response_dict[name] for name in ("status_code", "headers", "body"))
+    if status == HTTPStatus.OK and (HTML.match(body) if isinstance(body, bytes) else is_page(headers)):
+        if not isinstance(body, bytes):
+            body.close()  # or its connection would stay open
+        raise OtherServerError("sends a page of HTML")
+    if event_name.endswith("HeadBucket") and status in REDIRECTS and "x-amz-bucket-region" not in headers:
+        raise OtherServerError(f"redirects to {headers.get('location', 'nowhere')}")
 
 
 class Boto3Bucket:

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import first_line, in_one_line
-from pneumonia.storage.answers import AddressError, UnsentError, error_in
+from pneumonia.storage.answers import AddressError, OtherServerError, UnsentError, error_in, is_page
 
 CHUNK = 1024 * 1024  # bytes yielded at a time
 PIECE = 64 * 1024  # bytes read at a time
@@ -147,6 +147,8 @@ class SignedBucket:
         except (http.client.InvalidURL, UnicodeError) as error:  # of the endpoint, or of a host named after the bucket
             self.close()
             raise AddressError(in_one_line(str(error))) from error
+        except OtherServerError:
+            raise
         except (OSError, http.client.HTTPException) as error:
             self.close()
             self._remaining(0)
@@ -170,11 +172,14 @@ class SignedBucket:
         signed = self._access.headers(host, path, datetime.datetime.now(datetime.UTC))
         self._connection.request("GET", path, headers=signed)
         response = self._connection.getresponse()
-        if response.status == http.HTTPStatus.OK:
+        is_other = is_page({name.lower(): value for name, value in response.headers.items()})
+        if response.status == http.HTTPStatus.OK and not is_other:
             return response
         with contextlib.closing(response):
             page = self._read(response)
         self.close()
+        if response.status == http.HTTPStatus.OK:
+            raise OtherServerError("sends a page of HTML")
         raise error_in(page, response.status, response.headers.get("x-amz-bucket-region"))
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:

@@ -12,7 +12,7 @@ from pneumonia.storage import advice
 from pneumonia.storage.answers import MAX_STRANGE, S3Error, error_in
 from pneumonia.storage.reading import BucketReader
 from pneumonia.storage.refusals import refusals_as
-from tools.stand_ins.faulty_s3 import Answer, refusal, refusal_of, standing_for_s3
+from tools.stand_ins.faulty_s3 import Answer, refusal, refusal_of, standing_for_s3, whole
 
 ROLE = "User: arn:aws:sts::123456789012:assumed-role/serving/fn is not authorized to perform: "
 KEY_ARN = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab"
@@ -185,6 +185,10 @@ def test_the_buckets_region_is_named(either_way: pytest.MonkeyPatch, answer: Ans
         (refusal_of(407, b"log in to\n the proxy"), "It fails: S3 answers 407 (log in to the proxy)."),
         (refusal_of(403, b'{"message":"Forbidden"}'), 'It fails: S3 answers 403 ({"message":"Forbidden"}).'),
         (refusal_of(403, b""), "It fails: S3 answers 403 (Forbidden)."),
+        (
+            whole(b"<html>Log in</html>", {"Content-Type": "text/html; charset=utf-8"}),
+            "It fails (the server sends a page of HTML, as S3 does not): check AWS_ENDPOINT_URL, and any proxy.",
+        ),
         (refusal_of(404, b"<html>Not here</html>"), "It fails: S3 answers 404 (Not here)."),
     ],
 )

@@ -9,7 +9,9 @@ from pneumonia.storage import objects
 from pneumonia.storage.addresses import split
 from pneumonia.storage.client import new_client
 from pneumonia.storage.objects import S3Object
+from tools.stand_ins.faulty_s3 import standing_for_s3, whole
 from tools.stand_ins.moto import Moto
+from tools.stand_ins.s3_proxy import proxy
 
 ODD_KEY = 'ward 3/röntgen+100%,"a"?&=.jpg'
 
@@ -60,6 +62,25 @@ def test_s3_that_cannot_be_reached_is_told_with_its_address(bucket: str, monkeyp
         "The object cannot be read (Could not connect to the endpoint URL: "
         f'"http://127.0.0.1:9/{bucket}/patient.jpg"): check the network, and try again later.'
     )
+
+
+def test_a_server_that_redirects_everything_is_told(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with proxy("http://127.0.0.1:9", before=lambda *_: 301) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        with pytest.raises(
+            StorageError, match=r"\(the server redirects to nowhere, as S3 does not\): check AWS_ENDPOINT"
+        ):
+            objects.read(new_client(), S3Object(bucket, "patient.jpg"))
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Log in</title>", b"\n<HTML>"])
+def test_a_server_that_sends_pages_has_no_empty_folder(monkeypatch: pytest.MonkeyPatch, page: bytes) -> None:
+    path = "/models?list-type=2&prefix=x&encoding-type=url"
+    with (
+        standing_for_s3(monkeypatch, {path: [whole(page)]}),
+        pytest.raises(StorageError, match=r"cannot be listed \(the server sends a page of HTML, as S3 does not\): "),
+    ):
+        list(objects.below(new_client(), "s3://models/x"))
 
 
 def test_object_larger_than_any_image_is_not_read(moto: Moto, bucket: str) -> None:

@@ -10,7 +10,13 @@ from urllib.parse import urlsplit
 # Gets the call's number, from 1, and what it is, such as "PUT /bucket/key"; a status is the answer instead of S3's.
 Step = Callable[[int, str], int | None]
 HANG_UP = -1  # in place of a status: end the connection without an answer
-CODES = {400: "ExpiredToken", 403: "AccessDenied", 409: "ConditionalRequestConflict", 503: "SlowDown"}
+CODES = {
+    301: "PermanentRedirect",
+    400: "ExpiredToken",
+    403: "AccessDenied",
+    409: "ConditionalRequestConflict",
+    503: "SlowDown",
+}
 
 
 class Proxy(http.server.ThreadingHTTPServer):
