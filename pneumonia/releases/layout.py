@@ -78,6 +78,8 @@ def parse_pointer(text: str | bytes, source: str) -> Pointer:
     try:
         content = json.loads(text)
         previous, withdrawn = (tuple(map(str, content.get(name, ()))) for name in ("previous", "withdrawn"))
-        return Pointer(str(content["version"]), previous, withdrawn)
+        if not isinstance(content["version"], str) or not content["version"]:
+            raise TypeError("no text")
+        return Pointer(content["version"], previous, withdrawn)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{source} names no version: promote the model again.") from error

@@ -161,7 +161,9 @@ def test_full_disk_is_told_and_nothing_stays(either_way: str, weights: Path, des
     assert nothing_in(destination.parent)
 
 
-@pytest.mark.parametrize("pointer", [b"", b"{}", b"[]", b"{"])
+@pytest.mark.parametrize(
+    "pointer", [b"", b"{}", b"[]", b"{", b'{"version": null}', b'{"version": ""}', b'{"version": {}}']
+)
 def test_broken_pointer_is_refused(moto: Moto, bucket: str, destination: Path, pointer: bytes) -> None:
     moto.s3().put_object(Bucket=bucket, Key="current.json", Body=pointer)
     with pytest.raises(WeightsError, match=r"current\.json names no version: promote the model again"):
