@@ -104,7 +104,7 @@ def again(job: str) -> str:
 
 @pytest.mark.parametrize(
     "passing",
-    [THROTTLED, EXPIRED, refused("InternalFailure", "Oh", 500), hang_up],
+    [THROTTLED, pytest.param(EXPIRED, marks=pytest.mark.slow), refused("InternalFailure", "Oh", 500), hang_up],
     ids=["throttled", "expired", "failure", "no answer"],
 )
 def test_a_refusal_that_passes_does_not_end_the_watching(launch: Command, bucket: str, passing: Answer) -> None:

@@ -122,6 +122,7 @@ def test_folder_above_the_model_is_told_with_what_it_holds(
         take_model(f"s3://{bucket}/job-1/output/", tmp_path / "w.pth")
 
 
+@pytest.mark.slow
 def test_very_many_files_are_refused(folder: Path, moto: Moto, bucket: str, tmp_path: Path) -> None:
     address = uploaded(folder, moto, bucket)
     for number in range(MAX_MEMBERS):

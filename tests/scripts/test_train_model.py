@@ -705,7 +705,7 @@ def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_run_says_what_it_leaves_and_how_to_go_on(number: int, dataset: Path, tmp_path: Path) -> None:
     argv = arguments(dataset, tmp_path, "--epochs", "20")
     told, status = told_at_the_end("epoch=2 ", argv, number)
@@ -902,7 +902,10 @@ def test_an_image_in_both_classes_of_two_shares_ends_both_in_one_sentence(datase
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("command", [ALONE, TOGETHER], ids=["alone", "together"])
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(ALONE, id="alone"), pytest.param(TOGETHER, id="together", marks=pytest.mark.slow)],
+)
 def test_what_channels_share_is_in_the_log_once_and_in_the_report(
     command: Sequence[str], dataset: Path, tmp_path: Path
 ) -> None:
@@ -920,6 +923,7 @@ def test_what_channels_share_is_in_the_log_once_and_in_the_report(
     assert found["warnings"][1:] == [SMALL]
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_every_broken_image_of_every_channel_and_process_is_in_the_log(dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(dataset, tmp_path / "data")
