@@ -33,6 +33,7 @@ from tools.stand_ins.function_url import (
     check_signature,
     function_url,
 )
+from tools.stand_ins.local_server import running
 
 pytestmark = pytest.mark.processes
 
@@ -64,18 +65,6 @@ def echo(event: dict[str, object]) -> dict[str, object]:
 def echoing() -> Iterator[FunctionUrl]:
     with function_url(echo) as url:
         yield url
-
-
-@contextlib.contextmanager
-def running(server: http.server.HTTPServer) -> Iterator[None]:
-    """Let a server answer until the block ends."""
-    thread = threading.Thread(target=server.serve_forever, args=[0.01])
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 @contextlib.contextmanager

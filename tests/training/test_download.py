@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import stat
-import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from pneumonia.__main__ import main
 from pneumonia.errors import ArchiveError, DataError
 from pneumonia.training.published import TEST, TRAIN, TRAIN_WITHOUT_VAL, unpack
 from pneumonia.training.resuming import Part, download
+from tools.stand_ins.local_server import running
 
 pytestmark = pytest.mark.processes
 
@@ -128,12 +128,9 @@ def refusing(status: int, body: bytes = b"", headers: Mapping[str, str] = {}) ->
 
 @pytest.fixture
 def mirror(archive: bytes) -> Iterator[Mirror]:
-    with Mirror(archive) as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
+    server = Mirror(archive)
+    with running(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

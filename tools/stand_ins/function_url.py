@@ -10,7 +10,6 @@ import datetime
 import http.server
 import json
 import re
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -20,6 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from tools.stand_ins.events import function_url_event
+from tools.stand_ins.local_server import running
 
 REGION: Final = "eu-central-1"
 KEY_ID: Final = "ASIAEXAMPLE"
@@ -178,11 +178,6 @@ def function_url(invoke: Invoke) -> Iterator[FunctionUrl]:
     Args:
         invoke: hands an event to the handler and returns its answer.
     """
-    with FunctionUrl(invoke) as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = FunctionUrl(invoke)
+    with running(server):
+        yield server

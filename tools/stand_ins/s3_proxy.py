@@ -1,11 +1,12 @@
 """A server between a client and moto's, to stop or to hold the client at a chosen call."""
 
 import contextlib
-import http.client
 import http.server
 import threading
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
+
+from tools.stand_ins.local_server import HandingOn, running
 
 # Gets the call's number, from 1, and what it is, such as "PUT /bucket/key"; a status is the answer instead of S3's.
 Step = Callable[[int, str], int | None]
@@ -36,8 +37,7 @@ class Proxy(http.server.ThreadingHTTPServer):
         """Say nothing of a client that is gone."""
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(HandingOn):
     server: Proxy
 
     def hand_on(self) -> None:
@@ -52,23 +52,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if status := self.server.before(number, what):
             self.refuse(status)
             return
-        with contextlib.closing(http.client.HTTPConnection(self.server.target)) as connection:
-            headers = {name: value for name, value in self.headers.items() if name != "Expect"}
-            connection.request(self.command, self.path, body, headers)
-            response = connection.getresponse()
-            content = response.read()
+        response, content = self.ask(self.server.target, body)
         if status := self.server.after(number, what):
             self.refuse(status)
             return
-        self.send_response(response.status)
-        for name, value in response.getheaders():
-            if name.lower() not in {"transfer-encoding", "connection", "date", "server", "content-length"}:
-                self.send_header(name, value)
-        # The length of what a HEAD would have had is in its own header.
-        length = response.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
-        self.send_header("Content-Length", length or "0")
-        self.end_headers()
-        self.wfile.write(content)
+        self.answer_as(response, response.status, content)
 
     def refuse(self, status: int) -> None:
         """Answer as S3 does that refuses, or not at all."""
@@ -87,9 +75,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def handle_expect_100(self) -> bool:
         return True  # `hand_on` does it, once it is its turn
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
 
 def nothing(_number: int, _what: str) -> None:
     """Do nothing at this step."""
@@ -98,11 +83,6 @@ def nothing(_number: int, _what: str) -> None:
 @contextlib.contextmanager
 def proxy(target: str, before: Step = nothing, after: Step = nothing) -> Iterator[Proxy]:
     """Stand before a server until the block ends."""
-    with Proxy(target, before, after) as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = Proxy(target, before, after)
+    with running(server):
+        yield server

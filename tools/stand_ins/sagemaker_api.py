@@ -1,13 +1,14 @@
 """A server in front of moto's that answers chosen calls of SageMaker and CloudWatch Logs in its own way."""
 
 import contextlib
-import http.client
 import http.server
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from tools.stand_ins.local_server import HandingOn, running
 
 # Gets moto's status and answer to a call, and returns what the client gets instead; None to hang up.
 Answer = Callable[[int, dict[str, Any]], tuple[int, dict[str, Any]] | None]
@@ -36,17 +37,13 @@ class Api(http.server.ThreadingHTTPServer):
             return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # answers "Expect: 100-continue", for which botocore would wait a second
+class _Handler(HandingOn):
     server: Api
 
     def hand_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        headers = {name: value for name, value in self.headers.items() if name != "Expect"}
-        with contextlib.closing(http.client.HTTPConnection(self.server.target)) as connection:
-            connection.request(self.command, self.path, body, headers)
-            response = connection.getresponse()
-            content, status = response.read(), response.status
+        response, content = self.ask(self.server.target, body)
+        status = response.status
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
         if operation:
             answered = self.server.next_answer(operation)(status, json.loads(content or b"{}"))
@@ -54,20 +51,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             status, content = answered[0], json.dumps(answered[1]).encode()
-        self.send_response(status)
-        for name, value in response.getheaders():
-            if name.lower() not in {"transfer-encoding", "connection", "date", "server", "content-length"}:
-                self.send_header(name, value)
-        # The length of what a HEAD would have had is in its own header.
-        length = response.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
-        self.send_header("Content-Length", length or "0")
-        self.end_headers()
-        self.wfile.write(content)
+        self.answer_as(response, status, content)
 
     do_GET = do_PUT = do_HEAD = do_POST = hand_on  # noqa: N815  # http.server's names
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
 
 def as_moto_does(status: int, answer: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -100,11 +86,6 @@ def answering(target: str, answers: Mapping[str, list[Answer]]) -> Iterator[Api]
         target: moto's address.
         answers: an operation's name, such as DescribeTrainingJob, to its answers.
     """
-    with Api(target, answers) as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = Api(target, answers)
+    with running(server):
+        yield server
