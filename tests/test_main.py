@@ -16,6 +16,7 @@ from pneumonia.__main__ import COMMANDS, main
 from pneumonia.command import hyphenated
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
+from tests.builders.commands import sentence
 
 
 @pytest.fixture
@@ -23,15 +24,6 @@ def xray(tmp_path: Path) -> Path:
     path = tmp_path / "xray.png"
     draw_radiograph(Random(0), "PNEUMONIA").save(path)
     return path
-
-
-def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one line on stderr of a command that ends with status 1."""
-    assert main(argv) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.count("\n") == 1
-    return told.err.strip()
 
 
 @pytest.mark.parametrize("verb", COMMANDS)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pneumonia.errors import ArchiveError, ConfigurationError, DataError
 from pneumonia.files import check_unused
+from pneumonia.training.partial_download import Part, download
 from pneumonia.training.published import LICENCE, PAGE, URL, Counts, told, unpack
-from pneumonia.training.resuming import Part, download
 
 BY_HAND = f"Or download ChestXRay2017.zip in a browser from {PAGE}, and name that file with --url."
 EPILOG = f"""The command checks the number of images of each class, and each image by its checksum in the

@@ -18,6 +18,7 @@ from pneumonia.__main__ import main
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
+from tests.builders.commands import sentence
 from tests.builders.dicom_files import dicom
 from tests.builders.images import encoded
 from tools.browser import TIMEOUT, serving
@@ -80,15 +81,6 @@ def lines(argv: list[str], capsys: pytest.CaptureFixture[str], status: int) -> l
     """Return what a command printed, a line of JSON each."""
     assert main(argv) == status
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-
-def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one line on stderr of a command that ends with status 1 and has answered nothing."""
-    assert main(argv) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.count("\n") == 1
-    return told.err.strip()
 
 
 def test_a_function_answers_as_a_model_on_this_machine(

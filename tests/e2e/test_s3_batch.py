@@ -1,13 +1,9 @@
 """The function as S3 Batch Operations invokes it: real events, the real runtime client, moto's S3."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,11 +12,11 @@ from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.predictor import Predictor
-from tests.builders.checkout import make_task_root
+from tests.builders.function import Function, Response
 from tests.builders.images import XRAY, encoded
 from tools.stand_ins.faulty_s3 import Answer, cut, refusal, serving, whole
-from tools.stand_ins.moto import REGION, Moto
-from tools.stand_ins.runtime_api import InvocationError, RuntimeApi
+from tools.stand_ins.moto import Moto
+from tools.stand_ins.runtime_api import InvocationError
 
 XRAYS = "xrays"
 WEIGHTS = "weights-of-batches"
@@ -46,50 +42,15 @@ def event_2(*keys: str, bucket: str = XRAYS, version: str | None = None) -> dict
     }
 
 
-class Function:
-    """One instance of the function, in the real runtime client."""
+class BatchFunction(Function):
+    """One instance of the function, with the handler for S3 Batch Operations."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.log = folder / "log"
-        self.api = RuntimeApi()
-        variables = {
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "2048",
-            "AWS_LAMBDA_RUNTIME_API": self.api.address,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_SESSION_TOKEN": "testing",
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
-            "LANG": "en_US.UTF-8",
-            "PATH": os.defpath,
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "MODEL_BUCKET": WEIGHTS,
-            "MODEL_PATH": str(folder / "model.pth"),
-        }
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "awslambdaric", "pneumonia.batch.s3_operations.handler"],
-                env=variables | environment,
-                cwd=make_task_root(folder / "task"),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        super().__init__(folder, {"MODEL_BUCKET": WEIGHTS} | environment, "pneumonia.batch.s3_operations.handler")
 
-    def __enter__(self) -> Self:
-        self.api.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.api.__exit__(kind, error, traceback)
-        print(self.log.read_text())  # pytest shows it where a test fails
-
-    def invoke(self, event: dict[str, Any], timeout: float = 60) -> dict[str, Any]:
+    def invoke(self, event: Any, timeout: float = 60) -> Response:  # noqa: ANN401  # JSON
         """Return the response to an event, which is as S3 Batch Operations takes it."""
-        response = self.api.invoke(event, timeout, self.process)
+        response = super().invoke(event, timeout)
         assert list(response) == ["invocationSchemaVersion", "treatMissingKeysAs", "invocationId", "results"]
         assert response["invocationSchemaVersion"] == event["invocationSchemaVersion"]
         assert response["invocationId"] == event["invocationId"]
@@ -127,14 +88,14 @@ def versions(moto: Moto, weights: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def function(moto: Moto, versions: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+def function(moto: Moto, versions: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchFunction]:
     assert versions
-    with Function(tmp_path_factory.mktemp("function"), {"AWS_ENDPOINT_URL": moto.endpoint}) as function:
+    with BatchFunction(tmp_path_factory.mktemp("function"), {"AWS_ENDPOINT_URL": moto.endpoint}) as function:
         yield function
 
 
 @pytest.mark.parametrize("space", ["+", "%20"])
-def test_xray_is_answered_as_by_serving(function: Function, weights: Path, space: str) -> None:
+def test_xray_is_answered_as_by_serving(function: BatchFunction, weights: Path, space: str) -> None:
     code, text = function.result(event_2(f"ward{space}3/r%C3%B6ntgen%2B1.jpg"))
     assert code == "Succeeded"
     expected = Predictor(Weights(weights)).predict(XRAY)
@@ -144,7 +105,7 @@ def test_xray_is_answered_as_by_serving(function: Function, weights: Path, space
     assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
 
 
-def test_version_that_the_manifest_names_is_read(function: Function, versions: list[str]) -> None:
+def test_version_that_the_manifest_names_is_read(function: BatchFunction, versions: list[str]) -> None:
     assert function.result(event_2("versioned.jpg", version=versions[0]))[0] == "PermanentFailure"
     assert function.result(event_2("versioned.jpg", version=versions[1]))[0] == "Succeeded"
     assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
@@ -164,31 +125,31 @@ def test_version_that_the_manifest_names_is_read(function: Function, versions: l
         ("%ff.jpg", "The object's key is not URL-encoded UTF-8, as a manifest's keys must be."),
     ],
 )
-def test_object_that_would_fail_again_fails_for_good(function: Function, key: str, sentence: str) -> None:
+def test_object_that_would_fail_again_fails_for_good(function: BatchFunction, key: str, sentence: str) -> None:
     code, text = function.result(event_2(key))
     assert code == "PermanentFailure"
     assert text.startswith(sentence)
 
 
-def test_each_task_has_its_own_result(function: Function) -> None:
+def test_each_task_has_its_own_result(function: BatchFunction) -> None:
     results = function.invoke(event_2("text.jpg", "versioned.jpg", "none.jpg"))["results"]
     assert [result["resultCode"] for result in results] == ["PermanentFailure", "Succeeded", "PermanentFailure"]
 
 
-def test_bucket_that_is_not_there_fails_for_good(function: Function) -> None:
+def test_bucket_that_is_not_there_fails_for_good(function: BatchFunction) -> None:
     code, text = function.result(event_2("a.jpg", bucket="no-such-bucket-at-all"))
     assert code == "PermanentFailure"
     assert text.startswith("The object cannot be read, S3 answers NoSuchBucket (The specified bucket does not exist): ")
 
 
-def test_model_is_loaded_once_and_no_key_is_logged(function: Function, moto: Moto) -> None:
+def test_model_is_loaded_once_and_no_key_is_logged(function: BatchFunction, moto: Moto) -> None:
     assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
     before = len(moto.requests())
     for _ in range(3):
         assert function.result(event_2("versioned.jpg"))[0] == "Succeeded"
     asked = moto.requests()[before:]
     assert [request.partition("?")[0] for request in asked] == [f"GET /{XRAYS}/versioned.jpg"] * 3
-    assert "versioned" not in function.log.read_text()
+    assert "versioned" not in function.log()
 
 
 OTHER_EVENTS = {
@@ -198,7 +159,7 @@ OTHER_EVENTS = {
 
 
 @pytest.mark.parametrize("name", OTHER_EVENTS)
-def test_other_event_is_refused(function: Function, name: str) -> None:
+def test_other_event_is_refused(function: BatchFunction, name: str) -> None:
     with pytest.raises(InvocationError) as error:
         function.api.invoke(OTHER_EVENTS[name], 60, function.process)
     assert (
@@ -211,11 +172,11 @@ def test_other_event_is_refused(function: Function, name: str) -> None:
 def test_weights_that_are_not_to_be_had_are_asked_for_again(moto: Moto, versions: list[str], tmp_path: Path) -> None:
     assert versions
     environment = {"AWS_ENDPOINT_URL": moto.endpoint, "MODEL_BUCKET": "weights-that-come-late"}
-    with Function(tmp_path, environment) as function:
+    with BatchFunction(tmp_path, environment) as function:
         code, text = function.result(event_2("versioned.jpg"))
         assert code == "TemporaryFailure"
         assert text.startswith("The served release cannot be read from s3://weights-that-come-late/current.json")
-        assert "Task dGFza2lkZ29lc2hlcmUK0: The served release cannot be read" in function.log.read_text()
+        assert "Task dGFza2lkZ29lc2hlcmUK0: The served release cannot be read" in function.log()
 
         moto.make_bucket("weights-that-come-late")
         weights = moto.s3().get_object(Bucket=WEIGHTS, Key=WEIGHTS_NAME)["Body"].read()
@@ -263,10 +224,10 @@ def test_what_may_pass_is_a_temporary_failure_and_what_will_not_a_permanent_one(
     }
     with (
         serving({f"/{XRAYS}/{key}": [answer] for key, (answer, *_) in answers.items()}) as s3,
-        Function(tmp_path, {"AWS_ENDPOINT_URL": s3.endpoint, "MODEL_PATH": str(weights)}) as function,
+        BatchFunction(tmp_path, {"AWS_ENDPOINT_URL": s3.endpoint, "MODEL_PATH": str(weights)}) as function,
     ):
         for key, (_, code, reason) in answers.items():
             found, text = function.result(event_2(key))
             assert found == code
             assert found == "Succeeded" or text.startswith(f"The object cannot be read{reason}")
-        assert "busy" not in function.log.read_text()
+        assert "busy" not in function.log()

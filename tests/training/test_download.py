@@ -13,8 +13,8 @@ import pytest
 
 from pneumonia.__main__ import main
 from pneumonia.errors import ArchiveError, DataError
+from pneumonia.training.partial_download import Part, download
 from pneumonia.training.published import TEST, TRAIN, TRAIN_WITHOUT_VAL, unpack
-from pneumonia.training.resuming import Part, download
 from tools.stand_ins.local_server import running
 
 pytestmark = pytest.mark.processes
