@@ -15,7 +15,7 @@ from pneumonia.network.contract import CLASSES
 from pneumonia.network.prediction import Prediction
 from pneumonia.storage.advice import LOG_IN
 from pneumonia.storage.answers import S3Error
-from pneumonia.storage.refusals import refusals_as
+from pneumonia.storage.refusals import reason
 
 SHOWN = 500  # characters of what a server says that is not AWS
 GRANT = "grant your user or role lambda:InvokeFunctionUrl and lambda:InvokeFunction on the function's alias"
@@ -78,11 +78,8 @@ def refusal(address: Address, response: AWSResponse, *, has_credentials: bool) -
     kind = response.headers.get("x-amzn-errortype", "").partition(":")[0]
     code = kind or f"{status} {responses.get(status, '')}".strip()
     advice = advice_about(address, response, kind, has_credentials=has_credentials)
-    try:
-        with refusals_as(ServerError, f"{address.base} refuses", advice={code: advice}, service="the server"):
-            raise S3Error(code, status, message=words_of(response), operation="InvokeFunctionUrl")
-    except ServerError as error:
-        return error
+    refused = S3Error(code, status, message=words_of(response), operation="InvokeFunctionUrl")
+    return ServerError(f"{address.base} refuses" + reason(refused, {code: advice}, "the server"))
 
 
 def advice_about(address: Address, response: AWSResponse, kind: str, *, has_credentials: bool) -> str:

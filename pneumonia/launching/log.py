@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pneumonia.errors import TrainingError
-from pneumonia.storage.refusals import refusals_as
+from pneumonia.storage.refusals import translated
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 
@@ -59,13 +59,10 @@ class Log:
             self._next[stream] = after
 
     def _tell(self, error: Exception) -> None:
-        try:
-            with refusals_as(TrainingError, f"The log of {self._job} cannot be read", service="AWS"):
-                raise error
-        except TrainingError as sentence:
-            if str(sentence) not in self._told:
-                print(f"{sentence} Its status is watched without it; the log stays in {GROUP}.", file=sys.stderr)
-                self._told.add(str(sentence))
+        sentence = str(translated(error, TrainingError, f"The log of {self._job} cannot be read", service="AWS"))
+        if sentence not in self._told:
+            print(f"{sentence} Its status is watched without it; the log stays in {GROUP}.", file=sys.stderr)
+            self._told.add(sentence)
 
 
 def _is_missing(error: Exception) -> bool:

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from pneumonia.errors import ConfigurationError, TrainingError, first_line
 from pneumonia.launching.launched import TRAINING, TUNING, Launched
 from pneumonia.launching.log import Log
-from pneumonia.storage.refusals import refusals_as
+from pneumonia.storage.refusals import translated
 
 Description = dict[str, Any]  # what SageMaker says of a job
 
@@ -142,11 +142,7 @@ def best_figure(tuning: Description) -> str | None:
 
 
 def _may_pass(error: Exception) -> bool:
-    try:
-        with refusals_as(NotNowError, "", permanent=TrainingError, service="AWS"):
-            raise error
-    except TrainingError as translated:
-        return isinstance(translated, NotNowError)
+    return isinstance(translated(error, NotNowError, "", permanent=TrainingError, service="AWS"), NotNowError)
 
 
 def _is_missing(error: Exception) -> bool:

@@ -59,13 +59,28 @@ def refusals_as(
     try:
         yield
     except Exception as raised:
-        refused = of_boto3(raised)
-        if not isinstance(refused, S3Error | OSError):
-            raise
-        if isinstance(refused, S3Error) and refused.operation in advices.FOR_CREDENTIALS:
-            service = "AWS"
-        kind = permanent if permanent and _will_stay(refused) else error
-        raise kind(what + _reason(refused, advice, service), public=_public(refused, service)) from raised
+        if refusal := translated(raised, error, what, permanent=permanent, advice=advice, service=service):
+            raise refusal from raised
+        raise
+
+
+def translated(
+    raised: Exception,
+    error: type[PneumoniaError],
+    what: str,
+    *,
+    permanent: type[PneumoniaError] | None = None,
+    advice: Mapping[str, str] = {},
+    service: str = "S3",
+) -> PneumoniaError | None:
+    """Return what `refusals_as`, with the same arguments, raises instead of an error; None if it lets that pass."""
+    refused = of_boto3(raised)
+    if not isinstance(refused, S3Error | OSError):
+        return None
+    if isinstance(refused, S3Error) and refused.operation in advices.FOR_CREDENTIALS:
+        service = "AWS"
+    kind = permanent if permanent and _will_stay(refused) else error
+    return kind(what + reason(refused, advice, service), public=_public(refused, service))
 
 
 @contextlib.contextmanager
@@ -119,8 +134,8 @@ def _will_stay(error: S3Error | OSError) -> bool:
     return not advices.may_pass(error) if isinstance(error, S3Error) else isinstance(error, AddressError)
 
 
-def _reason(error: S3Error | OSError, advice: Mapping[str, str], service: str) -> str:
-    """Return the rest of the sentence: the reason, whole, and what to do."""
+def reason(error: S3Error | OSError, advice: Mapping[str, str], service: str) -> str:
+    """Return the end of the sentence about a refusal: the reason, whole, and what to do."""
     if isinstance(error, S3Error):
         words = f" ({error.message})" if error.message else ""
         answer = f"{service} answers {error.code}{words}"
