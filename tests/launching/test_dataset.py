@@ -173,6 +173,7 @@ def test_channels_in_another_folder_are_found(put: Put, refusal: Check, meant: s
     )
 
 
+@pytest.mark.processes
 def test_no_more_than_some_pages_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_server_that_redirects_everything_is_told(bucket: str, monkeypatch: py
             objects.read(new_client(), S3Object(bucket, "patient.jpg"))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Log in</title>", b"\n<HTML>"])
 def test_a_server_that_sends_pages_has_no_empty_folder(monkeypatch: pytest.MonkeyPatch, page: bytes) -> None:
     path = "/models?list-type=2&prefix=x&encoding-type=url"

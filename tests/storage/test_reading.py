@@ -36,6 +36,7 @@ def test_without_boto3_what_reading_takes_is_told() -> None:
     )
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["models/", "models/xrays", "s3://models", "no bucket"])
 def test_a_name_that_no_bucket_has_is_told_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     # Put before a key, "models/" would have S3 look for another key and say that there is none.
