@@ -7,15 +7,21 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from pneumonia.errors import DataError
 
 ABANDONED_SECONDS = 900  # as long as a Lambda invocation can last
 SPARE = 1.05  # of the bytes to write: what a file system needs besides
+
+
+class NotPlainError(OSError):
+    """A path names a folder, a pipe, a socket or a device where a plain file is needed."""
 
 
 def shipped(name: str) -> Path:
@@ -57,6 +63,32 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+@contextlib.contextmanager
+def open_plain(path: Path) -> Iterator[BinaryIO]:
+    """Open a plain file for reading, without waiting.
+
+    A pipe opens only when somebody writes into it, and a device may have no end.
+
+    Raises:
+        NotPlainError: it is something else.
+        OSError: the file cannot be read.
+    """
+    _check_plain(path.stat(), path)  # before it is opened, as that rewinds a tape
+    with open(path, "rb", opener=_open_without_waiting) as file:  # Path.open takes no opener
+        _check_plain(os.fstat(file.fileno()), path)  # it may have been replaced meanwhile
+        yield file
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows lacks, as it lacks such pipes
+
+
+def _check_plain(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
+        raise NotPlainError(errno.EINVAL, f"it is not a plain file but {kind}", str(path))
 
 
 def check_unused(folder: Path) -> None:

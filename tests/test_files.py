@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia.files import remove_abandoned, replacing, sha256
+from pneumonia.files import NotPlainError, open_plain, remove_abandoned, replacing, sha256
 from tests.builders.disk import full_after
 
 
@@ -110,3 +110,17 @@ def test_only_old_temporary_files_of_that_file_are_abandoned(tmp_path: Path, nam
 def test_sha256_is_that_of_the_bytes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_plain_file_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with open_plain(tmp_path / "file") as file:
+        assert file.read() == b"content"
+
+
+def test_what_may_never_end_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name in ("pipe", "link", "."):
+        with pytest.raises(NotPlainError, match="it is not a plain file"), open_plain(tmp_path / name):
+            pass

@@ -1,10 +1,11 @@
 """Reading an image file from a disk."""
 
-import stat
+import os
 from pathlib import Path
 
 from pneumonia.errors import ImageError
-from pneumonia.imaging.limits import check_bytes
+from pneumonia.files import NotPlainError, open_plain
+from pneumonia.imaging.limits import MAX_BYTES, check_bytes
 
 
 def read_file(path: Path) -> bytes:
@@ -16,10 +17,12 @@ def read_file(path: Path) -> bytes:
         OSError: the file cannot be read.
     """
     try:
-        status = path.stat()
+        with open_plain(path) as file:
+            check_bytes(os.fstat(file.fileno()).st_size)
+            data = file.read(MAX_BYTES + 1)  # it may grow meanwhile, and files of /proc declare no size
     except ValueError as error:
         raise ImageError(f"No file can have this name ({error}): name an image.") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError("This is not a plain file: name an image.")
-    check_bytes(status.st_size)
-    return path.read_bytes()
+    except NotPlainError as error:
+        raise ImageError("This is not a plain file: name an image.") from error
+    check_bytes(len(data))
+    return data
