@@ -81,6 +81,27 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def read_plain(path: Path, most: int) -> bytes:
+    """Return the bytes of a plain file, all by one opening.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+
+    Raises:
+        NotPlainError: as `open_plain`.
+        OSError: it cannot be read, or it has more bytes.
+    """
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size + 1) if size <= most else b""
+        if len(data) > size:  # it grows meanwhile, or is one of /proc's, which declare no size
+            data += file.read(most + 1 - len(data))
+    if max(size, len(data)) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return data
+
+
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows lacks, as it lacks such pipes
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia.files import NotPlainError, open_plain, remove_abandoned, replacing, sha256
+from pneumonia.files import NotPlainError, open_plain, read_plain, remove_abandoned, replacing, sha256
 from tests.builders.disk import full_after
 
 
@@ -124,3 +124,21 @@ def test_what_may_never_end_is_not_opened(tmp_path: Path) -> None:
     for name in ("pipe", "link", "."):
         with pytest.raises(NotPlainError, match="it is not a plain file"), open_plain(tmp_path / name):
             pass
+
+
+@pytest.mark.parametrize("name", ["file", "/proc/self/status"])
+def test_a_file_is_read_whole_or_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if not path.exists():
+        path.write_bytes(b"content")
+    size = len(path.read_bytes())
+    assert len(read_plain(path, size + 100)) == size
+    with pytest.raises(OSError, match="it has more than 6 bytes"):
+        read_plain(path, 6)
+
+
+def test_a_sparse_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(OSError, match="it has more than 1,000,000 bytes"):
+        read_plain(tmp_path / "file", 1_000_000)

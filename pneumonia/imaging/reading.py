@@ -1,11 +1,11 @@
 """Reading an image file from a disk."""
 
-import os
+import errno
 from pathlib import Path
 
-from pneumonia.errors import ImageError
-from pneumonia.files import NotPlainError, open_plain
-from pneumonia.imaging.limits import MAX_BYTES, check_bytes
+from pneumonia.errors import ImageError, ImageTooLargeError
+from pneumonia.files import NotPlainError, read_plain
+from pneumonia.imaging.limits import MAX_BYTES, too_many_bytes
 
 
 def read_file(path: Path) -> bytes:
@@ -17,12 +17,12 @@ def read_file(path: Path) -> bytes:
         OSError: the file cannot be read.
     """
     try:
-        with open_plain(path) as file:
-            check_bytes(os.fstat(file.fileno()).st_size)
-            data = file.read(MAX_BYTES + 1)  # it may grow meanwhile, and files of /proc declare no size
+        return read_plain(path, MAX_BYTES)
     except ValueError as error:
         raise ImageError(f"No file can have this name ({error}): name an image.") from error
     except NotPlainError as error:
         raise ImageError("This is not a plain file: name an image.") from error
-    check_bytes(len(data))
-    return data
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ImageTooLargeError(too_many_bytes("file")) from error
+        raise

@@ -4,12 +4,12 @@ Each function returns the end of a sentence that begins "weights.pth is not a we
 from the file, so they are quoted if a terminal would not print them.
 """
 
+import io
 import pickletools
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from torch import Tensor
 
@@ -20,7 +20,6 @@ AGAIN = "copy or download it again"
 DAMAGED = f"cut off or damaged: {AGAIN}"
 QUANTIZED = "the state of a quantized network: save that of the network before it was quantized"
 # torch.save's files from before version 1.6 begin with this number, pickled.
-OLDER = "in torch's format from before version 1.6: save what it holds again, with a newer torch.save"
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # How a file begins to what it is.
 BEGINNINGS = {
@@ -59,22 +58,13 @@ MAX_HEAD = 1024
 MAX_PICKLE = 10_000_000  # bytes; that of a ResNet-152's state dict has 60,000
 
 
-def kind_of_file(path: Path, error: Exception) -> str:
-    """Return what a file is that torch.load did not read, and what to do.
-
-    Args:
-        path: the file.
-        error: torch's, why it was not read.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as file:
-        head = file.read(MAX_HEAD)
-        if head.startswith(b"PK"):
-            return _kind_of_zip(path)
-        if head.startswith(LEGACY):  # torch cannot leave its tensors in the file, and says so with this word
-            return _kind_of_objects(_globals_of_legacy(file)) or (OLDER if "mmap" in str(error) else DAMAGED)
+def kind_of_file(data: bytes) -> str:
+    """Return what a file is that torch.load did not read, by its bytes, and what to do."""
+    if data.startswith(b"PK"):
+        return _kind_of_zip(data)
+    if data.startswith(LEGACY):
+        return _kind_of_objects(_globals_of_legacy(data[:MAX_PICKLE])) or DAMAGED
+    head = data[:MAX_HEAD]
     return next(kind for sign, kind in BEGINNINGS.items() if re.match(sign, head, re.DOTALL | re.IGNORECASE))
 
 
@@ -95,9 +85,9 @@ def kind_of_content(content: object) -> str:
     return f"a dict with more than names and tensors ({some(others)}): {SAVE_IT}"
 
 
-def _kind_of_zip(path: Path) -> str:
+def _kind_of_zip(data: bytes) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = {Path(name).name: name for name in archive.namelist()}
             for member, kind in MEMBERS.items():
                 if member in names:
@@ -122,10 +112,8 @@ def _kind_of_objects(names: Iterable[str]) -> str | None:
     return f"a pickle of more than tensors ({some(others)}), which could run code and so is not loaded: {SAVE_IT}"
 
 
-def _globals_of_legacy(file: BinaryIO) -> Iterator[str]:
+def _globals_of_legacy(data: bytes) -> Iterator[str]:
     """Yield the names in a file of torch's older format: three small pickles, and the one of what was saved."""
-    file.seek(0)
-    data = file.read(MAX_PICKLE)
     for _ in range(4):
         yield from _globals(data)
         data = data[max((position + 1 for _, _, position in _opcodes(data)), default=0) :]

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from pneumonia.errors import WeightsError
-from pneumonia.files import replacing
+from pneumonia.files import NotPlainError, read_plain, replacing
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.resnet import ResNet18
 
+WEIGHTS = "a weights file that torch.save wrote whole"
+MAX_BYTES = 1024**3  # of a file; a ResNet-18's weights have 22 or 45 million, the state of its training 270
 WRAPPERS = {"module", "_orig_mod"}  # parts of names that DataParallel and torch.compile put there, in front or between
 
 
@@ -55,52 +57,31 @@ def save_whole(content: object, path: Path) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def load_whole(path: Path, expected: str, *, mmap: bool = False) -> object:
+def load_whole(path: Path, expected: str) -> object:
     """Read what `save_whole` wrote onto the CPU; no code in it is run.
 
     Args:
         path: file to read.
         expected: what it should be, for the error's sentence.
-        mmap: leave the tensors in the file until they are used, unchecked; files from before torch 1.6 do not allow it.
 
     Raises:
         WeightsError: torch did not write it, or not whole, or it holds more than data; the sentence says what it is.
         OSError: the file cannot be read.
     """
-    if path.is_fifo():  # which opens only when somebody writes into it
-        raise WeightsError(f"{path} is not {expected}, but a pipe: name a file on the disk.")
-    with path.open("rb") as file:
-        is_archive = file.read(2) == b"PK"
-    try:
-        if is_archive:  # torch.load tells whether another file is one of before torch 1.6
-            _check_archive(path, whole=not mmap)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except WeightsError:
-        raise
-    except Exception as error:  # torch.load raises nearly anything on broken data, OSError as well
-        from pneumonia.network.foreign_files import kind_of_file  # noqa: PLC0415  # a cold start goes without
-
-        raise WeightsError(f"{path} is not {expected}, but {kind_of_file(path, error)}.") from error
+    return whole_in(_read(path, expected), str(path), expected)
 
 
-def load_state(path: Path, expected: str, *, mmap: bool = False) -> dict[str, Tensor]:
+def load_state(path: Path, expected: str) -> dict[str, Tensor]:
     """Read a state dict, and take off its names what DataParallel and torch.compile add.
 
     Args:
         path: file to read.
         expected: as for `load_whole`.
-        mmap: as for `load_whole`.
 
     Raises:
         WeightsError, OSError: as `load_whole`; or the file holds something else than a state dict.
     """
-    content = load_whole(path, expected, mmap=mmap)
-    if not is_state_dict(content):
-        from pneumonia.network.foreign_files import kind_of_content  # noqa: PLC0415  # a cold start goes without
-
-        raise WeightsError(f"{path} is not a plain state dict, but {kind_of_content(content)}.")
-    bare = [".".join(part for part in name.split(".") if part not in WRAPPERS) for name in content]
-    return dict(zip(bare, content.values(), strict=True)) if len(set(bare)) == len(bare) else content
+    return _state_in(_read(path, expected), str(path), expected)
 
 
 def load_weights(path: Path) -> ResNet18:
@@ -113,33 +94,71 @@ def load_weights(path: Path) -> ResNet18:
         WeightsError: not a state dict of this network.
         OSError: the file cannot be read.
     """
-    state = load_state(path, "a weights file that torch.save wrote whole", mmap=True)
+    return network_in(_read(path, WEIGHTS), str(path))
+
+
+def network_in(data: bytes, name: str, *, is_checked: bool = False) -> ResNet18:
+    """Return the network of a weights file, ready for inference, float32 on the CPU.
+
+    Args:
+        data: the file's bytes.
+        name: the file's, for the error's sentence.
+        is_checked: as for `whole_in`.
+
+    Raises:
+        WeightsError: not a state dict of this network.
+    """
+    state = _state_in(data, name, WEIGHTS, is_checked=is_checked)
     with torch.device("meta"):  # no memory and no random numbers for values that loading replaces
         network = ResNet18()
     expected = network.state_dict()
-    _check_names(state, expected, path)
-    network.load_state_dict(sound({name: state[name] for name in expected}, expected, path), assign=True)
+    _check_names(state, expected, name)
+    network.load_state_dict(sound({key: state[key] for key in expected}, expected, name), assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
 
+def whole_in(data: bytes, name: str, expected: str, *, is_checked: bool = False) -> object:
+    """Return what `save_whole` wrote into a file with these bytes, on the CPU; no code in it is run.
+
+    Args:
+        data: the file's bytes.
+        name: the file's, for the error's sentence.
+        expected: what it should be, for the error's sentence.
+        is_checked: the bytes have the digest that they should have. Otherwise the file's own checksums are checked.
+
+    Raises:
+        WeightsError: as `load_whole`.
+    """
+    try:
+        if data.startswith(b"PK"):  # torch.load tells whether another file is one of before torch 1.6
+            _check_archive(data, name, is_checked=is_checked)
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except Exception as error:  # torch.load raises nearly anything on broken data, OSError as well
+        from pneumonia.network.foreign_files import kind_of_file  # noqa: PLC0415  # a cold start goes without
+
+        raise WeightsError(f"{name} is not {expected}, but {kind_of_file(data)}.") from error
+
+
 def sound(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, advice: str = "promote another model"
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str, advice: str = "promote another model"
 ) -> dict[str, Tensor]:
     """Return a file's tensors as networks use them, copied, floating-point numbers as float32.
 
     Args:
         state: the tensors.
         expected: for each of them, and maybe others, one of the right shape and kind of number.
-        path: the file, for the error's sentence.
+        name: the file's, for the error's sentence.
         advice: what to do instead of using a file with such values, for the error's sentence.
 
     Raises:
         WeightsError: a tensor has another shape or kind of number, no plain values, or values that no training leaves.
     """
-    for name, tensor in state.items():
-        _check_tensor(name, tensor, expected[name], path)
-    values = {name: _in_use(tensor) for name, tensor in state.items()}
-    _check_values(values, path, advice)
+    for key, tensor in state.items():
+        _check_tensor(key, tensor, expected[key], name)
+    values = {key: _in_use(tensor) for key, tensor in state.items()}
+    _check_values(values, name, advice)
     return values
 
 
@@ -156,34 +175,47 @@ def _at_rest(tensor: Tensor) -> Tensor:
 
 
 def _in_use(tensor: Tensor) -> Tensor:
-    # A copy in any case: a tensor still mapped to the file would change, or crash the process, with the file.
+    # A copy in any case: several tensors of a file may share their values.
     return tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
-def _check_archive(path: Path, *, whole: bool) -> None:
-    """Check that torch.load may read a zip archive.
+def _read(path: Path, expected: str) -> bytes:
+    try:
+        return read_plain(path, MAX_BYTES)
+    except NotPlainError as error:
+        raise WeightsError(f"{path} is not {expected}: {error.strerror}.") from error
 
-    Args:
-        path: the file.
-        whole: check also that each byte is as the archive's checksums say, which torch.load does not.
+
+def _state_in(data: bytes, name: str, expected: str, *, is_checked: bool = False) -> dict[str, Tensor]:
+    content = whole_in(data, name, expected, is_checked=is_checked)
+    if not is_state_dict(content):
+        from pneumonia.network.foreign_files import kind_of_content  # noqa: PLC0415  # a cold start goes without
+
+        raise WeightsError(f"{name} is not a plain state dict, but {kind_of_content(content)}.")
+    bare = [".".join(part for part in key.split(".") if part not in WRAPPERS) for key in content]
+    return dict(zip(bare, content.values(), strict=True)) if len(set(bare)) == len(bare) else content
+
+
+def _check_archive(data: bytes, name: str, *, is_checked: bool) -> None:
+    """Check that torch.load may read a zip archive, and, unless that is known, that it has no damage.
 
     Raises:
         WeightsError: it is compressed.
         ValueError: torch.save did not write it. Of TorchScript, torch.load would print a warning as well.
         zipfile.BadZipFile: it is damaged.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {Path(entry.filename).name: entry.compress_type for entry in archive.infolist()}
         if "data.pkl" not in members or "constants.pkl" in members:
             raise ValueError("not written by torch.save")
         # torch.save compresses nothing. A compressed pickle could inflate to any amount of memory.
         if set(members.values()) != {zipfile.ZIP_STORED}:
-            raise WeightsError(f"{path} is compressed, which torch.save never does: save it with torch.save.")
-        if whole and (broken := archive.testzip()):
+            raise WeightsError(f"{name} is compressed, which torch.save never does: save it with torch.save.")
+        if not is_checked and (broken := archive.testzip()):  # torch.load does not look at the checksums
             raise zipfile.BadZipFile(f"{broken} has another checksum")
 
 
-def _check_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+def _check_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: str) -> None:
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if not (missing or unknown):
         return
@@ -194,25 +226,25 @@ def _check_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], pa
     if missing:
         instead = f", but {kind}" if kind else ""
         raise WeightsError(
-            f"{path} lacks {some(missing)}: it is not a ResNet-18 with torchvision's key names{instead}."
+            f"{file} lacks {some(missing)}: it is not a ResNet-18 with torchvision's key names{instead}."
         )
     instead = f". It is {kind}" if kind else ""
-    raise WeightsError(f"{path} has tensors that ResNet-18 lacks: {some(unknown)}{instead}.")
+    raise WeightsError(f"{file} has tensors that ResNet-18 lacks: {some(unknown)}{instead}.")
 
 
-def _check_tensor(name: str, tensor: Tensor, expected: Tensor, path: Path) -> None:
+def _check_tensor(name: str, tensor: Tensor, expected: Tensor, file: str) -> None:
     if tensor.shape != expected.shape:
         raise WeightsError(
-            f"{path} has {name} of shape {tuple(tensor.shape)} where this network has {tuple(expected.shape)}: "
+            f"{file} has {name} of shape {tuple(tensor.shape)} where this network has {tuple(expected.shape)}: "
             f"it must be a ResNet-18 with {len(CLASSES)} outputs."
         )
     if tensor.is_floating_point() != expected.is_floating_point():
-        raise WeightsError(f"{path} has {name} of type {tensor.dtype}, but {expected.dtype} is expected.")
+        raise WeightsError(f"{file} has {name} of type {tensor.dtype}, but {expected.dtype} is expected.")
     if tensor.is_meta or tensor.layout is not torch.strided:
-        raise WeightsError(f"{path} has {name} without values of its own: save plain, dense tensors.")
+        raise WeightsError(f"{file} has {name} without values of its own: save plain, dense tensors.")
 
 
-def _check_values(state: Mapping[str, Tensor], path: Path, advice: str) -> None:
+def _check_values(state: Mapping[str, Tensor], file: str, advice: str) -> None:
     # ReLU may turn NaN into 0, and the answer would look like any other. A sum is the fastest way to find one.
     broken = {name: "NaN or infinite" for name, tensor in state.items() if not math.isfinite(tensor.sum())}
     variances = {name: tensor for name, tensor in state.items() if name.endswith("running_var")}
@@ -221,4 +253,4 @@ def _check_values(state: Mapping[str, Tensor], path: Path, advice: str) -> None:
         from pneumonia.names import some  # noqa: PLC0415  # a cold start goes without
 
         kinds = " or ".join(dict.fromkeys(broken.values()))
-        raise WeightsError(f"{path} has {kinds} values that no training leaves in {some([*broken])}: {advice}.")
+        raise WeightsError(f"{file} has {kinds} values that no training leaves in {some([*broken])}: {advice}.")

@@ -101,7 +101,7 @@ def _fitting(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     state = load_state(path, "a state dict that can be read")
     taken = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
     _check_network(state, taken, own, path)
-    return state, sound(taken, own, path, "name another file")
+    return state, sound(taken, own, str(path), "name another file")
 
 
 def _check_network(

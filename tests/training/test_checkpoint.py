@@ -176,7 +176,7 @@ def test_another_setting_is_named(written: Path) -> None:
         new_run().resume(written, SETTINGS | {"seed": 1}, ONE)
 
 
-def test_a_folder_in_its_place_is_an_os_error(tmp_path: Path) -> None:
+def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pth").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(ConfigurationError, match="it is not a plain file but a folder"):
         new_run().resume(tmp_path / "checkpoint.pth", SETTINGS, ONE)
