@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pneumonia.network.calibration import Calibration
     from pneumonia.network.training_report import TrainingReport
     from pneumonia.releases.manifest import Manifest
+    from pneumonia.releases.release import Release
 
 EPILOG = """Writes a release with the same weights and the new calibration. With --prevalence and no FOLDER, it adapts
 the probabilities to another share of pneumonias.
@@ -52,24 +53,22 @@ def run(args: argparse.Namespace) -> None:
             fit together.
     """
     _check(args)
-    from pneumonia.releases.loading import local_weights  # noqa: PLC0415  # seconds, for torch: --help does without
-    from pneumonia.releases.manifest import manifest_of  # noqa: PLC0415
+    from pneumonia.releases.loading import release_at  # noqa: PLC0415  # seconds, for torch: --help does without
 
-    with local_weights(args.weights) as weights:
-        manifest = manifest_of(weights)
-        calibration, source = fitted(args, weights) if args.folder else moved(args, manifest)
-        print(", ".join(f"{name} {value:.4f}" for name, value in dataclasses.asdict(calibration).items()), flush=True)
-        written = write(weights, manifest, calibration, source, args.output)
+    release = release_at(args.weights)
+    calibration, source = fitted(args, release) if args.folder else moved(args, release.manifest)
+    print(", ".join(f"{name} {value:.4f}" for name, value in dataclasses.asdict(calibration).items()), flush=True)
+    written = write(release, calibration, source, args.output)
     print(f"Release {written.version} is in {args.output}.")
 
 
-def fitted(args: argparse.Namespace, weights: Path) -> tuple["Calibration", dict[str, Any]]:
+def fitted(args: argparse.Namespace, release: "Release") -> tuple["Calibration", dict[str, Any]]:
     """Return a calibration fitted on the folder, and what the manifest says about it; print the comparison."""
-    from pneumonia.releases.loading import load_file  # noqa: PLC0415
+    from pneumonia.releases.loading import classifier_of  # noqa: PLC0415
     from pneumonia.training.calibrate import calibrate, table  # noqa: PLC0415
 
     pattern = pattern_of(args.patients)
-    model = load_file(weights)
+    model = classifier_of(release)
     print(f"{args.folder.resolve().name}, model {model.version}", flush=True)
     found = calibrate(model, args.folder, args.prevalence, args.batch_size, args.num_workers, pattern)
     print(table(found))
@@ -92,9 +91,7 @@ def moved(args: argparse.Namespace, manifest: "Manifest | None") -> tuple["Calib
     return calibration, before | {"release": manifest.version, "rule": "Bayes' rule, to another prevalence"}
 
 
-def write(
-    weights: Path, manifest: "Manifest | None", calibration: "Calibration", source: dict[str, Any], output: Path
-) -> "Manifest":
+def write(release: "Release", calibration: "Calibration", source: dict[str, Any], output: Path) -> "Manifest":
     """Write a release with the same weights and this calibration into a folder, whole or not at all.
 
     Returns:
@@ -111,8 +108,8 @@ def write(
     with filling(output) as folder:
         copy = folder / WEIGHTS_NAME
         with replacing(copy) as temporary:
-            temporary.write_bytes(weights.read_bytes())
-        report = report_of(copy, manifest, calibration, source)
+            temporary.write_bytes(release.weights)
+        report = report_of(copy, release.manifest, calibration, source)
         report.write_beside(copy)
         written = manifest_for(copy, report)
         written.write_beside(copy)

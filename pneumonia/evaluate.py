@@ -11,6 +11,7 @@ from pneumonia.training.patients import PATTERN_HELP, pattern_of
 
 if TYPE_CHECKING:
     from pneumonia.network.data_check import DataCheck
+    from pneumonia.releases.release import Release
 
 EPILOG = "example: pneumonia evaluate weights/pneumonia_classifier.pth chest_xray/test"
 
@@ -40,28 +41,24 @@ def run(args: argparse.Namespace) -> None:
         if not getattr(args, name) > 0:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be above 0, not {getattr(args, name)}.")
     pattern = pattern_of(args.patients)
-    from pneumonia.releases.loading import load_file, local_weights  # noqa: PLC0415  # seconds: --help does without
+    from pneumonia.releases.loading import classifier_of, release_at  # noqa: PLC0415  # seconds: --help does without
     from pneumonia.training.evaluate import evaluate  # noqa: PLC0415
 
-    with local_weights(args.weights) as weights:
-        model, told = load_file(weights), told_by_training(weights)
+    release = release_at(args.weights)
+    model, told = classifier_of(release), told_by_training(release)
     evaluate(model, args.folder, args.output, args.batch_size, args.num_workers, pattern, told)
 
 
-def told_by_training(weights: Path) -> "DataCheck | None":
-    """Return what training counted in its images, by the manifest or training.json beside a weights file.
-
-    Raises:
-        WeightsError: the manifest is broken.
-    """
-    from pneumonia.files import sha256  # noqa: PLC0415
+def told_by_training(release: "Release") -> "DataCheck | None":
+    """Return what training counted in its images, by a release's manifest or the training.json beside its weights."""
+    from pneumonia.files import read_plain  # noqa: PLC0415
     from pneumonia.network.training_report import REPORT_NAME, parse  # noqa: PLC0415
-    from pneumonia.releases.manifest import manifest_of  # noqa: PLC0415
+    from pneumonia.releases.archive import MAX_REPORT  # noqa: PLC0415
 
-    if manifest := manifest_of(weights):
-        return manifest.data_check
+    if release.manifest:
+        return release.manifest.data_check
     with contextlib.suppress(OSError, WeightsError):  # any file may have that name
-        path = weights.with_name(REPORT_NAME)
-        report = parse(path.read_bytes(), str(path))
-        return report.data_check if report.weights_sha256 == sha256(weights) else None
+        path = Path(release.source).with_name(REPORT_NAME)
+        report = parse(read_plain(path, MAX_REPORT), str(path))
+        return report.data_check if report.weights_sha256 == release.sha256 else None
     return None

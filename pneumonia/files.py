@@ -158,7 +158,7 @@ def check_space(destination: Path, size: int) -> None:
 
 
 def remove_abandoned(path: Path, older_than: float = ABANDONED_SECONDS) -> None:
-    """Remove what killed processes left beside `path`: files of `replacing`, or folders with such names.
+    """Remove what killed processes left beside `path`: files of `replacing`.
 
     Those younger than `older_than` seconds stay, as they may be in use.
 
@@ -168,11 +168,7 @@ def remove_abandoned(path: Path, older_than: float = ABANDONED_SECONDS) -> None:
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         # Another process may do the same, and nobody may remove another user's files in /tmp.
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            if time.time() - part.stat().st_mtime <= older_than:
-                continue
-            if part.is_dir():
-                shutil.rmtree(part)
-            else:
+            if time.time() - part.stat().st_mtime > older_than:
                 part.unlink()
 
 

@@ -68,6 +68,7 @@ class Classifier:
         sha256: of the weights file, 64 hexadecimal digits.
         calibration: temperature, bias and band of doubt.
         detector: recognises negatives, and images that are not frontal chest X-rays; without one, none is recognised.
+        is_foreign: the weights came without a manifest, so that nothing is calibrated, and each answer says so.
     """
 
     network: Network
@@ -75,6 +76,7 @@ class Classifier:
     sha256: str
     calibration: Calibration
     detector: Detector | None = None
+    is_foreign: bool = False
 
     def predict(self, image: Source) -> Prediction:
         """Classify one image.
@@ -205,7 +207,7 @@ class Classifier:
         probabilities = dict(zip(CLASSES, values, strict=True))
         suspicion = probabilities["PNEUMONIA"]
         prediction = "PNEUMONIA" if is_pneumonia(suspicion) else "NORMAL"
-        warnings = ["uncertain"] * self.calibration.is_uncertain(suspicion) + notes
+        warnings = ["uncalibrated"] * self.is_foreign + ["uncertain"] * self.calibration.is_uncertain(suspicion) + notes
         return Prediction(prediction, probabilities[prediction], probabilities, self.version, warnings)
 
 

@@ -20,8 +20,9 @@ class Prediction:
     model_version: str = field(metadata={"description": "The release that answered."})
     warnings: list[str] = field(
         metadata={
-            "description": "Reasons to doubt the answer, in this order. `uncertain`: P(PNEUMONIA) is so close to 0.5 "
-            "that a small change would have changed the answer, as for a tenth of the validation images. "
+            "description": "Reasons to doubt the answer, in this order. `uncalibrated`: the model's weights came "
+            "without a manifest, so that the probability is the network's own. `uncertain`: P(PNEUMONIA) is so close "
+            "to 0.5 that a small change would have changed the answer, as for a tenth of the validation images. "
             "`not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the answer "
             "means nothing. `not_a_frontal_view`: the image is not laid out like an upright frontal chest X-ray, and "
             "the answer means nothing. `inverted`: bright and dark are swapped, and the answer is for the inverted "

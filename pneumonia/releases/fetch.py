@@ -5,10 +5,10 @@ This imports neither torch nor boto3, so that a download can run while torch is 
 
 import contextlib
 import functools
+import io
 import logging
 import math
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,10 +16,11 @@ from pathlib import Path
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
-from pneumonia.files import remove_abandoned, replacing, shipped
+from pneumonia.files import remove_abandoned, shipped
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.layout import CURRENT_KEY, PLAIN_KEY, manifest_key, parse_pointer, weights_key
 from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.releases.release import Release, read_release, write_release
 from pneumonia.storage.addresses import bucket_name
 from pneumonia.storage.answers import S3Error
 from pneumonia.storage.reading import BucketReader
@@ -49,6 +50,7 @@ class Weights:
         self.download_seconds: float | None = None  # of this process's last download
         self.asked = -math.inf  # when this process last asked the bucket for the served release, by time.monotonic
         self._has_pointer = False  # whether there was a `current.json`
+        self._waiting: Release | None = None  # fetched in the background
         self._fetching = threading.Lock()
 
     @classmethod
@@ -64,37 +66,35 @@ class Weights:
         """Begin to fetch the weights before `find` is called; if this fails, `find` tries again and raises."""
 
         def fetch() -> None:
-            with contextlib.suppress(PneumoniaError):
-                self.find(deadline)
+            with contextlib.suppress(PneumoniaError), self._turn(deadline):
+                if self.bucket and not self.path.exists():
+                    self._waiting = self._fetched(self.bucket, deadline)
 
         if self.bucket:
             threading.Thread(target=fetch, name="fetch weights", daemon=True).start()
 
-    def find(self, deadline: Deadline) -> Path:
-        """Return the weights file, and fetch it if need be.
+    def find(self, deadline: Deadline) -> Release:
+        """Return the release at `path`, and fetch it if need be.
 
         Args:
             deadline: when to give up.
 
         Raises:
             WeightsUnavailableError: there are no weights, S3 does not give them, the disk is full, or time is up.
-            WeightsError: the object does not match its manifest.
+            WeightsError: weights and manifest do not fit each other, or one of both is damaged.
         """
-        if self.path.exists():
-            return self.path
         if self.bucket:
-            with self._turn(deadline):
-                if not self.path.exists():
-                    self._fetch(self.bucket, self.path, deadline)
-            return self.path
+            return self._find_or_fetch(self.bucket, deadline)
+        if self.path.exists():
+            return read_release(self.path, deadline)
         if RELEASED_WEIGHTS.exists():
-            return RELEASED_WEIGHTS
+            return read_release(RELEASED_WEIGHTS, deadline)
         raise WeightsUnavailableError(
             f"There are no weights: {self.path} does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the "
             "bucket that promote_model.py published to, or put a weights file at MODEL_PATH."
         )
 
-    def replace(self, deadline: Deadline) -> Path:
+    def replace(self, deadline: Deadline) -> Release:
         """Fetch the weights again, in place of a file that cannot be used.
 
         Raises:
@@ -103,8 +103,7 @@ class Weights:
         if not self.bucket:
             raise ValueError("there is no bucket to fetch from")
         with self._turn(deadline):
-            self._fetch(self.bucket, self.path, deadline)
-        return self.path
+            return self._fetched(self.bucket, deadline)
 
     def served_version(self, deadline: Deadline) -> str | None:
         """Return the release that the bucket's `current.json` names now; None without that file, or without a bucket.
@@ -125,27 +124,42 @@ class Weights:
         self._has_pointer = version is not None
         return version
 
-    @contextlib.contextmanager
-    def fetched_aside(self, deadline: Deadline) -> Iterator[Path]:
-        """Yield the served weights and their manifest in a folder of their own, which is removed after the block.
-
-        The file at `path` does not change.
+    def served(self, deadline: Deadline) -> Release:
+        """Fetch the release that the bucket serves now; the file at `path` does not change.
 
         Raises:
             WeightsUnavailableError, WeightsError: as `find`.
         """
         if not self.bucket:
             raise ValueError("there is no bucket to fetch from")
-        remove_abandoned(self.path)
-        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".part") as folder:
-            aside = Path(folder) / self.path.name
-            self._fetch(self.bucket, aside, deadline)
-            yield aside
-
-    def _fetch(self, bucket: str, destination: Path, deadline: Deadline) -> None:
         self.asked = time.monotonic()
-        self._has_pointer = fetch(bucket, self.key, destination, deadline) is not None
+        release = fetch(self.bucket, self.key, deadline)
         self.download_seconds = time.monotonic() - self.asked
+        self._has_pointer = release.manifest is not None
+        return release
+
+    def _find_or_fetch(self, bucket: str, deadline: Deadline) -> Release:
+        with self._turn(deadline):
+            if release := self._waiting:
+                self._waiting = None  # it takes 22 MB
+                return release
+            if self.path.exists():
+                try:
+                    return read_release(self.path, deadline)
+                except WeightsError as error:
+                    # What a killed process, or another program, left there. Without this the instance could never serve
+                    # again.
+                    logger.warning("%s It is fetched anew.", error)
+            return self._fetched(bucket, deadline)
+
+    def _fetched(self, bucket: str, deadline: Deadline) -> Release:
+        """Fetch the served release to `path`, too."""
+        release = self.served(deadline)
+        with _refusals(f"The weights cannot be fetched from {release.source}"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(self.path)
+            write_release(self.path, release.weights, release.manifest)
+        return release
 
     @contextlib.contextmanager
     def _turn(self, deadline: Deadline) -> Iterator[None]:
@@ -161,42 +175,27 @@ class Weights:
             self._fetching.release()
 
 
-def fetch(bucket: str, key: str, destination: Path, deadline: Deadline) -> Manifest | None:
-    """Fetch the served weights to `destination`, and their manifest beside it; neither is ever half-written there.
+def fetch(bucket: str, key: str, deadline: Deadline) -> Release:
+    """Fetch the release that a bucket serves.
 
     Args:
         bucket: the weights bucket.
         key: the weights' key, for a bucket without `current.json`.
-        destination: file to write.
         deadline: when to give up.
 
-    Returns:
-        The manifest, None for a bucket without `current.json`.
-
     Raises:
-        WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached in time, or the disk is full.
+        WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached in time.
         WeightsError: the object does not match its manifest.
     """
     with contextlib.closing(BucketReader(bucket, deadline, WeightsUnavailableError)) as source:
         manifest = _current_manifest(source, bucket)
         if manifest:
             key = weights_key(manifest.version)
-        uri = f"s3://{bucket}/{key}"
+        uri, content = f"s3://{bucket}/{key}", io.BytesIO()
         with _refusals(f"The weights cannot be fetched from {uri}", advice=NO_RELEASE if manifest else NO_WEIGHTS):
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            remove_abandoned(destination)
-            with replacing(destination) as temporary:
-                with temporary.open("wb") as file:
-                    digest, size = source.copy(key, file)
-                if manifest and (digest, size) != (manifest.sha256, manifest.size):
-                    raise WeightsError(
-                        f"{uri} has {size} bytes with SHA-256 {digest}, but its manifest says {manifest.size} bytes "
-                        f"with {manifest.sha256}: promote the model again."
-                    )
-                if manifest:
-                    manifest.write_beside(destination)
+            digest, size = source.copy(key, content)
     logger.info("downloaded %s, %d bytes", uri, size)
-    return manifest
+    return Release(uri, content.getvalue(), digest, manifest)
 
 
 def _current_manifest(source: BucketReader, bucket: str) -> Manifest | None:

@@ -1,22 +1,23 @@
-"""Load a classifier from a weights file and the manifest beside it, or from a bucket."""
+"""Load a classifier from a release: a weights file with the manifest beside it, or a bucket."""
 
 import contextlib
 import logging
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from pneumonia.deadline import Deadline
-from pneumonia.errors import ConfigurationError, WeightsError, WeightsUnavailableError
+from pneumonia.errors import ConfigurationError, WeightsError
 from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.detector import Detector
 from pneumonia.network.fused import fuse
-from pneumonia.network.weights_file import load_weights
-from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
-from pneumonia.releases.manifest import release_of
+from pneumonia.network.weights_file import network_in
+from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights, fetch
+from pneumonia.releases.layout import PLAIN_KEY
+from pneumonia.releases.release import Release, read_release
 from pneumonia.storage.addresses import split
 
 DOWNLOAD_SECONDS = 300.0
@@ -36,16 +37,15 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
 
     Raises:
         ConfigurationError: there is no such file, or the address names more than a bucket.
-        WeightsError: the weights are not of this network, or were trained for other classes or another preprocessing.
+        WeightsError: the weights are not of this network, or were trained for other classes or another preprocessing,
+            or do not fit the manifest.
         WeightsUnavailableError: the file cannot be read, or S3 does not give it.
     """
-    with local_weights(RELEASED_WEIGHTS if source is None else source) as path:
-        return load_file(path)
+    return classifier_of(release_at(RELEASED_WEIGHTS if source is None else source))
 
 
-@contextlib.contextmanager
-def local_weights(source: str | os.PathLike[str]) -> Iterator[Path]:
-    """Provide a weights file on this machine, with its manifest beside it; a download is removed afterwards.
+def release_at(source: str | os.PathLike[str]) -> Release:
+    """Read a release.
 
     Args:
         source: as `load` takes it.
@@ -53,15 +53,25 @@ def local_weights(source: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         ConfigurationError, WeightsError, WeightsUnavailableError: as `load`.
     """
-    if str(source).startswith("s3://"):
-        with _downloaded(str(source)) as path:
-            yield path
-        return
+    if not str(source).startswith("s3://"):
+        return read_release(weights_at(source))
+    bucket, key = split(str(source))
+    if key:
+        raise ConfigurationError(f"{source!r} is not a bucket: name the weights bucket alone, as s3://bucket.")
+    return fetch(bucket, PLAIN_KEY, Deadline.after(DOWNLOAD_SECONDS))
+
+
+def weights_at(source: str | os.PathLike[str]) -> Path:
+    """Return the path of the weights file that a user names, or the folder of.
+
+    Raises:
+        ConfigurationError: there is no such file.
+    """
     path = Path(source)
     path = path / WEIGHTS_NAME if path.is_dir() else path
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist: name a weights file, a folder with one, or s3://bucket.")
-    yield path
+    return path
 
 
 def load_served() -> Classifier:
@@ -72,11 +82,10 @@ def load_served() -> Classifier:
     Raises:
         WeightsError, WeightsUnavailableError: as `load`.
     """
-    weights = Weights.from_environment()
-    with tempfile.TemporaryDirectory() as folder:
-        if weights.bucket and not os.environ.get("MODEL_PATH"):
-            weights = Weights(Path(folder) / WEIGHTS_NAME, weights.bucket, weights.key)
-        return load_found(weights, Deadline.after(DOWNLOAD_SECONDS))
+    weights, deadline = Weights.from_environment(), Deadline.after(DOWNLOAD_SECONDS)
+    if weights.bucket and not os.environ.get("MODEL_PATH"):
+        return classifier_of(fetch(weights.bucket, weights.key, deadline))
+    return load_found(weights, deadline)
 
 
 def load_found(
@@ -88,47 +97,48 @@ def load_found(
 
     Args:
         weights: where they are.
-        deadline: when to give up fetching them.
+        deadline: when to give up.
         timed: makes what surrounds each loading, the fetching left out.
 
     Raises:
         WeightsError, WeightsUnavailableError: as `load`.
     """
-    path = weights.find(deadline)
+    release = weights.find(deadline)
     try:
         with timed():
-            return load_file(path)
+            return classifier_of(release)
     except WeightsError as error:
         if not weights.bucket:
             raise
-        # What a killed process, or another program, left there. Without this the instance could never serve again.
         logger.warning("%s It is fetched anew.", error)
-        path = weights.replace(deadline)
+        release = weights.replace(deadline)
         with timed():
-            return load_file(path)
+            return classifier_of(release)
 
 
 def load_file(path: Path) -> Classifier:
     """Load a weights file, and apply the manifest beside it.
 
     Raises:
-        WeightsError: not a state dict of this network, or trained for other classes or another preprocessing.
-        WeightsUnavailableError: the file cannot be read.
+        WeightsError, WeightsUnavailableError: as `load`.
     """
-    try:
-        network = fuse(load_weights(path))
-        release = release_of(path, CLASSES, PREPROCESSING)
-    except OSError as error:
-        raise WeightsUnavailableError(f"{path} cannot be read: {error.strerror or error}.") from error
-    detector = Detector(release.input_check) if release.input_check else None
-    logger.info("loaded %s, model version %s", path, release.version)
-    return Classifier(network, release.version, release.sha256, release.calibration, detector)
+    return classifier_of(read_release(path))
 
 
-@contextlib.contextmanager
-def _downloaded(uri: str) -> Iterator[Path]:
-    bucket, key = split(uri)
-    if key:
-        raise ConfigurationError(f"{uri!r} is not a bucket: name the weights bucket alone, as s3://bucket.")
-    with tempfile.TemporaryDirectory() as folder:
-        yield Weights(Path(folder) / WEIGHTS_NAME, bucket).find(Deadline.after(DOWNLOAD_SECONDS))
+def classifier_of(release: Release) -> Classifier:
+    """Return the classifier of a release.
+
+    Raises:
+        WeightsError: not a state dict of this network, or trained for other classes or another preprocessing.
+    """
+    told = release.manifest
+    if told and (told.classes, told.preprocessing) != (list(CLASSES), PREPROCESSING):
+        raise WeightsError(
+            f"Release {told.version} was trained for other classes or another preprocessing than this code's: deploy "
+            "the code that it was trained with, or promote another model."
+        )
+    network = fuse(network_in(release.weights, release.source, is_checked=told is not None))
+    detector = Detector(told.input_check) if told and told.input_check else None
+    logger.info("loaded %s, model version %s", release.source, release.version)
+    calibration = told.calibration if told else Calibration()
+    return Classifier(network, release.version, release.sha256, calibration, detector, is_foreign=told is None)

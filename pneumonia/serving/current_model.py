@@ -4,16 +4,18 @@ import logging
 import math
 import threading
 import time
+from concurrent.futures import Future, wait
 
 from pneumonia.deadline import Deadline
-from pneumonia.errors import PneumoniaError, WeightsUnavailableError, first_line
+from pneumonia.errors import WeightsUnavailableError, first_line
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.resnet import check_outputs
 from pneumonia.releases.fetch import Weights
-from pneumonia.releases.loading import load_file, load_found
+from pneumonia.releases.loading import classifier_of, load_found
 from pneumonia.serving import telemetry
 from pneumonia.serving.telemetry import Record
 
+GRACE = 0.2  # seconds after the deadline, in which a load that gives up says why
 REFRESH_SECONDS = 10.0  # for checking the bucket for a new release, fetching it included
 logger = logging.getLogger(__name__)
 
@@ -30,11 +32,9 @@ class CurrentModel:
         self._weights = weights
         self._refresh_seconds = refresh_seconds
         self._refreshing = threading.Thread()  # never started: nothing to wait for
-        self._starting_refresh = threading.Lock()
-        self._loading = threading.Lock()
+        self._starting = threading.Lock()
+        self._loading: Future[Classifier] | None = None
         self._model: Classifier | None = None
-        self._failure: PneumoniaError | None = None
-        self._failures = 0
 
     @property
     def model(self) -> Classifier | None:
@@ -66,27 +66,37 @@ class CurrentModel:
         return model
 
     def _load_once(self, deadline: Deadline, record: Record) -> Classifier:
+        """Wait for the load that goes on, or begin one, but no longer than until the deadline.
+
+        Requests that wait while a load fails share its error, or each would make an attempt of its own, one after the
+        other. Later requests try again.
+        """
         seconds = deadline.seconds_left
-        failures = self._failures
-        if not self._loading.acquire(timeout=seconds):
+        with self._starting:
+            loading = self._loading or self._begin_loading(deadline, record)
+        if wait([loading], seconds + GRACE).not_done:
             raise WeightsUnavailableError(
                 f"The model is still being loaded after {seconds:.0f} s: try again.",
                 public="it is still being loaded: try again",
             )
-        try:
-            # Requests that waited while a load failed share its error, or each would make an attempt of its own, one
-            # after the other. Later requests try again.
-            if self._model is None and self._failure and self._failures > failures:
-                raise self._failure.with_traceback(None)
-            if self._model is None:
-                try:
-                    self._model = self._load(deadline, record)
-                except PneumoniaError as error:
-                    self._failure, self._failures = error, self._failures + 1
-                    raise
-            return self._model
-        finally:
-            self._loading.release()
+        return loading.result()
+
+    def _begin_loading(self, deadline: Deadline, record: Record) -> Future[Classifier]:
+        """Load the model in a thread, which a disk that does not answer may hold for ever, and the request not."""
+        loading: Future[Classifier] = Future()
+
+        def load() -> None:
+            try:
+                self._model = self._load(deadline, record)
+            except BaseException as error:
+                self._loading = None  # before the requests that wait can try again
+                loading.set_exception(error)
+            else:
+                loading.set_result(self._model)
+
+        self._loading = loading
+        threading.Thread(target=load, name="load", daemon=True).start()
+        return loading
 
     def _load(self, deadline: Deadline, record: Record) -> Classifier:
         try:
@@ -106,7 +116,7 @@ class CurrentModel:
 
     def refresh_if_due(self, deadline: Deadline) -> None:
         """Begin to check the bucket for another release, in a thread, if the last check was long ago."""
-        with self._starting_refresh:
+        with self._starting:
             now = time.monotonic()
             is_due = now - self._weights.asked >= self._refresh_seconds
             if not self._weights.bucket or not is_due or self._refreshing.is_alive():
@@ -129,8 +139,7 @@ class CurrentModel:
             version = self._weights.served_version(deadline)
             if version is None or version == self.version:
                 return
-            with self._weights.fetched_aside(deadline) as path:
-                model = load_file(path)
+            model = classifier_of(self._weights.served(deadline))
             check_outputs(model.network, f"release {model.version}")
             self._model = model
             outcome, reason = "Refreshes", None

@@ -20,7 +20,6 @@ from pneumonia.network.weights_file import save_weights
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import fetch
 from pneumonia.releases.layout import Pointer
-from pneumonia.releases.manifest import manifest_of
 from tests.builders.checkout import PROJECT
 from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.moto import Moto
@@ -259,20 +258,16 @@ def test_unreachable_s3_is_one_sentence(bucket: str, weights: Path, monkeypatch:
         publish(weights, manifest_for(weights), bucket)
 
 
-def whole_release(moto: Moto, bucket: str, folder: Path) -> str | None:
+def whole_release(moto: Moto, bucket: str) -> str | None:
     """Fetch as inference does, which compares with the manifest; return the version, None where none is served."""
     if "current.json" not in moto.keys(bucket):
         return None
-    destination = folder / "fetched.pth"
-    fetch(bucket, "none", destination, Deadline.after(60))
-    manifest = manifest_of(destination)
-    assert manifest
-    return manifest.version
+    return fetch(bucket, "none", Deadline.after(60)).version
 
 
 @pytest.mark.slow
 def test_killed_at_any_call_the_served_release_is_whole(
-    moto: Moto, bucket: str, others: list[Path], tmp_path: Path
+    moto: Moto, bucket: str, others: list[Path]
 ) -> None:
     served: list[str | None] = []
     for number, weights in enumerate(others):
@@ -283,7 +278,7 @@ def test_killed_at_any_call_the_served_release_is_whole(
                 manifest = manifest_for(weights, f"{number}").to_json()
                 killer.start([sys.executable, "-c", PUBLISH, weights, manifest, bucket], variables)
                 ended = killer.process.wait()
-            served.append(whole_release(moto, bucket, tmp_path))
+            served.append(whole_release(moto, bucket))
             if ended == 0:
                 break
             assert ended == -signal.SIGKILL

@@ -14,8 +14,8 @@ import pytest
 from pneumonia.deadline import Deadline
 from pneumonia.errors import WeightsError, WeightsUnavailableError
 from pneumonia.network.contract import WEIGHTS_NAME
-from pneumonia.releases.fetch import Weights, fetch
-from pneumonia.releases.manifest import manifest_of
+from pneumonia.releases.fetch import Weights
+from pneumonia.releases.release import read_release
 from pneumonia.storage.signed import Access
 from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
@@ -42,8 +42,8 @@ FETCH = """
 import sys
 from pathlib import Path
 from pneumonia.deadline import Deadline
-from pneumonia.releases.fetch import fetch
-fetch("models", "pneumonia_classifier.pth", Path(sys.argv[1]), Deadline.after(60))
+from pneumonia.releases.fetch import Weights
+Weights(Path(sys.argv[1]), "models").find(Deadline.after(60))
 """
 
 
@@ -83,9 +83,9 @@ def test_fetch_brings_the_served_release_and_its_manifest(either_way: str, weigh
     bucket = either_way
     manifest = manifest_for(weights)
     publish(weights, manifest, bucket)
-    fetch(bucket, WEIGHTS_NAME, destination, soon())
+    Weights(destination, bucket, WEIGHTS_NAME).find(soon())
     assert destination.read_bytes() == weights.read_bytes()
-    assert manifest_of(destination) == manifest
+    assert read_release(destination).manifest == manifest
 
 
 def test_pointer_chooses_between_releases(
@@ -96,21 +96,21 @@ def test_pointer_chooses_between_releases(
     publish(weights, manifest_for(weights, "1"), bucket)
     publish(other, manifest_for(other, "2"), bucket)
     moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b'{"version": "1"}')
-    fetch(bucket, WEIGHTS_NAME, destination, soon())
+    Weights(destination, bucket, WEIGHTS_NAME).find(soon())
     assert destination.read_bytes() == weights.read_bytes()
 
 
 def test_without_a_pointer_the_key_serves(moto: Moto, either_way: str, destination: Path) -> None:
     bucket = either_way
     moto.s3().put_object(Bucket=bucket, Key="models/mine.pth", Body=b"weights")
-    fetch(bucket, "models/mine.pth", destination, soon())
+    Weights(destination, bucket, "models/mine.pth").find(soon())
     assert destination.read_bytes() == b"weights"
     assert [path.name for path in destination.parent.iterdir()] == ["model.pth"]
 
 
 def test_empty_bucket_says_what_to_do(either_way: str, destination: Path) -> None:
     with pytest.raises(WeightsUnavailableError) as caught:
-        fetch(either_way, WEIGHTS_NAME, destination, soon())
+        Weights(destination, either_way, WEIGHTS_NAME).find(soon())
     assert str(caught.value) == (
         f"The weights cannot be fetched from s3://{either_way}/{WEIGHTS_NAME}, S3 answers NoSuchKey (The specified key "
         "does not exist.): promote a model into this bucket first, or name another key."
@@ -121,7 +121,7 @@ def test_empty_bucket_says_what_to_do(either_way: str, destination: Path) -> Non
 @pytest.mark.usefixtures("either_way")
 def test_missing_bucket_says_what_to_do(destination: Path) -> None:
     with pytest.raises(WeightsUnavailableError) as caught:
-        fetch("nowhere-at-all", WEIGHTS_NAME, destination, soon())
+        Weights(destination, "nowhere-at-all", WEIGHTS_NAME).find(soon())
     assert str(caught.value) == (
         "The served release cannot be read from s3://nowhere-at-all/current.json, S3 answers NoSuchBucket (The "
         "specified bucket does not exist): create the bucket, or name another."
@@ -136,7 +136,7 @@ def test_object_that_is_not_what_the_manifest_says_is_refused(
     publish(weights, manifest_for(weights), bucket)
     moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/{WEIGHTS_NAME}", Body=b"something else")
     with pytest.raises(WeightsError, match=r"has 14 bytes with SHA-256 .* but its manifest says"):
-        fetch(bucket, WEIGHTS_NAME, destination, soon())
+        Weights(destination, bucket, WEIGHTS_NAME).find(soon())
     assert nothing_in(destination.parent)
 
 
@@ -145,7 +145,7 @@ def test_broken_manifest_is_refused(moto: Moto, bucket: str, weights: Path, dest
     publish(weights, manifest_for(weights), bucket)
     moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/manifest.json", Body=content)
     with pytest.raises(WeightsError) as caught:
-        fetch(bucket, WEIGHTS_NAME, destination, soon())
+        Weights(destination, bucket, WEIGHTS_NAME).find(soon())
     assert str(caught.value).startswith(f"s3://{bucket}/{RELEASE}/manifest.json is not a valid manifest (")
     assert nothing_in(destination.parent)
 
@@ -153,7 +153,7 @@ def test_broken_manifest_is_refused(moto: Moto, bucket: str, weights: Path, dest
 def test_full_disk_is_told_and_nothing_stays(either_way: str, weights: Path, destination: Path) -> None:
     publish(weights, manifest_for(weights), either_way)
     with full_after(1_000_000), pytest.raises(WeightsUnavailableError) as caught:
-        fetch(either_way, WEIGHTS_NAME, destination, soon())
+        Weights(destination, either_way, WEIGHTS_NAME).find(soon())
     assert str(caught.value) == (
         f"The weights cannot be fetched from s3://{either_way}/{RELEASE}/{WEIGHTS_NAME}: "
         f"File too large ({destination})."
@@ -167,7 +167,7 @@ def test_full_disk_is_told_and_nothing_stays(either_way: str, weights: Path, des
 def test_broken_pointer_is_refused(moto: Moto, bucket: str, destination: Path, pointer: bytes) -> None:
     moto.s3().put_object(Bucket=bucket, Key="current.json", Body=pointer)
     with pytest.raises(WeightsError, match=r"current\.json names no version: promote the model again"):
-        fetch(bucket, WEIGHTS_NAME, destination, soon())
+        Weights(destination, bucket, WEIGHTS_NAME).find(soon())
 
 
 def test_manifest_of_another_version_than_its_folder_is_refused(
@@ -177,7 +177,7 @@ def test_manifest_of_another_version_than_its_folder_is_refused(
     manifest = manifest_for(weights, "2").to_json().encode()
     moto.s3().put_object(Bucket=bucket, Key="releases/1/manifest.json", Body=manifest)
     with pytest.raises(WeightsError, match=r"releases/1/manifest\.json is of version 2: promote the model again"):
-        fetch(bucket, WEIGHTS_NAME, destination, soon())
+        Weights(destination, bucket, WEIGHTS_NAME).find(soon())
     assert nothing_in(destination.parent)
 
 
@@ -187,7 +187,7 @@ def test_pointer_to_a_missing_release_is_told(moto: Moto, bucket: str, destinati
         WeightsUnavailableError,
         match=r"releases/1/manifest\.json, S3 answers NoSuchKey .*: current\.json names a release that is not whole: ",
     ):
-        fetch(bucket, WEIGHTS_NAME, destination, soon())
+        Weights(destination, bucket, WEIGHTS_NAME).find(soon())
 
 
 def test_release_without_weights_is_told(moto: Moto, bucket: str, weights: Path, destination: Path) -> None:
@@ -196,7 +196,7 @@ def test_release_without_weights_is_told(moto: Moto, bucket: str, weights: Path,
     with pytest.raises(
         WeightsUnavailableError, match=r"S3 answers NoSuchKey .*: current\.json names a release that is"
     ):
-        fetch(bucket, WEIGHTS_NAME, destination, soon())
+        Weights(destination, bucket, WEIGHTS_NAME).find(soon())
 
 
 @pytest.mark.processes
@@ -240,7 +240,7 @@ def test_role_that_may_not_list_does_not_get_the_plain_key_instead_of_a_release(
     try:
         set_authorisation(moto, enforced=True)
         with pytest.raises(WeightsUnavailableError) as caught:
-            fetch(bucket, WEIGHTS_NAME, destination, soon())
+            Weights(destination, bucket, WEIGHTS_NAME).find(soon())
     finally:
         set_authorisation(moto, enforced=False)
     assert str(caught.value) == (
@@ -254,7 +254,7 @@ def test_role_that_may_not_list_does_not_get_the_plain_key_instead_of_a_release(
 def test_unreachable_s3_is_one_sentence(bucket: str, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(WeightsUnavailableError, match=rf"s3://{bucket}.*Connection refused"):
-        fetch(bucket, WEIGHTS_NAME, destination, soon())
+        Weights(destination, bucket, WEIGHTS_NAME).find(soon())
 
 
 def restricted_access_key(moto: Moto, resource: str) -> tuple[str, str]:
@@ -297,7 +297,7 @@ def settings() -> tuple[Path, str | None, str]:
 def said(destination: Path, seconds: float = 60) -> str:
     """Return what fetch from the bucket `models` says when it fails, and see that it leaves nothing."""
     with pytest.raises(WeightsUnavailableError) as caught:
-        fetch("models", WEIGHTS_NAME, destination, Deadline.after(seconds))
+        Weights(destination, "models", WEIGHTS_NAME).find(Deadline.after(seconds))
     assert nothing_in(destination.parent)
     return str(caught.value)
 
@@ -316,7 +316,7 @@ def said(destination: Path, seconds: float = 60) -> str:
 )
 def test_what_passes_is_tried_again(answers: list[Answer], destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with standing_for_s3(monkeypatch, {PLAIN: answers}) as server:
-        fetch("models", WEIGHTS_NAME, destination, soon())
+        Weights(destination, "models", WEIGHTS_NAME).find(soon())
     assert destination.read_bytes() == b"the weights"
     assert [path.name for path in destination.parent.iterdir()] == ["model.pth"]
     assert server.count(PLAIN) == len(answers)
@@ -395,7 +395,7 @@ def test_bucket_is_followed_to_its_region(answer: Answer, destination: Path, mon
     in_place = {"x-amz-bucket-region": "us-east-2"}
     answers = {"/models/current.json": [answer, refusal(404, "NoSuchKey", in_place)], PLAIN: [whole(b"the weights")]}
     with standing_for_s3(monkeypatch, answers) as server:
-        fetch("models", WEIGHTS_NAME, destination, soon())
+        Weights(destination, "models", WEIGHTS_NAME).find(soon())
     assert [(request.path, request.region) for request in server.seen] == [
         ("/models/current.json", "eu-west-1"),
         ("/models/current.json", "us-east-2"),
@@ -414,18 +414,15 @@ def test_bucket_that_is_in_no_region_is_given_up(destination: Path, monkeypatch:
 
 @pytest.mark.processes
 def test_old_leftovers_of_killed_processes_are_removed(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with standing_for_s3(monkeypatch, {PLAIN: [trickle(b"the weights" * 1000), whole(b"the weights")]}) as server:
-        process = subprocess.Popen([sys.executable, "-c", FETCH, str(destination)], cwd=PROJECT)
-        wait_for_requests(server, 1, process)
-        process.kill()
-        process.wait()
-        (old,) = destination.parent.iterdir()
-        young = destination.with_name(".model.pth.young.part")
-        others = destination.with_name(".another.pth.old.part")
-        for path, minutes in ((old, 16), (young, 14), (others, 16)):
-            path.touch()
-            os.utime(path, (time.time() - 60 * minutes,) * 2)
-        fetch("models", WEIGHTS_NAME, destination, soon())
+    destination.parent.mkdir()
+    old = destination.with_name(".model.pth.old.part")
+    young = destination.with_name(".model.pth.young.part")
+    others = destination.with_name(".another.pth.old.part")
+    for path, minutes in ((old, 16), (young, 14), (others, 16)):
+        path.touch()
+        os.utime(path, (time.time() - 60 * minutes,) * 2)
+    with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}):
+        Weights(destination, "models").find(soon())
     assert sorted(destination.parent.iterdir()) == sorted([destination, young, others])
     assert destination.read_bytes() == b"the weights"
 
@@ -449,14 +446,14 @@ def test_two_processes_at_once_both_get_the_file(
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(path.name for path in destination.parent.iterdir()) == ["manifest.json", "model.pth"]
     assert destination.read_bytes() == weights.read_bytes()
-    assert manifest_of(destination) == manifest
+    assert read_release(destination).manifest == manifest
 
 
 @pytest.mark.processes
 def test_many_threads_fetch_once(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = Weights(destination, "models")
     with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}) as server, ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(weights.find, [soon()] * 8)) == {destination}
+        assert {release.weights for release in pool.map(weights.find, [soon()] * 8)} == {b"the weights"}
     assert server.count(PLAIN) == 1
 
 
@@ -476,7 +473,7 @@ def test_who_waits_for_another_fetch_waits_no_longer_than_its_time(
                 f"The weights are still being downloaded from s3://models after {shown} s: try again."
             )
         gate.set()
-        assert weights.find(soon()).read_bytes() == b"the weights"
+        assert weights.find(soon()).weights == b"the weights"
     assert server.count(PLAIN) == 1
 
 
@@ -487,7 +484,7 @@ def test_background_fetch_that_fails_is_tried_again(destination: Path, monkeypat
     with standing_for_s3(monkeypatch, {PLAIN: answers}) as server:
         weights.fetch_in_background(soon())
         wait_for_requests(server, 1)
-        assert weights.find(soon()).read_bytes() == b"the weights"
+        assert weights.find(soon()).weights == b"the weights"
     assert server.count(PLAIN) == 2
 
 
@@ -504,8 +501,8 @@ def test_replace_fetches_though_there_is_a_file(destination: Path, monkeypatch: 
     destination.write_bytes(b"the wei")
     weights = Weights(destination, "models")
     with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}):
-        assert weights.find(soon()).read_bytes() == b"the wei"
-        assert weights.replace(soon()).read_bytes() == b"the weights"
+        assert weights.find(soon()).weights == b"the wei"
+        assert weights.replace(soon()).weights == b"the weights"
 
 
 @pytest.mark.processes
@@ -536,7 +533,7 @@ def test_endpoint_that_is_no_address_is_told(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     with pytest.raises(WeightsUnavailableError, match=sentence):
-        fetch(bucket, WEIGHTS_NAME, destination, soon())
+        Weights(destination, bucket, WEIGHTS_NAME).find(soon())
 
 
 @pytest.mark.usefixtures("bucket")
@@ -545,4 +542,4 @@ def test_name_that_no_bucket_can_have_is_told(destination: Path, monkeypatch: py
     with pytest.raises(
         WeightsUnavailableError, match=r"cannot be read from s3://m{64}/current\.json: .*label.* too long"
     ):
-        fetch("m" * 64, WEIGHTS_NAME, destination, soon())
+        Weights(destination, "m" * 64, WEIGHTS_NAME).find(soon())

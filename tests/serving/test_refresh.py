@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,13 +236,3 @@ def test_who_waits_for_a_refresh_waits_no_longer_than_it_may(
         answered.set()
         predictor.finish_refresh(Deadline.after(60))
     assert predictor.model_version == "2"
-
-
-def test_folders_of_killed_refreshes_are_removed(bucket: str, predictor: Predictor, other: Path, folder: Path) -> None:
-    left = folder / ".model.pth.abc.part"
-    left.mkdir()
-    (left / "model.pth").write_bytes(b"half")
-    os.utime(left, (0, 0))
-    publish(other, manifest_for(other, "2"), bucket)
-    assert [version(predictor) for _ in range(2)] == ["1", "2"]
-    assert not left.exists()

@@ -5,6 +5,9 @@ import { ask, isPrediction, isReadiness, isText } from "./server.js";
 const AT_ONCE = 2;
 // The API's warnings. One with a headline says that the model cannot judge the image: the headline replaces the class.
 const WARNINGS = {
+  uncalibrated: {
+    sentence: "Not calibrated: the model came without a manifest, so do not take the probability at its word.",
+  },
   uncertain: { sentence: "Uncertain: the probability is close to 50%, where the answer changes. Ask an expert." },
   not_a_chest_xray: {
     headline: "Not a chest X-ray?",

@@ -1,0 +1,141 @@
+"""A release in memory: the bytes of its weights file, and the manifest that describes them.
+
+Everything that answers is made from one of these, wherever it comes from. So nothing that happens to a file or to a
+bucket in the meantime can mix two releases. This imports neither torch nor boto3.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pneumonia.deadline import Deadline
+from pneumonia.errors import WeightsError, WeightsUnavailableError
+from pneumonia.files import NotPlainError, read_plain
+from pneumonia.network.contract import MANIFEST_NAME
+
+MAX_WEIGHTS = 128 * 1024**2
+MAX_MANIFEST = 1024**2
+from pneumonia.releases.manifest import Manifest, parse
+
+READ_SECONDS = 30.0  # for reading a release from a disk on which another process goes on writing
+PAUSE = 0.25  # seconds in which a process that replaces a release does something to a file
+# One of these fields in a `manifest.json` shows that it is a release's. Browsers' extensions have a version, too.
+OURS = {"sha256", "preprocessing", "dataset_fingerprint", "calibration", "input_check", "training_job"}
+
+
+@dataclass(frozen=True)
+class Release:
+    """The weights of one release, and its manifest.
+
+    Attributes:
+        source: the address of the weights, for sentences.
+        weights: the content of the weights file.
+        sha256: of the weights, 64 hexadecimal digits.
+        manifest: None for foreign weights, of which nothing is known but themselves.
+    """
+
+    source: str
+    weights: bytes = field(repr=False)
+    sha256: str
+    manifest: Manifest | None
+
+    def __post_init__(self) -> None:
+        """Check that the manifest describes the weights.
+
+        Raises:
+            WeightsError: it is of other weights, or the weights are damaged.
+        """
+        told, size = self.manifest, len(self.weights)
+        if told and (self.sha256, size) != (told.sha256, told.size):
+            raise WeightsError(
+                f"{self.source} has {size} bytes with SHA-256 {self.sha256}, but its manifest says {told.size} bytes "
+                f"with {told.sha256}: promote the model again."
+            )
+
+    @property
+    def version(self) -> str:
+        """The release's name; of foreign weights, the beginning of their digest."""
+        return self.manifest.version if self.manifest else f"sha256-{self.sha256[:12]}"
+
+
+def read_release(path: Path, deadline: Deadline | None = None) -> Release:
+    """Read a weights file and the manifest beside it, both of one release.
+
+    While another process replaces them, they may not fit each other. So this tries again while the files change.
+
+    Args:
+        path: the weights file.
+        deadline: when to give up; by default, in READ_SECONDS.
+
+    Raises:
+        WeightsError: one of both is damaged, or of another release, or no plain file.
+        WeightsUnavailableError: a file cannot be read.
+    """
+    deadline = deadline or Deadline.after(READ_SECONDS)
+    while True:
+        before = _states(path)
+        try:
+            return _read_once(path)
+        except NotPlainError as error:
+            raise WeightsError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        except OSError as error:
+            raise WeightsUnavailableError(
+                f"{error.filename or path} cannot be read: {error.strerror or error}."
+            ) from error
+        except WeightsError:
+            time.sleep(min(PAUSE, deadline.seconds_left))
+            if _states(path) == before or not deadline.seconds_left:
+                raise
+
+
+def _read_once(path: Path) -> Release:
+    beside = path.with_name(MANIFEST_NAME)
+    text = _text_of(beside)
+    weights = read_plain(path, MAX_WEIGHTS)
+    manifest = parse(text, str(beside)) if text is not None and _is_ours(text) else None
+    if manifest is None and _text_of(beside) != text:
+        raise WeightsError(f"{beside} changes all the time: try again.")
+    return Release(str(path), weights, hashlib.sha256(weights).hexdigest(), manifest)
+
+
+def _text_of(manifest: Path) -> bytes | None:
+    try:
+        return read_plain(manifest, MAX_MANIFEST)
+    except FileNotFoundError:
+        return None
+
+
+def _is_ours(text: bytes) -> bool:
+    """Return whether a file is a release's manifest, damaged or not; other programs have files of that name, too."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(content, dict) and not OURS.isdisjoint(content)
+
+
+def _states(weights: Path) -> list[tuple[int, int, int] | None]:
+    """Return what changes of the weights file and its manifest when they are written or replaced."""
+    return [_state(path) for path in (weights, weights.with_name(MANIFEST_NAME))]
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def write_release(path: Path, weights: bytes, manifest: Manifest | None) -> None:
+    """placeholder until merged"""
+    from pneumonia.files import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_bytes(weights)
+        if manifest:
+            manifest.write_beside(path)
+    if not manifest:
+        path.with_name(MANIFEST_NAME).unlink(missing_ok=True)
