@@ -2,4 +2,5 @@
 
 CLASSES = ("NORMAL", "PNEUMONIA")  # in the order of the network's outputs
 WEIGHTS_NAME = "pneumonia_classifier.pth"  # of the weights file, in every folder and bucket
+MAX_WEIGHTS = 128 * 1024 * 1024  # bytes of a weights file; a ResNet-18 in single precision has 45 million
 MANIFEST_NAME = "manifest.json"  # of the manifest beside the weights file of a release

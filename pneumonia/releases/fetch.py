@@ -18,8 +18,8 @@ from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.files import remove_abandoned, shipped
 from pneumonia.network.contract import WEIGHTS_NAME
-from pneumonia.releases.layout import CURRENT_KEY, PLAIN_KEY, manifest_key, parse_pointer, weights_key
-from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.releases.layout import CURRENT_KEY, MAX_POINTER, PLAIN_KEY, manifest_key, parse_pointer, weights_key
+from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, released
 from pneumonia.releases.release import Release, read_release, write_release
 from pneumonia.storage.addresses import bucket_name
 from pneumonia.storage.answers import S3Error
@@ -205,17 +205,14 @@ def _current_manifest(source: BucketReader, bucket: str) -> Manifest | None:
         return None
     key = manifest_key(version)
     with _refusals(f"The served release cannot be read from s3://{bucket}/{key}", advice=NO_RELEASE):
-        manifest = parse(source.read(key), f"s3://{bucket}/{key}")
-    if manifest.version != version:
-        raise WeightsError(f"s3://{bucket}/{key} is of version {manifest.version}: promote the model again.")
-    return manifest
+        return released(source.read(key, MAX_MANIFEST + 1), f"s3://{bucket}/{key}", version)
 
 
 def _current_version(source: BucketReader, bucket: str) -> str | None:
     """Return the release that `current.json` names, None for a bucket without `current.json`."""
     with _refusals(f"The served release cannot be read from s3://{bucket}/{CURRENT_KEY}"):
         try:
-            current = source.read(CURRENT_KEY)
+            current = source.read(CURRENT_KEY, MAX_POINTER + 1)
         except S3Error as error:
             # Not if S3 answers AccessDenied: the release may be there, and the plain key be another model's.
             if not error.is_missing:

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 from pneumonia.errors import WeightsError
 from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
+from pneumonia.releases.version import is_version
+from pneumonia.strict_json import strict_json
 
 RELEASES = "releases/"  # prefix of all releases' keys
 CURRENT_KEY = "current.json"
 PLAIN_KEY = WEIGHTS_NAME
 MAX_PREVIOUS = 100  # releases of each kind that `current.json` remembers
+MAX_POINTER = 64 * 1024  # bytes of `current.json`, which has at most a third of that
 
 
 def weights_key(version: str) -> str:
@@ -32,7 +35,7 @@ def manifest_key(version: str) -> str:
 def version_of(key: str) -> str | None:
     """Return the release whose manifest has this key, None for any other key."""
     version = key.removeprefix(RELEASES).removesuffix(f"/{MANIFEST_NAME}")
-    return version if "/" not in version and key == manifest_key(version) else None
+    return version if is_version(version) and key == manifest_key(version) else None
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,24 @@ def parse_pointer(text: str | bytes, source: str) -> Pointer:
     """Read `current.json`.
 
     Args:
-        text: JSON; without `previous`, nothing was served before, and without `withdrawn`, nothing was rolled back.
+        text: JSON. Without `previous`, nothing was served before, and without `withdrawn`, nothing was rolled back;
+            what can be no version is left out of both.
         source: where the text comes from, for the error's sentence.
 
     Raises:
         WeightsError: the text names no release.
     """
     try:
-        content = json.loads(text)
-        previous, withdrawn = (tuple(map(str, content.get(name, ()))) for name in ("previous", "withdrawn"))
-        if not isinstance(content["version"], str) or not content["version"]:
-            raise TypeError("no text")
-        return Pointer(content["version"], previous, withdrawn)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{source} names no version: promote the model again.") from error
+        content = strict_json(text, MAX_POINTER)
+        if not isinstance(content, dict) or not is_version(content.get("version")):
+            raise ValueError(f"{content!r:.200}")
+    except ValueError as error:
+        raise WeightsError(
+            f"{source} names no version ({error}): promote the model again, or serve a release by "
+            "`promote_model.py rollback VERSION`."
+        ) from error
+    return Pointer(content["version"], _versions(content.get("previous")), _versions(content.get("withdrawn")))
+
+
+def _versions(value: object) -> tuple[str, ...]:
+    return tuple(filter(is_version, value))[:MAX_PREVIOUS] if isinstance(value, list) else ()

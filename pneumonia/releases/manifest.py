@@ -3,17 +3,24 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing, sha256
 from pneumonia.network.calibration import Calibration, calibration_in
-from pneumonia.network.contract import MANIFEST_NAME
+from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
 from pneumonia.network.data_check import DataCheck, data_check_in
+from pneumonia.network.figures import can_be
 from pneumonia.network.input_check import InputCheck, input_check_in
+from pneumonia.releases.version import is_version
+from pneumonia.strict_json import strict_json
+
+MAX_MANIFEST = 1024 * 1024  # bytes; the arrays of an input check have at most 300,000
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,20 @@ class Manifest:
             temporary.write_text(self.to_json(), encoding="utf-8")
 
 
+def released(text: str | bytes, source: str, version: str) -> Manifest:
+    """Read the manifest of the release that lies under a version's name.
+
+    Raises:
+        WeightsError: not a manifest, or another release's, copied there say.
+    """
+    manifest = parse(text, source)
+    if manifest.version != version:
+        raise WeightsError(f"{source} is of version {manifest.version}: promote the model again.")
+    return manifest
+
+
 def parse(text: str | bytes, source: str) -> Manifest:
-    """Read a manifest; ignore fields that this version of the code does not know.
+    """Read a manifest; ignore fields that this version of the code does not know, and figures that cannot be.
 
     Args:
         text: JSON.
@@ -73,18 +92,73 @@ def parse(text: str | bytes, source: str) -> Manifest:
         WeightsError: not a manifest.
     """
     try:
-        content = json.loads(text)
-        if not isinstance(content["version"], str):
-            raise TypeError(f"its version is {content['version']!r:.200}")
-        content["calibration"] = calibration_in(content)
-        content["input_check"] = input_check_in(content)
-        content["data_check"] = data_check_in(content)
-        content.setdefault("forced", None)
-        if not isinstance(content.setdefault("calibrated_on", None), dict | None):
-            raise TypeError(f"its calibrated_on is {content['calibrated_on']!r:.200}")
-        return Manifest(**{field.name: content[field.name] for field in dataclasses.fields(Manifest)})
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise WeightsError(f"{source} is not a valid manifest ({error!r}): promote the model again.") from error
+        return _manifest_in(strict_json(text, MAX_MANIFEST))
+    except (ValueError, OverflowError) as error:
+        raise WeightsError(f"{source} is not a valid manifest ({error}): promote the model again.") from error
+
+
+def check_code(manifest: Manifest, classes: Sequence[str], preprocessing: Mapping[str, Any]) -> None:
+    """Check that a release was trained for the classes and the preprocessing of this code.
+
+    Raises:
+        WeightsError: it was not: its answers would be wrong without notice.
+    """
+    if (manifest.classes, manifest.preprocessing) != (list(classes), preprocessing):
+        raise WeightsError(
+            f"Release {manifest.version} was trained for other classes or another preprocessing than this code's: "
+            "deploy the code that it was trained with, or promote another model."
+        )
+
+
+def _manifest_in(content: object) -> Manifest:
+    """Return the manifest in a JSON value.
+
+    Raises:
+        ValueError, OverflowError: it is none.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"it is {content!r:.200}")  # noqa: TRY004  # one kind of error for all that it can be
+    given: dict[str, Any] = {"forced": None, "calibrated_on": None} | content
+    for name, is_right in FIELDS.items():
+        if name not in given:
+            raise ValueError(f"it has no {name}")
+        if not is_right(given[name]):
+            raise ValueError(f"its {name} is {given[name]!r:.200}")
+    manifest = Manifest(
+        **{name: given[name] for name in FIELDS},
+        calibration=calibration_in(content),
+        input_check=input_check_in(content),
+        data_check=data_check_in(content),
+    )
+    figures = {name: float(figure) for name, figure in manifest.metrics.items() if can_be(name, figure)}
+    return dataclasses.replace(manifest, metrics=figures)
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(datetime.fromisoformat(value))
+    except ValueError:
+        return False
+
+
+def _is_text_or_none(value: object) -> bool:
+    return isinstance(value, str | None)
+
+
+# What each field may be, those left out that have a module of their own.
+FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "version": is_version,
+    "sha256": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)),
+    "size": lambda value: type(value) is int and 0 < value <= MAX_WEIGHTS,  # by type, as a bool would pass for an int
+    "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "preprocessing": lambda value: isinstance(value, dict),
+    "metrics": lambda value: isinstance(value, dict),
+    "training_job": _is_text_or_none,
+    "dataset_fingerprint": _is_text_or_none,
+    "created": _is_time,
+    "forced": _is_text_or_none,
+    "calibrated_on": lambda value: isinstance(value, dict | None),
+}
 
 
 @dataclass(frozen=True)
@@ -114,11 +188,7 @@ def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str
         OSError: the file cannot be read.
     """
     if manifest := manifest_of(weights):
-        if (manifest.classes, manifest.preprocessing) != (list(classes), preprocessing):
-            raise WeightsError(
-                f"Release {manifest.version} was trained for other classes or another preprocessing than this code's: "
-                "deploy the code that it was trained with, or promote another model."
-            )
+        check_code(manifest, classes, preprocessing)
         return Release(manifest.version, manifest.sha256, manifest.calibration, manifest.input_check)
     digest = sha256(weights)
     return Release(f"sha256-{digest[:12]}", digest)

@@ -1,10 +1,18 @@
 """The version of a release: when its training finished, and the beginning of its weights' SHA-256."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from typing import TypeGuard
 
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # part of keys, paths, log lines and header fields
 TIME = "%Y%m%d-%H%M%S"
 TIME_LENGTH = len("20260102-030405")
 CLOCK_TOLERANCE = timedelta(minutes=15)  # S3 refuses the requests of a clock that is further off
+
+
+def is_version(value: object) -> TypeGuard[str]:
+    """Return whether a value can be a version, which needs no quoting wherever it is written."""
+    return isinstance(value, str) and bool(NAME.fullmatch(value))
 
 
 def version_at(time: datetime, digest: str) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import math
 import re
 import time
 from collections.abc import Generator
@@ -55,8 +56,11 @@ class BucketReader:
         """Close the connections."""
         self._bucket.close()
 
-    def copy(self, key: str, file: BinaryIO) -> tuple[str, int]:
-        """Write an object to a file; return its SHA-256 and its size in bytes.
+    def copy(self, key: str, file: BinaryIO, most: float = math.inf) -> tuple[str, int]:
+        """Write an object, or as much of it as has `most` bytes or some more, to a file.
+
+        Returns:
+            The SHA-256 and the size in bytes of what is in the file.
 
         Raises:
             S3Error: S3 refuses.
@@ -66,7 +70,7 @@ class BucketReader:
         while True:
             attempt += 1
             try:
-                return self._copy_once(key, file)
+                return self._copy_once(key, file, most)
             except S3Error as error:
                 may_help = self._moved_to(error.region) or error.is_temporary
                 if not may_help or attempt == ATTEMPTS:
@@ -76,17 +80,17 @@ class BucketReader:
                     raise
             time.sleep(min(PAUSE * attempt, self._deadline.seconds_left))
 
-    def read(self, key: str) -> bytes:
-        """Return a small object's bytes.
+    def read(self, key: str, most: int) -> bytes:
+        """Return a small object's bytes, of a larger one the first `most`.
 
         Raises:
             S3Error, OSError: as `copy`.
         """
         file = io.BytesIO()
-        self.copy(key, file)
-        return file.getvalue()
+        self.copy(key, file, most)
+        return file.getvalue()[:most]
 
-    def _copy_once(self, key: str, file: BinaryIO) -> tuple[str, int]:
+    def _copy_once(self, key: str, file: BinaryIO, most: float) -> tuple[str, int]:
         file.seek(0)
         file.truncate()
         digest, size = hashlib.sha256(), 0
@@ -94,6 +98,8 @@ class BucketReader:
             for chunk in chunks:
                 digest.update(chunk)
                 size += file.write(chunk)
+                if size >= most:
+                    break
         return digest.hexdigest(), size
 
     def _moved_to(self, region: str | None) -> bool:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -162,12 +163,35 @@ def test_full_disk_is_told_and_nothing_stays(either_way: str, weights: Path, des
 
 
 @pytest.mark.parametrize(
-    "pointer", [b"", b"{}", b"[]", b"{", b'{"version": null}', b'{"version": ""}', b'{"version": {}}']
+    "pointer",
+    [
+        *(b"", b"{}", b"[]", b"{", b'{"version": null}', b'{"version": ""}', b'{"version": {}}'),
+        *(
+            b'{"version": "1", "version": "2"}',
+            b'{"version": "1\\n"}',
+            b'{"version": "\\ud800"}',
+            b'{"version": "../1"}',
+        ),
+    ],
 )
 def test_broken_pointer_is_refused(moto: Moto, bucket: str, destination: Path, pointer: bytes) -> None:
     moto.s3().put_object(Bucket=bucket, Key="current.json", Body=pointer)
-    with pytest.raises(WeightsError, match=r"current\.json names no version: promote the model again"):
+    with pytest.raises(WeightsError, match=r"current\.json names no version \(.*\): promote the model again"):
         Weights(destination, bucket, WEIGHTS_NAME).find(soon())
+
+
+def test_of_a_pointer_or_a_manifest_without_end_only_the_beginning_is_read(
+    moto: Moto, either_way: str, weights: Path, destination: Path
+) -> None:
+    publish(weights, manifest_for(weights, "1"), either_way)
+    for key in ("releases/1/manifest.json", "current.json"):
+        moto.s3().put_object(Bucket=either_way, Key=key, Body=b" " * 30_000_000)
+        tracemalloc.start()
+        with pytest.raises(WeightsError, match=rf"{key} .* \(it has more than [0-9,]+ bytes\)"):
+            Weights(destination, either_way, WEIGHTS_NAME).find(soon())
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 10_000_000
 
 
 def test_manifest_of_another_version_than_its_folder_is_refused(

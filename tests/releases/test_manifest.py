@@ -1,10 +1,14 @@
 import dataclasses
 import json
 import math
+import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pneumonia.errors import WeightsError
 from pneumonia.files import sha256
@@ -12,10 +16,25 @@ from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES, MANIFEST_NAME
 from pneumonia.network.data_check import DataCheck
-from pneumonia.releases.manifest import Release, manifest_of, parse, release_of
+from pneumonia.network.figures import can_be
+from pneumonia.releases.manifest import Manifest, Release, manifest_of, parse, release_of, released
+from pneumonia.releases.version import is_version
+from tests.builders.json_values import JSON_VALUES
 from tests.builders.releases import CALIBRATION, manifest_for
 
 OLDER = {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4, "uncertain_high": 0.8}  # from before the bias
+NAMES = {field.name for field in dataclasses.fields(Manifest)}
+MANIFEST: dict[str, Any] = {
+    "version": "20260102-030405-0a1b2c3d",
+    "sha256": "f" * 64,
+    "size": 22_448_843,
+    "classes": list(CLASSES),
+    "preprocessing": PREPROCESSING,
+    "metrics": {"test_accuracy": 0.95},
+    "training_job": None,
+    "dataset_fingerprint": None,
+    "created": "2026-01-02T03:04:05+00:00",
+}
 
 
 @pytest.fixture
@@ -179,3 +198,62 @@ def test_version_that_is_no_name_is_refused(weights: Path, version: object) -> N
 def test_endless_nesting_is_refused() -> None:
     with pytest.raises(WeightsError, match="is not a valid manifest"):
         parse("[" * 200_000, "manifest.json")
+
+
+def read(content: object) -> Manifest | WeightsError:
+    """Return the manifest in this content, or the refusal."""
+    try:
+        return parse(json.dumps(content), "here")
+    except WeightsError as error:
+        return error
+
+
+@given(st.sampled_from([*sorted(NAMES), "other"]), JSON_VALUES)
+def test_a_field_is_as_it_must_be_or_the_manifest_is_refused_in_one_line(name: str, value: object) -> None:
+    manifest = read(MANIFEST | {name: value})
+    if isinstance(manifest, WeightsError):
+        assert str(manifest).isprintable()
+        return
+    assert parse(manifest.to_json(), "here") == manifest
+    assert re.fullmatch("[0-9a-f]{64}", manifest.sha256)
+    assert is_version(manifest.version)
+    assert manifest.size > 0
+    assert all(isinstance(name, str) for name in manifest.classes)
+    assert all(can_be(name, figure) for name, figure in manifest.metrics.items())
+    assert isinstance(manifest.preprocessing, dict)
+    assert datetime.fromisoformat(manifest.created)
+    assert all(isinstance(text, str | None) for text in (manifest.training_job, manifest.dataset_fingerprint))
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_a_field_that_every_manifest_has_is_missed(name: str) -> None:
+    with pytest.raises(WeightsError, match=f"it has no {name}"):
+        parse(json.dumps({other: value for other, value in MANIFEST.items() if other != name}), "here")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        *({"sha256": "F" * 64}, {"sha256": "f" * 63}, {"sha256": "f" * 64 + "\n"}, {"sha256": None}),
+        *({"size": 0}, {"size": -1}, {"size": True}, {"size": 5.0}, {"size": 10**12}, {"size": "5"}),
+        *({"classes": "NORMAL"}, {"classes": [1]}, {"preprocessing": []}, {"metrics": []}, {"metrics": None}),
+        *({"created": "yesterday"}, {"created": 1}, {"created": None}, {"training_job": 1}, {"forced": ["x"]}),
+        *({"dataset_fingerprint": 1}, {"version": "a/b"}, {"calibrated_on": {"x": float("nan")}}),
+    ],
+)
+def test_a_field_that_is_another_kind_of_thing_is_refused(broken: dict[str, Any]) -> None:
+    with pytest.raises(WeightsError, match=r"^here is not a valid manifest \(.*\): promote the model again\.$"):
+        parse(json.dumps(MANIFEST | broken), "here")
+
+
+def test_figures_that_cannot_be_are_not_reported() -> None:
+    impossible = {"test_accuracy": 5, "test_auroc": 88.0, "val_auroc": -0.1, "val_loss": -1, "x": True, "y": "0.9"}
+    manifest = parse(json.dumps(MANIFEST | {"metrics": impossible | {"test_sensitivity": 1, "test_loss": 7}}), "here")
+    assert manifest.metrics == {"test_sensitivity": 1.0, "test_loss": 7.0}
+
+
+def test_a_manifest_under_the_name_of_another_release_is_refused() -> None:
+    text = json.dumps(MANIFEST)
+    assert released(text, "here", MANIFEST["version"]).version == MANIFEST["version"]
+    with pytest.raises(WeightsError, match=r"^here is of version 20260102-030405-0a1b2c3d: promote the model again"):
+        released(text, "here", "20260102-030405-0a1b2c3e")

@@ -119,7 +119,7 @@ def told(patch: pytest.MonkeyPatch, answer: Answer) -> str:
     with standing_for_s3(patch, {"/models/key": [answer]}):
         reader = BucketReader("models", Deadline.after(60), StorageError)
         with pytest.raises(StorageError) as caught, refusals_as(StorageError, "It fails"):
-            reader.read("key")
+            reader.read("key", 100)
         reader.close()
     return str(caught.value)
 

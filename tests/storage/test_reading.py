@@ -43,6 +43,6 @@ def test_a_name_that_no_bucket_has_is_told_before_anything_is_asked(monkeypatch:
     with standing_for_s3(monkeypatch, {}) as server:
         monkeypatch.setenv("AWS_REGION", "eu-west-1")
         with pytest.raises(AddressError, match="Invalid bucket name") as caught:
-            BucketReader(name, Deadline.after(60), StorageError).read("current.json")
+            BucketReader(name, Deadline.after(60), StorageError).read("current.json", 100)
         assert name in str(caught.value)
         assert server.seen == []
