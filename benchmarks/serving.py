@@ -45,7 +45,7 @@ from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-from pneumonia.releases.manifest import manifest_of
+from pneumonia.releases.release import read_release
 from tools.stand_ins.events import function_url_event, multipart
 from tools.stand_ins.moto import Moto, running_moto
 from tools.stand_ins.runtime_api import RuntimeApi
@@ -305,7 +305,7 @@ PARTS: dict[str, Callable[[Bench], Results]] = {
 
 def fill_bucket(bench: Bench) -> None:
     """Put the released weights into the bucket in the form that each app takes."""
-    manifest = manifest_of(RELEASED_WEIGHTS)
+    manifest = read_release(RELEASED_WEIGHTS).manifest
     if not manifest:
         raise RuntimeError(f"{RELEASED_WEIGHTS} has no manifest")
     os.environ.update(bench.moto.environment)

@@ -30,7 +30,7 @@ from serving import PROJECT, SILENT, Bench
 sys.path.insert(0, str(PROJECT))
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-from pneumonia.releases.manifest import manifest_of
+from pneumonia.releases.release import read_release
 from tools.stand_ins.moto import running_moto
 from tools.stand_ins.runtime_api import RuntimeApi
 
@@ -96,7 +96,7 @@ def restored(bench: Bench, seconds: Seconds, promoted: str | None = None) -> Non
 
 def publish(bench: Bench) -> list[str]:
     """Put the released weights into the bucket as two releases; return their versions."""
-    manifest = manifest_of(RELEASED_WEIGHTS)
+    manifest = read_release(RELEASED_WEIGHTS).manifest
     if not manifest:
         raise RuntimeError(f"{RELEASED_WEIGHTS} has no manifest")
     os.environ.update(bench.moto.environment)

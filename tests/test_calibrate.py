@@ -14,8 +14,9 @@ from pneumonia.__main__ import main
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-from pneumonia.releases.manifest import Manifest, manifest_of
+from pneumonia.releases.manifest import Manifest
 from pneumonia.releases.promotion import promote_to_folder
+from pneumonia.releases.release import read_release
 from pneumonia.training.calibrate import FIGURES, compare, cross_validated
 from pneumonia.training.data_checking import PATIENTS_NEEDED
 from pneumonia.training.fitting import fit_likelihood
@@ -39,7 +40,7 @@ def folder(xrays: Path, tmp_path: Path) -> Path:
 
 
 def manifest_in(output: Path) -> Manifest:
-    manifest = manifest_of(output / WEIGHTS_NAME)
+    manifest = read_release(output / WEIGHTS_NAME).manifest
     assert manifest
     return manifest
 
@@ -63,7 +64,7 @@ def calibrated(xrays: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_release_has_the_same_weights_and_says_what_it_was_calibrated_on(calibrated: Path) -> None:
-    before, after = manifest_of(RELEASED_WEIGHTS), manifest_in(calibrated)
+    before, after = read_release(RELEASED_WEIGHTS).manifest, manifest_in(calibrated)
     assert before
     assert (after.sha256, after.size, after.input_check) == (before.sha256, before.size, before.input_check)
     assert after.version > before.version
@@ -139,7 +140,7 @@ def test_weights_without_a_manifest_get_one(xrays: Path, tmp_path: Path) -> None
 
 
 def test_prevalence_alone_moves_the_bias_by_bayes_rule_and_twice_is_once(tmp_path: Path) -> None:
-    before = manifest_of(RELEASED_WEIGHTS)
+    before = read_release(RELEASED_WEIGHTS).manifest
     assert before
     for source, share, output in (
         (RELEASED_WEIGHTS.parent, "0.3", "a"),

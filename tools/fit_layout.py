@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.network.weights_file import load_weights
-from pneumonia.releases.manifest import manifest_of
+from pneumonia.releases.release import read_release
 from pneumonia.training.channels import scan_channels
 from pneumonia.training.images import load_channel
 from pneumonia.training.input_check_fitting import with_layout
@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file, its manifest.json beside it")
     parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder with train/ and val/")
     args = parser.parse_args()
-    manifest = manifest_of(args.weights)
+    manifest = read_release(args.weights).manifest
     if manifest is None or manifest.input_check is None:
         parser.error(f"{args.weights} has no manifest with an input check beside it")
     channels = scan_channels({name: args.dataset / name for name in ("train", "val")}).values()

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.imaging.preprocessing import normalize
 from pneumonia.network.fused import fuse
 from pneumonia.network.weights_file import load_weights
-from pneumonia.releases.manifest import manifest_of
+from pneumonia.releases.release import read_release
 from pneumonia.training.channels import scan_folder
 from pneumonia.training.fitting import SENSITIVITY, at_sensitivity, fit_at, log_odds
 from pneumonia.training.images import Images, load_channel
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file with its manifest beside it")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the training's validation images")
     args = parser.parse_args(argv)
-    manifest = manifest_of(args.weights)
+    manifest = read_release(args.weights).manifest
     if manifest is None:
         parser.error(f"no manifest of {args.weights} lies beside it")
     channel = scan_folder(args.folder)

@@ -17,7 +17,7 @@ from pathlib import Path
 from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.files import remove_abandoned, shipped
-from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.contract import MAX_WEIGHTS, WEIGHTS_NAME
 from pneumonia.releases.layout import CURRENT_KEY, MAX_POINTER, PLAIN_KEY, manifest_key, parse_pointer, weights_key
 from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, released
 from pneumonia.releases.release import Release, read_release, write_release
@@ -68,7 +68,7 @@ class Weights:
         def fetch() -> None:
             with contextlib.suppress(PneumoniaError), self._turn(deadline):
                 if self.bucket and not self.path.exists():
-                    self._waiting = self._fetched(self.bucket, deadline)
+                    self._waiting = self._fetched(deadline)
 
         if self.bucket:
             threading.Thread(target=fetch, name="fetch weights", daemon=True).start()
@@ -84,7 +84,7 @@ class Weights:
             WeightsError: weights and manifest do not fit each other, or one of both is damaged.
         """
         if self.bucket:
-            return self._find_or_fetch(self.bucket, deadline)
+            return self._find_or_fetch(deadline)
         if self.path.exists():
             return read_release(self.path, deadline)
         if RELEASED_WEIGHTS.exists():
@@ -100,10 +100,8 @@ class Weights:
         Raises:
             WeightsUnavailableError, WeightsError: as `find`.
         """
-        if not self.bucket:
-            raise ValueError("there is no bucket to fetch from")
         with self._turn(deadline):
-            return self._fetched(self.bucket, deadline)
+            return self._fetched(deadline)
 
     def served_version(self, deadline: Deadline) -> str | None:
         """Return the release that the bucket's `current.json` names now; None without that file, or without a bucket.
@@ -138,7 +136,7 @@ class Weights:
         self._has_pointer = release.manifest is not None
         return release
 
-    def _find_or_fetch(self, bucket: str, deadline: Deadline) -> Release:
+    def _find_or_fetch(self, deadline: Deadline) -> Release:
         with self._turn(deadline):
             if release := self._waiting:
                 self._waiting = None  # it takes 22 MB
@@ -150,9 +148,9 @@ class Weights:
                     # What a killed process, or another program, left there. Without this the instance could never serve
                     # again.
                     logger.warning("%s It is fetched anew.", error)
-            return self._fetched(bucket, deadline)
+            return self._fetched(deadline)
 
-    def _fetched(self, bucket: str, deadline: Deadline) -> Release:
+    def _fetched(self, deadline: Deadline) -> Release:
         """Fetch the served release to `path`, too."""
         release = self.served(deadline)
         with _refusals(f"The weights cannot be fetched from {release.source}"):
@@ -193,7 +191,9 @@ def fetch(bucket: str, key: str, deadline: Deadline) -> Release:
             key = weights_key(manifest.version)
         uri, content = f"s3://{bucket}/{key}", io.BytesIO()
         with _refusals(f"The weights cannot be fetched from {uri}", advice=NO_RELEASE if manifest else NO_WEIGHTS):
-            digest, size = source.copy(key, content)
+            digest, size = source.copy(key, content, MAX_WEIGHTS + 1)
+    if size > MAX_WEIGHTS:
+        raise WeightsError(f"{uri} has more than {MAX_WEIGHTS:,} bytes: promote a ResNet-18, which has 45 million.")
     logger.info("downloaded %s, %d bytes", uri, size)
     return Release(uri, content.getvalue(), digest, manifest)
 

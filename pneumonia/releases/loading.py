@@ -17,6 +17,7 @@ from pneumonia.network.fused import fuse
 from pneumonia.network.weights_file import network_in
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights, fetch
 from pneumonia.releases.layout import PLAIN_KEY
+from pneumonia.releases.manifest import check_code
 from pneumonia.releases.release import Release, read_release
 from pneumonia.storage.addresses import split
 
@@ -132,11 +133,8 @@ def classifier_of(release: Release) -> Classifier:
         WeightsError: not a state dict of this network, or trained for other classes or another preprocessing.
     """
     told = release.manifest
-    if told and (told.classes, told.preprocessing) != (list(CLASSES), PREPROCESSING):
-        raise WeightsError(
-            f"Release {told.version} was trained for other classes or another preprocessing than this code's: deploy "
-            "the code that it was trained with, or promote another model."
-        )
+    if told:
+        check_code(told, CLASSES, PREPROCESSING)
     network = fuse(network_in(release.weights, release.source, is_checked=told is not None))
     detector = Detector(told.input_check) if told and told.input_check else None
     logger.info("loaded %s, model version %s", release.source, release.version)

@@ -1,6 +1,5 @@
 """The manifest: what a release says about itself, in `manifest.json` beside its weights file."""
 
-import contextlib
 import dataclasses
 import json
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia.errors import WeightsError
-from pneumonia.files import replacing, sha256
+from pneumonia.files import replacing
 from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
 from pneumonia.network.data_check import DataCheck, data_check_in
@@ -159,64 +158,3 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "forced": _is_text_or_none,
     "calibrated_on": lambda value: isinstance(value, dict | None),
 }
-
-
-@dataclass(frozen=True)
-class Release:
-    """What serving needs besides the weights: the version, and how the network's outputs become an answer."""
-
-    version: str
-    sha256: str
-    calibration: Calibration = dataclasses.field(default_factory=Calibration)
-    input_check: InputCheck | None = None
-
-
-def release_of(weights: Path, classes: Sequence[str], preprocessing: Mapping[str, Any]) -> Release:
-    """Return the release of a weights file.
-
-    Without a manifest, the file's digest is its version, the default calibration changes nothing, and no image gets the
-    warning that it is not a chest X-ray.
-
-    Args:
-        weights: the file.
-        classes: those of this code, in the order of the network's outputs.
-        preprocessing: that of this code.
-
-    Raises:
-        WeightsError: the manifest is broken, or the release was trained for other classes or another preprocessing, so
-            that its answers would be wrong without notice.
-        OSError: the file cannot be read.
-    """
-    if manifest := manifest_of(weights):
-        check_code(manifest, classes, preprocessing)
-        return Release(manifest.version, manifest.sha256, manifest.calibration, manifest.input_check)
-    digest = sha256(weights)
-    return Release(f"sha256-{digest[:12]}", digest)
-
-
-def manifest_of(weights: Path) -> Manifest | None:
-    """Return the manifest beside a weights file; None if there is none, or if it is of other weights.
-
-    Raises:
-        WeightsError: it is of these weights, but broken: without it, answers would change without notice.
-    """
-    path = weights.with_name(MANIFEST_NAME)
-    try:
-        text = path.read_bytes()
-    except OSError:
-        return None
-    try:
-        manifest = parse(text, str(path))
-    except WeightsError:
-        if _digest_in(text) == sha256(weights):
-            raise
-        return None  # any file may have that name: one that is not a manifest of ours does not count
-    return manifest if manifest.sha256 == sha256(weights) else None
-
-
-def _digest_in(text: bytes) -> object:
-    """Return the field `sha256` of a JSON object, or None if the text is not one or lacks the field."""
-    with contextlib.suppress(ValueError, RecursionError):
-        content = json.loads(text)
-        return content.get("sha256") if isinstance(content, dict) else None
-    return None

@@ -12,15 +12,12 @@ from pathlib import Path
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import WeightsError, WeightsUnavailableError
-from pneumonia.files import NotPlainError, read_plain
-from pneumonia.network.contract import MANIFEST_NAME
-
-MAX_WEIGHTS = 128 * 1024**2
-MAX_MANIFEST = 1024**2
-from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.files import NotPlainError, read_plain, replacing
+from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
+from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, parse
 
 READ_SECONDS = 30.0  # for reading a release from a disk on which another process goes on writing
-PAUSE = 0.25  # seconds in which a process that replaces a release does something to a file
+PAUSE = 1.0  # seconds in which a process that replaces a release does something to a file, on a busy machine too
 # One of these fields in a `manifest.json` shows that it is a release's. Browsers' extensions have a version, too.
 OURS = {"sha256", "preprocessing", "dataset_fingerprint", "calibration", "input_check", "training_job"}
 
@@ -49,9 +46,12 @@ class Release:
         """
         told, size = self.manifest, len(self.weights)
         if told and (self.sha256, size) != (told.sha256, told.size):
+            advice = "promote the model again"
+            if not self.source.startswith("s3://"):
+                advice += f", or remove {MANIFEST_NAME} if these weights are another model's"
             raise WeightsError(
                 f"{self.source} has {size} bytes with SHA-256 {self.sha256}, but its manifest says {told.size} bytes "
-                f"with {told.sha256}: promote the model again."
+                f"with {told.sha256}: {advice}."
             )
 
     @property
@@ -130,9 +130,7 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 
 
 def write_release(path: Path, weights: bytes, manifest: Manifest | None) -> None:
-    """placeholder until merged"""
-    from pneumonia.files import replacing
-
+    """Write a weights file and its manifest."""
     with replacing(path) as temporary:
         temporary.write_bytes(weights)
         if manifest:

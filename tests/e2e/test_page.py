@@ -16,10 +16,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, FloatRect, Locator, Route, expect
 
-from pneumonia.imaging.preprocessing import PREPROCESSING
-from pneumonia.network.contract import CLASSES
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
-from pneumonia.releases.manifest import release_of
+from pneumonia.releases.release import read_release
 from pneumonia.serving.api import create_app
 from pneumonia.serving.page import Guide, add_page
 from pneumonia.serving.predictor import Predictor
@@ -545,7 +543,7 @@ def test_model_card_is_shown_with_its_pictures(page: XrayPage) -> None:
 
 @pytest.mark.parametrize(
     ("version", "warned"),
-    [(None, False), (release_of(RELEASED_WEIGHTS, CLASSES, PREPROCESSING).version, False), ('<b>"mine"', True)],
+    [(None, False), (read_release(RELEASED_WEIGHTS).version, False), ('<b>"mine"', True)],
     ids=str,
 )
 def test_model_card_beside_another_model_says_so(version: str | None, *, warned: bool) -> None:

@@ -34,7 +34,8 @@ from pneumonia.network.input_check import (
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.loading import load_file
-from pneumonia.releases.manifest import Manifest, manifest_of, parse
+from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.releases.release import read_release
 from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.channels import scan_channels
@@ -148,7 +149,7 @@ def manifest_without_doubt(weights: Path) -> Manifest:
 
 def check_of(weights: Path) -> InputCheck:
     """Return the input check in the manifest beside a weights file."""
-    manifest = manifest_of(weights)
+    manifest = read_release(weights).manifest
     assert manifest
     assert manifest.input_check
     return manifest.input_check
@@ -326,7 +327,7 @@ def test_features_do_not_depend_on_the_batches_nor_on_the_seed_outside(weights: 
 
 
 def test_check_is_read_back_from_a_manifest(checked: Path) -> None:
-    manifest = manifest_of(checked)
+    manifest = read_release(checked).manifest
     assert manifest
     assert parse(manifest.to_json(), "here") == manifest
 

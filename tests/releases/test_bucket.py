@@ -266,9 +266,7 @@ def whole_release(moto: Moto, bucket: str) -> str | None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_call_the_served_release_is_whole(
-    moto: Moto, bucket: str, others: list[Path]
-) -> None:
+def test_killed_at_any_call_the_served_release_is_whole(moto: Moto, bucket: str, others: list[Path]) -> None:
     served: list[str | None] = []
     for number, weights in enumerate(others):
         for last_call in itertools.count(1):

@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumonia.errors import WeightsError
-from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.contract import CLASSES, MANIFEST_NAME
+from pneumonia.network.contract import CLASSES
 from pneumonia.network.data_check import DataCheck
 from pneumonia.network.figures import can_be
-from pneumonia.releases.manifest import Manifest, Release, manifest_of, parse, release_of, released
+from pneumonia.releases.manifest import Manifest, parse, released
 from pneumonia.releases.version import is_version
 from tests.builders.json_values import JSON_VALUES
 from tests.builders.releases import CALIBRATION, manifest_for
@@ -142,50 +141,6 @@ def test_calibration_that_is_none_is_refused(file: Path, calibration: object) ->
 def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(WeightsError, match=r"^s3://b/manifest\.json is not a valid manifest .*promote the model"):
         parse(text.encode("latin-1"), "s3://b/manifest.json")
-
-
-def test_manifest_beside_its_weights_is_found(file: Path) -> None:
-    manifest = manifest_for(file)
-    manifest.write_beside(file)
-    assert manifest_of(file) == manifest
-
-
-def test_manifest_of_other_weights_does_not_count(file: Path) -> None:
-    manifest_for(file).write_beside(file)
-    file.write_bytes(b"other weights")
-    assert manifest_of(file) is None
-
-
-@pytest.mark.parametrize("broken", [{"calibration": None}, {"input_check": []}, {"version": 1}])
-def test_broken_manifest_of_these_weights_is_refused(file: Path, broken: dict[str, object]) -> None:
-    content = dataclasses.asdict(manifest_for(file)) | broken
-    file.with_name(MANIFEST_NAME).write_text(json.dumps(content))
-    with pytest.raises(WeightsError, match=r"manifest\.json is not a valid manifest .*: promote the model"):
-        manifest_of(file)
-
-
-@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"sha256": "0"}', "[" * 200_000])
-def test_no_manifest_beside_the_weights(file: Path, content: str | None) -> None:
-    if content is not None:
-        file.with_name(MANIFEST_NAME).write_text(content)
-    assert manifest_of(file) is None
-
-
-def test_release_of_its_manifest_or_of_the_files_digest(file: Path) -> None:
-    assert release_of(file, CLASSES, PREPROCESSING) == Release(f"sha256-{sha256(file)[:12]}", sha256(file))
-    manifest_for(file).write_beside(file)
-    assert release_of(file, CLASSES, PREPROCESSING) == Release("20260102-030405-0a1b2c3d", sha256(file), CALIBRATION)
-
-
-@pytest.mark.parametrize(
-    "other", [{"classes": ["PNEUMONIA", "NORMAL"]}, {"preprocessing": PREPROCESSING | {"resize": [256, 256]}}]
-)
-def test_release_for_another_code_is_refused(file: Path, other: dict[str, Any]) -> None:
-    dataclasses.replace(manifest_for(file), **other).write_beside(file)
-    with pytest.raises(
-        WeightsError, match=r"^Release 20260102-030405-0a1b2c3d was trained for other classes or another"
-    ):
-        release_of(file, CLASSES, PREPROCESSING)
 
 
 @pytest.mark.parametrize("version", [5, None, ["1"]])

@@ -20,8 +20,8 @@ from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.input_check import InputCheck
 from pneumonia.network.training_report import parse
 from pneumonia.releases.fetch import Weights
-from pneumonia.releases.manifest import manifest_of
 from pneumonia.releases.promotion import manifest_for
+from pneumonia.releases.release import read_release
 from tests.builders.archives import REPORT, archive_of, archive_with, make_archive, member, model_archive
 from tests.builders.checkout import PROJECT
 from tests.builders.input_checks import INPUT_CHECK
@@ -64,7 +64,7 @@ def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Pa
     released = tmp_path / "released" / WEIGHTS_NAME
     assert released.read_bytes() == weights.read_bytes()
     assert sorted(path.name for path in released.parent.iterdir()) == ["manifest.json", WEIGHTS_NAME]
-    manifest = manifest_of(released)
+    manifest = read_release(released).manifest
     assert manifest
     assert manifest.size == weights.stat().st_size
     assert manifest.metrics == REPORT["metrics"]

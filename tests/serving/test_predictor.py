@@ -22,7 +22,7 @@ from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
-from pneumonia.releases.manifest import manifest_of
+from pneumonia.releases.release import read_release
 from pneumonia.serving.predictor import Predictor
 from tests.builders.pickles import Payload
 from tests.builders.releases import manifest_for, publish
@@ -337,7 +337,7 @@ def test_folder_in_place_of_the_weights_is_told(tmp_path: Path, image: bytes) ->
 
 
 def test_with_no_bucket_the_released_model_serves(tmp_path: Path, image: bytes) -> None:
-    manifest = manifest_of(RELEASED_WEIGHTS)
+    manifest = read_release(RELEASED_WEIGHTS).manifest
     assert manifest
     answer = Predictor(Weights(tmp_path / "none.pth")).predict(image)
     expected = softmax(RELEASED_WEIGHTS, image, manifest.calibration.temperature, manifest.calibration.bias)

@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from pneumonia.imaging.preprocessing import PREPROCESSING
-from pneumonia.network.contract import CLASSES
 from pneumonia.releases.fetch import Weights
-from pneumonia.releases.manifest import release_of
+from pneumonia.releases.release import read_release
 from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
 from pneumonia.serving.problems import NO_REASON
@@ -38,7 +36,7 @@ def test_probe_loads_nothing(client_without_weights: TestClient) -> None:
 
 @pytest.mark.parametrize("value", ["1", "true"])
 def test_load_loads_and_is_seen_afterwards(client: TestClient, weights: Path, value: str) -> None:
-    release = release_of(weights, CLASSES, PREPROCESSING)
+    release = read_release(weights)
     loaded = {"ready": True, "model_version": release.version}
     assert client.get("/ready").json()["ready"] is False
 

@@ -8,7 +8,7 @@ import pytest
 
 import pneumonia
 from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
-from pneumonia.releases.manifest import manifest_of
+from pneumonia.releases.release import read_release
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.releases import manifest_for
 from tools.recalibrate import main
@@ -30,7 +30,7 @@ def test_classes_stay_and_the_manifest_gets_a_bias(weights: Path, tmp_path: Path
     (tmp_path / MANIFEST_NAME).write_text(json.dumps(content))
     before = [one.prediction for one in answers(copy, paths)]
     assert main([str(copy), str(tmp_path / "val")]) == 0
-    manifest = manifest_of(copy)
+    manifest = read_release(copy).manifest
     assert manifest
     assert [one.prediction for one in answers(copy, paths)] == before
     assert set(before) == {"NORMAL", "PNEUMONIA"}
