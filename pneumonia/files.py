@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +17,11 @@ from typing import BinaryIO
 
 from pneumonia.errors import DataError
 
+if sys.platform != "win32":
+    import fcntl
+
 ABANDONED_SECONDS = 900  # as long as a Lambda invocation can last
+LOCK_PAUSE = 0.05  # seconds between two tries
 SPARE = 1.05  # of the bytes to write: what a file system needs besides
 
 
@@ -54,8 +59,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)  # mkstemp leaves it readable by its owner alone
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        sync(temporary)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -63,6 +67,70 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is whole on the disk: a power cut could leave its name on an empty one.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
+    """Lock a folder until the block or the process ends; others may still use it, but not lock it.
+
+    Args:
+        folder: an existing one.
+        seconds: how long to wait for another process.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        OSError: it cannot be opened.
+    """
+    if sys.platform == "win32":  # where folders cannot be opened
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock(descriptor, folder, seconds)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock(file: int | BinaryIO, path: Path, seconds: float = 0) -> None:
+    """Lock an open file or folder until it is closed; do nothing on systems and disks without locks.
+
+    Args:
+        file: it, or its descriptor.
+        path: its path, for the error.
+        seconds: as for `locked`.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
+    if sys.platform == "win32":
+        return
+    end = time.monotonic() + seconds
+    while not _locks(file):
+        if time.monotonic() >= end:
+            raise BlockingIOError(errno.EAGAIN, "another process is writing there", str(path))
+        time.sleep(LOCK_PAUSE)
+
+
+def _locks(file: int | BinaryIO) -> bool:
+    """Lock an open file or folder; return whether no other process has locked it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia.files import NotPlainError, open_plain, read_plain, remove_abandoned, replacing, sha256
+from pneumonia.errors import file_sentence
+from pneumonia.files import NotPlainError, locked, open_plain, read_plain, remove_abandoned, replacing, sha256
 from tests.builders.disk import full_after
 
 
@@ -142,3 +143,11 @@ def test_a_sparse_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
         file.truncate(10**12)
     with pytest.raises(OSError, match="it has more than 1,000,000 bytes"):
         read_plain(tmp_path / "file", 1_000_000)
+
+
+def test_a_folder_is_locked_by_one_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(BlockingIOError) as caught, locked(tmp_path, seconds=0.1):
+        pass
+    assert file_sentence(caught.value) == f"{tmp_path} cannot be read or written: another process is writing there."
+    with locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import BinaryIO
 
 from pneumonia.batch.tables import COLUMNS, Row
 from pneumonia.errors import ConfigurationError
+from pneumonia.files import lock
 from pneumonia.network.classifier import BATCH_SIZE
-
-if sys.platform != "win32":
-    import fcntl
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,10 @@ def opened(journal: Path, this: JournalHeader) -> Iterator[tuple[BinaryIO, int]]
         OSError: the journal cannot be read or written.
     """
     with journal.open("ab+") as file:
-        lock(file, journal)
+        try:
+            lock(file, journal)
+        except BlockingIOError as error:
+            raise ConfigurationError(f"{journal} is being written by another run: wait until that ends.") from error
         file.seek(0)
         first = file.readline()
         if first.endswith(b"\n"):
@@ -101,20 +101,6 @@ def check_header(line: bytes, this: JournalHeader, journal: Path) -> None:
             f"{journal} has answers for another input, of {other.images:,} images: remove it to start anew, or name "
             "another output. (If the folder is still being filled, make a manifest first.)"
         )
-
-
-def lock(file: BinaryIO, journal: Path) -> None:
-    """Lock a journal, so that only this process writes it while it runs.
-
-    Raises:
-        ConfigurationError: another process has locked it.
-    """
-    if sys.platform == "win32":
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigurationError(f"{journal} is being written by another run: wait until that ends.") from error
 
 
 def rows_in(file: BinaryIO) -> Iterator[Row]:

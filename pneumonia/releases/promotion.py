@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pneumonia.errors import WeightsError
-from pneumonia.files import replacing, sha256
+from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.resnet import check_outputs
@@ -17,6 +17,7 @@ from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.gate import FLOORS, admitted
 from pneumonia.releases.layout import Pointer
 from pneumonia.releases.manifest import Manifest
+from pneumonia.releases.release_files import write_release
 from pneumonia.releases.training_output import take_model
 from pneumonia.releases.version import is_ahead, version_at
 
@@ -94,9 +95,7 @@ def promote_to_folder(source: str, directory: Path) -> Manifest:
         weights = Path(temporary) / WEIGHTS_NAME
         manifest = unpack_release(source, weights)
         directory.mkdir(parents=True, exist_ok=True)
-        with replacing(directory / WEIGHTS_NAME) as copy:
-            copy.write_bytes(weights.read_bytes())
-            manifest.write_beside(directory / WEIGHTS_NAME)  # a full disk leaves what was there
+        write_release(directory / WEIGHTS_NAME, weights.read_bytes(), manifest)
     return manifest
 
 

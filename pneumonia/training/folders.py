@@ -2,22 +2,17 @@
 
 import contextlib
 import math
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pneumonia.errors import ConfigurationError
-from pneumonia.files import remove_abandoned, replacing
+from pneumonia.files import locked, remove_abandoned, replacing
 from pneumonia.names import some
 from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME
 from pneumonia.training.checkpoint import CHECKPOINT_NAME
 from pneumonia.training.processes import Processes
-
-if sys.platform != "win32":
-    import fcntl
 
 OUTPUTS = ("history.json", "metrics.json", "learning_curves.png", "roc.png", "confusion.png", "reliability.png")
 OTHERS = "name another folder with --model-dir, --output-data-dir or --checkpoint-dir"
@@ -67,7 +62,7 @@ def claimed(folders: Folders, processes: Processes) -> Iterator[None]:
         with processes.together():
             if processes.is_first:
                 for folder in folders.written:
-                    locks.enter_context(_locked(folder))
+                    _lock(folder, locks)
                 _check_model_folder(folders.model)
         yield
 
@@ -114,30 +109,18 @@ def _check_model_folder(folder: Path) -> None:
         print(f"{folder} has {some(others)} as well, which this training leaves as it is", flush=True)
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep it locked until the block or the process ends.
+def _lock(folder: Path, locks: contextlib.ExitStack) -> None:
+    """Make a folder, and lock it until the block of `locks` or the process ends.
 
     Raises:
         ConfigurationError: another process has locked it, or it cannot be made.
     """
     with _refusal(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.enter_context(locked(folder))
     except BlockingIOError as error:
-        os.close(descriptor)
         raise ConfigurationError(f"Another training writes into {folder}: wait until it ends, or {OTHERS}.") from error
-    except OSError:
-        pass  # a file system without locks
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
