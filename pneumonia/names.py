@@ -1,10 +1,12 @@
 r"""File names as text: in tables, in JSON and on a terminal, whatever bytes a name has.
 
 Most names stay as they are. Others are quoted as GNU `ls` does, in Bash's notation: `$'a\xff.jpeg'`. Bash reads that as
-it is, and Python's `ast.literal_eval("b" + text[1:])` gives the name's bytes. Different names stay different, because a
-name that begins with `$'` is quoted, too.
+it is, and `named` gives the name back. Different names stay different, because a name that begins with `$'` is quoted,
+too.
 """
 
+import ast
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -13,22 +15,35 @@ from collections.abc import Sequence
 FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")  # noqa: RUF001
 # In some countries the semicolon separates cells, so the text after one begins a cell.
 LATER_FORMULA = re.compile(r";\s*[=+\-@＝＋－＠]")  # noqa: RUF001
+# What else is not text to a program that reads tables, without a folder or an ending: a number, a date or a time, a
+# missing value (pandas), a truth value.
+NO_TEXT = re.compile(
+    r"(?!/)[\d.,:/ e+%-]+|\s*(?:#?n/?a(?: n/a)?|#na|<na>|nan|null|none|true|false|inf|infinity|1\.#(?:ind|qnan))\s*",
+    re.IGNORECASE,
+)
+TORN_BY = {"Cc", "Cs", "Zl", "Zp"}  # categories: control characters, half a character, ends of lines and paragraphs
+QUOTED = re.compile(r"\$'(?:[ -&(-\[\]-~]|\\x[0-9a-f]{2})*'")
 LONG = 100  # characters of a name in a sentence
 
 
 def in_text(name: str) -> str:
-    """Return a file's name as it is, or quoted if it is not UTF-8 or has control characters."""
-    kept = not name.startswith("$'") and all(unicodedata.category(one) not in {"Cc", "Cs"} for one in name)
+    """Return a file's name as it is, or quoted if it is not UTF-8, or has control characters or ends of lines."""
+    kept = not name.startswith("$'") and all(unicodedata.category(one) not in TORN_BY for one in name)
     return name if kept else quoted(name)
 
 
 def in_csv(name: str) -> str:
-    """Return a file's name as `in_text` does, but so that no spreadsheet takes it for a formula.
+    """Return a file's name as `in_text` does, but so that no reader of tables takes it for a formula or a number.
 
-    A path that begins like a formula gets `./` before it, and is still the path of the same file.
+    A path that looks like one gets `./` before it, and is still the path of the same file.
     """
     text = quoted(name) if LATER_FORMULA.search(name) else in_text(name)
-    return f"./{text}" if FORMULA.match(text) else text
+    return f"./{text}" if FORMULA.match(text) or NO_TEXT.fullmatch(text) else text
+
+
+def named(text: str) -> str:
+    """Return the name that `in_text` or `in_csv` returned a text for; one that has `./` before it keeps that."""
+    return os.fsdecode(ast.literal_eval("b" + text[1:])) if QUOTED.fullmatch(text) else text
 
 
 def on_terminal(name: str) -> str:

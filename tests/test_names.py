@@ -1,14 +1,18 @@
 """Names of files in text: each one readable, none a formula, no two alike, and each found again."""
 
 import ast
+import csv
+import io
 import os
 import subprocess
 
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumonia.names import in_csv, in_text, on_terminal
+from pneumonia.batch.tables import error_row, write_csv
+from pneumonia.names import in_csv, in_text, named, on_terminal
 from tests.builders.fuzzing import fuzzed
 
 ODD = st.lists(
@@ -57,3 +61,30 @@ def test_no_two_names_become_alike(one: str, other: str) -> None:
         text.encode()
         assert text.lstrip()[:1] not in {*"=+-@"}
         assert not {*"\r\n\t\0"} & {*text}
+
+
+# One row for each name, and the same name back
+
+TEARING = [
+    *"0123456789.-+eE,:/ %#NAnaulTtrfsoid_x=;|\"'\\$\r\n\t\0\u2028\u2029\x85\x0b\x0c\x1c\ufeff\u200f\u202e\u0661"
+]
+WORDS = ["NA", "N/A", "#N/A N/A", "nan", "NULL", "None", "<NA>", "1.#IND", "inf", "TRUE", "False", "1e5", "0x1", "1_0"]
+ANY = st.text(st.sampled_from(TEARING), min_size=1, max_size=8) | st.sampled_from(WORDS) | st.text(min_size=1) | ODD
+ANY = ANY.filter(lambda name: name and not name.startswith("./"))  # no listed path begins like that
+
+
+@given(st.lists(ANY, min_size=1, max_size=4))
+@fuzzed(1000)
+def test_whatever_a_name_is_readers_of_tables_find_one_row_and_the_same_name(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "names.csv"
+    write_csv(path, iter([[name, *error_row(f"not read: {name}")] for name in names]))
+    text = path.read_bytes().decode()
+    assert len(text.splitlines()) == text.count("\n") == 1 + len(names)  # for tools that read lines
+    default, unix = (list(csv.reader(io.StringIO(text, newline=""), dialect)) for dialect in ("excel", "unix"))
+    cells = pd.read_csv(path)["file"].tolist()
+    assert default == unix
+    assert cells == [row[0] for row in default[1:]]
+    for name, cell in zip(names, cells, strict=True):
+        assert in_text(named(cell.removeprefix("./"))) == in_text(name)

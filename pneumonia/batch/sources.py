@@ -1,12 +1,15 @@
 """The images of a batch: listing those of a folder, an S3 prefix or a manifest, and reading them."""
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pneumonia.errors import ConfigurationError, ImageError, ObjectError
+from pneumonia.files import open_plain
 from pneumonia.imaging.reading import read_file
+from pneumonia.names import named
 from pneumonia.network.classifier import BATCH_SIZE
 from pneumonia.storage import objects
 from pneumonia.storage.addresses import split
@@ -56,15 +59,16 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def lines_of(manifest: Path) -> Iterator[Source]:
-    """Yield what a manifest names: a path or an object on each line.
+    """Yield what a manifest names: a path or an object on each line, as it is or quoted as `names.in_text` does.
 
     Raises:
         ConfigurationError: an object without a bucket.
         OSError: the file cannot be read.
     """
-    with manifest.open(encoding="utf-8", errors="surrogateescape") as file:  # names of any bytes
-        for line in filter(None, map(str.strip, file)):
-            yield S3Object(*split(line)) if line.startswith("s3://") else Path(line)
+    with open_plain(manifest) as file, io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", "\n") as lines:
+        for line in lines:  # names of any bytes, with the spaces before and after them
+            if name := named(line.removesuffix("\n").removesuffix("\r")):
+                yield S3Object(*split(name)) if name.startswith("s3://") else Path(name)
 
 
 def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | ImageError]]:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pneumonia.errors import ConfigurationError
+from pneumonia.errors import ConfigurationError, in_one_line
 from pneumonia.names import in_csv, in_text
 from pneumonia.network.prediction import Prediction
 
@@ -23,7 +23,7 @@ def answer_row(prediction: Prediction) -> Row:
 
 def error_row(error: str) -> Row:
     """Return the row of an image that has no answer."""
-    return [None, None, None, None, None, error]
+    return [None, None, None, None, None, in_one_line(error)]
 
 
 def writer(output: Path) -> Callable[[Path, Iterator[Row]], None]:

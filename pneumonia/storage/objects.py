@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pneumonia.errors import (
     ObjectError,
     StorageError,
 )
+from pneumonia.files import open_plain
 from pneumonia.imaging.limits import check_bytes
 from pneumonia.storage.addresses import split
 from pneumonia.storage.refusals import refusals_as
@@ -74,9 +76,9 @@ def manifest_rows(path: Path) -> Iterator[S3Object]:
         ConfigurationError: a row has other columns.
         OSError: the file cannot be read.
     """
-    with path.open(encoding="utf-8", newline="") as file:
+    with open_plain(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
         try:
-            for row in csv.reader(file):
+            for row in csv.reader(lines):
                 if row:
                     yield _object_in(row)
         except (ValueError, csv.Error) as error:  # not UTF-8, or an error of _object_in

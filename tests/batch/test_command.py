@@ -19,6 +19,7 @@ from pneumonia.batch.command import answers
 from pneumonia.batch.journal import JournalHeader, digest_of, opened
 from pneumonia.batch.sources import files_below
 from pneumonia.imaging.limits import MAX_BYTES
+from pneumonia.names import named, quoted
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import BATCH_SIZE
 from pneumonia.releases.fetch import Weights
@@ -310,6 +311,30 @@ def test_manifests_name_objects_and_files(images: Path, weights: Path, moto: Mot
     assert second["probability_pneumonia"] == local["probability_pneumonia"]
 
 
+def test_manifests_may_begin_with_a_mark_and_have_windows_ends_of_lines(
+    images: Path, weights: Path, moto: Moto, bucket: str, tmp_path: Path
+) -> None:
+    xray = images / "a" / "00.jpeg"
+    moto.s3().upload_file(str(xray), bucket, "=a +ü .jpeg")
+    for name, content in {
+        "rows.csv": f"\ufeff{bucket},%3Da+%2B%C3%BC%20.jpeg\r\n",
+        "lines.txt": f"\ufeff$'s3://{bucket}/=a +\\xc3\\xbc .jpeg'\r\n\r\n",
+    }.items():
+        (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+        assert run(tmp_path / name, tmp_path / f"{name}.csv", "--weights", weights) == 0
+        (row,) = rows_of(tmp_path / f"{name}.csv")
+        assert named(row["file"]) == f"s3://{bucket}/=a +ü .jpeg"
+
+
+@pytest.mark.parametrize("ending", ["csv", "txt"])
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(
+    ending: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / f"names.{ending}")
+    assert run(tmp_path / f"names.{ending}", tmp_path / "answers.csv", "--weights", weights) == 1
+    assert "it is not a plain file but a pipe" in capsys.readouterr().err
+
+
 def test_names_that_none_can_have_are_rows_with_an_error(weights: Path, bucket: str, tmp_path: Path) -> None:
     manifest = tmp_path / "lines.txt"
     lines = [b"zero\0byte.jpeg", f"s3://{bucket}/".encode() + b"bytes\xff.jpeg", f"s3://{bucket}".encode(), b"."]
@@ -337,12 +362,23 @@ NAMES = {
     b"\r=1.jpeg": r"$'\x0d=1.jpeg'",
     b"a;=1.jpeg": r"$'a\x3b=1.jpeg'",
     b"a\nb.jpeg": r"$'a\x0ab.jpeg'",
+    b"Icon\r": r"$'Icon\x0d'",
+    "a\u2028b.jpeg".encode(): r"$'a\xe2\x80\xa8b.jpeg'",
+    b" a.jpeg ": " a.jpeg ",
+    b"2026.001": "./2026.001",
+    b"NA": "./NA",
     b'a",=1.jpeg': 'a",=1.jpeg',
     b"bytes\xff.jpeg": r"$'bytes\xff.jpeg'",
     rb"bytes\xff.jpeg": r"bytes\xff.jpeg",
     rb"$'bytes\xff.jpeg'": r"$'$\x27bytes\x5cxff.jpeg\x27'",
     "röntgen \u202e.jpeg".encode(): "röntgen \u202e.jpeg",
 }
+
+
+def line_for(name: bytes) -> bytes:
+    """Return a manifest's line for a name: as it is where that can be read back, or quoted."""
+    is_plain = not {*b"\r\n"} & {*name} and not name.startswith(b"$'")
+    return name if is_plain else quoted(os.fsdecode(name)).encode()
 
 
 def test_no_name_is_a_formula_or_spoils_the_table(
@@ -355,15 +391,13 @@ def test_no_name_is_a_formula_or_spoils_the_table(
     # As `pneumonia batch .` would list them, but with the names alone, and one that is no image.
     Path(os.fsdecode(b"gone\xfe.jpeg")).write_text("text")
     manifest = tmp_path / "names.txt"
-    manifest.write_bytes(b"\n".join([*(name for name in NAMES if not {*b"\r\n\t"} & {*name}), b"gone\xfe.jpeg"]))
+    manifest.write_bytes(b"\n".join([*(line_for(name) for name in NAMES), b"gone\xfe.jpeg"]))
     assert run(".", "../answers.csv", "--weights", weights) == 3
     assert {row["file"] for row in rows_of(tmp_path.parent / "answers.csv")} >= set(NAMES.values())
     (tmp_path.parent / "answers.csv").unlink()
     assert run(manifest, "../listed.csv", "--weights", weights) == 3
     listed = rows_of(tmp_path.parent / "listed.csv")
-    assert [row["file"] for row in listed if not row["error"]] == [
-        text for name, text in NAMES.items() if not {*b"\r\n\t"} & {*name}
-    ]
+    assert [row["file"] for row in listed if not row["error"]] == [*NAMES.values()]
     assert r"  $'gone\xfe.jpeg': The file is not an image" in capsys.readouterr().err
     assert run(manifest, "../listed.parquet", "--weights", weights) == 3
     plain = [row["file"].removeprefix("./").replace(r"$'a\x3b=1.jpeg'", "a;=1.jpeg") for row in listed]
