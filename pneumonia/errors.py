@@ -31,6 +31,10 @@ class ConfigurationError(PneumoniaError):
     """A setting is missing or cannot be used."""
 
 
+class CheckpointError(ConfigurationError):
+    """A checkpoint is missing or damaged; the one before it may be whole."""
+
+
 class DataError(PneumoniaError):
     """A channel does not hold the images that training needs."""
 

@@ -33,7 +33,12 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    save_whole({name: _at_rest(tensor) for name, tensor in state.items()}, path)
+    save_whole(at_rest(state), path)
+
+
+def at_rest(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict as `save_weights` writes it, on the CPU."""
+    return {name: _at_rest(tensor) for name, tensor in state.items()}
 
 
 def fits_at_rest(state: Mapping[str, Tensor]) -> bool:
@@ -51,10 +56,15 @@ def save_whole(content: object, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    buffer = io.BytesIO()  # torch.save into a file reports a full disk as RuntimeError("unexpected pos 802816 …")
-    torch.save(content, buffer)
     with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        temporary.write_bytes(saved(content).getbuffer())
+
+
+def saved(content: object) -> io.BytesIO:
+    """Return what torch.save writes; into a file, it reports a full disk as RuntimeError("unexpected pos 802816 …")."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file
 
 
 def load_whole(path: Path, expected: str) -> object:

@@ -8,14 +8,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pneumonia.errors import ConfigurationError, WeightsError
+from pneumonia.errors import CheckpointError, ConfigurationError
 from pneumonia.names import some
-from pneumonia.network.weights_file import is_state_dict, load_whole
+from pneumonia.network.weights_file import is_state_dict
+from pneumonia.training.checkpoint_file import before, read
 
 CHECKPOINT_NAME = "checkpoint.pth"
-ANEW = "To start anew, remove it or name another --checkpoint-dir."
+ANEW = "To start anew, remove {} or name another --checkpoint-dir."
 # The form of an entry of a run's history.
 EPOCH = {"epoch": 1, "train_loss": 1.0, "val_accuracy": 1.0, "val_loss": 1.0, "val_auroc": 1.0, "best": True}
+
+
+def resumable(path: Path, form: Mapping[str, Any], epoch_steps: int) -> dict[str, Any] | None:
+    """Return the state of a run after its last epoch; where that is damaged or missing, the one before takes its place.
+
+    Args:
+        path: the newest checkpoint.
+        form: a state of this run after an epoch. What is read has the same form and the same settings.
+        epoch_steps: this run's steps of an epoch.
+
+    Returns:
+        The state; None if there is no checkpoint.
+
+    Raises:
+        CheckpointError: no checkpoint can be used.
+        ConfigurationError: the newest state is of a run with other settings or images.
+        OSError: the folder cannot be written.
+    """
+    earlier = before(path)
+    if not (path.exists() or earlier.exists()):
+        return None
+    try:
+        return read_checkpoint(path, form, epoch_steps)
+    except CheckpointError as error:
+        fault = error
+    if not earlier.exists():
+        raise CheckpointError(f"{fault} {ANEW.format('it')}") from fault
+    try:
+        state = read_checkpoint(earlier, form, epoch_steps)
+    except ConfigurationError as error:
+        raise CheckpointError(f"{fault} Nor can the one before it be used: {error} {ANEW.format('both')}") from error
+    print(f"{fault} This run goes on from the one before it, {earlier}, which takes its place.", flush=True)
+    earlier.replace(path)
+    return state
 
 
 def read_checkpoint(path: Path, form: Mapping[str, Any], epoch_steps: int) -> dict[str, Any]:
@@ -23,23 +58,20 @@ def read_checkpoint(path: Path, form: Mapping[str, Any], epoch_steps: int) -> di
 
     Args:
         path: the file.
-        form: a state of this run after an epoch. What is read has the same form and the same settings.
+        form: as for `resumable`.
         epoch_steps: this run's steps of an epoch.
 
     Raises:
-        ConfigurationError: the state is broken, or of a run with other settings or images.
-        OSError: the file cannot be read.
+        CheckpointError: it is missing or damaged, or lacks something that a run writes.
+        ConfigurationError: the state is of a run with other settings or images.
     """
-    try:
-        state: Any = load_whole(path, "a whole state of a run")
-    except WeightsError as error:
-        raise ConfigurationError(f"{error} {ANEW}") from error
-    before = state.get("settings") if isinstance(state, dict) else None
-    if isinstance(before, dict):
-        _check_settings(before, form["settings"], path)
+    state: Any = read(path)
+    given = state.get("settings") if isinstance(state, dict) else None
+    if isinstance(given, dict):
+        _check_settings(given, form["settings"], path)
     alone = "it holds weights alone" if state and is_state_dict(state) else None
     if fault := alone or difference(state, form, "its content") or _fault(state, epoch_steps):
-        raise ConfigurationError(f"{path} is not a whole state of a run: {fault}. {ANEW}")
+        raise CheckpointError(f"{path} is not a whole state of a run: {fault}.")
     return dict(state)
 
 

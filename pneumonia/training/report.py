@@ -1,6 +1,8 @@
 """What a training reports: a line for each epoch and, at its end, the best checkpoint's test and the files about it."""
 
 import dataclasses
+import hashlib
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pneumonia.errors import TrainingError
-from pneumonia.files import sha256, write_json
+from pneumonia.files import read_plain, write_json
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
@@ -19,6 +21,7 @@ from pneumonia.network.data_check import DataCheck
 from pneumonia.network.input_check import InputCheck
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.training_report import Dataset, TrainingReport
+from pneumonia.network.weights_file import MAX_BYTES, at_rest, save_whole, saved
 from pneumonia.training import metrics, plots
 from pneumonia.training.batches import Split, all_logits
 from pneumonia.training.fitting import fit
@@ -53,7 +56,8 @@ def report(
         TrainingError: the best checkpoint's outputs are not finite.
         OSError: a file cannot be read or written.
     """
-    load_best(run.model, weights, processes)
+    data = best_weights(run, weights) if processes.is_first else b""
+    load_best(run.model, data, processes)
     logits = {name: all_logits(run.model, splits[name], settings["batch_size"], processes) for name in ("val", "test")}
     check_finite(logits.values(), settings["learning_rate"])
     fitted = fit(logits["val"], splits["val"].labels)
@@ -63,15 +67,36 @@ def report(
     if processes.is_first:
         write_json(output / "history.json", run.history)
         write_json(output / "metrics.json", {"calibration": dataclasses.asdict(fitted), **summaries})
-        told = report_for(splits, data_check, settings, weights, summaries, fitted, input_check)
+        digest = hashlib.sha256(data).hexdigest()
+        told = report_for(splits, data_check, settings, digest, summaries, fitted, input_check)
         told.write_beside(weights)
         draw(run.history, logits["test"], splits["test"].labels, fitted, output)
 
 
-def load_best(model: nn.Module, weights: Path, processes: Processes) -> None:
-    """Load the best checkpoint from its file: what is tested is what will be served, its half precision included."""
+def best_weights(run: Run, weights: Path) -> bytes:
+    """Return the bytes of the best checkpoint's file; write it again if they are no longer those that it should have.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    state = at_rest(run.best_state or {})
+    data = saved(state).getvalue()
+    if not weights.exists() or read_plain(weights, MAX_BYTES) != data:
+        print(f"{weights} has been damaged or removed since it was written: it is written again", flush=True)
+        save_whole(state, weights)
+    return data
+
+
+def load_best(model: nn.Module, data: bytes, processes: Processes) -> None:
+    """Load the best checkpoint as its file has it: what is tested is what will be served, half precision included.
+
+    Args:
+        model: the network of every process.
+        data: the file's bytes, in the first process.
+        processes: those that trained together.
+    """
     if processes.is_first:
-        model.load_state_dict(torch.load(weights, map_location=processes.device, weights_only=True))
+        model.load_state_dict(torch.load(io.BytesIO(data), map_location=processes.device, weights_only=True))
     processes.copy_from_first(model.state_dict().values())
 
 
@@ -122,7 +147,7 @@ def report_for(
     splits: Mapping[str, Split],
     data_check: DataCheck,
     settings: Mapping[str, Any],
-    weights: Path,
+    weights_sha256: str,
     summaries: Mapping[str, Any],
     fitted: Calibration,
     input_check: InputCheck,
@@ -132,7 +157,7 @@ def report_for(
         name: one["network"] | {figure: one["served"][figure] for figure in SERVED} for name, one in summaries.items()
     }
     return TrainingReport(
-        weights_sha256=sha256(weights),
+        weights_sha256=weights_sha256,
         training_job=os.environ.get("TRAINING_JOB_NAME"),
         finished=datetime.now(UTC),
         classes=list(CLASSES),

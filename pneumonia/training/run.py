@@ -14,10 +14,11 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pneumonia.errors import TrainingError
-from pneumonia.network.weights_file import fits_at_rest, save_whole
+from pneumonia.network.weights_file import fits_at_rest
 from pneumonia.training.batches import Split
 from pneumonia.training.channels import fingerprint
-from pneumonia.training.checkpoint import EPOCH, random_states, read_checkpoint, restore_random_states
+from pneumonia.training.checkpoint import EPOCH, random_states, restore_random_states, resumable
+from pneumonia.training.checkpoint_file import write
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.processes import Processes
 
@@ -172,14 +173,14 @@ class Run:
             )
 
     def save(self, path: Path, settings: Mapping[str, Any], processes: Processes) -> None:
-        """Write the state after an epoch; the file there before is replaced only when the new one is whole.
+        """Write the state after an epoch; the one there before is kept beside it.
 
         Raises:
             OSError: the file cannot be written.
         """
         state = self._state(settings, processes)
         if processes.is_first:
-            save_whole(state, path)
+            write(state, path)
 
     def _state(self, settings: Mapping[str, Any], processes: Processes) -> dict[str, Any]:
         """Return all that resuming needs, with the settings that must be the same then; every process has to ask."""
@@ -205,19 +206,20 @@ class Run:
         }
 
     def resume(self, path: Path, settings: Mapping[str, Any], processes: Processes) -> bool:
-        """Go on from the state that `save` wrote; the first process reads it for all.
+        """Go on from the state that `save` wrote last, or from the one before if that is damaged.
+
+        The first process reads it for all.
 
         Returns:
             Whether there was one.
 
         Raises:
-            ConfigurationError: the state is broken, or of a run with other settings or images.
-            OSError: the file cannot be read.
+            ConfigurationError: no state is whole, or it is of a run with other settings or images.
+            OSError: the folder cannot be written.
         """
         form = self._form(settings, processes)
         with processes.together():
-            exists = processes.is_first and path.exists()
-            own = read_checkpoint(path, form, self.epoch_steps) if exists else None
+            own = resumable(path, form, self.epoch_steps) if processes.is_first else None
         state = processes.from_first(own)
         if state is None:
             return False

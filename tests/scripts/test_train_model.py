@@ -425,7 +425,7 @@ def test_it_leaves_these_files_and_no_other(finished: Training) -> None:
     assert {path.name for path in finished.model.iterdir()} == {"pneumonia_classifier.pth", "training.json"}
     tables, pictures = {"history.json", "metrics.json"}, {"learning_curves", "roc", "confusion", "reliability"}
     assert {path.name for path in finished.reports.iterdir()} == tables | {f"{name}.png" for name in pictures}
-    assert {path.name for path in finished.checkpoints.iterdir()} == {"checkpoint.pth"}
+    assert {path.name for path in finished.checkpoints.iterdir()} == {"checkpoint.pth", "checkpoint-before.pth"}
     for name in pictures:
         with Image.open(finished.reports / f"{name}.png") as picture:
             assert len(picture.convert("L").getcolors() or ()) > 10  # something is drawn

@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from pneumonia.errors import ConfigurationError
-from pneumonia.network.weights_file import save_whole
+from pneumonia.errors import CheckpointError, ConfigurationError
+from pneumonia.network.weights_file import save_weights, save_whole
+from pneumonia.training.checkpoint_file import before, read
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.processes import Processes
+from pneumonia.training.report import best_weights
 from pneumonia.training.run import Evaluation, Run
+from tests.builders.disk import full_after
 
 ONE = Processes(1, 0, torch.device("cpu"))
 SETTINGS = {"epochs": 3, "seed": 0, "dataset": "f" * 64}
@@ -27,19 +30,30 @@ def new_run() -> Run:
     return Run.start(network, {"1.weight"}, Hyperparameters(epochs=3, batch_size=2), 2 * STEPS, ONE)
 
 
+def train_an_epoch(run: Run) -> None:
+    """Train for an epoch, of which only the first is the best."""
+    epoch = len(run.history) + 1
+    for _ in range(STEPS):
+        run.step(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
+        run.follow()
+    figures = {"train_loss": 0.7, "val_accuracy": 0.5, "val_loss": 0.6 + epoch, "val_auroc": 0.5}
+    run.history.append({"epoch": epoch, **figures, "best": epoch == 1})
+    if epoch == 1:
+        run.best, run.best_state = Evaluation(1, 2, 1.6), copy.deepcopy(run.averaged.state_dict())
+
+
+def train(run: Run, path: Path, epochs: int) -> None:
+    """Train until so many epochs have ended, and write a checkpoint after each."""
+    while len(run.history) < epochs:
+        train_an_epoch(run)
+        run.save(path, SETTINGS, ONE)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint after two epochs, of which the first was the best."""
-    run = new_run()
-    for epoch in range(1, EPOCHS + 1):
-        for _ in range(STEPS):
-            run.step(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
-            run.follow()
-        figures = {"train_loss": 0.7, "val_accuracy": 0.5, "val_loss": 0.6 + epoch, "val_auroc": 0.5}
-        run.history.append({"epoch": epoch, **figures, "best": epoch == 1})
-    run.best, run.best_state = Evaluation(1, 2, 1.6), copy.deepcopy(run.averaged.state_dict())
     path = tmp_path_factory.mktemp("written") / "checkpoint.pth"
-    run.save(path, SETTINGS, ONE)
+    train(new_run(), path, EPOCHS)
     return path
 
 
@@ -47,11 +61,16 @@ def test_a_run_goes_on_from_what_it_wrote(written: Path, tmp_path: Path) -> None
     run = new_run()
     assert run.resume(written, SETTINGS, ONE)
     run.save(tmp_path / "again.pth", SETTINGS, ONE)
-    before, after = (torch.load(path, weights_only=True) for path in (written, tmp_path / "again.pth"))
+    check_alike(written, tmp_path / "again.pth")
+
+
+def check_alike(one: Path, other: Path) -> None:
+    """Check that two checkpoints hold the same, to the last bit."""
+    found, expected = (torch.load(path, weights_only=True) for path in (one, other))
     for name in ("model", "averaged", "optimizer", "best_state", "random"):
-        torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
     for name in ("settings", "schedule", "scaler", "best", "history"):
-        assert after[name] == before[name]
+        assert found[name] == expected[name]
 
 
 def test_a_run_goes_on_whose_steps_were_all_left_out(written: Path, tmp_path: Path) -> None:
@@ -180,3 +199,120 @@ def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pth").mkdir()
     with pytest.raises(ConfigurationError, match="it is not a plain file but a folder"):
         new_run().resume(tmp_path / "checkpoint.pth", SETTINGS, ONE)
+
+
+# Damage
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a flipped bit": lambda data: flipped(data, len(data) // 2),
+    "cut off": lambda data: data[: len(data) // 2],
+    "its end cut off": lambda data: data[:-1],
+    "empty": lambda _: b"",
+    "another file": lambda _: b"another file",
+    "zeros after a power cut": lambda data: bytes(len(data)),
+}
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    """Return bytes of which one bit is another."""
+    changed = bytearray(data)
+    changed[place] ^= 1 << place % 8
+    return bytes(changed)
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(written: Path, tmp_path: Path) -> None:
+    data, path = written.read_bytes(), tmp_path / "checkpoint.pth"
+    for place in [*range(0, len(data), 61), *range(len(data) - 100, len(data))]:
+        path.write_bytes(flipped(data, place))
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pth is "):
+            read(path)
+
+
+def test_a_cut_is_noticed_wherever_it_is(written: Path, tmp_path: Path) -> None:
+    data, path = written.read_bytes(), tmp_path / "checkpoint.pth"
+    for size in [*range(0, len(data), 211), *range(len(data) - 100, len(data))]:
+        path.write_bytes(data[:size])
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pth is "):
+            read(path)
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "missing"])
+def test_a_run_goes_on_from_the_one_before_and_ends_alike(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, path = tmp_path / "whole.pth", tmp_path / "checkpoint.pth"
+    torch.manual_seed(0)
+    started = new_run()
+    train(started, path, 2)
+    uninterrupted = new_run()
+    assert uninterrupted.resume(path, SETTINGS, ONE)
+    train(uninterrupted, whole, 3)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    capsys.readouterr()
+    run = new_run()
+    assert run.resume(path, SETTINGS, ONE)
+    fault, resumed = capsys.readouterr().out.splitlines()
+    assert re.match(r".*checkpoint\.pth is (damaged|missing|not a whole state of a run)", fault)
+    assert fault.endswith(f" This run goes on from the one before it, {before(path)}, which takes its place.")
+    assert resumed == f"resumed after epoch 1 from {path}"
+    train(run, path, 3)
+    check_alike(path, whole)
+    path.write_bytes(flipped(path.read_bytes(), 1000))
+    assert new_run().resume(path, SETTINGS, ONE)
+    assert f"resumed after epoch 2 from {path}" in capsys.readouterr().out
+
+
+def test_where_both_are_damaged_the_sentence_names_both(written: Path, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    path.write_bytes(flipped(written.read_bytes(), 1000))
+    before(path).write_bytes(written.read_bytes()[:-1])
+    with pytest.raises(ConfigurationError) as caught:
+        new_run().resume(path, SETTINGS, ONE)
+    damaged = "is damaged: its bytes are not those that were written."
+    assert str(caught.value) == (
+        f"{path} {damaged} Nor can the one before it be used: {before(path)} {damaged} To start anew, remove both or "
+        "name another --checkpoint-dir."
+    )
+
+
+def test_one_without_a_digest_is_resumed_with_a_word(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_whole(torch.load(written, weights_only=True), tmp_path / "checkpoint.pth")
+    assert new_run().resume(tmp_path / "checkpoint.pth", SETTINGS, ONE)
+    assert "checkpoint.pth is of an earlier version, which wrote no digest" in capsys.readouterr().out
+
+
+def test_a_full_disk_keeps_both_and_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    run = new_run()
+    train(run, path, 2)
+    kept = {one: one.read_bytes() for one in (path, before(path))}
+    train_an_epoch(run)
+    with full_after(1000), pytest.raises(OSError, match="too large") as caught:
+        run.save(path, SETTINGS, ONE)
+    assert caught.value.filename == str(path)
+    assert {one: one.read_bytes() for one in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "missing"])
+def test_weights_damaged_before_the_test_are_written_again(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, weights = new_run(), tmp_path / "weights.pth"
+    train_an_epoch(run)
+    assert run.best_state
+    save_weights(run.best_state, weights)
+    data = weights.read_bytes()
+    assert best_weights(run, weights) == data
+    assert capsys.readouterr().out == ""
+    if damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(DAMAGES[damage](data))
+    assert best_weights(run, weights) == data
+    assert weights.read_bytes() == data
+    assert "weights.pth has been damaged or removed since it was written" in capsys.readouterr().out
