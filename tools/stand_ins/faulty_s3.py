@@ -1,9 +1,15 @@
-"""A server that stands for S3 at its worst: slow, overloaded, broken off, or in another region."""
+"""A server that stands for S3 at its worst: slow, overloaded, broken off, or in another region.
+
+It has objects of its own; `s3_in_front` lets it stand in front of a server that has them.
+"""
 
 import contextlib
+import http.client
 import http.server
 import re
+import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -14,26 +20,31 @@ from pathlib import Path
 import pytest
 
 from pneumonia.network.contract import WEIGHTS_NAME
+from tools.stand_ins.local_server import HandingOn, running
 
 PLAIN = f"/models/{WEIGHTS_NAME}"  # the path of the plain key in the bucket `models`
 
 Answer = Callable[["Handler"], None]
+Choice = Callable[[str, str], Answer]  # gets the method and the path with its query, of one request at a time
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(HandingOn):
     """One connection; keeps it alive as S3 does, unless an answer ends it."""
 
-    protocol_version = "HTTP/1.1"
     server: "Server"
 
-    def do_GET(self) -> None:
-        answer = self.server.next_answer(self.path)
+    def answer(self) -> None:
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.server.seen.append(Seen(self.path, dict(self.headers), self.client_address[1]))
+        answer = self.server.next_answer(self.command, self.path)
         with contextlib.suppress(ConnectionError, ssl.SSLError):  # the client gave up
             answer(self)
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer  # noqa: N815  # http.server's names
+
+    def ask_target(self) -> tuple[http.client.HTTPResponse, bytes]:
+        """Return the answer of the server behind this one, and the answer's body."""
+        return self.ask(self.server.target, self.body)
 
     def begin(self, status: int, length: int | None, headers: Mapping[str, str] | None = None) -> None:
         """Send the head of a response."""
@@ -65,15 +76,24 @@ class Seen:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers each path by its own list of answers; the last one stays."""
+    """Answers each request as it is told to.
+
+    Args:
+        choose: returns the answer to a request.
+        target: host and port of the server behind this one, if there is one.
+
+    Attributes:
+        seen: the requests so far, oldest first.
+    """
 
     daemon_threads = True
 
-    def __init__(self, answers: Mapping[str, list[Answer]]) -> None:
+    def __init__(self, choose: Choice, target: str = "") -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen: list[Seen] = []
+        self.target = target
         self.over = threading.Event()
-        self._answers = {path: list(given) for path, given in answers.items()}
+        self._choose = choose
         self._choosing = threading.Lock()
 
     @property
@@ -85,10 +105,9 @@ class Server(http.server.ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
         """Say nothing of a client that gave up."""
 
-    def next_answer(self, path: str) -> Answer:
+    def next_answer(self, method: str, path: str) -> Answer:
         with self._choosing:
-            answers = self._answers.get(path, [refusal(404, "NoSuchKey")])
-            return answers.pop(0) if len(answers) > 1 else answers[0]
+            return self._choose(method, path)
 
     def count(self, path: str) -> int:
         """Return how often a path was asked for."""
@@ -156,6 +175,12 @@ def trickle(content: bytes, headers: Mapping[str, str] | None = None) -> Answer:
     return answer
 
 
+def reset(handler: Handler) -> None:
+    """End the connection as a machine does that knows nothing of it."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.end_connection()
+
+
 def silence(handler: Handler) -> None:
     """Do not answer until the test is over."""
     handler.server.over.wait()
@@ -189,7 +214,8 @@ def refusal_of(status: int, body: bytes, headers: Mapping[str, str] | None = Non
 
     def answer(handler: Handler) -> None:
         handler.begin(status, len(body), headers)
-        handler.wfile.write(body)
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
 
     return answer
 
@@ -206,20 +232,34 @@ class Certificate:
         self.context.load_cert_chain(self.path)
 
 
+def in_order(answers: Mapping[str, list[Answer]]) -> Choice:
+    """Answer each path by its own list of answers; the last one stays, and other paths have no object."""
+    left = {path: list(given) for path, given in answers.items()}
+
+    def choose(_method: str, path: str) -> Answer:
+        given = left.get(path, [refusal(404, "NoSuchKey")])
+        return given.pop(0) if len(given) > 1 else given[0]
+
+    return choose
+
+
 @contextlib.contextmanager
-def serving(answers: Mapping[str, list[Answer]], certificate: Certificate | None = None) -> Iterator[Server]:
-    """Serve these answers until the block ends."""
-    with Server(answers) as server:
-        if certificate:
-            server.socket = certificate.context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=[0.01])
-        thread.start()
+def answering(server: Server, certificate: Certificate | None = None) -> Iterator[Server]:
+    """Let a server answer until the block ends, over HTTPS if there is a certificate."""
+    if certificate:
+        server.socket = certificate.context.wrap_socket(server.socket, server_side=True)
+    with running(server):
         try:
             yield server
         finally:
             server.over.set()
-            server.shutdown()
-            thread.join()
+
+
+@contextlib.contextmanager
+def serving(answers: Mapping[str, list[Answer]], certificate: Certificate | None = None) -> Iterator[Server]:
+    """Serve these answers until the block ends, as `in_order` has them."""
+    with answering(Server(in_order(answers)), certificate) as server:
+        yield server
 
 
 @contextlib.contextmanager

@@ -34,14 +34,16 @@ class HandingOn(http.server.BaseHTTPRequestHandler):
             response = connection.getresponse()
             return response, response.read()
 
-    def answer_as(self, response: http.client.HTTPResponse, status: int, content: bytes) -> None:
-        """Answer with another server's headers, and this status and content."""
+    def answer_as(
+        self, response: http.client.HTTPResponse, status: int, content: bytes, promised: int | None = None
+    ) -> None:
+        """Answer with another server's headers, this status and content, and the length that is promised, if any is."""
         self.send_response(status)
         for name, value in response.getheaders():
             if name.lower() not in {"transfer-encoding", "connection", "date", "server", "content-length"}:
                 self.send_header(name, value)
         # The length of what a HEAD would have had is in its own header.
-        length = response.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
+        length = response.getheader("Content-Length") if self.command == "HEAD" else str(promised or len(content))
         self.send_header("Content-Length", length or "0")
         self.end_headers()
         self.wfile.write(content)
