@@ -44,6 +44,7 @@ FIELDS = {
     "stash": "AppSync",
     "actionGroup": "an agent of Amazon Bedrock",
 }
+SHOWN = 100  # characters of a text of an event, in a sentence
 
 
 def service_of(event: Any) -> str | None:  # noqa: ANN401  # JSON
@@ -51,7 +52,7 @@ def service_of(event: Any) -> str | None:  # noqa: ANN401  # JSON
     fields = event if isinstance(event, dict) else {}
     for one in (fields, *records_of(event)[:1]):
         source = one.get("eventSource") or one.get("EventSource")
-        if service := SOURCES.get(str(source)) or next((FIELDS[name] for name in FIELDS if name in one), None):
+        if service := SOURCES.get(text_of(source)) or next((FIELDS[name] for name in FIELDS if name in one), None):
             return service
     return None
 
@@ -62,7 +63,7 @@ def name_of(event: Any) -> str:  # noqa: ANN401  # JSON
         return f"an event of {service}"
     fields = event if isinstance(event, dict) else {}
     if "detail-type" in fields:
-        return f"an event of EventBridge ({str(fields['detail-type'])[:60]!r})"
+        return f"an event of EventBridge ({shown(fields['detail-type'])})"
     if fields:
         return f"an event with the fields {', '.join(repr(name[:30]) for name in sorted(fields)[:5])}"
     return "an empty event" if fields == event else f"JSON that is no object ({type(event).__name__})"
@@ -72,3 +73,13 @@ def records_of(event: Any) -> list[dict[str, Any]]:  # noqa: ANN401  # JSON
     """Return an event's records, none if it has none. A pipe of EventBridge sends a list of them alone."""
     records = event.get("Records") if isinstance(event, dict) else event
     return [record for record in records if isinstance(record, dict)] if isinstance(records, list) else []
+
+
+def text_of(value: Any) -> str:  # noqa: ANN401  # JSON
+    """Return a text of an event, an empty one for JSON of any other kind: it may be nested too deeply to be written."""
+    return value if isinstance(value, str) else ""
+
+
+def shown(value: Any) -> str:  # noqa: ANN401  # JSON
+    """Return a text of an event in quotes and at most SHOWN characters, of lists and objects only the kind."""
+    return type(value).__name__ if isinstance(value, list | dict) else repr(value)[: SHOWN + 2]

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import logging
-from typing import Any
+from typing import Any, TypeGuard
 
 from pneumonia.batch.s3_job import SCHEMA
 from pneumonia.deadline import Deadline
@@ -25,6 +25,7 @@ from pneumonia.serving.predictor import Predictor, use_paid_cores
 from pneumonia.storage import objects
 from pneumonia.storage.client import new_client
 from pneumonia.storage.objects import S3Object
+from pneumonia.triggers import name_of
 
 ANSWER_SECONDS = 5.0  # of an invocation's time, kept for everything but loading the model
 RESULT_CHARACTERS = 1024  # of each result, which fit into the report
@@ -33,7 +34,7 @@ predictor = Predictor.from_environment(Weights.from_environment())
 s3 = functools.cache(new_client)  # made when it is first needed
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it
+def handler(event: object, context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it
     """Answer an invocation of S3 Batch Operations with a result for each task.
 
     Args:
@@ -43,10 +44,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
     Raises:
         ConfigurationError: an event of another kind.
     """
-    if event.get("invocationSchemaVersion") != SCHEMA:
+    if not is_invocation(event):
         raise ConfigurationError(
-            f"This function answers only S3 Batch Operations, with invocation schema {SCHEMA}: for requests, deploy "
-            "the image with app.handler."
+            f"This function got {name_of(event)}, but answers only S3 Batch Operations, with invocation schema "
+            f"{SCHEMA}: for requests, deploy the image with app.handler."
         )
     results = [result_of(task, context) for task in event["tasks"]]
     predictor.finish_refresh(Deadline.of_invocation(context, kept=ANSWER_SECONDS))
@@ -56,6 +57,21 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN
         "invocationId": event["invocationId"],
         "results": results,
     }
+
+
+def is_invocation(event: object) -> TypeGuard[dict[str, Any]]:
+    """Return whether an event has all that S3 Batch Operations sends, each part of its kind."""
+    if not isinstance(event, dict) or event.get("invocationSchemaVersion") != SCHEMA:
+        return False
+    tasks = event.get("tasks")
+    return isinstance(event.get("invocationId"), str) and isinstance(tasks, list) and all(map(is_task, tasks))
+
+
+def is_task(task: object) -> bool:
+    """Return whether a task of an event has an ID, and names an object and perhaps a version of it."""
+    if not isinstance(task, dict) or not isinstance(task.get("s3VersionId"), str | None):
+        return False
+    return all(isinstance(task.get(name), str) for name in ("taskId", "s3Bucket", "s3Key"))
 
 
 def result_of(task: dict[str, Any], context: Any) -> dict[str, str]:  # noqa: ANN401  # as above

@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventb
 from dataclasses import dataclass
 
 from pneumonia.errors import ConfigurationError
-from pneumonia.triggers import name_of
+from pneumonia.triggers import SHOWN, name_of, shown
 
 SOURCE, KIND = "aws.sagemaker", "SageMaker Training Job State Change"
 
@@ -33,12 +33,12 @@ def completed_job(event: object) -> TrainingJob:
     if not isinstance(event, dict) or event.get("detail-type") != KIND:
         raise _other_event(name_of(event))
     if event.get("source") != SOURCE:
-        raise _other_event(f"{KIND!r} of the source {event.get('source')!r:.100}")
+        raise _other_event(f"{KIND!r} of the source {shown(event.get('source'))}")
     detail = event.get("detail")
     if not isinstance(detail, dict):
         raise _other_event(f"{KIND!r} whose detail is no object ({type(detail).__name__})")
     if detail.get("TrainingJobStatus") != "Completed":
-        raise _other_event(f"{KIND!r} with the status {detail.get('TrainingJobStatus')!r:.200}")
+        raise _other_event(f"{KIND!r} with the status {shown(detail.get('TrainingJobStatus'))}")
     name = detail.get("TrainingJobName")
     if not isinstance(name, str) or not name:
         raise _other_event(f"{KIND!r} without a TrainingJobName")
@@ -46,8 +46,8 @@ def completed_job(event: object) -> TrainingJob:
     model = artifacts.get("S3ModelArtifacts") if isinstance(artifacts, dict) else None
     if not isinstance(model, str) or not model.startswith("s3://"):
         raise ConfigurationError(
-            f"The training job {name} is completed, but the event names no model: its ModelArtifacts are "
-            f"{artifacts!r:.200}. If the job has left one, promote it by hand: promote_model.py s3://…/output/model.tar.gz."
+            f"The training job {name[:SHOWN]} is completed, but the event names no model: its S3ModelArtifacts are "
+            f"{shown(model)}. If the job has left one, promote it by hand: promote_model.py s3://…/output/model.tar.gz."
         )
     return TrainingJob(name, model)
 

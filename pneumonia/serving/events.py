@@ -3,6 +3,7 @@
 None of them ends in an error of the invocation: Lambda would send the same event again, in vain.
 """
 
+import binascii
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ from pneumonia.errors import PneumoniaError
 from pneumonia.serving.api import ANSWER_SECONDS
 from pneumonia.serving.predictor import Predictor
 from pneumonia.serving.telemetry import Record, emit
-from pneumonia.triggers import name_of, records_of, service_of
+from pneumonia.triggers import name_of, records_of, service_of, text_of
 
 Answer = dict[str, Any]
 
@@ -23,6 +24,7 @@ CONSOLES_TEST = {"key1", "key2", "key3"}
 OF_REQUESTS = {"requestContext", "httpMethod", "rawPath", "routeKey"}  # few other events have one of these
 WARM = re.compile(r"(keep[ _-]?)?warm(er|ing)?([ _-]?up)?", re.IGNORECASE)
 ANSWERED = "requests of a Function URL, an API Gateway or a load balancer"
+SHOWN = 100  # characters of what is wrong with an event, in the log
 NO_REQUEST = f"The event is not one of the {ANSWERED}: a part of it is missing or is not as they send it."
 logger = logging.getLogger(__name__)
 
@@ -49,9 +51,11 @@ class Events:
 
     def _answer_request(self, event: dict[str, Any], context: Any) -> Answer:  # noqa: ANN401
         try:
-            return self._respond(event, context)
+            check_texts(event)
+            return self._respond(with_bytes(event), context)
         except Exception as error:  # a part may be missing, or be anything but what it should be
-            logger.error("The event of request %s cannot be read: %r.", context.aws_request_id, error)  # noqa: TRY400
+            reason = f"{type(error).__name__}, {str(error)[:SHOWN]}"  # not its repr, which may hold the whole body
+            logger.error("The event of request %s cannot be read: %s.", context.aws_request_id, reason)  # noqa: TRY400
         headers = {"content-type": "application/json", "cache-control": "no-store"}
         body = json.dumps({"detail": NO_REQUEST})
         return {"statusCode": 400, "headers": headers, "body": body, "isBase64Encoded": False}
@@ -67,6 +71,34 @@ class Events:
         return answer
 
 
+def check_texts(event: dict[str, Any]) -> None:
+    """Check that all that routes are found by is text, null or not there; nobody else checks it before it is used.
+
+    Raises:
+        AttributeError, KeyError, TypeError: it is not.
+    """
+    context = event["requestContext"]
+    texts = [event.get(name) for name in ("httpMethod", "path", "routeKey", "rawQueryString")]
+    texts += [context.get(name) for name in ("path", "resourcePath", "stage")]
+    texts += [(context.get("http") or {}).get("method"), *(event.get("pathParameters") or {}).values()]
+    if wrong := [text for text in texts if not isinstance(text, str | None)]:
+        raise TypeError(f"where a text should be, there is {type(wrong[0]).__name__}")
+
+
+def with_bytes(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's event with its body decoded, if that is in base64.
+
+    Mangum's own decoding skips whatever is not base64.
+
+    Raises:
+        ValueError, TypeError: the body is not in base64, or no text.
+    """
+    if not event.get("isBase64Encoded"):
+        return event
+    body = binascii.a2b_base64(event.get("body") or "", strict_mode=True)
+    return event | {"body": body, "isBase64Encoded": False}
+
+
 def is_warm_up(event: Any) -> bool:  # noqa: ANN401  # JSON
     """Return whether an event has no other purpose than to start the function.
 
@@ -76,7 +108,7 @@ def is_warm_up(event: Any) -> bool:  # noqa: ANN401  # JSON
         return True
     if not isinstance(event, dict):
         return isinstance(event, str) and "warm" in event.lower()
-    source, texts = str(event.get("source")), [one for one in event.values() if isinstance(one, str)]
+    source, texts = text_of(event.get("source")), [one for one in event.values() if isinstance(one, str)]
     is_scheduled = source in SCHEDULES or any(":scheduler:" in one for one in texts)
     says_warm = any("warm" in word.lower() for word in (*event, source)) or any(map(WARM.fullmatch, texts))
     return event.keys() <= CONSOLES_TEST or is_scheduled or says_warm

@@ -24,6 +24,7 @@ from pneumonia.releases.promotion import manifest_for
 from pneumonia.releases.release import read_release
 from tests.builders.archives import REPORT, archive_of, archive_with, make_archive, member, model_archive
 from tests.builders.checkout import PROJECT
+from tests.builders.events import mutations
 from tests.builders.input_checks import INPUT_CHECK
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.runtime_api import RuntimeApi
@@ -377,6 +378,21 @@ def test_a_model_without_compression_is_promoted(
     promoted = function.invoke(EVENT | {"detail": {**EVENT["detail"], "ModelArtifacts": artifacts}})
     assert promoted["served"]
     assert pointer(moto, bucket)["version"] == promoted["version"]
+
+
+def test_whatever_a_part_of_the_event_is_the_answer_is_a_sentence_and_a_line(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MODEL_BUCKET", bucket)
+    read = {name: EVENT["detail"][name] for name in ("TrainingJobName", "TrainingJobStatus")}
+    detail = read | {"ModelArtifacts": {"S3ModelArtifacts": f"s3://{bucket}/gone/output/model.tar.gz"}}
+    event = {name: EVENT[name] for name in ("source", "detail-type")} | {"detail": detail}
+    for place, changed in mutations(event):
+        told = promote_model.handler(changed, None)["refused"]
+        (line,) = capsys.readouterr().out.splitlines()
+        assert json.loads(line)["refused"] == told, place
+        assert told.isprintable(), place
+    assert not caplog.records
 
 
 def test_what_another_try_cannot_mend_is_no_error(

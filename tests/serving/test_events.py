@@ -16,7 +16,15 @@ from pneumonia.releases.fetch import Weights
 from pneumonia.serving.api import create_app
 from pneumonia.serving.events import Events
 from pneumonia.serving.predictor import Predictor
-from tools.stand_ins.events import function_url_event, http_api_event, load_balancer_event, rest_api_event
+from tests.builders.events import mutations, nested
+from tools.stand_ins.events import (
+    function_url_event,
+    http_api_1_event,
+    http_api_event,
+    load_balancer_event,
+    multipart,
+    rest_api_event,
+)
 from tools.stand_ins.runtime_api import ARN
 from tools.stand_ins.triggers import ID, NAME, SERVICES, WARM_UPS
 
@@ -130,6 +138,8 @@ HALVES = {
     "a context of text": GET | {"requestContext": "none"},
     "no method": GET | {"requestContext": half(GET["requestContext"], "http")},
     "wrong base64": GET | {"body": "not base64", "isBase64Encoded": True},
+    "base64 with a stray character": GET | {"body": "aGVs!bG8=", "isBase64Encoded": True},
+    "a body of bytes that are no text": GET | {"body": "\ud800" * 90_000},
     "headers of null": GET | {"headers": None},
     "REST, no context": half(rest_api_event("GET", "/health"), "requestContext"),
     "REST, no path": half(rest_api_event("GET", "/health"), "path"),
@@ -153,3 +163,40 @@ def test_half_a_request_is_answered_with_400(
     (logged,) = caplog.records
     assert logged.getMessage().startswith("The event of request 1 cannot be read: ")
     assert not logged.exc_info
+    assert len(logged.getMessage()) < 200
+
+
+FORM, KIND = multipart("file", "xray.jpg", b"text", "image/jpeg")
+UPLOAD = ("POST", "/predict?explain=1", FORM, {"Content-Type": KIND})
+REQUESTS = {
+    "Function URL": function_url_event(*UPLOAD),
+    "HTTP API": http_api_event("GET", "/health", stage="prod"),
+    "HTTP API, 1.0": http_api_1_event("GET", "/health"),
+    "REST API": rest_api_event("GET", "/ready?load=0"),
+    "load balancer": load_balancer_event(*UPLOAD),
+    "load balancer, many values": load_balancer_event("GET", "/health", multi_value=True),
+}
+
+
+@pytest.mark.parametrize("event", [*REQUESTS.values(), *SERVICES.values()], ids=[*REQUESTS, *SERVICES])
+def test_whatever_a_part_is_the_answer_is_a_sentence_and_a_line(
+    invoke: Invoke, event: dict[str, Any], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, changed in mutations(event):
+        caplog.clear()
+        answer = invoke(changed)
+        json.dumps(answer).encode()
+        if "statusCode" in answer:
+            assert answer["statusCode"] in {200, 400, 404, 405, 422}, place
+            assert answer["statusCode"] == 200 or json.loads(answer["body"]).keys() == {"detail"}, place
+        else:
+            assert "warm" in answer or SENTENCE.fullmatch(answer["detail"]), place
+        told = [one for one in caplog.records if one.levelno >= logging.WARNING]
+        assert len(told) <= 1, place
+        assert not any(one.exc_info for one in told), place
+        assert capsys.readouterr().out.count("\n") <= 1, place
+
+
+@pytest.mark.parametrize("field", ["source", "detail-type", "Records", "requestContext", "warm", "eventSource"])
+def test_an_event_nested_too_deeply_to_be_written_is_answered(invoke: Invoke, field: str) -> None:
+    assert invoke({field: nested(100_000)}).keys() & {"detail", "warm", "statusCode"}
