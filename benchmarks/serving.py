@@ -151,7 +151,7 @@ class Server:
 
     def ask(self, xray: Path, clients: int, requests: int) -> float:
         """Have clients ask for so many predictions; return the seconds."""
-        script = str(PROJECT / "benchmarks/load.py")
+        script = str(PROJECT / "benchmarks/clients.py")
         command = [sys.executable, script, str(self.port), str(xray), str(clients), str(requests)]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

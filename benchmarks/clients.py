@@ -1,6 +1,7 @@
 """Clients at once, in a process of their own, so that they do not keep whoever measures waiting.
 
-`python benchmarks/load.py PORT XRAY CLIENTS REQUESTS` shares the requests out among the clients and prints the seconds.
+`python benchmarks/clients.py PORT XRAY CLIENTS REQUESTS` shares the requests out among the clients and prints how many
+seconds they took.
 """
 
 import http.client
