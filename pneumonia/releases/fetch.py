@@ -16,11 +16,12 @@ from pathlib import Path
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
-from pneumonia.files import remove_abandoned, shipped
+from pneumonia.files import shipped
 from pneumonia.network.contract import MAX_WEIGHTS, WEIGHTS_NAME
 from pneumonia.releases.layout import CURRENT_KEY, MAX_POINTER, PLAIN_KEY, manifest_key, parse_pointer, weights_key
 from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, released
-from pneumonia.releases.release import Release, read_release, write_release
+from pneumonia.releases.release import Release, read_release
+from pneumonia.releases.release_files import write_release
 from pneumonia.storage.addresses import bucket_name
 from pneumonia.storage.answers import S3Error
 from pneumonia.storage.reading import BucketReader
@@ -155,7 +156,6 @@ class Weights:
         release = self.served(deadline)
         with _refusals(f"The weights cannot be fetched from {release.source}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            remove_abandoned(self.path)
             write_release(self.path, release.weights, release.manifest)
         return release
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import WeightsError, WeightsUnavailableError
-from pneumonia.files import NotPlainError, read_plain, replacing
+from pneumonia.files import NotPlainError, read_plain
 from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
 from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, parse
 
@@ -127,13 +127,3 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def write_release(path: Path, weights: bytes, manifest: Manifest | None) -> None:
-    """Write a weights file and its manifest."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(weights)
-        if manifest:
-            manifest.write_beside(path)
-    if not manifest:
-        path.with_name(MANIFEST_NAME).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import MANIFEST_NAME
 from pneumonia.releases.loading import load_file
 from pneumonia.releases.manifest import Manifest
-from pneumonia.releases.release import read_release, write_release
+from pneumonia.releases.release import read_release
+from pneumonia.releases.release_files import write_release
 from tests.builders.checkout import PROJECT
 from tests.builders.releases import CALIBRATION, manifest_for
 
@@ -28,7 +30,7 @@ import sys
 from pathlib import Path
 from pneumonia.errors import WeightsError
 from pneumonia.releases.loading import load_file
-for _ in range(12):
+for _ in range(8):
     try:
         print(load_file(Path(sys.argv[1])).version)
     except WeightsError as error:
@@ -215,9 +217,10 @@ def test_manifest_that_comes_between_the_looks_is_not_missed(
 @pytest.mark.processes
 def test_copy_onto_the_file_while_it_is_loaded_kills_nobody(file: Path, weights: Path) -> None:
     command = [sys.executable, "-c", LOAD, str(file)]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-    while process.poll() is None:
-        shutil.copyfile(weights, file)
-    assert process.stdout
-    assert set(process.stdout.read().splitlines()) == {"20260102-030405-0a1b2c3d"}
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            shutil.copyfile(weights, file)
+            time.sleep(0.5)
+        assert process.stdout
+        assert set(process.stdout.read().splitlines()) == {"20260102-030405-0a1b2c3d"}
     assert process.returncode == 0
