@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import ImageError, WeightsError, WeightsUnavailableError
-from pneumonia.files import sha256
+from pneumonia.files import locked, sha256
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.network.calibration import Calibration
@@ -300,6 +300,17 @@ def test_load_that_would_take_too_long_is_given_up_and_tried_again(
             predictor.predict(image, Deadline.after(0.5))
         assert predictor.predict(image).model_version.startswith("sha256-")
         gate.set()
+
+
+def test_request_does_not_wait_for_a_disk_beyond_its_time(
+    bucket: str, weights: Path, tmp_path: Path, image: bytes
+) -> None:
+    publish(weights, manifest_for(weights), bucket)
+    predictor = Predictor(Weights(tmp_path / "model.pth", bucket))
+    # As a disk that does not answer, the lock keeps the load from its end.
+    with locked(tmp_path), pytest.raises(WeightsUnavailableError, match=r"is still being loaded after \d s|time is up"):
+        predictor.predict(image, Deadline.after(3))
+    assert predictor.predict(image).model_version == "20260102-030405-0a1b2c3d"
 
 
 def test_fetch_in_the_background_is_the_only_one(
