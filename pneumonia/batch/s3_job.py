@@ -82,11 +82,12 @@ def create(args: argparse.Namespace) -> None:
     """
     place = place_of(args.function)
     client = new_client(region=place.region)
+    reading = new_client(region=place.region, attempts=1)
     bucket, prefix = split(args.report)
     prefix = prefix.strip("/")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "manifest.csv"
-        count, fields = write_manifest(listed(client, args.input), path, args.input)
+        count, fields = write_manifest(listed(reading, args.input), path, args.input)
         key = "/".join(filter(None, (prefix, f"manifest-{sha256(path)[:12]}.csv")))
         etag = "(known once the manifest is written)" if args.dry_run else upload(client, path, bucket, key)
     location = {"ObjectArn": f"arn:{place.partition}:s3:::{bucket}/{key}", "ETag": etag}

@@ -31,7 +31,7 @@ ANSWER_SECONDS = 5.0  # of an invocation's time, kept for everything but loading
 RESULT_CHARACTERS = 1024  # of each result, which fit into the report
 logger = logging.getLogger(__name__)
 predictor = Predictor.from_environment(Weights.from_environment())
-s3 = functools.cache(new_client)  # made when it is first needed
+s3 = functools.cache(functools.partial(new_client, attempts=1))  # made when it is first needed
 
 
 def handler(event: object, context: Any) -> dict[str, Any]:  # noqa: ANN401  # the runtime client has no type for it
@@ -99,8 +99,8 @@ def answer(task: dict[str, Any], context: Any) -> str:  # noqa: ANN401  # as abo
     Raises:
         PneumoniaError: the object or the weights cannot be read or used.
     """
-    data = objects.read(s3(), object_of(task))
-    prediction = predictor.predict(data, Deadline.of_invocation(context, kept=ANSWER_SECONDS))
+    deadline = Deadline.of_invocation(context, kept=ANSWER_SECONDS)
+    prediction = predictor.predict(objects.read(s3(), object_of(task), deadline), deadline)
     return json.dumps(dataclasses.asdict(prediction), separators=(",", ":"))
 
 

@@ -2,11 +2,13 @@
 
 import io
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pneumonia.errors import ConfigurationError, ImageError, ObjectError
+from pneumonia.deadline import Deadline
+from pneumonia.errors import ConfigurationError, ImageError, ObjectError, StorageError
 from pneumonia.files import open_plain
 from pneumonia.imaging.reading import read_file
 from pneumonia.names import named
@@ -15,6 +17,7 @@ from pneumonia.storage import objects
 from pneumonia.storage.addresses import split
 from pneumonia.storage.client import new_client
 from pneumonia.storage.objects import S3Object
+from pneumonia.storage.retries import COMMAND_SECONDS
 
 READERS = 16  # threads, which wait for a disk or for S3
 CHUNK = 2 * BATCH_SIZE  # files to decode at a time, while as many are being read
@@ -32,7 +35,7 @@ def listed(source: str) -> Iterator[Source]:
     """
     path = Path(source)
     if source.startswith("s3://"):
-        yield from objects.below(new_client(), source)
+        yield from objects.below(new_client(attempts=1), source)
     elif path.is_dir():
         yield from files_below(path)
     elif path.suffix == ".csv":
@@ -71,18 +74,25 @@ def lines_of(manifest: Path) -> Iterator[Source]:
                 yield S3Object(*split(name)) if name.startswith("s3://") else Path(name)
 
 
-def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | ImageError]]:
+def read_ahead(sources: Sequence[Source], patience: float = COMMAND_SECONDS) -> Iterator[list[bytes | ImageError]]:
     """Yield the bytes of CHUNK files at a time, or why they cannot be read, while the next ones are being read.
+
+    Args:
+        sources: the files.
+        patience: seconds to try again for each object.
 
     Raises:
         StorageError: S3 cannot be reached.
     """
     # Local files need no credentials. One client serves all threads.
-    s3 = new_client(connections=READERS) if any(isinstance(one, S3Object) for one in sources) else None
+    s3 = new_client(connections=READERS, attempts=1) if any(isinstance(one, S3Object) for one in sources) else None
+    stopping = threading.Event()  # or a thread would go on trying while the command ends
 
     def read(source: Source) -> bytes | ImageError:
         try:
-            return objects.read(s3, source) if s3 and isinstance(source, S3Object) else read_file(Path(str(source)))
+            if s3 and isinstance(source, S3Object):
+                return objects.read(s3, source, Deadline.after(patience), stopping.wait)
+            return read_file(Path(str(source)))
         except ImageError as error:
             return error
         except ObjectError as error:
@@ -98,5 +108,8 @@ def read_ahead(sources: Sequence[Source]) -> Iterator[list[bytes | ImageError]]:
         for start in range(CHUNK, len(sources) + CHUNK, CHUNK):
             current, following = following, [pool.submit(read, one) for one in sources[start : start + CHUNK]]
             yield [future.result() for future in current]
+    except StorageError as error:
+        raise StorageError(f"{error} The same command continues from here.", public=error.public) from error
     finally:
+        stopping.set()
         pool.shutdown(cancel_futures=True)

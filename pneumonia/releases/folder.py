@@ -4,17 +4,19 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/model-train-storage-uncompressed
 """
 
 import functools
-from collections.abc import Iterator
+import io
+import shutil
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from pneumonia.errors import WeightsError, WeightsRefusedError, WeightsUnavailableError
 from pneumonia.network import training_report
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
-from pneumonia.releases.archive import CHUNK, MAX_MEMBERS, check_size, without_weights
+from pneumonia.releases.archive import MAX_MEMBERS, check_size, without_weights
 from pneumonia.storage.addresses import split
-from pneumonia.storage.client import Boto3Bucket, new_client
+from pneumonia.storage.boto3_reading import download
+from pneumonia.storage.client import new_client
 from pneumonia.storage.refusals import refusals_as
 
 _refusals = functools.partial(refusals_as, WeightsUnavailableError, permanent=WeightsRefusedError)
@@ -26,8 +28,8 @@ class ModelFolder(Protocol):
     def sizes(self) -> dict[str, int]:
         """Return what is at the folder's top: names, and sizes in bytes."""
 
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """Yield a file's bytes."""
+    def copy(self, name: str, file: BinaryIO) -> None:
+        """Write a file's bytes to another."""
 
 
 def copy_model(folder: ModelFolder, weights: Path, source: str) -> TrainingReport:
@@ -51,10 +53,12 @@ def copy_model(folder: ModelFolder, weights: Path, source: str) -> TrainingRepor
     for name in sizes.keys() & {WEIGHTS_NAME, REPORT_NAME}:
         check_size(name, sizes[name], source)
     with weights.open("wb") as file:
-        file.writelines(folder.chunks(WEIGHTS_NAME))
+        folder.copy(WEIGHTS_NAME, file)
     if REPORT_NAME not in sizes:
         return TrainingReport()
-    return training_report.parse(b"".join(folder.chunks(REPORT_NAME)), f"{REPORT_NAME} in {source}")
+    report = io.BytesIO()
+    folder.copy(REPORT_NAME, report)
+    return training_report.parse(report.getvalue(), f"{REPORT_NAME} in {source}")
 
 
 class LocalFolder:
@@ -76,11 +80,10 @@ class LocalFolder:
                 raise WeightsError(f"{self._path} holds {name!r}, which is a link or not a plain file: it is refused.")
         return {name: path.lstat().st_size for name, path in paths.items()}
 
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """Yield a file's bytes."""
-        with (self._path / name).open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
+    def copy(self, name: str, file: BinaryIO) -> None:
+        """Write a file's bytes to another."""
+        with (self._path / name).open("rb") as source:
+            shutil.copyfileobj(source, file)
 
 
 class S3Folder:
@@ -113,11 +116,11 @@ class S3Folder:
         sizes.pop(self._prefix, None)  # an empty object that stands for the folder itself
         return {key.removeprefix(self._prefix): size for key, size in sizes.items()}
 
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """Yield an object's bytes.
+    def copy(self, name: str, file: BinaryIO) -> None:
+        """Write an object's bytes to a file.
 
         Raises:
             WeightsUnavailableError: S3 refuses or cannot be reached.
         """
         with _refusals(f"{self._uri}{name} cannot be downloaded"):
-            yield from Boto3Bucket(self._bucket, WeightsUnavailableError).get(f"{self._prefix}{name}")
+            download(self._bucket, f"{self._prefix}{name}", file, WeightsUnavailableError)

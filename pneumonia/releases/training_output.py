@@ -9,7 +9,7 @@ from pneumonia.network.training_report import TrainingReport
 from pneumonia.releases.archive import extract
 from pneumonia.releases.folder import LocalFolder, S3Folder, copy_model
 from pneumonia.storage.addresses import split
-from pneumonia.storage.client import Boto3Bucket
+from pneumonia.storage.boto3_reading import download
 from pneumonia.storage.refusals import refusals_as
 
 
@@ -61,4 +61,4 @@ def _download(uri: str, destination: Path) -> None:
         WeightsUnavailableError, f"{uri} cannot be downloaded", permanent=WeightsRefusedError, advice=advice
     )
     with refusals, destination.open("wb") as file:
-        file.writelines(Boto3Bucket(bucket, WeightsUnavailableError).get(key))
+        download(bucket, key, file, WeightsUnavailableError)

@@ -1,7 +1,10 @@
 """What may come instead of an object: a refusal, with S3's own code and message, or no answer at all."""
 
+import contextlib
 import re
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from pneumonia.errors import in_one_line
@@ -13,6 +16,7 @@ TEMPORARY = re.compile(
     "|InternalError|InternalFailure|InternalException|InternalServerException|Timeout|Unavailable"
     "|PriorRequestNotComplete|ConditionalRequestConflict|OperationAborted"
 )
+TEMPORARY_STATUSES = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 # Of a 5xx too: CopyObject can fail after it has begun to answer 200, and boto3 makes a 500 of any such refusal.
 LASTING = re.compile(r"AccessDenied|Expired|Invalid|KMS\.|NoSuch|NotImplemented|PreconditionFailed")
 # How a message, or the endpoint that a redirect names, tells the bucket's region.
@@ -31,6 +35,7 @@ class S3Error(Exception):
         region: the bucket's region, if S3 names it, else None.
         message: the reason in its own words, whole, in one line; None if it gives none.
         operation: what was asked for, such as GetObject.
+        retry_after: seconds that a refused client should wait, None if no header says so.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class S3Error(Exception):
         message: str | None = None,
         *,
         operation: str = "GetObject",
+        retry_after: str | None = None,
     ) -> None:
         super().__init__(code)
         self.code = in_one_line(code)[:MAX_CODE]
@@ -48,6 +54,7 @@ class S3Error(Exception):
         self.message = in_one_line(message or "") or None
         self.region = region or region_in(self.message or "")
         self.operation = operation
+        self.retry_after = seconds_in(retry_after) if retry_after else None
 
     @property
     def is_missing(self) -> bool:
@@ -57,7 +64,7 @@ class S3Error(Exception):
     @property
     def is_temporary(self) -> bool:
         """Whether the same request may succeed a moment later."""
-        if self.status == HTTPStatus.TOO_MANY_REQUESTS or TEMPORARY.search(self.code):
+        if self.status in TEMPORARY_STATUSES or TEMPORARY.search(self.code):
             return True
         return self.status >= 500 and self.status != HTTPStatus.NOT_IMPLEMENTED and not LASTING.match(self.code)
 
@@ -94,20 +101,30 @@ class OtherServerError(UnsentError):
         super().__init__(f"the server {what}, as S3 does not", "check AWS_ENDPOINT_URL, and any proxy")
 
 
-def error_in(page: bytes, status: int, region: str | None = None) -> S3Error:
+def error_in(page: bytes, status: int, region: str | None = None, retry_after: str | None = None) -> S3Error:
     """Return the refusal in an error page: S3's, or that of a proxy or another server.
 
     Args:
         page: the response's body.
         status: of the response.
         region: the bucket's, if a header of the response names it.
+        retry_after: the header of this name, if the response has it.
     """
     text = _plain(page.decode(errors="replace"))
     code = _element("Code", text) if re.search(r"<Error[\s>]", text) else None
     if code:
         region = region or _element("Region", text) or region_in(_element("Endpoint", text) or "")
-        return S3Error(code, status, region, _element("Message", text))
-    return S3Error(str(status), status, region, _words_of(text) or _phrase(status))
+        return S3Error(code, status, region, _element("Message", text), retry_after=retry_after)
+    return S3Error(str(status), status, region, _words_of(text) or _phrase(status), retry_after=retry_after)
+
+
+def seconds_in(retry_after: str) -> float | None:
+    """Return the seconds from now that a Retry-After header names, as a number or a date; None if it names none."""
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    with contextlib.suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    return None
 
 
 def region_in(message: str) -> str | None:

@@ -1,8 +1,7 @@
 """boto3's clients, all configured alike. Importing boto3 is slow, so only modules that need it import this one."""
 
-import contextlib
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -12,20 +11,27 @@ from botocore.config import Config
 
 from pneumonia.errors import PneumoniaError, StorageError, first_line
 from pneumonia.storage.answers import OtherServerError, UnsentError, error_in, is_page
-from pneumonia.storage.refusals import boto3_as_signed, refusals_as
-from pneumonia.storage.signed import CHUNK
+from pneumonia.storage.refusals import refusals_as
+from pneumonia.storage.signed import CONNECT_SECONDS, SILENT_SECONDS
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3control import S3ControlClient
 
 HTML = re.compile(rb"\s*<(!doctype\s+)?html", re.IGNORECASE)
+ATTEMPTS = 4  # by boto3, which spreads them over some seconds
 REDIRECTS = {HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.FOUND, HTTPStatus.TEMPORARY_REDIRECT}
 
 
 @overload
 def new_client(
-    service: Literal["s3"] = ..., error: type[PneumoniaError] = ..., *, connections: int = ..., region: str | None = ...
+    service: Literal["s3"] = ...,
+    error: type[PneumoniaError] = ...,
+    *,
+    connections: int = ...,
+    region: str | None = ...,
+    attempts: int = ...,
+    patience: float = ...,
 ) -> "S3Client": ...
 
 
@@ -36,6 +42,8 @@ def new_client(
     *,
     connections: int = ...,
     region: str | None = ...,
+    attempts: int = ...,
+    patience: float = ...,
 ) -> "S3ControlClient": ...
 
 
@@ -45,6 +53,8 @@ def new_client(
     *,
     connections: int = 1,
     region: str | None = None,
+    attempts: int = ATTEMPTS,
+    patience: float = SILENT_SECONDS,
 ) -> BaseClient:
     """Return a client that many threads may use.
 
@@ -53,15 +63,17 @@ def new_client(
         error: the class of the error below.
         connections: the number of threads that will use it at once.
         region: None for the environment's.
+        attempts: at each request; 1 for callers that try again themselves, by `retries`.
+        patience: seconds to wait for the next bytes of an answer.
 
     Raises:
         PneumoniaError: boto3 cannot create one: the endpoint is not a URL, or there is no such profile.
     """
     config = Config(
-        connect_timeout=3,
-        read_timeout=10,
+        connect_timeout=min(CONNECT_SECONDS, patience),
+        read_timeout=patience,
         max_pool_connections=connections,
-        retries={"total_max_attempts": 4, "mode": "standard"},
+        retries={"total_max_attempts": attempts, "mode": "standard"},
     )
     with refusals_as(error, "S3 cannot be used"):
         try:
@@ -96,24 +108,3 @@ def _refuse_other_server(event_name: str, response_dict: Mapping[str, Any] | Non
         raise OtherServerError("sends a page of HTML")
     if event_name.endswith("HeadBucket") and status in REDIRECTS and "x-amz-bucket-region" not in headers:
         raise OtherServerError(f"redirects to {headers.get('location', 'nowhere')}")
-
-
-class Boto3Bucket:
-    """One bucket, read by boto3: with a profile, through a proxy, or however the machine is configured."""
-
-    def __init__(self, name: str, error: type[PneumoniaError]) -> None:
-        self._name = name
-        self._s3 = new_client("s3", error)
-
-    def get(self, key: str) -> Generator[bytes, None, None]:
-        """Yield an object's bytes.
-
-        Raises:
-            S3Error: S3 refuses.
-            ConnectionError: S3 cannot be reached, or breaks off.
-        """
-        with boto3_as_signed(), contextlib.closing(self._s3.get_object(Bucket=self._name, Key=key)["Body"]) as body:
-            yield from body.iter_chunks(CHUNK)
-
-    def close(self) -> None:
-        """Do nothing: boto3 closes its connections itself."""

@@ -2,25 +2,31 @@
 
 import contextlib
 import csv
+import functools
 import io
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_plus
 
-from pneumonia.errors import (
-    ConfigurationError,
-    ObjectError,
-    StorageError,
-)
+from pneumonia.deadline import Deadline
+from pneumonia.errors import ConfigurationError, ObjectError, StorageError
 from pneumonia.files import open_plain
 from pneumonia.imaging.limits import check_bytes
+from pneumonia.storage import retries
 from pneumonia.storage.addresses import split
+from pneumonia.storage.boto3_reading import chunks
 from pneumonia.storage.refusals import refusals_as
+from pneumonia.storage.signed import CONNECT_SECONDS, SILENT_SECONDS
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
+
+ATTEMPT_SECONDS = CONNECT_SECONDS + SILENT_SECONDS  # that boto3 may wait for an answer
+Wait = Callable[[float], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +42,43 @@ class S3Object:
         return f"s3://{self.bucket}/{self.key}" + (f"?versionId={self.version}" if self.version else "")
 
 
-def read(s3: "S3Client", image: S3Object) -> bytes:
+def read(s3: "S3Client", image: S3Object, deadline: Deadline, wait: Wait = time.sleep) -> bytes:
     """Return an object's bytes; refuse a larger one than MAX_BYTES before reading it.
+
+    Args:
+        s3: a client that makes one attempt.
+        image: the object.
+        deadline: when to give up.
+        wait: as `retries.until` takes it.
 
     Raises:
         ObjectError: there is no such object, or reading it is not allowed.
         ImageTooLargeError: more than MAX_BYTES bytes.
         StorageError: S3 cannot be reached, or refuses every request.
     """
-    version = {"VersionId": image.version} if image.version else {}
     with refusals_as(StorageError, "The object cannot be read", permanent=ObjectError):
-        response = s3.get_object(Bucket=image.bucket, Key=image.key, **version)  # type: ignore[arg-type]  # one field
-        with contextlib.closing(response["Body"]) as body:
-            check_bytes(response["ContentLength"])
-            return body.read()
+        return retries.until(deadline, lambda: _read_once(s3, image, deadline), wait, needed=ATTEMPT_SECONDS)
 
 
-def below(s3: "S3Client", uri: str) -> Iterator[S3Object]:
+def _read_once(s3: "S3Client", image: S3Object, deadline: Deadline) -> bytes:
+    version = {"VersionId": image.version} if image.version else {}
+    response = s3.get_object(Bucket=image.bucket, Key=image.key, **version)  # type: ignore[arg-type]  # one field
+    content = b""
+    with contextlib.closing(response["Body"]) as body:
+        check_bytes(response.get("ContentLength", 0))  # an answer in chunks names none
+        for chunk in chunks(body, deadline):
+            content += chunk
+            check_bytes(len(content))
+    return content
+
+
+def below(s3: "S3Client", uri: str, patience: float = retries.COMMAND_SECONDS) -> Iterator[S3Object]:
     """Yield the objects below `s3://bucket/prefix`, in S3's order, except empty ones that stand for folders.
+
+    Args:
+        s3: a client that makes one attempt.
+        uri: the prefix.
+        patience: seconds to try again for each page.
 
     Raises:
         ObjectError: there is no such bucket, or listing it is not allowed.
@@ -61,10 +86,21 @@ def below(s3: "S3Client", uri: str) -> Iterator[S3Object]:
     """
     bucket, prefix = split(uri)
     with refusals_as(StorageError, f"{uri} cannot be listed", permanent=ObjectError):
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for page in _pages(s3, bucket, prefix, patience):
             for item in page.get("Contents", []):
                 if not (item["Key"].endswith("/") and item["Size"] == 0):
                     yield S3Object(bucket, item["Key"])
+
+
+def _pages(s3: "S3Client", bucket: str, prefix: str, patience: float) -> Iterator["ListObjectsV2OutputTypeDef"]:
+    following: dict[str, Any] = {}
+    while True:
+        ask = functools.partial(s3.list_objects_v2, Bucket=bucket, Prefix=prefix, **following)
+        page = retries.until(Deadline.after(patience), ask)
+        yield page
+        if not page["IsTruncated"]:
+            return
+        following = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def manifest_rows(path: Path) -> Iterator[S3Object]:

@@ -9,19 +9,18 @@ import hashlib
 import io
 import math
 import re
-import time
 from collections.abc import Generator
 from typing import BinaryIO, Protocol
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError
-from pneumonia.storage.answers import S3Error, UnsentError
+from pneumonia.storage import retries
+from pneumonia.storage.answers import S3Error
 from pneumonia.storage.refusals import refusals_as
 from pneumonia.storage.signed import Access, SignedBucket
 
-ATTEMPTS = 3  # at reading one object
 NAME = re.compile(r"[A-Za-z0-9._-]+")  # of a bucket, or an access point's alias
-PAUSE = 0.2  # seconds before the second attempt; the third waits twice as long
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 
 
 class Readable(Protocol):
@@ -35,11 +34,11 @@ class Readable(Protocol):
 
 
 class BucketReader:
-    """Reads objects of one bucket, tries again if that may help, and follows the bucket to its region.
+    """Reads objects of one bucket, tries again until the deadline, and follows the bucket to its region.
 
     Args:
         bucket: its name.
-        deadline: when to give up; boto3 ignores it while it waits for an answer.
+        deadline: when to give up.
         error: the class of the error if S3 cannot be used at all.
     """
 
@@ -47,6 +46,7 @@ class BucketReader:
         self._name = bucket
         self._deadline = deadline
         self._error = error
+        self._has_renewed = False
         with refusals_as(error, "The credentials of the function's role cannot be read", service="Lambda"):
             # boto3 knows the ARNs of access points, and says what is wrong with any other name.
             self._access = Access.from_environment() if NAME.fullmatch(bucket) else None
@@ -66,19 +66,7 @@ class BucketReader:
             S3Error: S3 refuses.
             OSError: S3 cannot be reached in time, or the file cannot be written.
         """
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return self._copy_once(key, file, most)
-            except S3Error as error:
-                may_help = self._moved_to(error.region) or error.is_temporary
-                if not may_help or attempt == ATTEMPTS:
-                    raise
-            except ConnectionError as error:
-                if isinstance(error, UnsentError) or attempt == ATTEMPTS:
-                    raise
-            time.sleep(min(PAUSE * attempt, self._deadline.seconds_left))
+        return retries.until(self._deadline, lambda: self._copy_from_the_right_place(key, file, most))
 
     def read(self, key: str, most: int) -> bytes:
         """Return a small object's bytes, of a larger one the first `most`.
@@ -89,6 +77,15 @@ class BucketReader:
         file = io.BytesIO()
         self.copy(key, file, most)
         return file.getvalue()[:most]
+
+    def _copy_from_the_right_place(self, key: str, file: BinaryIO, most: float) -> tuple[str, int]:
+        """Copy an object, a second time if S3 names the bucket's region, or there are newer credentials."""
+        try:
+            return self._copy_once(key, file, most)
+        except S3Error as error:
+            if not (self._moved_to(error.region) or self._renewed(error.code)):
+                raise
+        return self._copy_once(key, file, most)
 
     def _copy_once(self, key: str, file: BinaryIO, most: float) -> tuple[str, int]:
         file.seek(0)
@@ -110,14 +107,30 @@ class BucketReader:
         self._bucket = self._open()
         return True
 
+    def _renewed(self, code: str) -> bool:
+        """Read credentials that have expired anew, once; return whether that may help."""
+        if code not in EXPIRED or self._has_renewed:
+            return False
+        self._has_renewed = True
+        self.close()
+        if not self._access:
+            self._bucket = self._open()
+            return True
+        access = Access.from_environment()
+        if not access or access.key_id == self._access.key_id:
+            return False
+        self._access = dataclasses.replace(access, region=self._access.region)
+        self._bucket = self._open()
+        return True
+
     def _open(self) -> Readable:
         if self._access:
             return SignedBucket(self._name, self._access, self._deadline)
         try:
-            from pneumonia.storage.client import Boto3Bucket  # noqa: PLC0415  # imports boto3, which takes its time
+            from pneumonia.storage.boto3_reading import Boto3Bucket  # noqa: PLC0415  # imports boto3, which takes its time
         except ImportError as error:
             raise self._error(
                 "Reading from S3 needs AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, without a proxy, as "
                 "Lambda sets them; otherwise it needs boto3: pip install boto3."
             ) from error
-        return Boto3Bucket(self._name, self._error)
+        return Boto3Bucket(self._name, self._error, self._deadline, is_renewed=self._has_renewed)

@@ -105,6 +105,8 @@ def of_boto3(error: BaseException) -> BaseException:
         return _refusal_in(error.response, error.operation_name)
     if botocore and isinstance(error, botocore.BotoCoreError):
         return _without_answer(error, botocore)
+    if (urllib3 := sys.modules.get("urllib3")) and isinstance(error, urllib3.exceptions.HTTPError):
+        return ConnectionError(in_one_line(str(error)))  # of a body, which boto3 passes on in part
     if isinstance(error, UnicodeEncodeError):  # of bytes in an argument, or half a character in an event
         return AddressError("the name is not text that can be sent")
     return error
@@ -115,7 +117,14 @@ def _refusal_in(response: Mapping[str, Any], operation: str) -> S3Error:
     status = of_http.get("HTTPStatusCode", 0)
     region = told.get("Region") or of_http.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     region = region or region_in(told.get("Endpoint", ""))
-    return S3Error(told.get("Code") or str(status), status, region, told.get("Message"), operation=operation)
+    return S3Error(
+        told.get("Code") or str(status),
+        status,
+        region,
+        told.get("Message"),
+        operation=operation,
+        retry_after=of_http.get("HTTPHeaders", {}).get("retry-after"),
+    )
 
 
 def _without_answer(error: Exception, botocore: ModuleType) -> ConnectionError:
@@ -136,9 +145,10 @@ def _will_stay(error: S3Error | OSError) -> bool:
 
 def reason(error: S3Error | OSError, advice: Mapping[str, str], service: str) -> str:
     """Return the end of the sentence about a refusal: the reason, whole, and what to do."""
+    tried = "".join(f" {note}" for note in getattr(error, "__notes__", ()))  # how often, by `retries`
     if isinstance(error, S3Error):
         words = f" ({error.message})" if error.message else ""
-        answer = f"{service} answers {error.code}{words}"
+        answer = f"{service} answers {error.code}{words}{tried}"
         to_do = advice.get(error.code) or advices.on(error)
         return f", {answer}: {to_do}." if to_do else f": {answer}."
     if isinstance(error, MissingCredentialsError):
@@ -146,7 +156,7 @@ def reason(error: S3Error | OSError, advice: Mapping[str, str], service: str) ->
     text = error.strerror or in_one_line(str(error)) or type(error).__name__
     if isinstance(error, ConnectionError | TimeoutError):
         to_do = _advice_on_no_answer(error)
-        return f" ({text}): {to_do}." if to_do else f": {text.rstrip('.')}."
+        return f" ({text}){tried}: {to_do}." if to_do else f": {text.rstrip('.')}{tried}."
     where = f" ({error.filename})" if error.filename else ""
     return f": {text.rstrip('.:')}{where}."
 

@@ -7,16 +7,19 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import hmac
 import http.client
+import io
 import os
 import re
 import socket
 import ssl
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pneumonia.deadline import Deadline
@@ -24,7 +27,6 @@ from pneumonia.errors import first_line, in_one_line
 from pneumonia.storage.answers import AddressError, OtherServerError, UnsentError, error_in, is_page
 
 CHUNK = 1024 * 1024  # bytes yielded at a time
-PIECE = 64 * 1024  # bytes read at a time
 CONNECT_SECONDS = 3.0
 SILENT_SECONDS = 10.0  # without a byte; then the connection counts as dead
 NOTHING = hashlib.sha256(b"").hexdigest()  # of a GET's empty body
@@ -120,7 +122,6 @@ class SignedBucket:
         self._access = access
         self._deadline = deadline
         self._connection: http.client.HTTPConnection | None = None
-        self._socket: socket.socket | None = None  # the connection's own passes to its last response
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
@@ -139,7 +140,7 @@ class SignedBucket:
         try:
             with contextlib.closing(self._request(key)) as response:
                 expected, got = response.length, 0
-                while chunk := self._read(response):
+                while chunk := response.read(CHUNK):
                     got += len(chunk)
                     yield chunk
             if expected is not None and got < expected:
@@ -151,7 +152,7 @@ class SignedBucket:
             raise
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            self._remaining(0)
+            self._patience()
             raise ConnectionError(getattr(error, "strerror", None) or first_line(error)) from error
         except ValueError:  # of a header; its text holds the access key or the token
             self.close()
@@ -165,10 +166,10 @@ class SignedBucket:
     def _request(self, key: str) -> http.client.HTTPResponse:
         scheme, host, path = self._access.address(self._name, key)
         if not self._connection or not self._connection.sock:
-            self._connection = _connection(scheme, host, self._remaining(CONNECT_SECONDS))
+            self._connection = _connection(scheme, host, min(CONNECT_SECONDS, self._patience()))
+            self._connection.response_class = functools.partial(_Response, self._patience)  # type: ignore[assignment]
             self._connection.connect()
-            self._socket = self._connection.sock
-        self._wait_for(SILENT_SECONDS)
+        self._connection.sock.settimeout(self._patience())
         signed = self._access.headers(host, path, datetime.datetime.now(datetime.UTC))
         self._connection.request("GET", path, headers=signed)
         response = self._connection.getresponse()
@@ -176,37 +177,53 @@ class SignedBucket:
         if response.status == http.HTTPStatus.OK and not is_other:
             return response
         with contextlib.closing(response):
-            page = self._read(response)
+            page = response.read(CHUNK)
         self.close()
         if response.status == http.HTTPStatus.OK:
             raise OtherServerError("sends a page of HTML")
-        raise error_in(page, response.status, response.headers.get("x-amz-bucket-region"))
+        headers = response.headers
+        raise error_in(page, response.status, headers.get("x-amz-bucket-region"), headers.get("retry-after"))
 
-    def _read(self, response: http.client.HTTPResponse) -> bytes:
-        """Return the next CHUNK of a body, or less at its end.
+    def _patience(self) -> float:
+        """Return how many seconds to wait for the next bytes: no more than half of the time, to leave another try some.
 
-        `response.read` would wait for a whole CHUNK, and for a server that sends a byte now and then, forever.
+        Raises:
+            TimeoutError: there is no time.
         """
-        pieces, missing = [], CHUNK
-        while missing:
-            self._wait_for(SILENT_SECONDS)
-            piece = response.read1(min(missing, PIECE))
-            if not piece:
-                break
-            pieces.append(piece)
-            missing -= len(piece)
-        return b"".join(pieces)
-
-    def _wait_for(self, seconds: float) -> None:
-        """Let the connection wait for that many seconds, but not beyond the deadline."""
-        seconds = self._remaining(seconds)
-        if self._socket and self._socket.fileno() >= 0 and self._socket.gettimeout() != seconds:
-            self._socket.settimeout(seconds)
-
-    def _remaining(self, seconds: float) -> float:
         if not (left := self._deadline.seconds_left):
             raise TimeoutError("the time is up")
-        return min(seconds, left)
+        return min(SILENT_SECONDS, left / 2)
+
+
+class _Response(http.client.HTTPResponse):
+    """A response that asks before each read how long it may wait.
+
+    With one timeout, a server that sends a byte now and then would be waited for without end.
+    """
+
+    def __init__(self, patience: Callable[[], float], sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # http.client's
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_Received(sock, patience))
+
+
+class _Received(io.RawIOBase):
+    """What comes over a socket."""
+
+    def __init__(self, sock: socket.socket, patience: Callable[[], float]) -> None:
+        self._socket = sock
+        self._patience = patience
+        self._bytes = sock.makefile("rb", buffering=0)  # keeps the socket open until this is closed
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401  # as typeshed has it
+        self._socket.settimeout(self._patience())
+        return self._bytes.readinto(buffer)
+
+    def close(self) -> None:
+        self._bytes.close()
+        super().close()
 
 
 def _credentials() -> tuple[str, str, str]:

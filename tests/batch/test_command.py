@@ -29,6 +29,7 @@ from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
 from tests.builders.images import encoded
 from tests.builders.releases import manifest_for, publish
+from tools.stand_ins.faulty_s3 import refusal, standing_for_s3
 from tools.stand_ins.moto import Moto
 
 COLUMNS = ["file", "prediction", "confidence", "probability_pneumonia", "warnings", "model_version", "error"]
@@ -421,16 +422,16 @@ def test_run_of_such_names_goes_on_where_it_was(weights: Path, tmp_path: Path, m
     assert Path("answers.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
-def test_s3_that_is_down_ends_the_run_and_no_image_is_blamed(
-    weights: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.processes
+def test_s3_that_refuses_everything_ends_the_run_and_no_image_is_blamed(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    (tmp_path / "rows.csv").write_text(f"{bucket},a.jpeg\n")
-    assert run(tmp_path / "rows.csv", tmp_path / "answers.csv", "--weights", weights) == 1
-    told = capsys.readouterr().err
-    assert told == (
-        f'The object cannot be read (Could not connect to the endpoint URL: "http://127.0.0.1:9/{bucket}/a.jpeg"): '
-        "check the network, and try again later.\n"
+    (tmp_path / "rows.csv").write_text("models,a.jpeg\n")
+    with standing_for_s3(monkeypatch, {"/models/a.jpeg": [refusal(400, "ExpiredToken")]}):
+        assert run(tmp_path / "rows.csv", tmp_path / "answers.csv", "--weights", weights) == 1
+    assert capsys.readouterr().err == (
+        "The object cannot be read, S3 answers ExpiredToken: log in to AWS again, or renew the access keys. The same "
+        "command continues from here.\n"
     )
     assert lines_in(tmp_path / "answers.csv.journal") == 1
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from pneumonia.deadline import Deadline
 from pneumonia.errors import ConfigurationError, ImageTooLargeError, ObjectError, StorageError
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.storage import objects
@@ -16,13 +17,17 @@ from tools.stand_ins.s3_proxy import proxy
 ODD_KEY = 'ward 3/röntgen+100%,"a"?&=.jpg'
 
 
+def read(image: S3Object, seconds: float = 60) -> bytes:
+    return objects.read(new_client(attempts=1), image, Deadline.after(seconds))
+
+
 def test_object_is_read_in_the_version_asked_for(moto: Moto, bucket: str) -> None:
     s3 = moto.s3()
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     versions = [s3.put_object(Bucket=bucket, Key=ODD_KEY, Body=body)["VersionId"] for body in (b"old", b"new")]
 
-    assert objects.read(new_client(), S3Object(bucket, ODD_KEY)) == b"new"
-    assert objects.read(new_client(), S3Object(bucket, ODD_KEY, versions[0])) == b"old"
+    assert read(S3Object(bucket, ODD_KEY)) == b"new"
+    assert read(S3Object(bucket, ODD_KEY, versions[0])) == b"old"
     assert str(S3Object(bucket, "a.jpg", "v1")) == f"s3://{bucket}/a.jpg?versionId=v1"
 
 
@@ -50,14 +55,14 @@ def test_what_concerns_one_object_is_told_apart(bucket: str, where: str, sentenc
         "no bucket's name": S3Object("no bucket", "a.jpg"),
     }[where]
     with pytest.raises(ObjectError) as error:
-        objects.read(new_client(), image)
+        read(image)
     assert str(error.value).startswith(sentence)
 
 
 def test_s3_that_cannot_be_reached_is_told_with_its_address(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # the discard port, where nothing listens
     with pytest.raises(StorageError) as error:
-        objects.read(new_client(), S3Object(bucket, "patient.jpg"))
+        read(S3Object(bucket, "patient.jpg"), seconds=1)
     assert str(error.value) == (
         "The object cannot be read (Could not connect to the endpoint URL: "
         f'"http://127.0.0.1:9/{bucket}/patient.jpg"): check the network, and try again later.'
@@ -70,7 +75,7 @@ def test_a_server_that_redirects_everything_is_told(bucket: str, monkeypatch: py
         with pytest.raises(
             StorageError, match=r"\(the server redirects to nowhere, as S3 does not\): check AWS_ENDPOINT"
         ):
-            objects.read(new_client(), S3Object(bucket, "patient.jpg"))
+            read(S3Object(bucket, "patient.jpg"))
 
 
 @pytest.mark.processes
@@ -87,9 +92,9 @@ def test_a_server_that_sends_pages_has_no_empty_folder(monkeypatch: pytest.Monke
 def test_object_larger_than_any_image_is_not_read(moto: Moto, bucket: str) -> None:
     for size in (MAX_BYTES, MAX_BYTES + 1):
         moto.s3().put_object(Bucket=bucket, Key=str(size), Body=bytes(size))
-    assert len(objects.read(new_client(), S3Object(bucket, str(MAX_BYTES)))) == MAX_BYTES
+    assert len(read(S3Object(bucket, str(MAX_BYTES)))) == MAX_BYTES
     with pytest.raises(ImageTooLargeError, match=r"is larger than 20,971,520 bytes"):
-        objects.read(new_client(), S3Object(bucket, str(MAX_BYTES + 1)))
+        read(S3Object(bucket, str(MAX_BYTES + 1)))
 
 
 def test_objects_below_a_prefix_are_listed_page_after_page_without_folders(moto: Moto, bucket: str) -> None:
@@ -147,7 +152,7 @@ def test_missing_credentials_are_told_with_what_to_do(
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     with pytest.raises(StorageError) as error:
-        objects.read(new_client(), S3Object(bucket, "patient.jpg"))
+        read(S3Object(bucket, "patient.jpg"))
     assert str(error.value) == (
         "The object cannot be read without AWS credentials: run 'aws configure' or 'aws sso login', or set AWS_PROFILE."
     )

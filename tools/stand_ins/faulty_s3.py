@@ -124,13 +124,14 @@ def whole(content: bytes, headers: Mapping[str, str] | None = None) -> Answer:
     return answer
 
 
-def chunked(*parts: bytes) -> Answer:
-    """Answer with an object in chunks, without its length."""
+def chunked(*parts: bytes, is_whole: bool = True) -> Answer:
+    """Answer with an object in chunks, without its length; if it is not whole, break off before the last."""
 
     def answer(handler: Handler) -> None:
         handler.begin(200, None, {"Transfer-Encoding": "chunked"})
-        for part in (*parts, b""):
+        for part in (*parts, b"") if is_whole else parts:
             handler.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+        handler.close_connection = not is_whole
 
     return answer
 
@@ -173,6 +174,14 @@ def trickle(content: bytes, headers: Mapping[str, str] | None = None) -> Answer:
         handler.end_connection()
 
     return answer
+
+
+def trickling_head(handler: Handler) -> None:
+    """Begin an answer whose head does not end until the test is over."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nx-amz-meta-long: ")
+    while not handler.server.over.wait(0.05):
+        handler.wfile.write(b"x")
+    handler.end_connection()
 
 
 def reset(handler: Handler) -> None:
