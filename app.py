@@ -9,13 +9,12 @@ import os
 import threading
 from typing import Any
 
+from pneumonia import logs
 from pneumonia.deadline import Deadline
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.coldstart import lean_imports
 
-# Before the download below, which writes to the log. Lambda has a log handler; under uvicorn our loggers have none.
-logging.basicConfig()
-logging.getLogger("pneumonia").setLevel(logging.INFO)
+logs.set_up()  # before the download below, which writes to the log
 weights = Weights.from_environment()
 on_lambda = "AWS_LAMBDA_RUNTIME_API" in os.environ
 for_snapshot = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start"

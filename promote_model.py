@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pneumonia.command import Parser, exit_status
+from pneumonia.command import Parser, exit_status, say
 from pneumonia.errors import ConfigurationError, ReleaseRefusedError, WeightsError, WeightsRefusedError
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.gate import objections
@@ -116,11 +116,11 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigurationError(f"The bucket is missing: pass --bucket, or set MODEL_BUCKET{instead}.")
     if args.command == "promote":
         manifest = promote(args.source, args.bucket, force=args.force).manifest
-        print(f"Released {manifest.version} to s3://{args.bucket}")
+        say(f"Released {manifest.version} to s3://{args.bucket}")
     elif args.command == "list":
-        print(listing(args.bucket))
+        say(*listing(args.bucket).split("\n"))
     elif args.command == "show":
-        print(shown(WeightsBucket(args.bucket).manifest(args.version)))
+        say(*shown(WeightsBucket(args.bucket).manifest(args.version)).split("\n"))
     else:
         run_rollback(args.bucket, args.version)
 
@@ -128,19 +128,19 @@ def run(args: argparse.Namespace) -> None:
 def run_promotion_to_folder(source: str, directory: Path) -> None:
     """Fill a folder, and print why a bucket would refuse the release."""
     manifest = promote_to_folder(source, directory)
-    print(f"Released {manifest.version} to {directory}")
+    say(f"Released {manifest.version} to {directory}")
     if doubts := objections(manifest, None):
-        print(f"A bucket would refuse it, because {' and '.join(doubts)}.", file=sys.stderr)
+        say(f"A bucket would refuse it, because {' and '.join(doubts)}.", file=sys.stderr)
 
 
 def run_rollback(bucket: str, wanted: str | None) -> None:
     """Go back to an earlier release, and say how to undo that."""
     version, before = rollback(bucket, wanted)
     if version == before:
-        print(f"s3://{bucket} serves {version} already.")
+        say(f"s3://{bucket} serves {version} already.")
         return
     undo = f", instead of {before}: `rollback {before}` takes that back" if before else ""
-    print(f"s3://{bucket} serves {version} now{undo}.")
+    say(f"s3://{bucket} serves {version} now{undo}.")
 
 
 def shown(manifest: Manifest) -> str:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from pneumonia.command import Parser
-from pneumonia.errors import PneumoniaError, file_sentence, first_line
+from pneumonia.command import Parser, say
+from pneumonia.errors import PneumoniaError, file_sentence, first_line, printable
 from pneumonia.imaging.preprocessing import SIZE, normalize
 from pneumonia.network.data_check import DataCheck
 from pneumonia.network.weights_file import save_weights
@@ -67,7 +67,7 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
     model, pretrained, splits, data_check = prepare(folders, chosen, processes)
     settings = settings_of(chosen, splits, processes)
     device = f"device={processes.device} processes={processes.count} precision={settings['precision']}"
-    print(f"{device} torch={torch.__version__}", flush=True)
+    say(f"{device} torch={torch.__version__}")
     run = Run.start(model, pretrained, chosen, splits["train"].count, processes)
     checkpoints = processes.from_first(folders.checkpoints)  # its default depends on the machine
     checkpoint = checkpoints / CHECKPOINT_NAME if checkpoints else None
@@ -75,7 +75,7 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
     if checkpoint and run.resume(checkpoint, settings, processes):
         save_best(run, folders, processes)  # a new instance starts with an empty model directory
     if "TRAINING_JOB_NAME" in os.environ:  # SageMaker's signal may not get through to this process
-        print(what_is_kept_meanwhile(folders, checkpoint), flush=True)
+        say(what_is_kept_meanwhile(folders, checkpoint))
     kept = partial(what_is_kept, run.history, chosen.epochs, folders, checkpoint)
     with telling_when_stopped(kept) if processes.is_first else contextlib.nullcontext():
         for epoch in range(len(run.history) + 1, chosen.epochs + 1):
@@ -83,7 +83,7 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
             if figures["best"]:
                 save_best(run, folders, processes)
             run.history.append(figures)
-            print(epoch_line(figures, images_per_second), flush=True)
+            say(epoch_line(figures, images_per_second))
             if checkpoint:
                 run.save(checkpoint, settings, processes)
         report(run, splits, data_check, settings, folders.weights, folders.output, processes)
@@ -239,11 +239,11 @@ def report_failure(sentence: str, files: Sequence[str] = ()) -> None:
         files: those that it is about, for the log alone: SageMaker shows 1,024 characters.
     """
     if os.environ.get("RANK", "0") == "0":  # what ends training ends all processes: one of them tells
-        print(*files, sentence, sep="\n", file=sys.stderr, flush=True)
+        say(*files, sentence, file=sys.stderr)
     failure = Path(os.environ.get("SM_OUTPUT_DIR", "/opt/ml/output")) / "failure"
     # On a laptop there is no such folder. Of several processes the first to fail tells why; the others only miss it.
     with contextlib.suppress(OSError), failure.open("x") as file:
-        file.write(sentence)
+        file.write(printable(sentence))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pneumonia.command import Parser
+from pneumonia.command import Parser, say
 from pneumonia.errors import ConfigurationError, PneumoniaError, TrainingError
 from pneumonia.launching import settings
 from pneumonia.storage.refusals import refusals_as
@@ -90,10 +90,10 @@ def launch(args: argparse.Namespace) -> None:
         session = boto3.Session(region_name=args.region)
         dataset.check_dataset(session, args.bucket, args.prefix)
         job, request = creating.create(session, declaration(args))
-    print(f"{job} in {args.region}")
+    say(f"{job} in {args.region}")
     if checkpoints := request.get("CheckpointConfig", {}).get("S3Uri"):
-        print(f"Checkpoints: {checkpoints}")
-    print(f"To watch it again: {job.command}", flush=True)
+        say(f"Checkpoints: {checkpoints}")
+    say(f"To watch it again: {job.command}")
     if not args.no_wait:
         follow(job)
     elif not args.tune:
@@ -111,7 +111,7 @@ def attach(args: argparse.Namespace) -> None:
 
     with refusals_as(TrainingError, f"{args.attach} cannot be watched", service="AWS"):
         job = watching.Watcher(args.region).find(args.attach)
-    print(f"{job} in {args.region}", flush=True)
+    say(f"{job} in {args.region}")
     follow(job)
 
 
@@ -282,10 +282,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = attach if args.attach else print_request if args.dry_run else launch
         run(args)
     except PneumoniaError as error:
-        print(error, file=sys.stderr)
+        say(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
-        print(str(interruption) or "Stopped; no job was created.", file=sys.stderr)
+        say(str(interruption) or "Stopped; no job was created.", file=sys.stderr)
         return 130
     return 0
 

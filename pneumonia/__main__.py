@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from pneumonia import __version__
-from pneumonia.command import Parser, exit_status, nearest
+from pneumonia.command import Parser, exit_status, nearest, say
 from pneumonia.errors import ConfigurationError
 
 # What a verb does, and the module with its `add_arguments`, `run` and EPILOG.
@@ -45,10 +45,10 @@ def run(argv: Sequence[str]) -> int | None:
     """
     verb, *rest = argv or ["--help"]
     if verb in {"-h", "--help"}:
-        print(HELP)
+        say(*HELP.split("\n"))
         return 0
     if verb == "--version":
-        print(__version__)
+        say(__version__)
         return 0
     if verb not in COMMANDS:
         raise ConfigurationError(

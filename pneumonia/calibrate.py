@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pneumonia.command import say
 from pneumonia.errors import ConfigurationError
 from pneumonia.training.patients import PATTERN_HELP, pattern_of
 
@@ -57,9 +58,9 @@ def run(args: argparse.Namespace) -> None:
 
     release = release_at(args.weights)
     calibration, source = fitted(args, release) if args.folder else moved(args, release.manifest)
-    print(", ".join(f"{name} {value:.4f}" for name, value in dataclasses.asdict(calibration).items()), flush=True)
+    say(", ".join(f"{name} {value:.4f}" for name, value in dataclasses.asdict(calibration).items()))
     written = write(release, calibration, source, args.output)
-    print(f"Release {written.version} is in {args.output}.")
+    say(f"Release {written.version} is in {args.output}.")
 
 
 def fitted(args: argparse.Namespace, release: "Release") -> tuple["Calibration", dict[str, Any]]:
@@ -69,9 +70,9 @@ def fitted(args: argparse.Namespace, release: "Release") -> tuple["Calibration",
 
     pattern = pattern_of(args.patients)
     model = classifier_of(release)
-    print(f"{args.folder.resolve().name}, model {model.version}", flush=True)
+    say(f"{args.folder.resolve().name}, model {model.version}")
     found = calibrate(model, args.folder, args.prevalence, args.batch_size, args.num_workers, pattern)
-    print(table(found))
+    say(*table(found).split("\n"))
     return found.calibration, found.source
 
 
@@ -85,7 +86,7 @@ def moved(args: argparse.Namespace, manifest: "Manifest | None") -> tuple["Calib
 
     if manifest is None or manifest.calibration == Calibration():
         raise ConfigurationError(f"{args.weights} has no calibration to adapt: name a FOLDER to calibrate it on.")
-    print(f"Before, the probabilities were for a prevalence of {manifest.calibration.prevalence:g}.")
+    say(f"Before, the probabilities were for a prevalence of {manifest.calibration.prevalence:g}.")
     before = manifest.calibrated_on or {}
     calibration = manifest.calibration.at_prevalence(args.prevalence)
     return calibration, before | {"release": manifest.version, "rule": "Bayes' rule, to another prevalence"}

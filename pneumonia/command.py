@@ -9,9 +9,10 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
-from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence
+from pneumonia import logs
+from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence, printable
 
 Item = TypeVar("Item")
 SOME_FAILED = 3  # exit status if some images, or all, have no answer
@@ -70,6 +71,18 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+def say(*lines: object, file: TextIO | None = None) -> None:
+    """Print each line in one line: a terminal obeys no character of the names in it, and none begins another line.
+
+    Commands print by nothing else.
+
+    Args:
+        lines: what to print; their text is made printable.
+        file: None for standard output.
+    """
+    print(*(printable(str(line)) for line in lines), sep="\n", file=file, flush=True)
+
+
 def exit_status(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit status; print an error that a user can fix as a sentence, without a traceback.
 
@@ -81,6 +94,7 @@ def exit_status(command: Callable[[], int | None]) -> int:
         setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # of names that a terminal's encoding lacks
+    logs.make_printable()
     try:
         status = command()
         sys.stdout.flush()  # while an error can still be reported
@@ -88,13 +102,13 @@ def exit_status(command: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report it when it ends
         return 1
     except PneumoniaError as error:
-        print(*error.files, error, sep="\n", file=sys.stderr)
+        say(*error.files, error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(file_sentence(error), file=sys.stderr)
+        say(file_sentence(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
+        say("Stopped.", file=sys.stderr)
         return 130
     return status or 0
 

@@ -12,7 +12,7 @@ class PneumoniaError(Exception):
     """Base of all errors below; a command prints the sentence and exits with status 1.
 
     Args:
-        sentence: what is wrong, where, and what to do.
+        sentence: what is wrong, where, and what to do. Whatever names it has, it becomes one printable line.
         public: the reason without names of buckets, files, accounts or hosts, for clients of a server whose operator
             reads the whole sentence in its log; None if there is nothing to tell them.
 
@@ -23,7 +23,7 @@ class PneumoniaError(Exception):
     files: Sequence[str] = ()
 
     def __init__(self, sentence: str = "", *, public: str | None = None) -> None:
-        super().__init__(sentence)
+        super().__init__(printable(sentence))
         self.public = public
 
 
@@ -110,9 +110,15 @@ def first_line(error: BaseException) -> str:
 
 
 def in_one_line(text: str) -> str:
-    r"""Return a text of another program in one line; characters that a terminal might obey become `\x1b`."""
-    line = " ".join(text.split())
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)[:MAX_TEXT]
+    """Return a text of another program in one printable line of at most MAX_TEXT characters."""
+    return printable(" ".join(text.split()))[:MAX_TEXT]
+
+
+def printable(text: str) -> str:
+    r"""Return a text in one line; characters that a terminal or a log might obey become `\x1b`, `\n` and the like."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def file_sentence(error: OSError) -> str:

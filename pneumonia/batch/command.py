@@ -13,7 +13,7 @@ from pathlib import Path
 from pneumonia.batch.journal import JournalHeader, digest_of, opened, rows_in
 from pneumonia.batch.sources import Source, listed, read_ahead
 from pneumonia.batch.tables import COLUMNS, Row, answer_row, error_row, writer
-from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, progress
+from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, progress, say
 from pneumonia.errors import ConfigurationError, ImageError
 from pneumonia.files import replacing
 from pneumonia.names import on_terminal
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         broken = answer_all(args.input, args.output, args.weights)
     except KeyboardInterrupt:
-        print("Stopped: the same command continues from here.", file=sys.stderr)
+        say("Stopped: the same command continues from here.", file=sys.stderr)
         return 130
     return SOME_FAILED if broken else 0
 
@@ -122,9 +122,9 @@ def check_output(source: str, output: Path, journal: Path) -> None:
 def report(output: Path, model: Classifier, images: int, broken: Sequence[tuple[str, object]]) -> None:
     """Print what was written, and on standard error which images have no answer."""
     if broken:
-        print(f"{len(broken):,} of {images:,} images have no answer:", file=sys.stderr)
+        say(f"{len(broken):,} of {images:,} images have no answer:", file=sys.stderr)
         for name, error in broken[:SHOWN]:
-            print(f"  {on_terminal(name)}: {error}", file=sys.stderr)
+            say(f"  {on_terminal(name)}: {error}", file=sys.stderr)
         if len(broken) > SHOWN:
-            print(f"  and {len(broken) - SHOWN:,} more, in the column `error`", file=sys.stderr)
-    print(f"{output} has the answers of model {model.version} for {images - len(broken):,} images.")
+            say(f"  and {len(broken) - SHOWN:,} more, in the column `error`", file=sys.stderr)
+    say(f"{output} has the answers of model {model.version} for {images - len(broken):,} images.")

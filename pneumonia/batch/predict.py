@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from pneumonia.command import EXIT_STATUSES, SIGN_HELP, SOME_FAILED, WEIGHTS_HELP
+from pneumonia.command import EXIT_STATUSES, SIGN_HELP, SOME_FAILED, WEIGHTS_HELP, say
 from pneumonia.errors import ConfigurationError, ImageError
 from pneumonia.names import in_text, on_terminal
 from pneumonia.network.prediction import Prediction
@@ -75,7 +75,7 @@ def print_json(answers: Iterator[tuple[str, Answer]]) -> int:
     for name, answer in answers:
         failed += isinstance(answer, ImageError)
         content = {"error": str(answer)} if isinstance(answer, ImageError) else asdict(answer)
-        print(json.dumps({"file": in_text(name)} | content), flush=True)
+        say(json.dumps({"file": in_text(name)} | content))
     return failed
 
 
@@ -87,13 +87,13 @@ def print_table(answers: Iterator[tuple[str, Answer]], width: int) -> int:
         width: of the column with the names, in characters.
     """
     failed = 0
-    print(f"{'file':<{width}}  prediction  confidence  warnings")
+    say(f"{'file':<{width}}  prediction  confidence  warnings")
     for name, answer in answers:
         if isinstance(answer, ImageError):
             failed += 1
-            print(f"{on_terminal(name):<{width}}  {answer}", flush=True)
+            say(f"{on_terminal(name):<{width}}  {answer}")
         else:
             row = f"{answer.prediction:<10}  {answer.confidence:<10.3f}  {', '.join(answer.warnings)}"
-            print(f"{on_terminal(name):<{width}}  {row}".rstrip(), flush=True)
-    print("\nNot medical advice: do not use it to diagnose anyone.")
+            say(f"{on_terminal(name):<{width}}  {row}".rstrip())
+    say("", "Not medical advice: do not use it to diagnose anyone.")
     return failed

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pneumonia.command import say
 from pneumonia.errors import ConfigurationError, ObjectError, StorageError
 from pneumonia.files import sha256
 from pneumonia.storage import objects
@@ -103,7 +104,7 @@ def create(args: argparse.Namespace) -> None:
         "RoleArn": args.role,
     }
     if args.dry_run:
-        print(json.dumps(request, indent=2))
+        say(*json.dumps(request, indent=2).split("\n"))
     else:
         print_job(submit(request, place), place, confirmed=args.run_now)
 
@@ -187,10 +188,10 @@ def print_job(job: str, place: Place, *, confirmed: bool) -> None:
     """Print the job's ID and what to do next."""
     options = f"--region {place.region} --account-id {place.account} --job-id {job}"
     if confirmed:
-        print(f"Job {job} has started. Follow it by: aws s3control describe-job {options}")
+        say(f"Job {job} has started. Follow it by: aws s3control describe-job {options}")
     else:
-        print(f"Job {job} waits for confirmation, in the console or by:")
-        print(f"aws s3control update-job-status {options} --requested-job-status Ready")
+        say(f"Job {job} waits for confirmation, in the console or by:")
+        say(f"aws s3control update-job-status {options} --requested-job-status Ready")
 
 
 def place_of(function: str) -> Place:

@@ -10,6 +10,7 @@ import json
 import logging
 from typing import Any, TypeGuard
 
+from pneumonia import logs
 from pneumonia.batch.s3_job import SCHEMA
 from pneumonia.deadline import Deadline
 from pneumonia.errors import (
@@ -116,4 +117,5 @@ def object_of(task: dict[str, Any]) -> S3Object:
         raise ObjectError("The object's key is not URL-encoded UTF-8, as a manifest's keys must be.") from error
 
 
+logs.set_up()
 use_paid_cores()

@@ -57,7 +57,7 @@ def write_parquet(path: Path, rows: Iterator[Row]) -> None:
     from pyarrow import parquet  # noqa: PLC0415
 
     schema = pyarrow.schema([(name, pyarrow.float64() if name in NUMBERS else pyarrow.string()) for name in COLUMNS])
-    with parquet.ParquetWriter(path, schema) as file:
+    with path.open("wb") as opened, parquet.ParquetWriter(opened, schema) as file:  # whatever bytes its name has
         while part := list(itertools.islice(rows, 50_000)):
             columns = [list(column) for column in zip(*part, strict=True)]
             columns[0] = [in_text(str(name)) for name in columns[0]]

@@ -56,7 +56,12 @@ def quoted(target: str) -> str:
 
     What they change after it was signed, the server finds changed.
     """
-    return re.sub("%[0-9a-f]{2}", lambda escape: escape[0].upper(), quote(target, safe=KEPT), flags=re.IGNORECASE)
+    return re.sub(
+        "%[0-9a-f]{2}",
+        lambda escape: escape[0].upper(),
+        quote(target, safe=KEPT, errors="surrogateescape"),
+        flags=re.IGNORECASE,
+    )
 
 
 def _parts_of(url: str) -> tuple[str, SplitResult]:

@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.suppress(KeyboardInterrupt), listen(args.port) as listener:
         if (health := server.ask("GET", "/health")).status_code != 200:
             raise server.refusal(health)
-        config = uvicorn.Config(create_app(server), port=listener.getsockname()[1], log_level="warning")
+        config = uvicorn.Config(
+            create_app(server), port=listener.getsockname()[1], log_level="warning", proxy_headers=False
+        )
         LocalServer(config).run(sockets=[listener])
 
 

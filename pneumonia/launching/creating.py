@@ -15,6 +15,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
+from pneumonia.command import say
 from pneumonia.launching.launched import TRAINING, TUNING, Launched
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def dry_run(region: str, bucket: str, declare: Declare) -> None:
     session.events.register("before-call", answer)
     with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(_Done):
         declare(session)
-    print(json.dumps(request, indent=2))
+    say(*json.dumps(request, indent=2).split("\n"))
 
 
 @contextlib.contextmanager

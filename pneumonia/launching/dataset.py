@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 
+from pneumonia.command import say
 from pneumonia.errors import DataError
 from pneumonia.network.contract import CLASSES
 from pneumonia.training.channels import SPLITS, folders_inside, is_hidden, no_images, swapped_names, wrong_folders
@@ -117,7 +118,7 @@ def listing(s3: "S3Client", bucket: str, folder: str) -> Listing:
             break
         more = {"ContinuationToken": page["NextContinuationToken"]}
     else:
-        print(f"Only the first {len(keys):,} names in s3://{bucket}/{folder} were checked.", file=sys.stderr)
+        say(f"Only the first {len(keys):,} names in s3://{bucket}/{folder} were checked.", file=sys.stderr)
     names = [key.removeprefix(folder) for key in keys if key != folder]  # a console makes an object of a folder's name
     visible = [name for name in names if not is_hidden(name.rstrip("/"))]
     return Listing(

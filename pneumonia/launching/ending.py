@@ -1,6 +1,8 @@
 """How a job ended: where its model lies and what to do next, or why there is none and how to go on."""
 
-from pneumonia.command import this_python
+import shlex
+
+from pneumonia.command import say, this_python
 from pneumonia.errors import TrainingError, in_one_line
 from pneumonia.launching.launched import TRAINING, TUNING, Launched
 from pneumonia.launching.watching import Description, Watcher, best_figure
@@ -26,9 +28,9 @@ def print_end(job: Launched, description: Description, watcher: Watcher) -> None
     reason = in_one_line(description.get("FailureReason", "")) or "SageMaker gives no reason"
     if status == "Failed":
         if figure := best_figure(description):
-            print(f"Best job until then: {figure}")
+            say(f"Best job until then: {figure}")
         if checkpoints := _checkpoints(description):
-            print(f"Checkpoints: {checkpoints}")
+            say(f"Checkpoints: {checkpoints}")
         raise TrainingError(f"The {'job' if job.kind == TRAINING else 'tuning'} failed: {reason}")
     if job.kind == TUNING:
         print_best(job, description, watcher)
@@ -40,8 +42,8 @@ def print_end(job: Launched, description: Description, watcher: Watcher) -> None
 
 def print_model(archive: str, label: str = "Model") -> None:
     """Print where a job's model is or will be, and what to do with it."""
-    print(f"{label}: {archive}")
-    print(f"Next: {this_python()} promote_model.py {archive} --bucket WEIGHTS_BUCKET")
+    say(f"{label}: {archive}")
+    say(f"Next: {this_python()} promote_model.py {shlex.quote(archive)} --bucket WEIGHTS_BUCKET")
 
 
 def print_best(job: Launched, tuning: Description, watcher: Watcher) -> None:
@@ -55,7 +57,7 @@ def print_best(job: Launched, tuning: Description, watcher: Watcher) -> None:
         raise TrainingError(f"{job} has ended, and none of its jobs reported the objective; their logs say why.")
     best = tuning["BestTrainingJob"]
     tuned = ", ".join(f"{name} {value}" for name, value in best.get("TunedHyperParameters", {}).items())
-    print(f"Best job: {figure}" + f", with {tuned}" * bool(tuned))
+    say(f"Best job: {figure}" + f", with {tuned}" * bool(tuned))
     with job.named_in_failures("has ended, but its best job's model cannot be asked for"):
         description = watcher.describe(Launched(TRAINING, best["TrainingJobName"], job.region), exists=False)
     print_model(archive_of(description, best["TrainingJobName"]))

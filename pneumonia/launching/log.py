@@ -6,6 +6,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from pneumonia.command import say
 from pneumonia.errors import TrainingError
 from pneumonia.storage.refusals import translated
 
@@ -35,7 +36,7 @@ class Log:
             for stream in streams:
                 instance = f"{stream.removeprefix(f'{self._job}/').rpartition('-')[0]}: " if len(streams) > 1 else ""
                 for line in self._news(logs, stream):
-                    print(instance + line, flush=True)
+                    say(instance + line.rstrip().expandtabs())
         except (ClientError, BotoCoreError) as error:
             if not _is_missing(error):
                 self._tell(error)
@@ -61,7 +62,7 @@ class Log:
     def _tell(self, error: Exception) -> None:
         sentence = str(translated(error, TrainingError, f"The log of {self._job} cannot be read", service="AWS"))
         if sentence not in self._told:
-            print(f"{sentence} Its status is watched without it; the log stays in {GROUP}.", file=sys.stderr)
+            say(f"{sentence} Its status is watched without it; the log stays in {GROUP}.", file=sys.stderr)
             self._told.add(sentence)
 
 

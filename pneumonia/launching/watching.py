@@ -11,6 +11,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from pneumonia.command import say
 from pneumonia.errors import ConfigurationError, TrainingError, first_line
 from pneumonia.launching.launched import TRAINING, TUNING, Launched
 from pneumonia.launching.log import Log
@@ -78,7 +79,7 @@ class Watcher:
                 log.print_news(self._logs)
             elif (now := progress_of(description)) != progress:
                 progress = now
-                print(progress, flush=True)
+                say(progress)
             if description[f"{job.kind}Status"] in ENDED:
                 return description
             time.sleep(POLL)
@@ -99,7 +100,7 @@ class Watcher:
             except (ClientError, BotoCoreError) as error:
                 if not (_may_pass(error) or (exists and _is_missing(error))):
                     raise
-                print(f"{first_line(error)}: asking again in {pause} s.", file=sys.stderr)
+                say(f"{first_line(error)}: asking again in {pause} s.", file=sys.stderr)
                 time.sleep(pause)
                 self._connect()
         return self._describe(job)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pneumonia.errors import WeightsError
+from pneumonia.errors import WeightsError, printable
 from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
@@ -197,7 +197,7 @@ def _described(releases: WeightsBucket, version: str) -> str:
         return str(error)
     accuracy, auroc = (f"{manifest.metrics[name]:.4f}" if name in manifest.metrics else "-" for name in FLOORS)
     forced = f"  forced: {manifest.forced}" if manifest.forced else ""
-    return f"{accuracy:<8}  {auroc:<6}  {manifest.training_job or '-'}{forced}"
+    return printable(f"{accuracy:<8}  {auroc:<6}  {manifest.training_job or '-'}{forced}")
 
 
 def _check(weights: Path, report: TrainingReport, name: str) -> None:

@@ -5,12 +5,13 @@ The command prints the addresses once it listens; Ctrl-C stops it.
 
 import argparse
 import contextlib
-import logging
 import os
 import socket
 
 import uvicorn
 
+from pneumonia import logs
+from pneumonia.command import say
 from pneumonia.errors import ConfigurationError
 
 HOST = "127.0.0.1"  # for this machine alone: the API has no login
@@ -26,7 +27,7 @@ class LocalServer(uvicorn.Server):
         """Start, and print the addresses of the page and of Swagger UI."""
         await super().startup(sockets)
         address = f"http://{HOST}:{self.config.port}"
-        print(f"Page:    {address}\nSwagger: {address}/docs", flush=True)
+        say(f"Page:    {address}", f"Swagger: {address}/docs")
 
 
 def listen(port: int, advice: str = "choose another with --port") -> socket.socket:
@@ -58,8 +59,10 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ConfigurationError: the port is in use or not allowed, or a setting of the environment is wrong.
     """
-    logging.basicConfig()
-    logging.getLogger("pneumonia").setLevel(logging.INFO)  # which model is loaded, and from where
+    logs.set_up()
     with contextlib.suppress(KeyboardInterrupt), listen(args.port, OTHER_PORT) as listener:
-        config = uvicorn.Config(APP, factory=True, port=listener.getsockname()[1])
+        # uvicorn's own line about each request would have the path, and whatever a header calls the client.
+        config = uvicorn.Config(
+            APP, factory=True, port=listener.getsockname()[1], access_log=False, proxy_headers=False
+        )
         LocalServer(config).run(sockets=[listener])

@@ -96,4 +96,4 @@ def emit(metrics: Mapping[str, Sequence[float]], properties: Mapping[str, Any]) 
             provider.add_metric(name, unit, value)
     content = {**provider.serialize_metric_set(), **properties} if provider.metric_set else dict(properties)
     with contextlib.suppress(OSError):  # the reader is gone: no reason to fail a request
-        print(json.dumps(content) + "\n", end="", flush=True)  # one write: threads do not mix their lines
+        print(json.dumps(content) + "\n", end="", flush=True)  # noqa: T201  # one write: threads do not mix their lines

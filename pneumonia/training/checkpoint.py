@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pneumonia.command import say
 from pneumonia.errors import CheckpointError, ConfigurationError
 from pneumonia.names import some
 from pneumonia.network.weights_file import is_state_dict
@@ -48,7 +49,7 @@ def resumable(path: Path, form: Mapping[str, Any], epoch_steps: int) -> dict[str
         state = read_checkpoint(earlier, form, epoch_steps)
     except ConfigurationError as error:
         raise CheckpointError(f"{fault} Nor can the one before it be used: {error} {ANEW.format('both')}") from error
-    print(f"{fault} This run goes on from the one before it, {earlier}, which takes its place.", flush=True)
+    say(f"{fault} This run goes on from the one before it, {earlier}, which takes its place.")
     earlier.replace(path)
     return state
 

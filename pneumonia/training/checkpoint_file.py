@@ -9,6 +9,7 @@ import io
 import os
 from pathlib import Path
 
+from pneumonia.command import say
 from pneumonia.errors import CheckpointError, WeightsError, file_sentence
 from pneumonia.files import read_plain, replacing
 from pneumonia.network.weights_file import MAX_BYTES, saved, whole_in
@@ -60,7 +61,7 @@ def read(path: Path) -> object:
     except WeightsError as error:
         raise CheckpointError(str(error)) from error
     if not has_digest:
-        print(f"{path} is of an earlier version, which wrote no digest: not all damage would be noticed", flush=True)
+        say(f"{path} is of an earlier version, which wrote no digest: not all damage would be noticed")
     return content
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TextIO
 
+from pneumonia.command import say
 from pneumonia.errors import DataError, few, naming
 from pneumonia.names import in_text
 from pneumonia.network.contract import CLASSES
@@ -87,7 +88,7 @@ def tell(findings: Sequence[Finding], stream: TextIO | None = None) -> list[str]
         stream: where to; None for the standard output.
     """
     for finding in findings:
-        print("\n  ".join([f"Warning: {finding.sentence}", *finding.files]), file=stream, flush=True)
+        say(f"Warning: {finding.sentence}", *(f"  {name}" for name in finding.files), file=stream)
     return [finding.sentence for finding in findings]
 
 

@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from pneumonia.command import say
 from pneumonia.errors import ArchiveError, ConfigurationError, DataError
 from pneumonia.files import check_unused
 from pneumonia.training.partial_download import Part, download
@@ -42,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         counts = counts_of(args.url, args.destination)
     except KeyboardInterrupt:
-        print("Stopped: the same command goes on from here.", file=sys.stderr)
+        say("Stopped: the same command goes on from here.", file=sys.stderr)
         return 130
-    print(summary(args.destination, counts))
+    say(summary(args.destination, counts))
     return 0
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pneumonia.command import say
 from pneumonia.errors import ConfigurationError
 from pneumonia.files import replacing, write_json
 from pneumonia.imaging.preprocessing import normalize
@@ -71,7 +72,7 @@ def evaluate(
             f"The report would lie among the images, in {output.resolve()}: name a folder elsewhere with --output."
         )
     channel = scan_folder(folder, pattern)
-    print(f"{channel.name}: {len(channel.paths):,} images, model {model.version}", flush=True)
+    say(f"{channel.name}: {len(channel.paths):,} images, model {model.version}")
     warnings = tell([*about_names([channel]), *about_training(trained_on)])
     images = load_channel(channel, workers)
     check_labels([(channel, images.digests)])
@@ -79,9 +80,9 @@ def evaluate(
     answered = answers_to(channel, images, model, batch_size)
     report = {"model_version": model.version, "weights_sha256": model.sha256} | report_on(model.calibration, answered)
     report["warnings"] = warnings
-    print(table(report))
+    say(*table(report).split("\n"))
     write(output, model.calibration, answered, report)
-    print(f"\nFigures, pictures and every answer are in {output}.")
+    say("", f"Figures, pictures and every answer are in {output}.")
 
 
 def answers_to(channel: Channel, images: Images, model: Classifier, batch_size: int) -> Answered:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pneumonia.command import say
 from pneumonia.errors import ConfigurationError
 from pneumonia.files import locked, remove_abandoned, replacing
 from pneumonia.names import some
@@ -106,7 +107,7 @@ def _check_model_folder(folder: Path) -> None:
             "replace its weights."
         )
     if others := sorted(path.name for path in folder.iterdir() if path.name not in {WEIGHTS_NAME, REPORT_NAME}):
-        print(f"{folder} has {some(others)} as well, which this training leaves as it is", flush=True)
+        say(f"{folder} has {some(others)} as well, which this training leaves as it is")
 
 
 def _lock(folder: Path, locks: contextlib.ExitStack) -> None:

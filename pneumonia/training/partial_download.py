@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from pneumonia.command import progress
+from pneumonia.command import progress, say
 from pneumonia.errors import DataError, first_line, in_one_line
 from pneumonia.files import check_space, write_json
 
@@ -178,7 +178,7 @@ def write_rest(part: Part, known: Origin | None, response: http.client.HTTPRespo
     if not start:
         chunks = checked(chunks, part.url)
         part.begin(Origin(part.url, version, size))
-    print(f"{part.url}: {f'{size:,}' if size else 'unknown'} bytes" + f", going on after {start:,}" * bool(start))
+    say(f"{part.url}: {f'{size:,}' if size else 'unknown'} bytes" + f", going on after {start:,}" * bool(start))
     with part.path.open("ab" if start else "wb") as file:
         for chunk in progress(chunks, -(-((size or 0) - start) // CHUNK), "downloading, in MiB"):
             file.write(chunk)

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from pneumonia.command import say
 from pneumonia.errors import ConfigurationError, WeightsError, first_line
 from pneumonia.names import on_terminal, some
 from pneumonia.network.architectures import network_of
@@ -35,16 +36,14 @@ def build_network(weights: str) -> tuple[nn.Module, Collection[str]]:
     model = torchvision.models.resnet18(weights=None)
     model.fc = nn.Linear(model.fc.in_features, len(CLASSES))
     if weights == "none":
-        print("weights: none, the network starts from random values", flush=True)
+        say("weights: none, the network starts from random values")
         return model, ()
     own = model.state_dict()
     state, taken = _imagenet_weights(own) if weights == "imagenet" else _weights_from(Path(weights), own)
     model.load_state_dict(taken, strict=False)
-    print(f"weights: {len(taken)} of {len(own)} tensors taken from {weights}", flush=True)
-    print(
-        f"weights: random, because missing or of another shape there: {_listed(own.keys() - taken.keys())}", flush=True
-    )
-    print(f"weights: not used from there: {_listed(state.keys() - taken.keys())}", flush=True)
+    say(f"weights: {len(taken)} of {len(own)} tensors taken from {weights}")
+    say(f"weights: random, because missing or of another shape there: {_listed(own.keys() - taken.keys())}")
+    say(f"weights: not used from there: {_listed(state.keys() - taken.keys())}")
     return model, taken.keys()
 
 
@@ -64,7 +63,7 @@ def _imagenet_weights(own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
 
 def _download(url: str, path: Path) -> None:
     """Download a file whose name ends with the beginning of its SHA-256, as torch hub does."""
-    print(f"weights: downloading {url}", flush=True)
+    say(f"weights: downloading {url}")
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pneumonia.command import say
 from pneumonia.errors import TrainingError
 from pneumonia.files import read_plain, write_json
 from pneumonia.imaging.preprocessing import PREPROCESSING
@@ -63,7 +64,7 @@ def report(
     fitted = fit(logits["val"], splits["val"].labels)
     input_check = input_check_for(run.model, splits, settings["batch_size"], processes)
     summaries = {name: summary(logits[name], splits[name], fitted) for name in logits}
-    print(test_line(summaries["test"]), flush=True)
+    say(test_line(summaries["test"]))
     if processes.is_first:
         write_json(output / "history.json", run.history)
         write_json(output / "metrics.json", {"calibration": dataclasses.asdict(fitted), **summaries})
@@ -82,7 +83,7 @@ def best_weights(run: Run, weights: Path) -> bytes:
     state = at_rest(run.best_state or {})
     data = saved(state).getvalue()
     if not weights.exists() or read_plain(weights, MAX_BYTES) != data:
-        print(f"{weights} has been damaged or removed since it was written: it is written again", flush=True)
+        say(f"{weights} has been damaged or removed since it was written: it is written again")
         save_whole(state, weights)
     return data
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from pneumonia.command import say
 from pneumonia.errors import TrainingError
 from pneumonia.network.weights_file import fits_at_rest
 from pneumonia.training.batches import Split
@@ -229,7 +230,7 @@ class Run:
         self.best_state = state["best_state"]
         self.history = state["history"]
         restore_random_states(state["random"][processes.rank], processes.device)
-        print(f"resumed after epoch {len(self.history)} from {path}", flush=True)
+        say(f"resumed after epoch {len(self.history)} from {path}")
         return True
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pneumonia.command import say
 from pneumonia.errors import ConfigurationError, DataError
 from pneumonia.files import check_unused, filling, sha256
 from pneumonia.network.contract import CLASSES
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
             raise DataError(f"Too few patients: {name} would get no {' and no '.join(sorted(missing))}.")
     with filling(args.destination) as folder:
         place(files, splits, folder, link=args.link)
-    print(table(files, splits, pattern))
+    say(*table(files, splits, pattern).split("\n"))
 
 
 def labelled_files(channel: Channel) -> list[tuple[str, Path]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from pneumonia.errors import printable
 from pneumonia.training.folders import Folders
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -27,7 +28,7 @@ def telling_when_stopped(sentence: Callable[[], str]) -> Iterator[None]:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         bar = "\n" if sys.stderr.isatty() else ""  # which the terminal's cursor may be behind
-        os.write(2, f"{bar}{sentence()}\n".encode())  # print could have been interrupted in itself
+        os.write(2, f"{bar}{printable(sentence())}\n".encode())  # print could have been interrupted in itself
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from pneumonia.command import say
 from pneumonia.errors import ConfigurationError
 from pneumonia.files import filling
 from pneumonia.network.contract import CLASSES
@@ -49,8 +50,8 @@ def run(args: argparse.Namespace) -> None:
     with filling(args.destination) as folder:
         draw_dataset(folder, counts, args.seed, args.size)
     drawn = ", ".join(f"{2 * count} in {split}/" for split, count in counts.items())
-    print(f"Drew {2 * args.images} X-rays to {args.destination}, half of them with pneumonia: {drawn}.")
-    print(f"Next: make train DATA={args.destination}")
+    say(f"Drew {2 * args.images} X-rays to {args.destination}, half of them with pneumonia: {drawn}.")
+    say(f"Next: make train DATA={args.destination}")
 
 
 def draw_radiograph(
