@@ -1,11 +1,13 @@
 """Middleware for every request: a limit on its body, HEAD, a header, and a line in the log."""
 
 import time
+from http import HTTPMethod
 from typing import Any
 
 from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pneumonia.imaging.limits import MAX_BYTES
@@ -15,6 +17,10 @@ from pneumonia.serving.telemetry import Record, emit
 FORM_BYTES = 64 * 1024  # of a form, besides the image
 BODY_BYTES = MAX_BYTES + FORM_BYTES
 UPLOADS_BYTES = 10 * BODY_BYTES  # of all bodies in memory at once; on Lambda there is only one
+
+METHODS = frozenset(HTTPMethod)
+PREDICTING = ("/predict", "/predict/batch")
+OTHER = "other"  # in the log, for what is not ours: it may be anything, and a path may name a patient
 
 
 class BodyLimit:
@@ -108,7 +114,7 @@ class Telemetry:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        record = Record()
+        record, route = Record(), route_of(scope)  # a route changes the scope
         scope.setdefault("state", {})["record"] = record
         status = 500  # unless an answer begins
 
@@ -122,21 +128,27 @@ class Telemetry:
             await self._app(scope, receive, send_noting)
         finally:
             record.add("Total", time.perf_counter() - started)
-            self._emit(scope, record, status)
+            self._emit(scope, route, record, status)
 
-    def _emit(self, scope: Scope, record: Record, status: int) -> None:
+    def _emit(self, scope: Scope, route: str, record: Record, status: int) -> None:
         context = scope.get("aws.context")
         properties: dict[str, Any] = {
             "request_id": context.aws_request_id if context else None,
-            "method": scope["method"],
-            "path": scope["path"][:100],
+            "method": scope["method"] if scope["method"] in METHODS else OTHER,
+            "path": route,
             "status": status,
             "milliseconds": round(record.milliseconds["Total"], 1),
         }
         metrics = record.load_failures()
-        if scope["path"].endswith(("/predict", "/predict/batch")):
+        if route in PREDICTING:
             metrics |= {"Requests": [1], "ClientErrors": [400 <= status < 500], "ServerErrors": [status >= 500]}
             metrics |= record.metrics()
             properties["predictions"] = [answer.prediction for answer in record.predictions]
             properties["model_version"] = next((answer.model_version for answer in record.predictions), None)
         emit(metrics, properties)
+
+
+def route_of(scope: Scope) -> str:
+    """Return the path of the route that a request finds, or of the folder for a file of ours; OTHER for none."""
+    routes = scope["app"].routes
+    return next((route.path for route in routes if route.matches(scope)[0] is not Match.NONE), OTHER)

@@ -120,14 +120,40 @@ def test_a_probe_that_finds_no_model_is_counted_as_well(tmp_path: Path, capsys: 
     assert "_aws" not in asked
 
 
-@pytest.mark.parametrize(("path", "status"), [("/health", 200), ("/docs", 200), ("/nothing/predictable", 404)])
-def test_other_requests_are_a_line_without_metrics(
-    client: TestClient, capsys: pytest.CaptureFixture[str], path: str, status: int
+@pytest.mark.parametrize(
+    ("path", "logged", "status"),
+    [
+        ("/health", "/health", 200),
+        ("/docs?john-doe", "/docs", 200),
+        ("/predict", "/predict", 405),
+        ("/static/page.css", "/static", 200),
+        ("/static/john-doe.jpg", "/static", 404),
+        ("/guide/john-doe.md", "/guide/{guide}.md", 404),
+        ("/john-doe/predict", "other", 404),
+        ("/nothing/predictable", "other", 404),
+    ],
+)
+def test_other_requests_are_a_line_without_metrics_and_names(
+    client: TestClient, capsys: pytest.CaptureFixture[str], path: str, logged: str, status: int
 ) -> None:
     client.get(path)
     (line,) = lines(capsys)
-    assert (line["path"], line["status"]) == (path, status)
-    assert "_aws" not in line
+    assert (line["path"], line["status"]) == (logged, status)
+    assert "john-doe" not in json.dumps(line)
+    assert "_aws" not in line or path == "/predict"
+
+
+def test_a_method_that_http_lacks_is_not_logged(client: TestClient, capsys: pytest.CaptureFixture[str]) -> None:
+    client.request("JOHN-DOE", "/health")
+    client.request("HEAD", "/health")
+    assert [line["method"] for line in lines(capsys)] == ["other", "HEAD"]
+
+
+def test_behind_a_prefix_the_line_is_the_same(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    client = TestClient(create_app(Predictor(Weights(weights)), "/xray"))
+    assert client.post("/xray/predict", files={"file": XRAY}).status_code == 200
+    (line,) = lines(capsys)
+    assert (line["path"], line["Requests"]) == ("/predict", [1])
 
 
 def test_namespace_and_service_are_powertools_settings(
