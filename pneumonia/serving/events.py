@@ -14,6 +14,7 @@ from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError
 from pneumonia.serving.api import ANSWER_SECONDS
 from pneumonia.serving.predictor import Predictor
+from pneumonia.serving.problems import unavailable
 from pneumonia.serving.telemetry import Record, emit
 from pneumonia.triggers import name_of, records_of, service_of, text_of
 
@@ -61,13 +62,14 @@ class Events:
         return {"statusCode": 400, "headers": headers, "body": body, "isBase64Encoded": False}
 
     def _answer_warm_up(self, context: Any) -> Answer:  # noqa: ANN401
-        record, answer = Record(), Answer()
+        record, logged = Record(), {"request_id": context.aws_request_id, "event": "warm-up"}
         try:
             model = self._predictor.load(Deadline.of_invocation(context, kept=ANSWER_SECONDS), record)
-            answer |= {"warm": True, "model_version": model.version}
+            answer = {"warm": True, "model_version": model.version}
         except PneumoniaError as error:
-            answer |= {"warm": False, "detail": str(error)}
-        emit(record.load_failures(), {"request_id": context.aws_request_id, "event": "warm-up", **answer})
+            answer = {"warm": False, "detail": unavailable(error.public)}  # a gateway may hand it to anyone
+            logged |= {"reason": str(error)}
+        emit(record.load_failures(), logged | answer)
         return answer
 
 
