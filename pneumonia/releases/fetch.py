@@ -201,7 +201,12 @@ def fetch(bucket: str, key: str, deadline: Deadline) -> Release:
 def _current_manifest(source: BucketReader, bucket: str) -> Manifest | None:
     """Return the manifest of the release that `current.json` names, None for a bucket without `current.json`."""
     if (version := _current_version(source, bucket)) is None:
-        logger.info("s3://%s has no %s: the plain key serves", bucket, CURRENT_KEY)
+        logger.warning(
+            "s3://%s has no %s, so the weights at a plain key serve, uncalibrated: promote a model, or serve a release "
+            "that is there by `promote_model.py rollback VERSION`.",
+            bucket,
+            CURRENT_KEY,
+        )
         return None
     key = manifest_key(version)
     with _refusals(f"The served release cannot be read from s3://{bucket}/{key}", advice=NO_RELEASE):
