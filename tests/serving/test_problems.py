@@ -1,9 +1,15 @@
 """Clients learn what kind of trouble the server has, and none of its names; its log has all of it."""
 
+import dataclasses
+import os
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from awslambdaric.lambda_context import LambdaContext
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -12,10 +18,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.api import ANSWER_SECONDS, create_app
+from pneumonia.serving.events import Events
 from pneumonia.serving.predictor import Predictor
 from pneumonia.serving.problems import NO_REASON
 from tests.builders.images import encoded
+from tests.builders.releases import manifest_for
 from tools.stand_ins.faulty_s3 import Answer, hang_up, refusal, standing_for_s3, whole
+from tools.stand_ins.runtime_api import ARN
 
 REQUESTS = {"predict": ("POST", "/predict"), "batch": ("POST", "/predict/batch"), "ready": ("GET", "/ready?load=1")}
 DENIED = (
@@ -61,7 +70,7 @@ def in_a_hurry(app: FastAPI) -> ASGIApp:
             NO_REASON,
             "s3://models/releases/1/",
         ),
-        ({WEIGHTS_NAME: whole(b"no weights")}, NO_REASON, "model.pth is not a weights file"),
+        ({WEIGHTS_NAME: whole(b"no weights")}, NO_REASON, f"{WEIGHTS_NAME} is not a weights file"),
     ],
     ids=["denied", "timed out", "hung up", "broken manifest", "broken weights"],
 )
@@ -84,7 +93,43 @@ def test_client_reads_no_name_of_the_server(
     assert logged in caplog.text
 
 
-def test_client_reads_no_path(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with TestClient(create_app(Predictor(Weights(tmp_path)))) as client:
-        assert client.get("/ready?load=1").json() == {"detail": NO_REASON}
-    assert f"{tmp_path} cannot be read: Is a directory." in caplog.text
+def make_pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_foreign(path: Path, weights: Path) -> None:
+    shutil.copy(weights, path)
+    dataclasses.replace(manifest_for(weights), sha256="0" * 64).write_beside(path)
+
+
+# What may lie at MODEL_PATH instead of weights, and what the log says of it.
+DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "a folder": (lambda path, _: path.mkdir(), "cannot be read"),
+    "a pipe": (make_pipe, "cannot be read"),
+    "text": (lambda path, _: path.write_text("no weights"), "is not a weights file"),
+    "another's manifest": (make_foreign, "manifest"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_client_reads_no_path(
+    damage: str, tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ward 3" / "model.pth"
+    path.parent.mkdir()
+    make, logged = DAMAGES[damage]
+    make(path, weights)
+    predictor = Predictor(Weights(path))
+    with TestClient(create_app(predictor)) as client:
+        for method, address in REQUESTS.values():
+            answer = client.request(method, address, files={"file": IMAGE} if method == "POST" else None)
+            assert (answer.status_code, answer.json()) == (503, {"detail": NO_REASON})
+        everything = "".join(client.get(one).text for one in ("/health", "/ready", "/openapi.json", "/", "/docs"))
+        assert "ward 3" not in everything
+    warm_up = Events(lambda *_: {}, predictor)(
+        {}, LambdaContext("1", None, None, int(time.time() * 1000) + 60_000, ARN)
+    )
+    assert warm_up == {"warm": False, "detail": NO_REASON}
+    assert str(path) in caplog.text
+    assert logged in caplog.text
+    assert str(path) in capsys.readouterr().out  # the line of the warm-up
