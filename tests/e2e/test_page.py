@@ -102,6 +102,15 @@ def test_card_shows_what_the_api_answers(page: XrayPage, address: str, content: 
     expect(page.page.locator("#version")).to_have_text(answer["model_version"])
 
 
+def test_markup_in_a_name_is_text(page: XrayPage) -> None:
+    name = "<img src=x onerror=alert(1)>&amp;</h2><b>\u202e.jpeg"
+    page.choose({name: NORMAL, f"{name}.txt": b"no image"})
+    page.finish()
+    assert page.page.locator("#results h2").all_text_contents() == [name, f"{name}.txt"]
+    assert page.page.locator("#results b").count() == 0
+    assert page.page.locator("#results img[src=x]").count() == 0
+
+
 def test_heatmap_comes_on_request_over_the_image_and_fades(page: XrayPage) -> None:
     page.choose({"xray": NORMAL})
     page.finish()
