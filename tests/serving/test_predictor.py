@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import math
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from pneumonia.files import locked, sha256
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
+from pneumonia.network.contract import CLASSES, MANIFEST_NAME, WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
@@ -220,6 +221,28 @@ def test_half_a_file_is_fetched_anew_where_there_is_a_bucket(
     assert answer.model_version == "20260102-030405-0a1b2c3d"
     assert copy.read_bytes() == weights.read_bytes()
     assert downloads(moto, bucket) == 1
+
+
+@pytest.mark.parametrize("damage", ["other manifest", "half a manifest", "flipped bit", "pipe"])
+def test_what_does_not_fit_is_fetched_anew_before_the_first_answer(
+    bucket: str, weights: Path, copy: Path, image: bytes, damage: str
+) -> None:
+    publish(weights, manifest_for(weights), bucket)
+    beside = copy.with_name(MANIFEST_NAME)
+    dataclasses.replace(manifest_for(copy), version="older", calibration=Calibration()).write_beside(copy)
+    if damage == "other manifest":
+        beside.write_text(beside.read_text().replace(sha256(copy), "0" * 64))
+    elif damage == "half a manifest":
+        beside.write_bytes(beside.read_bytes()[:200])
+    elif damage == "flipped bit":
+        copy.write_bytes(copy.read_bytes()[:-9] + bytes([copy.read_bytes()[-9] ^ 1]) + copy.read_bytes()[-8:])
+    else:
+        copy.unlink()
+        os.mkfifo(copy)
+    answer = Predictor(Weights(copy, bucket)).predict(image)
+    assert answer.model_version == "20260102-030405-0a1b2c3d"
+    assert "uncalibrated" not in answer.warnings
+    assert read_release(copy).manifest == manifest_for(weights)
 
 
 def test_half_a_file_is_told_where_there_is_no_other(bucket: str, weights: Path, copy: Path, image: bytes) -> None:
