@@ -1,6 +1,7 @@
 """The errors that a user can fix. Each carries one sentence: what is wrong, where, and what to do."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 Failure = TypeVar("Failure", bound="PneumoniaError")
@@ -121,9 +122,26 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
+@contextlib.contextmanager
+def keeping(what: Callable[[], str | None]) -> Iterator[None]:
+    """Add to what the disk refuses within the block what is kept nevertheless, for `file_sentence`.
+
+    Args:
+        what: returns it then, in a sentence; None if nothing is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if sentence := what():
+            error.add_note(sentence)
+        raise
+
+
 def file_sentence(error: OSError) -> str:
-    """Return what is wrong with a file, in a sentence."""
+    """Return what is wrong with a file, and what is kept by `keeping`, each in a sentence."""
     name = error.filename or "A file"
     if isinstance(error, FileNotFoundError) and error.filename:
-        return f"{name} does not exist: check the name."
-    return f"{name} cannot be read or written: {error.strerror or error}."
+        problem = f"{name} does not exist: check the name."
+    else:
+        problem = f"{name} cannot be read or written: {error.strerror or error}."
+    return " ".join([problem, *getattr(error, "__notes__", ())])

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pneumonia.errors import DataError
+from pneumonia.errors import DataError, keeping
 
 if sys.platform != "win32":
     import fcntl
@@ -51,21 +51,40 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except FileNotFoundError as error:
-        error.filename = str(path.parent)  # not the temporary file's name
+    except OSError as error:  # which has the temporary file's name
+        error.filename = str(path.parent if isinstance(error, FileNotFoundError) else path)
         raise
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp leaves it readable by its owner alone
-        sync(temporary)
-        temporary.replace(path)
-    except BaseException as error:
+        with naming(path, temporary):
+            yield temporary
+            temporary.chmod(0o644)  # mkstemp leaves it readable by its owner alone
+            sync(temporary)
+            temporary.replace(path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        # The error of a full disk lacks the file's name. An error without a number does not come from the disk.
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Give the disk's errors the name of the file that they are about.
+
+    Args:
+        path: what is written. An error without a name, as that of a full disk, gets this one.
+        temporary: what is to become `path`. An error with its name, or one in it, gets the name to come.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # it does not come from the disk
+            raise
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        if named is None:
             error.filename = str(path)
+        elif temporary and named.is_relative_to(temporary):
+            error.filename = str(path / named.relative_to(temporary))
         raise
 
 
@@ -180,6 +199,11 @@ def _check_plain(status: os.stat_result, path: Path) -> None:
         raise NotPlainError(errno.EINVAL, f"it is not a plain file but {kind}", str(path))
 
 
+def real(path: Path) -> Path:
+    """Return a path without links; Path.resolve raises RuntimeError where they lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def check_unused(folder: Path) -> None:
     """Check that `filling` may create a folder: nothing is there, or an empty folder.
 
@@ -196,16 +220,17 @@ def filling(folder: Path) -> Iterator[Path]:
 
     Raises:
         DataError: something is there already.
-        OSError: the parent folder cannot be written.
+        OSError: the parent folder cannot be written, or the disk is full; `filename` has the names to come.
     """
     check_unused(folder)
-    place = folder.resolve()  # a folder cannot replace a link, but it can replace the link's target
+    place = real(folder)  # a folder cannot replace a link, but it can replace the link's target
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:
         whole = Path(temporary) / "whole"
         whole.mkdir()
-        yield whole
-        whole.replace(place)
+        with keeping(lambda: f"{folder} is made whole or not at all: nothing of it is left."), naming(folder, whole):
+            yield whole
+            whole.replace(place)
 
 
 def check_space(destination: Path, size: int) -> None:
@@ -218,7 +243,7 @@ def check_space(destination: Path, size: int) -> None:
     Raises:
         OSError: it has not.
     """
-    folder = next(parent for parent in destination.resolve().parents if parent.is_dir())
+    folder = next(parent for parent in real(destination).parents if parent.is_dir())
     free = shutil.disk_usage(folder).free
     if free < size * SPARE:
         reason = f"there is space for {free / 1e9:.1f} GB, and this takes {size * SPARE / 1e9:.1f} GB"

@@ -4,20 +4,20 @@ A run that was stopped continues when it is started again: OUTPUT.csv.journal ke
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from pneumonia.batch.journal import JournalHeader, digest_of, opened, rows_in
-from pneumonia.batch.sources import Source, listed, read_ahead
+from pneumonia.batch.journal import JournalHeader, digest_of, opened
+from pneumonia.batch.sources import Source, listed, read_ahead, state_of
 from pneumonia.batch.tables import COLUMNS, Row, answer_row, error_row, writer
 from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, progress, say
-from pneumonia.errors import ConfigurationError, ImageError
-from pneumonia.files import replacing
+from pneumonia.errors import ConfigurationError, ImageError, keeping
+from pneumonia.files import real, replacing
 from pneumonia.names import on_terminal
 from pneumonia.network.classifier import Classifier
+from pneumonia.network.identity import identity_of
 from pneumonia.releases.loading import load, load_served
 
 SHOWN = 10  # broken files that are named at the end
@@ -76,17 +76,21 @@ def answer_all(source: str, output: Path, weights: str | None = None) -> int:
     model = load(weights) if weights else load_served()
     names = [str(one) for one in sources]
     output.parent.mkdir(parents=True, exist_ok=True)
-    with opened(journal, JournalHeader(model.version, len(names), digest_of(names))) as (file, done):
+    header = JournalHeader(model.version, identity_of(model), len(names), digest_of(names))
+    with (
+        keeping(lambda: what_is_kept(journal)),
+        opened(journal, header, [state_of(one) for one in sources]) as answered,
+    ):
+        done = answered.count
         if output.exists() and done < len(names):  # something wrote it while the run was stopped
             raise ConfigurationError(
                 f"{output} already exists and nothing is overwritten: remove it, and start this again to continue."
             )
         for row in progress(answers(model, sources[done:]), len(names) - done, "answering"):
-            file.write(json.dumps(row).encode() + b"\n")
-            file.flush()
+            answered.append(row)
         with replacing(output) as temporary:
-            write(temporary, ([name, *row] for name, row in zip(names, rows_in(file), strict=True)))
-        broken = [(name, row[-1]) for name, row in zip(names, rows_in(file), strict=True) if row[-1] is not None]
+            write(temporary, ([name, *row] for name, row in zip(names, answered.rows(), strict=True)))
+        broken = [(name, row[-1]) for name, row in zip(names, answered.rows(), strict=True) if row[-1] is not None]
         journal.unlink()
     report(output, model, len(names), broken)
     return len(broken)
@@ -106,6 +110,12 @@ def answers(model: Classifier, sources: Sequence[Source]) -> Iterator[Row]:
         yield error_row(str(answer)) if isinstance(answer, ImageError) else answer_row(answer)
 
 
+def what_is_kept(journal: Path) -> str | None:
+    """Return what a run leaves that the disk ended; None if nothing."""
+    is_kept = journal.is_file() and journal.stat().st_size > 0
+    return f"The answers so far are kept in {journal}: the same command continues from there." if is_kept else None
+
+
 def check_output(source: str, output: Path, journal: Path) -> None:
     """Check that the output overwrites nothing and is not in the folder of images.
 
@@ -115,7 +125,7 @@ def check_output(source: str, output: Path, journal: Path) -> None:
     if output.exists() and not journal.exists():
         raise ConfigurationError(f"{output} already exists and nothing is overwritten: remove it, or name another.")
     folder = Path(source)
-    if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+    if folder.is_dir() and real(output).is_relative_to(real(folder)):
         raise ConfigurationError(f"{output} is in the folder of images: name an output elsewhere.")
 
 

@@ -74,6 +74,20 @@ def lines_of(manifest: Path) -> Iterator[Source]:
                 yield S3Object(*split(name)) if name.startswith("s3://") else Path(name)
 
 
+def state_of(source: Source) -> str:
+    """Return what changes when an image is replaced: of a file its size and time, of an object its ETag.
+
+    An object that a manifest names has none: asking S3 for each would take as long as reading it.
+    """
+    if isinstance(source, S3Object):
+        return source.etag or ""
+    try:
+        status = source.stat()
+    except (OSError, ValueError):  # nothing to read there, or a name that no file can have
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
 def read_ahead(sources: Sequence[Source], patience: float = COMMAND_SECONDS) -> Iterator[list[bytes | ImageError]]:
     """Yield the bytes of CHUNK files at a time, or why they cannot be read, while the next ones are being read.
 

@@ -32,7 +32,7 @@ class Detector:
         # A direction longer than 1 would take more from the distance than it holds, and let any image pass.
         if not is_sound or (self._scale <= 0).any() or (self._components.norm(dim=1) > 1.01).any():
             raise WeightsError("The input check has values that no fit gives: promote another model.")
-        self._check = check
+        self.check = check
 
     def warnings(self, layers: Sequence[Tensor], pixels: Tensor) -> list[list[str]]:
         """Return for each image why its answer means nothing: `not_a_chest_xray`, `not_a_frontal_view` or nothing.
@@ -46,14 +46,14 @@ class Detector:
 
     def unlike(self, layers: Sequence[Tensor], pixels: Tensor) -> list[bool]:
         """Return for each image whether its features or colours are unlike those of the training images."""
-        is_far = ~(self.distances(pooled(layers)) <= self._check.distance)  # NaN counts as far, too
-        return (is_far | (colour(pixels) > self._check.colour)).tolist()
+        is_far = ~(self.distances(pooled(layers)) <= self.check.distance)  # NaN counts as far, too
+        return (is_far | (colour(pixels) > self.check.colour)).tolist()
 
     def other_view(self, layers: Sequence[Tensor]) -> list[bool]:
         """Return for each image whether it is not laid out like an upright frontal film."""
-        if self._layout is None or self._check.layout_limit is None:
+        if self._layout is None or self.check.layout_limit is None:
             return [False] * len(layers[-1])
-        return (~(layers[-1].flatten(1) @ self._layout <= self._check.layout_limit)).tolist()
+        return (~(layers[-1].flatten(1) @ self._layout <= self.check.layout_limit)).tolist()
 
     def negatives(self, pixels: Tensor) -> Tensor:
         """Return for each image whether it is a negative: its thumbnail correlates negatively with the usual one.

@@ -6,7 +6,7 @@ import functools
 import io
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_plus
@@ -31,11 +31,12 @@ Wait = Callable[[float], bool | None]
 
 @dataclass(frozen=True, slots=True)
 class S3Object:
-    """An object in S3, in one version or the current one."""
+    """An object in S3, in one version or the current one; `etag` tells its content, if it was listed."""
 
     bucket: str
     key: str
     version: str | None = None
+    etag: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         """Return `s3://bucket/key`, with the version if there is one."""
@@ -89,7 +90,7 @@ def below(s3: "S3Client", uri: str, patience: float = retries.COMMAND_SECONDS) -
         for page in _pages(s3, bucket, prefix, patience):
             for item in page.get("Contents", []):
                 if not (item["Key"].endswith("/") and item["Size"] == 0):
-                    yield S3Object(bucket, item["Key"])
+                    yield S3Object(bucket, item["Key"], etag=item.get("ETag"))
 
 
 def _pages(s3: "S3Client", bucket: str, prefix: str, patience: float) -> Iterator["ListObjectsV2OutputTypeDef"]:

@@ -1,11 +1,13 @@
+import contextlib
 import csv
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,18 +18,22 @@ from pyarrow import parquet
 
 from pneumonia.__main__ import main
 from pneumonia.batch.command import answers
-from pneumonia.batch.journal import JournalHeader, digest_of, opened
-from pneumonia.batch.sources import files_below
+from pneumonia.batch.journal import Journal, JournalHeader, digest_of, opened
+from pneumonia.batch.sources import files_below, listed, state_of
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.names import named, quoted
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import BATCH_SIZE
+from pneumonia.network.identity import identity_of
+from pneumonia.network.input_check import InputCheck
 from pneumonia.releases.fetch import Weights
 from pneumonia.releases.loading import load_served
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
+from tests.builders.disk import full_after
 from tests.builders.images import encoded
+from tests.builders.input_checks import INPUT_CHECK
 from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.faulty_s3 import refusal, standing_for_s3
 from tools.stand_ins.moto import Moto
@@ -186,16 +192,23 @@ def test_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(images: Path, 
     assert not journal.exists()
 
 
+@contextlib.contextmanager
+def opened_for(images: Path, weights: Path, tmp_path: Path) -> Iterator[Journal]:
+    """Open the journal of a run over a folder."""
+    paths = list(files_below(images))
+    names = [str(path) for path in paths]
+    model = Predictor(Weights(weights)).load()
+    header = JournalHeader(model.version, identity_of(model), len(names), digest_of(names))
+    with opened(tmp_path / "answers.csv.journal", header, [state_of(path) for path in paths]) as journal:
+        yield journal
+
+
 def journal_of(images: Path, weights: Path, tmp_path: Path) -> tuple[Path, bytes]:
     """Return the path that a journal has to have, and the content of one that is whole."""
-    names = [str(path) for path in files_below(images)]
-    this = JournalHeader(Predictor(Weights(weights)).load().version, len(names), digest_of(names))
-    journal = tmp_path / "answers.csv.journal"
-    model = Predictor(Weights(weights)).load()
-    with opened(journal, this) as (file, _):
-        for row in answers(model, list(files_below(images))):
-            file.write(json.dumps(row).encode() + b"\n")
-    return journal, journal.read_bytes()
+    with opened_for(images, weights, tmp_path) as journal:
+        for row in answers(Predictor(Weights(weights)).load(), list(files_below(images))):
+            journal.append(row)
+    return journal.path, journal.path.read_bytes()
 
 
 def test_journal_cut_off_anywhere_is_gone_on_from(images: Path, weights: Path, tmp_path: Path) -> None:
@@ -221,17 +234,92 @@ def test_journal_cut_off_anywhere_is_gone_on_from(images: Path, weights: Path, t
         (tmp_path / "answers.csv").unlink()
 
 
+def swap(images: Path, number: int) -> str:
+    """Put a file without an X-ray in the place of an image, of the same size and time; return its name."""
+    path = list(files_below(images))[number]
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return str(path)
+
+
 def test_answers_in_the_journal_are_not_computed_again(images: Path, weights: Path, tmp_path: Path) -> None:
     journal, content = journal_of(images, weights, tmp_path)
-    lines = content.splitlines(keepends=True)
-    row = json.loads(lines[1])
-    row[2] = 0.125
-    journal.write_bytes(b"".join([lines[0], json.dumps(row).encode() + b"\n", *lines[2 : 1 + BATCH_SIZE]]))
+    journal.write_bytes(b"".join(content.splitlines(keepends=True)[: 1 + BATCH_SIZE]))
+    swap(images, 0)
     assert run(images, tmp_path / "answers.csv", "--weights", weights) == 0
-    assert rows_of(tmp_path / "answers.csv")[0]["probability_pneumonia"] == "0.125"
+    assert rows_of(tmp_path / "answers.csv")[0]["error"] == ""
 
 
-@pytest.mark.parametrize("what", ["another model", "another input", "no journal"])
+def test_an_image_that_has_changed_is_answered_again(
+    images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal_of(images, weights, tmp_path)
+    os.utime(swap(images, BATCH_SIZE + 1))
+    assert run(images, tmp_path / "answers.csv", "--weights", weights) == 3
+    assert rows_of(tmp_path / "answers.csv")[BATCH_SIZE + 1]["error"].startswith("The file is not an image")
+    assert f"journal is damaged after {BATCH_SIZE} answers, or images have changed." in capsys.readouterr().err
+
+
+def test_an_object_that_has_changed_has_another_state(moto: Moto, bucket: str) -> None:
+    states = []
+    for content in (b"one", b"one", b"two"):
+        moto.s3().put_object(Bucket=bucket, Key="a", Body=content)
+        states.append(state_of(next(listed(f"s3://{bucket}"))))
+    assert states[0] == states[1] != states[2]
+
+
+def test_the_same_version_with_another_calibration_or_input_check_is_another_run(
+    images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "model.pth"
+    copy.write_bytes(weights.read_bytes())
+    manifest = manifest_for(copy)
+    manifest.write_beside(copy)
+    journal, content = journal_of(images, copy, tmp_path)
+    for changed in (
+        dataclasses.replace(manifest, calibration=Calibration(bias=0.5)),
+        dataclasses.replace(manifest, input_check=InputCheck(**INPUT_CHECK)),
+    ):
+        changed.write_beside(copy)
+        assert run(images, tmp_path / "answers.csv", "--weights", copy) == 1
+        told = f"has answers of model {manifest.version} with another calibration, input check or code: remove it"
+        assert told in capsys.readouterr().err
+        assert journal.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["answers.csv", "answers.parquet"])
+def test_a_full_disk_names_the_file_and_what_is_kept(
+    name: str, images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, journal = tmp_path / name, tmp_path / f"{name}.journal"
+    kept = f"File too large. The answers so far are kept in {journal}: the same command continues from there.\n"
+    with full_after(5_000):
+        assert run(images, output, "--weights", weights) == 1
+    assert capsys.readouterr().err == f"{journal} cannot be read or written: {kept}"
+    journal.unlink()
+    whole, _ = journal_of(images, weights, tmp_path)
+    whole.rename(journal)
+    with full_after(1_000):
+        assert run(images, output, "--weights", weights) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"{output} cannot be read or written: ")
+    assert told.endswith(kept)
+    assert {path.name for path in tmp_path.iterdir()} == {"images", journal.name}
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing(
+    images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(images, tmp_path / "file" / "answers.csv", "--weights", weights) == 1
+    assert "kept" not in capsys.readouterr().err
+    (tmp_path / "answers.csv.journal").mkdir()
+    assert run(images, tmp_path / "answers.csv", "--weights", weights) == 1
+    assert "answers.csv.journal is not a plain file: remove it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["another model", "another input", "no journal", "earlier version", "damaged header"])
 def test_journal_of_another_run_is_refused_and_kept(
     what: str, images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,12 +331,19 @@ def test_journal_of_another_run_is_refused_and_kept(
     elif what == "another input":
         (images / "a" / "new.jpeg").write_text("text")
     else:
-        journal.write_bytes(content := b"Dear diary,\n")
+        content = {
+            "no journal": b"Dear diary,\n",
+            "earlier version": b'{"model_version": "v", "images": 1, "inputs": ""}\n["NORMAL", 1, 0, "", "v", null]\n',
+            "damaged header": content.replace(b'"images"', b'"imagez"', 1),
+        }[what]
+        journal.write_bytes(content)
     assert run(images, tmp_path / "answers.csv", "--weights", copy) == 1
     assert {
         "another model": "has answers of model sha256-",
         "another input": "has answers for another input, of 37 images: remove it to start anew",
         "no journal": "is not a journal of a run: remove it, or name another output.",
+        "earlier version": "is of an earlier version of this program: remove it to start anew",
+        "damaged header": "is damaged in its first line: remove it, or name another output.",
     }[what] in capsys.readouterr().err
     assert journal.read_bytes() == content
     assert not (tmp_path / "answers.csv").exists()
@@ -257,9 +352,7 @@ def test_journal_of_another_run_is_refused_and_kept(
 def test_two_runs_never_write_one_journal(
     images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = [str(path) for path in files_below(images)]
-    this = JournalHeader(Predictor(Weights(weights)).load().version, len(names), digest_of(names))
-    with opened(tmp_path / "answers.csv.journal", this):
+    with opened_for(images, weights, tmp_path):
         assert run(images, tmp_path / "answers.csv", "--weights", weights) == 1
     assert "is being written by another run: wait until that ends." in capsys.readouterr().err
 

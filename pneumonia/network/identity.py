@@ -1,0 +1,34 @@
+"""What a model's answers depend on besides the image, as one digest. Only what goes on later asks for it."""
+
+import dataclasses
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.classifier import BATCH_SIZE, Classifier
+from pneumonia.network.contract import CLASSES
+
+LIBRARIES = ("torch", "numpy", "pillow", "simplejpeg", "imagecodecs", "pydicom")  # which decode and compute
+ROOMS = ("imaging", "network")  # whose code does
+
+
+def identity_of(model: Classifier) -> str:
+    """Return a SHA-256 over all that a model's answers depend on: weights, version, calibration, input check and code.
+
+    The network counts by the digest of its file. Of two machines with the same identity, the last digits may differ.
+    """
+    told = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    del told["network"]
+    told["detector"] = model.detector.check if model.detector else None
+    code = (PREPROCESSING, CLASSES, BATCH_SIZE, _digest_of_code(), *map(version, LIBRARIES))
+    return hashlib.sha256(repr((told, code)).encode(errors="backslashreplace")).hexdigest()
+
+
+def _digest_of_code() -> str:
+    """Return a SHA-256 over the modules that decode images and make answers of them."""
+    digest = hashlib.sha256()
+    for room in ROOMS:
+        for module in sorted(Path(__file__).parent.parent.joinpath(room).glob("*.py")):
+            digest.update(f"{room}/{module.name} {hashlib.sha256(module.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
