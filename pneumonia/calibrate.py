@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pneumonia.command import say
 from pneumonia.errors import ConfigurationError
+from pneumonia.files import real
 from pneumonia.training.patients import PATTERN_HELP, pattern_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def fitted(args: argparse.Namespace, release: "Release") -> tuple["Calibration",
 
     pattern = pattern_of(args.patients)
     model = classifier_of(release)
-    say(f"{args.folder.resolve().name}, model {model.version}")
+    say(f"{real(args.folder).name}, model {model.version}")
     found = calibrate(model, args.folder, args.prevalence, args.batch_size, args.num_workers, pattern)
     say(*table(found).split("\n"))
     return found.calibration, found.source
@@ -160,8 +161,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigurationError("--output is a folder of this machine: promote_model.py puts a release into a bucket.")
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise ConfigurationError(f"{args.output} exists already: name another folder with --output.")
-    if args.folder and args.output.resolve().is_relative_to(args.folder.resolve()):
+    if args.folder and real(args.output).is_relative_to(real(args.folder)):
         raise ConfigurationError(
-            f"The release would lie among the images, in {args.output.resolve()}: name a folder elsewhere with "
-            "--output."
+            f"The release would lie among the images, in {real(args.output)}: name a folder elsewhere with --output."
         )

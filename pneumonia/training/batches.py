@@ -14,7 +14,8 @@ from pneumonia.imaging.preprocessing import normalize
 from pneumonia.network.resnet import logits_of
 from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import Channel
-from pneumonia.training.images import Images, check_readable, decode_channel
+from pneumonia.training.data_checking import check_readable
+from pneumonia.training.images import Images, decode_channel
 from pneumonia.training.processes import Processes
 
 GPU_IMAGES = 512  # varied at once on a GPU, which does the 150 small computations sooner than Python starts them

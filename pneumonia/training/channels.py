@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumonia.errors import DataError
+from pneumonia.files import real
 from pneumonia.names import some
 from pneumonia.network.contract import CLASSES
 from pneumonia.training.patients import check_pattern, patient_of
@@ -78,7 +79,7 @@ def scan_folder(folder: Path, pattern: re.Pattern[str] | None = None) -> Channel
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: name one with {' and '.join(CLASSES)}.")
-    name = folder.resolve().name
+    name = real(folder).name
     return scan_channels({name: folder}, pattern)[name]
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import TextIO
 
 from pneumonia.command import say
-from pneumonia.errors import DataError, few, naming
+from pneumonia.errors import FEW, DataError, few, naming
 from pneumonia.names import in_text
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.data_check import DataCheck, in_words
@@ -25,6 +26,26 @@ class Finding:
 
     sentence: str
     files: list[str] = field(default_factory=list)
+
+
+def check_readable(broken: Sequence[str]) -> None:
+    """Check that no image is broken.
+
+    Args:
+        broken: what `unreadable` says about each broken image.
+
+    Raises:
+        DataError: there is one; the sentence names a few, the error's `files` are all.
+    """
+    if broken:
+        images = f"{len(broken):,} images" if len(broken) > FEW else "Images"
+        raise naming(DataError(f"{images} cannot be read, remove or replace them: {few(broken)}"), broken)
+
+
+def unreadable(channel: Channel, path: Path, error: Exception) -> str:
+    """Return which file of a channel cannot be used, and why."""
+    reason = error.strerror or error if isinstance(error, OSError) else error
+    return f"{in_text(f'{channel.name}/{path.relative_to(channel.root)}')} ({reason})"
 
 
 def check_channels(channels: Sequence[Digested]) -> DataCheck:

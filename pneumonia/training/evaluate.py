@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pneumonia.command import say
 from pneumonia.errors import ConfigurationError
-from pneumonia.files import replacing, write_json
+from pneumonia.files import real, replacing, write_json
 from pneumonia.imaging.preprocessing import normalize
 from pneumonia.names import in_csv
 from pneumonia.network.calibration import Calibration
@@ -67,9 +67,9 @@ def evaluate(
         PneumoniaError: images that cannot be used, or a model whose answers are not finite.
         OSError: a file cannot be read or written.
     """
-    if output.resolve().is_relative_to(folder.resolve()):
+    if real(output).is_relative_to(real(folder)):
         raise ConfigurationError(
-            f"The report would lie among the images, in {output.resolve()}: name a folder elsewhere with --output."
+            f"The report would lie among the images, in {real(output)}: name a folder elsewhere with --output."
         )
     channel = scan_folder(folder, pattern)
     say(f"{channel.name}: {len(channel.paths):,} images, model {model.version}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pneumonia.command import say
 from pneumonia.errors import ConfigurationError
-from pneumonia.files import locked, remove_abandoned, replacing
+from pneumonia.files import locked, real, remove_abandoned, replacing
 from pneumonia.names import some
 from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME
@@ -44,7 +44,7 @@ class Folders:
     def written(self) -> list[Path]:
         """The folders that are written to, each once."""
         folders = (folder for folder in (self.model, self.output, self.checkpoints) if folder)
-        return list({folder.resolve(): folder for folder in folders}.values())
+        return list({real(folder): folder for folder in folders}.values())
 
     @property
     def reports(self) -> tuple[Path, ...]:

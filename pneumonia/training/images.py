@@ -4,7 +4,6 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor
 
 from pneumonia.command import progress
-from pneumonia.errors import FEW, DataError, ImageError, few, naming
+from pneumonia.errors import ImageError
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import SIZE, resize
-from pneumonia.names import in_text
+from pneumonia.imaging.reading import read_file
 from pneumonia.training.channels import Channel
+from pneumonia.training.data_checking import check_readable, unreadable
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,6 @@ def load_channel(channel: Channel, workers: int, memory: int | None = None) -> I
     images, broken = decode_channel(channel, workers, memory)
     check_readable(broken)
     return images
-
-
-def check_readable(broken: Sequence[str]) -> None:
-    """Check that no image is broken.
-
-    Args:
-        broken: what `decode_channel` says about broken images.
-
-    Raises:
-        DataError: there is one; the sentence names a few, the error's `files` are all.
-    """
-    if broken:
-        images = f"{len(broken):,} images" if len(broken) > FEW else "Images"
-        raise naming(DataError(f"{images} cannot be read, remove or replace them: {few(broken)}"), broken)
 
 
 def decode_channel(channel: Channel, workers: int, memory: int | None = None) -> tuple[Images, list[str]]:
@@ -131,10 +117,10 @@ def _decode(channel: Channel, images: Images, index: int) -> str | None:
     """
     path = channel.paths[index]
     try:
-        data = path.read_bytes()
+        data = read_file(path)
         image = resize(decode(data).image)
     except (ImageError, OSError) as error:
-        return f"{in_text(f'{channel.name}/{path.relative_to(channel.root)}')} ({error})"
+        return unreadable(channel, path, error)
     depth = images.pixels.shape[1]
     if depth == 1 and not (torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])):
         raise _ColouredError

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from pneumonia.command import progress
 from pneumonia.errors import ArchiveError
-from pneumonia.files import check_space, filling
+from pneumonia.files import check_space, filling, naming
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.network.contract import CLASSES
 
@@ -59,7 +59,7 @@ def unpack(archive: Path, destination: Path) -> Counts:
                 for place, image in progress(images.items(), len(images), "unpacking"):
                     target = folder / place
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with packed.open(image) as source, target.open("xb") as file:
+                    with packed.open(image) as source, naming(target), target.open("xb") as file:
                         shutil.copyfileobj(source, file)  # the archive's checksum is compared at the end
     except DAMAGE as error:
         raise ArchiveError(f"{archive} is not a whole zip file ({str(error).rstrip('.')}).") from error

@@ -1,20 +1,21 @@
 """Divide a labelled folder into train/, val/ and test/ so that no patient is in two of them. Does not import torch."""
 
 import argparse
+import hashlib
 import random
 import re
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pneumonia.command import say
-from pneumonia.errors import ConfigurationError, DataError
-from pneumonia.files import check_unused, filling, sha256
+from pneumonia.errors import ConfigurationError, DataError, ImageError
+from pneumonia.files import check_unused, filling, naming, real
+from pneumonia.imaging.reading import read_file
 from pneumonia.network.contract import CLASSES
 from pneumonia.training.channels import Channel, scan_folder
-from pneumonia.training.data_checking import about_names, check_labels, tell
+from pneumonia.training.data_checking import about_names, check_labels, check_readable, tell, unreadable
 from pneumonia.training.patients import PATTERN_HELP, joined, patient_of, pattern_of
 
 EPILOG = "example: pneumonia split all_images chest_xray --val 0.1 --test 0.1"
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     if not min(fractions.values()) > 0:  # "not above" rather than "below": NaN compares false
         raise ConfigurationError("--val and --test must be above 0 and leave something for training.")
     check_unused(args.destination)
-    if args.destination.resolve().is_relative_to(args.source.resolve()):
+    if real(args.destination).is_relative_to(real(args.source)):
         raise ConfigurationError(f"{args.destination} would be among the images: name a folder elsewhere.")
     channel = scan_folder(args.source, pattern)
     tell(about_names([channel]), sys.stderr)
@@ -127,9 +128,11 @@ def place(files: Sequence[tuple[str, Path]], splits: Mapping[str, Sequence[int]]
         for label, path in (files[index] for index in indices):
             destination = folder / name / label / path.name
             if link:
-                destination.symlink_to(path.resolve())
+                destination.symlink_to(real(path))
             else:
-                shutil.copyfile(path, destination)
+                data = read_file(path)
+                with naming(destination):
+                    destination.write_bytes(data)
 
 
 def table(
@@ -146,11 +149,27 @@ def table(
     return "\n".join(lines)
 
 
+def digests_of(channel: Channel) -> list[str]:
+    """Return the SHA-256 of each file of a channel.
+
+    Raises:
+        DataError: files that cannot be read, or are no images by their size or kind; it names them.
+    """
+    digests, broken = [], []
+    for path in channel.paths:
+        try:
+            digests.append(hashlib.sha256(read_file(path)).hexdigest())
+        except (ImageError, OSError) as error:
+            broken.append(unreadable(channel, path, error))
+    check_readable(broken)
+    return digests
+
+
 def _group_by_patient(files: Sequence[tuple[str, Path]], pattern: re.Pattern[str] | None) -> list[list[int]]:
     """Return the indices of each patient's files; patients who share an image, byte for byte, become one."""
     paths, labels = [path for _, path in files], [CLASSES.index(label) for label, _ in files]
     channel = Channel(paths[0].parent.parent.name, paths[0].parent.parent, paths, labels, pattern)
-    digests = [sha256(path) for path in paths]
+    digests = digests_of(channel)
     check_labels([(channel, digests)])
     groups: dict[str, list[int]] = {}
     for index, patient in enumerate(joined(channel.patients(), digests)):

@@ -13,7 +13,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from pneumonia.command import say
 from pneumonia.errors import ConfigurationError
-from pneumonia.files import filling
+from pneumonia.files import filling, naming
 from pneumonia.network.contract import CLASSES
 
 Box = tuple[float, float, float, float]
@@ -105,7 +105,9 @@ def draw_dataset(destination: Path, counts: dict[str, int], seed: int = 0, size:
             cause = random.choice(["bacteria", "virus"])
             names = {"NORMAL": f"IM-{patient:04}-0001.jpeg", "PNEUMONIA": f"person{patient}_{cause}_{patient}.jpeg"}
             for label, name in names.items():
-                draw_radiograph(random, label, size).save(destination / split / label / name, quality=90)
+                path = destination / split / label / name
+                with naming(path):
+                    draw_radiograph(random, label, size).save(path, quality=90)
 
 
 def _lung(random: Random, middle: float) -> Box:

@@ -327,5 +327,5 @@ def test_a_full_disk_is_told_with_the_file(
 ) -> None:
     with full_after(500):
         sentence = failure([str(weights), str(drawn), "--output", str(tmp_path)], capsys)
-    assert sentence == f"{tmp_path / 'evaluation.json'} cannot be read or written: File too large.\n"
+    assert sentence.startswith(f"{tmp_path / 'evaluation.json'} cannot be read or written: File too large.")
     assert not list(tmp_path.iterdir())

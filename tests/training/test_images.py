@@ -14,6 +14,7 @@ from pneumonia.imaging.preprocessing import SIZE, resize
 from pneumonia.training.channels import fingerprint, scan_channels
 from pneumonia.training.images import Images, load_channel
 from pneumonia.training.synthetic import draw_dataset
+from tests.builders import not_plain
 from tests.builders.disk import full_after
 
 
@@ -141,6 +142,19 @@ def test_of_many_unreadable_images_the_sentence_names_three_and_the_error_all(dr
         load(root)
     names = [file.partition(" (")[0] for file in caught.value.files]
     assert names == [f"train/NORMAL/broken{number}.jpeg" for number in range(5)]
+
+
+@pytest.mark.processes
+def test_what_is_no_plain_file_is_named_and_neither_waited_for_nor_read(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copy_of(drawn, tmp_path / "train")
+    monkeypatch.chdir(root / "NORMAL")  # a socket's path may not be long
+    not_plain.put_into(Path())
+    with pytest.raises(DataError, match=r"^6 images cannot be read, remove or replace them: ") as caught:
+        load(root)
+    for name, told in not_plain.TOLD.items():
+        assert any(file.startswith(f"train/NORMAL/{name} ({told}") for file in caught.value.files), caught.value.files
 
 
 # Fingerprint

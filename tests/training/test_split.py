@@ -12,6 +12,7 @@ from pneumonia.network.contract import CLASSES
 from pneumonia.training.channels import SPLITS
 from pneumonia.training.patients import patient_of
 from pneumonia.training.split import split_by_patient
+from tests.builders import not_plain
 from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
 
@@ -202,7 +203,7 @@ def test_names_without_patients_are_told_before_anything_is_split(
     (source / "NORMAL" / "IM-0050-0001.jpeg").symlink_to(tmp_path / "gone.jpeg")
     assert main(["split", str(source), str(tmp_path / "split")]) == 1
     told = capsys.readouterr().err.splitlines()
-    assert [line.partition(" ")[0] for line in told] == ["Warning:", str(source / "NORMAL" / "IM-0050-0001.jpeg")]
+    assert [line.partition(" ")[0] for line in told] == ["Warning:", "Images"]
 
 
 NAMED_OTHERWISE = {
@@ -342,7 +343,11 @@ def test_a_full_disk_leaves_nothing_behind(source: Path, tmp_path: Path, capsys:
     touch(source / "PNEUMONIA" / "person99_virus_1.jpeg", bytes(100_000))
     with full_after(50_000):
         sentence = failure(["split", str(source), str(tmp_path / "split")], capsys)
-    assert "person99_virus_1.jpeg cannot be read or written: File too large." in sentence
+    assert re.fullmatch(
+        rf"{tmp_path}/split/\w+/PNEUMONIA/person99_virus_1\.jpeg cannot be read or written: File too large\. "
+        rf"{tmp_path}/split is made whole or not at all: nothing of it is left\.",
+        sentence.strip(),
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
 
 
@@ -350,8 +355,39 @@ def test_a_broken_link_in_the_source_leaves_nothing_behind(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (source / "NORMAL" / "IM-0050-0001.jpeg").symlink_to(tmp_path / "gone.jpeg")
-    assert "IM-0050-0001.jpeg does not exist" in failure(["split", str(source), str(tmp_path / "split")], capsys)
+    told = "Images cannot be read, remove or replace them: source/NORMAL/IM-0050-0001.jpeg (No such file or directory)"
+    assert told in failure(["split", str(source), str(tmp_path / "split")], capsys)
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("options", [[], ["--link"]])
+def test_what_is_no_plain_file_is_named_and_neither_waited_for_nor_read(
+    options: list[str],
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(source / "NORMAL")  # a socket's path may not be long
+    not_plain.put_into(Path())
+    assert main(["split", str(source), str(tmp_path / "split"), *options]) == 1
+    *files, sentence = capsys.readouterr().err.splitlines()[-1 - len(not_plain.TOLD) :]
+    assert sentence.startswith(f"{len(not_plain.TOLD)} images cannot be read, remove or replace them: ")
+    for name, told in not_plain.TOLD.items():
+        assert any(file.startswith(f"source/NORMAL/{name} ({told}") for file in files), (name, files)
+    assert {path.name for path in tmp_path.iterdir()} == {"source"}
+
+
+def test_links_in_a_circle_and_a_folder_named_as_an_image_are_told(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    assert "circle is not a folder" in failure(["split", str(tmp_path / "circle"), str(tmp_path / "split")], capsys)
+    assert "cannot be read or written" in failure(["split", str(source), str(tmp_path / "circle")], capsys)
+    (source / "NORMAL" / "x.jpeg").mkdir()
+    told = "source/NORMAL must hold images alone, and has the folders x.jpeg."
+    assert told in failure(["split", str(source), str(tmp_path / "split")], capsys)
 
 
 def test_a_destination_below_a_file_is_refused(
