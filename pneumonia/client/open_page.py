@@ -8,7 +8,6 @@ import contextlib
 import re
 from collections.abc import Mapping
 
-import uvicorn
 from botocore.awsrequest import AWSResponse
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -23,6 +22,7 @@ from pneumonia.errors import ServerError
 from pneumonia.serving.middleware import BodyLimit
 from pneumonia.serving.problems import add_problem_handlers
 from pneumonia.serving.server import LocalServer, listen
+from pneumonia.serving.uploads import Uploads
 
 EPILOG = "example: pneumonia open https://abc123.lambda-url.eu-central-1.on.aws"
 # A browser on this machine may have cookies of other servers on 127.0.0.1: nothing else is passed on.
@@ -52,15 +52,13 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.suppress(KeyboardInterrupt), listen(args.port) as listener:
         if (health := server.ask("GET", "/health")).status_code != 200:
             raise server.refusal(health)
-        config = uvicorn.Config(
-            create_app(server), port=listener.getsockname()[1], log_level="warning", proxy_headers=False
-        )
-        LocalServer(config).run(sockets=[listener])
+        LocalServer(create_app(server), listener, log_level="warning").run(sockets=[listener])
 
 
 def create_app(server: Server) -> FastAPI:
     """Return the app that passes on to a server what a browser on this machine asks."""
     app = FastAPI(openapi_url=None)  # no documentation but the server's
+    app.add_middleware(Uploads)
     app.add_middleware(BodyLimit)
     add_problem_handlers(app)
     app.add_exception_handler(ServerError, answer_unreachable)

@@ -1,5 +1,6 @@
 """The API: its routes, and the app that is made of them."""
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
@@ -35,6 +36,10 @@ def create_app(predictor: Predictor, root_path: str | None = None) -> FastAPI:
     """
     # FastAPIOffline serves Swagger UI's files itself; with FastAPI, every browser would fetch them from a third party.
     app = FastAPIOffline(**openapi.API, redoc_url=None, redirect_slashes=False)
+    if "AWS_LAMBDA_RUNTIME_API" not in os.environ:
+        from pneumonia.serving.uploads import Uploads  # noqa: PLC0415  # no cold start needs it
+
+        app.add_middleware(Uploads)
     app.add_middleware(BodyLimit)
     app.add_middleware(Head)
     app.add_middleware(NoStore)

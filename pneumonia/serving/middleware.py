@@ -16,7 +16,6 @@ from pneumonia.serving.telemetry import Record, emit
 
 FORM_BYTES = 64 * 1024  # of a form, besides the image
 BODY_BYTES = MAX_BYTES + FORM_BYTES
-UPLOADS_BYTES = 10 * BODY_BYTES  # of all bodies in memory at once; on Lambda there is only one
 
 METHODS = frozenset(HTTPMethod)
 PREDICTING = ("/predict", "/predict/batch")
@@ -24,14 +23,13 @@ OTHER = "other"  # in the log, for what is not ours: it may be anything, and a p
 
 
 class BodyLimit:
-    """Refuse a body larger than BODY_BYTES, and more bodies at once than UPLOADS_BYTES.
+    """Refuse a body larger than BODY_BYTES.
 
     FastAPI's own limit would answer in plain text.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._held = 0  # bytes of bodies whose requests are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a body that declares too many bytes before reading it, and any other once it has too many."""
@@ -41,23 +39,16 @@ class BodyLimit:
         async def receive_some() -> Message:
             nonlocal held
             message = await receive()
-            size = len(message.get("body", b""))
-            held += size
-            self._held += size
+            held += len(message.get("body", b""))
             if held > BODY_BYTES:
                 raise HTTPException(413)
-            if self._held > UPLOADS_BYTES:
-                raise HTTPException(503, headers={"Retry-After": "1"})
             return message
 
         declared = headers.get("content-length", "")
         if declared.isdecimal() and (len(declared) > 18 or int(declared) > BODY_BYTES):  # int() refuses long numbers
             await JSONResponse({"detail": SENTENCES[413]}, 413)(scope, receive, send)
             return
-        try:
-            await self._app(scope, receive_some, send)
-        finally:
-            self._held -= held
+        await self._app(scope, receive_some, send)
 
 
 class Head:

@@ -30,6 +30,7 @@ STATUS: dict[type[Exception], int] = {
 SENTENCES = {
     404: "There is nothing at this address: /docs lists what there is.",
     405: "This address does not take that method: /docs lists what it takes.",
+    408: "The request came too slowly, or not to its end: send it again, over a faster connection if need be.",
     413: too_many_bytes("upload"),
     500: "The server failed to answer this request, and its log has the details: try again.",
     503: "The server has no memory for more uploads at once: try again in a moment.",
