@@ -53,7 +53,8 @@ class Boto3Bucket:
             yield from chunks(answer["Body"], self._deadline)
 
     def close(self) -> None:
-        """Do nothing: boto3 closes its connections itself."""
+        """Close the connections."""
+        self._s3.close()
 
     def _client(self) -> "S3Client":
         """Return a client that waits no longer than half of the time that is left: another one, if it is little."""
@@ -61,6 +62,7 @@ class Boto3Bucket:
             raise TimeoutError("the time is up")
         if left / 2 < self._patience:
             self._patience = left / 2
+            self._s3.close()
             self._s3 = new_client("s3", self._error, attempts=1, patience=self._patience)
         return self._s3
 
@@ -118,7 +120,8 @@ def download(bucket: str, key: str, file: BinaryIO, error: type[PneumoniaError])
     def attempt() -> None:
         file.seek(0)
         file.truncate()
-        with boto3_as_signed(), contextlib.closing(s3.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+        with contextlib.closing(s3.get_object(Bucket=bucket, Key=key)["Body"]) as body:
             file.writelines(body.iter_chunks(CHUNK))
 
-    retries.until(Deadline.after(retries.COMMAND_SECONDS), attempt)
+    with contextlib.closing(s3):
+        retries.until(Deadline.after(retries.COMMAND_SECONDS), attempt)

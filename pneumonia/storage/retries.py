@@ -43,54 +43,57 @@ def until(
         Exception: what else the attempt raises, unchanged.
     """
     started, tries, limit = time.monotonic(), 0, FIRST_PAUSE
-    refused: BaseException | None = None
+    reason: BaseException | None = None  # S3's last refusal, or why there was no answer yet
     while True:
         tries += 1
         try:
             return attempt()
         except TimeoutError:  # the deadline ended this attempt: what S3 said before tells more
-            if not refused:
+            if not reason:
                 raise
             break
         except Exception as raised:
-            refused = of_boto3(raised)
-            if not _may_pass(refused, raised):
-                raise
-        pause = _pause(refused, limit, deadline.seconds_left - needed)
-        if pause is None:
-            break
+            error = _passing(raised)
+        reason = reason if isinstance(reason, S3Error) and not isinstance(error, S3Error) else error
+        pause = _pause(error, limit, deadline.seconds_left - needed)
         if limit < LONGEST_PAUSE <= 2 * limit:  # once: it takes long
-            _warn(refused, tries, deadline.seconds_left)
-        if wait(pause):
+            _warn(reason, tries, deadline.seconds_left)
+        if pause is None or wait(pause):
             break
         limit = min(2 * limit, LONGEST_PAUSE)
     if tries > 1:
-        refused.add_note(f"after {tries} tries in {time.monotonic() - started:.0f} s")
-    raise refused
+        reason.add_note(f"after {tries} tries in {time.monotonic() - started:.0f} s")
+    raise reason
 
 
-def _pause(refused: BaseException, limit: float, left: float) -> float | None:
+def _pause(error: BaseException, limit: float, left: float) -> float | None:
     """Return seconds to wait, None if no time would be left for another try.
 
     Half of what is left is kept for it: S3 may be well again just before the deadline.
     """
-    named = (refused.retry_after if isinstance(refused, S3Error) else None) or 0.0
+    named = (error.retry_after if isinstance(error, S3Error) else None) or 0.0
     if left < FIRST_PAUSE or named >= left:
         return None
     return max(named, min(random.uniform(0, limit), left / 2))
 
 
-def _warn(refused: BaseException, tries: int, left: float) -> None:
+def _warn(reason: BaseException, tries: int, left: float) -> None:
     # The whole reason may name an object, and that a patient.
-    what = f"S3 answers {refused.code}" if isinstance(refused, S3Error) else "S3 does not answer"
+    what = f"S3 answers {reason.code}" if isinstance(reason, S3Error) else "S3 does not answer"
     logger.warning("%s, %d times so far: trying again for up to %.0f s.", what, tries, left)
 
 
-def _may_pass(refused: BaseException, raised: BaseException) -> bool:
-    if isinstance(refused, S3Error):
-        return refused.is_temporary
-    is_answer_missing = isinstance(refused, ConnectionError) and not isinstance(refused, UnsentError)
-    return is_answer_missing and not any(map(_will_stay, _causes(raised)))
+def _passing(raised: Exception) -> BaseException:
+    """Return an error that may pass as the signed reader has it; raise any other."""
+    error = of_boto3(raised)
+    if isinstance(error, S3Error):
+        may_pass = error.is_temporary
+    else:
+        is_answer_missing = isinstance(error, ConnectionError) and not isinstance(error, UnsentError)
+        may_pass = is_answer_missing and not any(map(_will_stay, _causes(raised)))
+    if not may_pass:
+        raise raised
+    return error
 
 
 def _will_stay(cause: BaseException) -> bool:

@@ -223,7 +223,7 @@ def test_what_may_pass_is_a_temporary_failure_and_what_will_not_a_permanent_one(
         BatchFunction(tmp_path, {"AWS_ENDPOINT_URL": s3.endpoint, "MODEL_PATH": str(weights)}) as function,
     ):
         for key, (_, code, reason) in answers.items():
-            found, text = function.result(event_2(key), timeout=20)  # of which few are left for trying again
+            found, text = function.result(event_2(key), timeout=25)  # of which few are left for trying again
             assert found == code
             assert found == "Succeeded" or text.startswith(f"The object cannot be read{reason}")
             is_tried_again = s3.count(f"/{XRAYS}/{key}") > 1

@@ -37,7 +37,7 @@ BROKEN = b'{"version": "1"}'  # of a release whose manifest is broken
 
 def in_a_hurry(app: FastAPI) -> ASGIApp:
     """Give the app requests as on Lambda when an invocation has little time left."""
-    context = SimpleNamespace(aws_request_id="", get_remaining_time_in_millis=lambda: 1000 * (ANSWER_SECONDS + 1))
+    context = SimpleNamespace(aws_request_id="", get_remaining_time_in_millis=lambda: 1000 * (ANSWER_SECONDS + 3))
 
     async def asked(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "aws.context": context}, receive, send)
