@@ -1,6 +1,7 @@
 """Send requests to a server of the API, signed if a Lambda function has to know who asks."""
 
 import contextlib
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,12 +15,14 @@ from botocore.utils import get_environ_proxies
 from pneumonia.client.address import Address, quoted
 from pneumonia.client.answers import refusal
 from pneumonia.errors import ImageTooLargeError, ServerError, first_line
+from pneumonia.storage.answers import seconds_in
 from pneumonia.storage.refusals import refusals_as
 
 CONNECT_SECONDS = 10
 SILENT_SECONDS = 90  # without a byte: longer than the function may take, by default
 CONNECTIONS = 8  # that stay open: more than a browser opens to one host
-PAUSES = (1.0, 2.0, 4.0)  # seconds before a request is sent again
+PAUSES = (1.0, 2.0, 4.0)  # seconds before a request is sent again, or half of them
+LONGEST_PAUSE = 30.0  # seconds: a server that asks for more is not waited for
 LAMBDA_BYTES = 6 * 1024 * 1024 * 3 // 4  # of a body: an event has 6 MB at most, and the body in base64
 TOO_LARGE = (
     f"The upload is larger than the {LAMBDA_BYTES:,} bytes that Lambda takes: save the X-ray as a JPEG, or smaller."
@@ -72,11 +75,13 @@ class Server:
             raise ImageTooLargeError(TOO_LARGE)
         with refusals_as(ServerError, self._fails):
             for pause in self._pauses:
+                asked = 0.0
                 with contextlib.suppress(ConnectionResetError):
                     response = self._send(method, target, headers, body)
-                    if not may_pass(response):
+                    asked = seconds_in(response.headers.get("Retry-After", "")) or 0.0
+                    if not may_pass(response) or asked > LONGEST_PAUSE:
                         return response
-                time.sleep(pause)
+                time.sleep(max(asked, random.uniform(pause / 2, pause)))  # or all who were refused come back at once
             return self._send(method, target, headers, body)
 
     def refusal(self, response: AWSResponse) -> ServerError:

@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -244,6 +245,21 @@ def test_what_may_pass_is_tried_again(echoing: FunctionUrl, status: int) -> None
     echoing.answers = [RefusedError(status, "", {})] * 3
     assert signed(echoing.address).ask("POST", "/predict", {}, b"body").status_code == 200
     assert echoing.requests == ["POST /predict"] * 4
+
+
+def test_a_server_is_left_alone_for_as_long_as_it_asks() -> None:
+    busy = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
+    answers = iter([busy, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
+    with listening(lambda one: one.sendall(next(answers))) as address:
+        started = time.monotonic()
+        assert Server(Address(address), AT_ONCE).ask("GET", "/").status_code == 200
+        assert time.monotonic() - started >= 2
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for() -> None:
+    busy = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n"
+    with listening(lambda one: one.sendall(busy)) as address:
+        assert Server(Address(address), AT_ONCE).ask("GET", "/").status_code == 503
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 413])
