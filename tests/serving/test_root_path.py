@@ -195,6 +195,51 @@ def test_a_server_behind_a_proxy(predictor: Predictor, before: str, configured: 
     assert client.post(f"{option}{before}/predict", files={"file": XRAY}).status_code == 200
 
 
+# What a client asks for, with a host where a path should be, as text or encoded, before a route or after it.
+ELSEWHERE = (
+    "//evil.example",
+    "//evil.example/",
+    "//evil.example/docs",
+    "/\\evil.example/docs",
+    "/%5Cevil.example/docs",
+    "/%2F%2Fevil.example/docs",
+    "/%252F%252Fevil.example/docs",
+    "/..//evil.example/openapi.json",
+    "/.//evil.example/",
+    "/docs//evil.example",
+    "/static//evil.example/",
+    "/static",
+    "/static/..//evil.example",
+    "/guide/model-card",
+    "/@evil.example/docs",
+    "/https://evil.example/docs",
+    "/evil.example%0d%0aLocation:%20https://evil.example/",
+)
+CLAIMS = {
+    "Host": "evil.example",
+    "X-Forwarded-Host": "evil.example",
+    "X-Forwarded-Prefix": "//evil.example",
+    "X-Forwarded-Proto": "javascript",
+    "Forwarded": "host=evil.example;proto=javascript",
+    "X-Original-URL": "//evil.example/",
+    "X-Rewrite-URL": "//evil.example/",
+}
+
+
+@pytest.mark.parametrize("front", FRONTS.values(), ids=FRONTS)
+def test_no_path_and_no_header_leads_to_another_host(predictor: Predictor, front: Front) -> None:
+    deployment = Deployment(front, predictor)
+    for path in ELSEWHERE:
+        response = deployment.ask("GET", front.prefix + path, b"", CLAIMS)
+        assert "location" not in {name.lower() for name in response.get("headers") or {}}, path
+        assert "evil.example" not in json.dumps(response), path
+    for path in ("/", "/docs", "/openapi.json"):
+        response = deployment.ask("GET", front.prefix + path, b"", CLAIMS)
+        assert response["statusCode"] == 200
+        assert "evil.example" not in json.dumps(response), path
+        assert "javascript:" not in json.dumps(response), path
+
+
 def test_without_a_setting_links_stay_relative(predictor: Predictor) -> None:
     assert "<base" not in TestClient(create_app(predictor)).get("/").text
 
