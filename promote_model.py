@@ -19,8 +19,9 @@ from pneumonia.command import Parser, exit_status, say
 from pneumonia.errors import ConfigurationError, ReleaseRefusedError, WeightsError, WeightsRefusedError
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.gate import objections
+from pneumonia.releases.history import listing, rollback
 from pneumonia.releases.manifest import Manifest
-from pneumonia.releases.promotion import listing, promote, promote_to_folder, rollback
+from pneumonia.releases.promotion import promote, promote_to_folder
 from pneumonia.releases.training_event import completed_job
 from pneumonia.serving import telemetry
 from pneumonia.storage.addresses import bucket_name
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.command == "list":
         say(*listing(args.bucket).split("\n"))
     elif args.command == "show":
-        say(*shown(WeightsBucket(args.bucket).manifest(args.version)).split("\n"))
+        say(*shown(WeightsBucket(args.bucket).check(args.version)).split("\n"))
     else:
         run_rollback(args.bucket, args.version)
 

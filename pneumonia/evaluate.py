@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> None:
 def told_by_training(release: "Release") -> "DataCheck | None":
     """Return what training counted in its images, by a release's manifest or the training.json beside its weights."""
     from pneumonia.files import read_plain  # noqa: PLC0415
-    from pneumonia.network.training_report import REPORT_NAME, parse  # noqa: PLC0415
-    from pneumonia.releases.archive import MAX_REPORT  # noqa: PLC0415
+    from pneumonia.network.training_report import MAX_REPORT, REPORT_NAME, parse  # noqa: PLC0415
 
     if release.manifest:
         return release.manifest.data_check

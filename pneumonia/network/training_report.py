@@ -5,7 +5,6 @@ This does not import torch.
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +15,12 @@ from pneumonia.errors import WeightsError
 from pneumonia.files import replacing
 from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.data_check import DataCheck, data_check_in
+from pneumonia.network.figures import can_be
 from pneumonia.network.input_check import InputCheck, input_check_in
+from pneumonia.strict_json import strict_json
 
 REPORT_NAME = "training.json"
+MAX_REPORT = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class TrainingReport:
         preprocessing: what was done to the images.
         calibration: from the network's outputs to an answer.
         input_check: recognises images that are not chest X-rays.
-        metrics: finite figures of validation and test, such as `val_loss` (nats) and `test_accuracy` (share, 0 to 1).
+        metrics: figures of validation and test, such as `val_loss` (nats) and `test_accuracy` (share, 0 to 1).
         dataset: the images.
         calibrated_on: images, rule and former release of the calibration, if it is not from this training.
         data_check: what was counted in the images that makes the figures untrue; None if nothing was counted.
@@ -92,8 +94,8 @@ def parse(text: str | bytes, source: str) -> TrainingReport:
         WeightsError: the text is not JSON, or a field is not as training writes it.
     """
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = strict_json(text, MAX_REPORT)
+    except ValueError as error:
         raise WeightsError(f"{source} is not JSON ({error}): train again.") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{source} is not a JSON object: train again.")
@@ -118,7 +120,7 @@ def _report_of(content: dict[str, Any]) -> TrainingReport:
         preprocessing=_field(content, "preprocessing", dict, None),
         calibration=calibration_in(content),
         input_check=input_check_in(content),
-        metrics=_finite(_field(content, "metrics", dict, {})),
+        metrics=_figures(_field(content, "metrics", dict, {})),
         dataset=Dataset(_field(dataset, "fingerprint", str | None, None), _field(dataset, "images", dict, {})),
         settings=_field(content, "settings", dict, {}),
         calibrated_on=_field(content, "calibrated_on", dict | None, None),
@@ -141,8 +143,13 @@ def _time(text: str | None) -> datetime | None:
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _finite(metrics: dict[str, Any]) -> dict[str, float]:
-    # By type, as a bool would pass for an int.
-    if not all(type(value) in {int, float} and math.isfinite(value) for value in metrics.values()):
-        raise ValueError(f"its metrics are not finite: {metrics!r:.200}")
+def _figures(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the figures of a training.
+
+    Raises:
+        ValueError: one of them cannot be.
+    """
+    for name, value in metrics.items():
+        if not can_be(name, value):
+            raise ValueError(f"its {name} is {value!r:.200}, which cannot be")
     return {name: float(value) for name, value in metrics.items()}

@@ -10,14 +10,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from pneumonia.errors import WeightsError
 from pneumonia.network import training_report
 from pneumonia.network.contract import MAX_WEIGHTS, WEIGHTS_NAME
-from pneumonia.network.training_report import REPORT_NAME, TrainingReport
+from pneumonia.network.training_report import MAX_REPORT, REPORT_NAME, TrainingReport
 
 GZIP = b"\x1f\x8b"  # begins a gzip file
 CHUNK = 1024 * 1024  # bytes read at a time
 # The errors of tarfile and gzip for damaged or malicious archives, found by trying.
 DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
 MAX_UNPACKED = 512 * 1024 * 1024  # bytes
-MAX_REPORT = 1024 * 1024
 MAX_MEMBERS = 1000
 
 

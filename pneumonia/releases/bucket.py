@@ -3,22 +3,20 @@
 Whatever interrupts a promotion, `current.json` names a complete release, and an error says how far it came. If two
 promotions run at once, one moves the pointer and the other gets an error: S3 writes the object only if it is still as
 it was read.
-https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 """
 
-import base64
 import functools
 import hashlib
 import logging
-import time
 from pathlib import Path
-from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pneumonia.errors import ReleaseConflictError, WeightsError, WeightsRefusedError, WeightsUnavailableError
+from pneumonia.network.contract import MAX_WEIGHTS
 from pneumonia.releases.layout import (
     CURRENT_KEY,
+    MAX_POINTER,
     PLAIN_KEY,
     RELEASES,
     Pointer,
@@ -27,15 +25,17 @@ from pneumonia.releases.layout import (
     version_of,
     weights_key,
 )
-from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, released
+from pneumonia.releases.release import Release
+from pneumonia.releases.version import is_version
 from pneumonia.storage.answers import UnsentError
-from pneumonia.storage.client import new_client
 from pneumonia.storage.refusals import refusals_as
+from pneumonia.storage.writing import WritableBucket
 
-ATTEMPTS = 4  # at writing an object that another promotion is writing
-PAUSE = 0.5  # seconds before the second attempt; each further attempt waits that much longer
 logger = logging.getLogger(__name__)
 _refusals = functools.partial(refusals_as, WeightsUnavailableError, permanent=WeightsRefusedError)
+# What to do about weights that are missing: the answer to a HEAD request has no body, and so no code.
+NO_WEIGHTS = dict.fromkeys(("404", "NoSuchKey"), "promote the model again")
 
 
 class WeightsBucket:
@@ -49,52 +49,71 @@ class WeightsBucket:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._s3 = new_client("s3", WeightsUnavailableError)
+        self._objects = WritableBucket(name, WeightsUnavailableError)
 
     def pointer(self) -> tuple[Pointer | None, str | None]:
         """Return the content of `current.json`, and its ETag, which `serve` needs.
 
-        Both are None before the first release. If the file cannot be parsed, only the content is None: `serve` replaces
-        the file.
+        Both are None without that file. If it cannot be parsed, only the content is None: `serve` replaces the file.
         """
         with _refusals(f"The served release cannot be read from s3://{self._name}/{CURRENT_KEY}"):
             return self._read_pointer()
 
     def manifest(self, version: str) -> Manifest:
-        """Return a complete release's manifest.
+        """Return a release's manifest.
 
         Raises:
-            WeightsError: there is no such release.
+            WeightsError: there is no such release, or its manifest is broken or another's.
         """
         key = manifest_key(version)
         with _refusals(f"The release cannot be read from s3://{self._name}/{key}"):
-            try:
-                text = self._s3.get_object(Bucket=self._name, Key=key)["Body"].read()
-            except self._s3.exceptions.NoSuchKey:
-                raise WeightsError(
-                    f"s3://{self._name} has no release {version!r}: `list` shows those it has."
-                ) from None
-        return parse(text, f"s3://{self._name}/{key}")
+            found = self._objects.read(key, MAX_MANIFEST + 1) if is_version(version) else None
+        if found is None:
+            raise WeightsError(f"s3://{self._name} has no release {version!r:.200}: `list` shows those it has.")
+        return released(found[0], f"s3://{self._name}/{key}", version)
 
-    def versions(self) -> list[str]:
-        """Return the complete releases in the order of their names, which is chronological."""
+    def stored(self) -> dict[str, int | None]:
+        """Return the releases that have a manifest, the oldest first, and the size of each one's weights in bytes.
+
+        The size is None where there are no weights.
+        """
         with _refusals(f"The releases of s3://{self._name} cannot be listed"):
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=RELEASES)
-            found = [version_of(item["Key"]) for page in pages for item in page.get("Contents", [])]
-        return sorted(version for version in found if version is not None)
+            sizes = self._objects.sizes(RELEASES)
+        versions = sorted(version for version in map(version_of, sizes) if version is not None)
+        return {version: sizes.get(weights_key(version)) for version in versions}
 
-    def check(self, version: str) -> None:
-        """Check that a release is complete: its manifest can be read, and describes its weights.
+    def check(self, version: str) -> Manifest:
+        """Check that a release is complete: its manifest can be read, and describes its weights; return the manifest.
 
         Raises:
             WeightsError: the release is not complete.
         """
         manifest = self.manifest(version)
-        what = f"The weights cannot be read from s3://{self._name}/{weights_key(version)}"
-        with _refusals(what, advice={"404": "promote the model again"}):
-            is_complete = self._holds_weights_of(manifest)
-        if not is_complete:
+        with _refusals(self._unreadable(version), advice=NO_WEIGHTS):
+            stored = self._objects.digest(weights_key(version))
+        if stored != (manifest.sha256, manifest.size):
             raise self._other_weights(version)
+        return manifest
+
+    def release(self, version: str) -> Release:
+        """Return a whole release, weights and manifest, as inference reads it.
+
+        Raises:
+            WeightsError: the release is not complete.
+        """
+        manifest, key = self.manifest(version), weights_key(version)
+        with _refusals(self._unreadable(version), advice=NO_WEIGHTS):
+            found = self._objects.read(key, MAX_WEIGHTS + 1)
+        if found is None:
+            raise WeightsError(f"{self._unreadable(version)}, because there are none: promote the model again.")
+        return Release(f"s3://{self._name}/{key}", found[0], hashlib.sha256(found[0]).hexdigest(), manifest)
+
+    def plain_digest(self) -> str | None:
+        """Return the SHA-256 of the weights under the plain key, None if there are none."""
+        with _refusals(f"The weights cannot be read from s3://{self._name}/{PLAIN_KEY}"):
+            if PLAIN_KEY not in self._objects.sizes(PLAIN_KEY):
+                return None
+            return self._objects.digest(PLAIN_KEY)[0]
 
     def add(self, weights: Path, manifest: Manifest) -> None:
         """Store a complete release without serving it; keep the parts of it that are there already.
@@ -104,11 +123,10 @@ class WeightsBucket:
         Raises:
             WeightsError: other weights are stored under the same version.
         """
-        version = manifest.version
-        checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(manifest.sha256)}
+        version, key = manifest.version, weights_key(manifest.version)
         with _refusals(f"Release {version} is not served, because storing its weights in s3://{self._name} failed"):
-            is_stored = self._put(weights_key(version), weights.read_bytes(), IfNoneMatch="*", **checksum)
-            is_stored = is_stored or self._holds_weights_of(manifest)
+            is_stored = self._objects.put(key, weights.read_bytes(), IfNoneMatch="*")
+            is_stored = is_stored or self._objects.digest(key) == (manifest.sha256, manifest.size)
         if not is_stored:
             raise self._other_weights(version)
         with _refusals(
@@ -120,7 +138,8 @@ class WeightsBucket:
     def serve(self, version: str, served: Pointer | None, etag: str | None) -> None:
         """Point `current.json` to a complete release, which inference serves from then on.
 
-        The plain key follows a moment later; a reader of `current.json` does not use it.
+        The plain key follows a moment later; a reader of `current.json` does not use it. So where S3 will never let it
+        be written, because it is locked say, that is a warning.
 
         Args:
             version: the release.
@@ -131,11 +150,14 @@ class WeightsBucket:
             ReleaseConflictError: another release has been served meanwhile, and stays.
         """
         self._move(served.moved_to(version) if served else Pointer(version), etag)
-        with _refusals(
-            f"Release {version} is served from s3://{self._name} now, but copying it to the key {PLAIN_KEY} failed "
-            f"(`promote_model.py rollback {version}` repeats that)"
-        ):
-            self._fill_plain_key(version)
+        try:
+            with _refusals(
+                f"Release {version} is served from s3://{self._name} now, but bringing the key {PLAIN_KEY} up to it "
+                f"failed (`promote_model.py rollback {version}` repeats that)"
+            ):
+                self._fill_plain_key(version)
+        except WeightsRefusedError as error:
+            logger.warning("%s", error)
 
     def _move(self, pointer: Pointer, etag: str | None) -> None:
         """Write `current.json` if it is still as it was read.
@@ -145,7 +167,7 @@ class WeightsBucket:
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         refusal: Exception | None = None
         try:
-            if self._put(CURRENT_KEY, pointer.to_json().encode(), **condition):
+            if self._objects.put(CURRENT_KEY, pointer.to_json().encode(), **condition):
                 return
         except (BotoCoreError, ClientError, UnsentError) as error:
             refusal = error
@@ -169,22 +191,19 @@ class WeightsBucket:
 
     def _read_pointer(self) -> tuple[Pointer | None, str | None]:
         """Read the pointer as `pointer` does, but pass on what boto3 raises."""
-        try:
-            answer = self._s3.get_object(Bucket=self._name, Key=CURRENT_KEY)
-        except self._s3.exceptions.NoSuchKey:
+        if not (found := self._objects.read(CURRENT_KEY, MAX_POINTER + 1)):
             return None, None
-        text = answer["Body"].read()
+        text, etag = found
         try:
-            return parse_pointer(text, f"s3://{self._name}/{CURRENT_KEY}"), answer["ETag"]
+            return parse_pointer(text, f"s3://{self._name}/{CURRENT_KEY}"), etag
         except WeightsError as error:
             logger.warning("%s", error)
-            return None, answer["ETag"]
+            return None, etag
 
     def _fill_plain_key(self, version: str) -> None:
         """Copy the served release to the plain key; repeat if another promotion has moved the pointer meanwhile."""
         while True:
-            source = {"Bucket": self._name, "Key": weights_key(version)}
-            self._s3.copy_object(Bucket=self._name, Key=PLAIN_KEY, CopySource=source)  # type: ignore[arg-type]
+            self._objects.copy(weights_key(version), PLAIN_KEY)
             now, _ = self._read_pointer()
             if now is None or now.version == version:
                 return
@@ -193,41 +212,14 @@ class WeightsBucket:
     def _put_manifest(self, manifest: Manifest) -> None:
         """Write a release's manifest, unless the one that is there says as much."""
         key, text = manifest_key(manifest.version), manifest.to_json().encode()
-        if self._put(key, text, IfNoneMatch="*"):
+        if self._objects.put(key, text, IfNoneMatch="*"):
             return
-        answer = self._s3.get_object(Bucket=self._name, Key=key)
-        if not _says_as_much(answer["Body"].read(), manifest):
-            self._put(key, text, IfMatch=answer["ETag"])
+        found = self._objects.read(key, MAX_MANIFEST + 1)
+        if found and not _says_as_much(found[0], manifest):
+            self._objects.put(key, text, IfMatch=found[1])
 
-    def _put(self, key: str, body: bytes, **condition: Any) -> bool:  # noqa: ANN401  # boto3's arguments
-        """Write an object if the condition holds; return whether it was written."""
-        kind = "application/json" if key.endswith(".json") else "application/octet-stream"
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                self._s3.put_object(Bucket=self._name, Key=key, Body=body, ContentType=kind, **condition)
-            except ClientError as error:
-                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                # NoSuchKey: the object to replace is gone. 409: another is writing it, and S3 asks to try again.
-                is_gone = error.response["Error"]["Code"] == "NoSuchKey"
-                if status == 412 or (is_gone and "IfMatch" in condition):
-                    return False
-                if status != 409 or attempt == ATTEMPTS:
-                    raise
-                time.sleep(attempt * PAUSE)
-            else:
-                return True
-
-    def _holds_weights_of(self, manifest: Manifest) -> bool:
-        """Return whether a release's stored weights have the SHA-256 in its manifest."""
-        key = weights_key(manifest.version)
-        found = self._s3.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
-        checksum = found.get("ChecksumSHA256")
-        if not checksum or found.get("ChecksumType") == "COMPOSITE":  # not stored by `add`
-            body = self._s3.get_object(Bucket=self._name, Key=key)["Body"]
-            checksum = _base64(hashlib.sha256(body.read()).hexdigest())
-        return checksum == _base64(manifest.sha256)
+    def _unreadable(self, version: str) -> str:
+        return f"The weights cannot be read from s3://{self._name}/{weights_key(version)}"
 
     def _other_weights(self, version: str) -> WeightsError:
         return WeightsError(
@@ -235,15 +227,11 @@ class WeightsBucket:
         )
 
 
-def _base64(digest: str) -> str:
-    return base64.b64encode(bytes.fromhex(digest)).decode()
-
-
 def _says_as_much(text: bytes, manifest: Manifest) -> bool:
     """Return whether a stored manifest is of the same weights and, if this one was forced, says why."""
     try:
-        stored = parse(text, "the stored manifest")
+        stored = released(text, "the stored manifest", manifest.version)
     except WeightsError:
         return False
-    same = (stored.version, stored.sha256, stored.size) == (manifest.version, manifest.sha256, manifest.size)
+    same = (stored.sha256, stored.size) == (manifest.sha256, manifest.size)
     return same and (stored.forced is not None or manifest.forced is None)

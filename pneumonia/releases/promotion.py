@@ -1,27 +1,26 @@
-"""Promotion: make a release of what training left and have a bucket serve it, or go back to another release."""
+"""Promotion: make a release of what training left, and have a bucket serve it or put it into a folder."""
 
-import logging
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pneumonia.errors import WeightsError, printable
+from pneumonia.errors import WeightsError
 from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
-from pneumonia.network.resnet import check_outputs
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
-from pneumonia.network.weights_file import load_weights
+from pneumonia.network.weights_file import network_in
 from pneumonia.releases.bucket import WeightsBucket
-from pneumonia.releases.gate import FLOORS, admitted
-from pneumonia.releases.layout import Pointer
-from pneumonia.releases.manifest import Manifest
+from pneumonia.releases.gate import admitted
+from pneumonia.releases.history import last_served, readable
+from pneumonia.releases.layout import CURRENT_KEY, Pointer
+from pneumonia.releases.manifest import Manifest, released
+from pneumonia.releases.release import Release
 from pneumonia.releases.release_files import write_release
 from pneumonia.releases.training_output import take_model
-from pneumonia.releases.version import is_ahead, version_at
-
-logger = logging.getLogger(__name__)
+from pneumonia.releases.trial import check_serving
+from pneumonia.releases.version import is_ahead, is_older, version_at
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,9 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
         weights = Path(temporary) / WEIGHTS_NAME
         manifest = unpack_release(source, weights)
         pointer, etag = releases.pointer()  # read before the comparison: if it moves meanwhile, `serve` notices
-        manifest = admitted(manifest, _served_manifest(releases, pointer), source, force=force)
+        pointer = last_served(releases, pointer)
+        served = readable(releases, pointer.version) if pointer else None  # what is broken of it is no objection
+        manifest = admitted(manifest, served, source, force=force)
         releases.add(weights, manifest)
     if only_newer and pointer and (reason := _reason_to_wait(manifest.version, pointer, datetime.now(UTC))):
         was_served = manifest.version in pointer.previous + pointer.withdrawn
@@ -77,10 +78,10 @@ def _reason_to_wait(version: str, pointer: Pointer, now: datetime) -> str | None
     """
     again = f"`promote_model.py rollback {version}` serves it"
     if version in pointer.withdrawn:
-        return f"not served, as it was rolled back: {again}"
+        return f"not served, as it was rolled back, or was there when {CURRENT_KEY} was lost: {again}"
     if version in pointer.previous:
         return f"not served, as {pointer.version} has replaced it: {again}"
-    if version < pointer.version and not is_ahead(pointer.version, now):
+    if is_older(version, pointer.version) and not is_ahead(pointer.version, now):
         return f"was never served, as {pointer.version} is newer: {again}"
     return None
 
@@ -99,64 +100,20 @@ def promote_to_folder(source: str, directory: Path) -> Manifest:
     return manifest
 
 
-def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
-    """Serve another release of a bucket.
-
-    Args:
-        bucket: the weights bucket.
-        version: the release; None for the previous one.
-
-    Returns:
-        The release that is served now, and the one served before, None if `current.json` could not be read.
-
-    Raises:
-        ReleaseConflictError: a promotion came first.
-        WeightsError: there is no such release.
-        WeightsUnavailableError: S3 refuses or cannot be reached.
-    """
-    releases = WeightsBucket(bucket)
-    pointer, etag = releases.pointer()
-    if not pointer and not etag:
-        raise WeightsError(f"s3://{bucket} serves no release yet: promote a model first.")
-    if not version:
-        if not pointer or not pointer.previous:
-            before = f"than {pointer.version}" if pointer else "that it remembers"
-            raise WeightsError(
-                f"s3://{bucket} has no earlier release {before} to go back to: name one, `list` shows them."
-            )
-        version = pointer.previous[0]
-    releases.check(version)
-    releases.serve(version, pointer, etag)
-    return version, pointer.version if pointer else None
-
-
-def listing(bucket: str) -> str:
-    """Return a table of a bucket's releases, the newest first, with the served one marked; a sentence if it has none.
-
-    Raises:
-        WeightsUnavailableError: S3 refuses or cannot be reached.
-    """
-    releases = WeightsBucket(bucket)
-    pointer, _ = releases.pointer()
-    versions = releases.versions()
-    if not versions:
-        return f"s3://{bucket} has no releases yet: promote a model.tar.gz there."
-    lines = [f"  {'version':<24}  {'accuracy':<8}  {'AUROC':<6}  training job"]
-    for version in reversed(versions):
-        mark = "*" if pointer and pointer.version == version else " "
-        lines.append(f"{mark} {version:<24}  {_described(releases, version)}")
-    return "\n".join(lines)
-
-
 def unpack_release(source: str, weights: Path) -> Manifest:
-    """Write the weights that training left to a file, check them, and return a manifest for their release.
+    """Write the weights that training left to a file, check all that inference will, and return their manifest.
 
     Raises:
         WeightsError, WeightsUnavailableError, OSError: as `promote`.
     """
     report = take_model(source, weights)
-    _check(weights, report, source)
-    return manifest_for(weights, report)
+    content, name = weights.read_bytes(), f"{WEIGHTS_NAME} in {source}"
+    network_in(content, name)  # which checks the file's own checksums: no digest vouches for it yet
+    _check_report(weights, report, source)
+    made = manifest_for(weights, report)
+    manifest = released(made.to_json(), f"The manifest for {source}", made.version)
+    check_serving(Release(name, content, manifest.sha256, manifest))
+    return manifest
 
 
 def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
@@ -180,37 +137,12 @@ def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
     )
 
 
-def _served_manifest(releases: WeightsBucket, pointer: Pointer | None) -> Manifest | None:
-    """Return the served release's manifest; None if there is none, or if it is broken, which a promotion repairs."""
-    try:
-        return releases.manifest(pointer.version) if pointer else None
-    except WeightsError as error:
-        logger.warning("%s", error)
-        return None
-
-
-def _described(releases: WeightsBucket, version: str) -> str:
-    """Return the columns of a release after its version, or why its manifest cannot be read."""
-    try:
-        manifest = releases.manifest(version)
-    except WeightsError as error:
-        return str(error)
-    accuracy, auroc = (f"{manifest.metrics[name]:.4f}" if name in manifest.metrics else "-" for name in FLOORS)
-    forced = f"  forced: {manifest.forced}" if manifest.forced else ""
-    return printable(f"{accuracy:<8}  {auroc:<6}  {manifest.training_job or '-'}{forced}")
-
-
-def _check(weights: Path, report: TrainingReport, name: str) -> None:
-    """Check that inference can serve these weights.
+def _check_report(weights: Path, report: TrainingReport, name: str) -> None:
+    """Check that a training report is of these weights, and of a training as inference needs it.
 
     Raises:
-        WeightsError: not a ResNet-18 of ours, outputs that are not finite, or other classes or preprocessing.
+        WeightsError: it is not.
     """
-    try:
-        network = load_weights(weights)
-    except WeightsError as error:  # the temporary file's path tells a user nothing
-        raise WeightsError(str(error).replace(str(weights), f"{WEIGHTS_NAME} in {name}")) from error
-    check_outputs(network, name)
     if report.weights_sha256 not in {None, sha256(weights)}:
         raise WeightsError(f"{REPORT_NAME} in {name} is of other weights: train again, into an empty model directory.")
     for field, given, expected in (

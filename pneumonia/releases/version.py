@@ -33,3 +33,9 @@ def is_ahead(version: str, now: datetime) -> bool:
     """Return whether a release says that its training finished after `now`, so that some clock was wrong."""
     time = time_of(version)
     return time is not None and time - now > CLOCK_TOLERANCE
+
+
+def is_older(version: str, other: str) -> bool:
+    """Return whether a release's training finished before another's; False if one of the versions has no time."""
+    time, other_time = time_of(version), time_of(other)
+    return time is not None and other_time is not None and time < other_time

@@ -139,6 +139,12 @@ def _without_answer(error: Exception, botocore: ModuleType) -> ConnectionError:
     return UnsentError(reason, BOTO3_ADVICE.get(type(error).__name__))
 
 
+def is_lasting(raised: Exception) -> bool:
+    """Return whether S3 has refused a request, and would refuse the same one again."""
+    refused = of_boto3(raised)
+    return isinstance(refused, S3Error | OSError) and _will_stay(refused)
+
+
 def _will_stay(error: S3Error | OSError) -> bool:
     return not advices.may_pass(error) if isinstance(error, S3Error) else isinstance(error, AddressError)
 

@@ -85,14 +85,14 @@ def test_the_same_release_twice_is_one(moto: Moto, bucket: str, weights: Path, o
     for _ in range(2):
         publish(weights, manifest_for(weights, "2"), bucket)
     assert pointer(moto, bucket) == {"version": "2", "previous": ["1"]}
-    assert WeightsBucket(bucket).versions() == ["1", "2"]
+    assert WeightsBucket(bucket).stored() == dict.fromkeys(("1", "2"), weights.stat().st_size)
 
 
 def test_a_release_that_was_stopped_before_its_manifest_is_completed(moto: Moto, bucket: str, weights: Path) -> None:
     moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/{WEIGHTS_NAME}", Body=weights.read_bytes())
-    assert WeightsBucket(bucket).versions() == []
+    assert WeightsBucket(bucket).stored() == {}
     publish(weights, manifest_for(weights), bucket)
-    assert WeightsBucket(bucket).versions() == [VERSION]
+    assert [*WeightsBucket(bucket).stored()] == [VERSION]
 
 
 def test_other_weights_under_the_same_version_are_not_overwritten(

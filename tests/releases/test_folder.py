@@ -7,8 +7,8 @@ import pytest
 
 from pneumonia.errors import WeightsError, WeightsRefusedError
 from pneumonia.network.contract import MAX_WEIGHTS, WEIGHTS_NAME
-from pneumonia.network.training_report import REPORT_NAME, TrainingReport, parse
-from pneumonia.releases.archive import MAX_MEMBERS, MAX_REPORT
+from pneumonia.network.training_report import MAX_REPORT, REPORT_NAME, TrainingReport, parse
+from pneumonia.releases.archive import MAX_MEMBERS
 from pneumonia.releases.training_output import take_model
 from tests.builders.archives import REPORT
 from tools.stand_ins.moto import Moto

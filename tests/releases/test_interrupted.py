@@ -30,13 +30,15 @@ CALLS = {
     "rollback": [
         "GET current.json",
         "GET releases/NEW/manifest.json",
-        f"HEAD releases/NEW/{WEIGHTS_NAME}",
+        f"GET releases/NEW/{WEIGHTS_NAME}",
         "PUT current.json",
         f"PUT {WEIGHTS_NAME}",
         "GET current.json",
     ],
 }
 EACH_CALL = [(name, number) for name, calls in CALLS.items() for number in range(1, len(calls) + 1)]
+# After this one, the release is served whatever is denied.
+EACH_NEEDED = [(name, number) for name, number in EACH_CALL if number <= CALLS[name].index("PUT current.json") + 1]
 EACH_WRITE = [(name, number) for name, number in EACH_CALL if CALLS[name][number - 1].startswith("PUT")]
 
 
@@ -46,8 +48,8 @@ class Fault:
 
     Attributes:
         call: its number, from 1; 0 for none.
-        kind: `denied`; `gone` if the network is, once the call has acted; `lost` if its answers are, however often it
-            is repeated; `lost once`.
+        kind: `denied`; `denied always`, if it is repeated, too; `gone` if the network is, once the call has acted;
+            `lost` if its answers are, however often it is repeated; `lost once`.
         seen: the calls so far.
     """
 
@@ -58,6 +60,8 @@ class Fault:
     def before(self, number: int, what: str) -> int | None:
         self.seen.append(what)
         if self.kind == "denied" and number == self.call:
+            return 403
+        if self.kind == "denied always" and [what] == self.seen[self.call - 1 : self.call]:
             return 403
         return HANG_UP if self.kind == "gone" and 0 < self.call < number else None
 
@@ -156,7 +160,7 @@ def test_the_calls_are_those_that_fail_here(work: Work, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "call", "kind"), [(*one, "denied") for one in EACH_CALL] + [(*one, "gone") for one in EACH_WRITE]
+    ("name", "call", "kind"), [(*one, "denied") for one in EACH_NEEDED] + [(*one, "gone") for one in EACH_WRITE]
 )
 def test_what_fails_is_told_with_what_was_done_and_goes_on(
     work: Work, name: str, call: int, kind: str, capsys: pytest.CaptureFixture[str]
@@ -176,6 +180,23 @@ def test_what_fails_is_told_with_what_was_done_and_goes_on(
     if name == "promotion":
         assert work.run(arguments, Fault()) == 0
         work.check_that_it_is_done()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_copy_that_s3_will_not_make_is_made_here(work: Work, name: str) -> None:
+    arguments = work.arguments(name)
+    assert work.run(arguments, Fault(CALLS[name].index(f"PUT {WEIGHTS_NAME}") + 1, "denied")) == 0
+    work.check_that_it_is_done()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_plain_key_that_is_locked_is_a_warning(work: Work, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = work.arguments(name)
+    assert work.run(arguments, Fault(CALLS[name].index(f"PUT {WEIGHTS_NAME}") + 1, "denied always")) == 0
+    assert work.served() == work.new
+    assert f"Release {work.new} is served from" in caplog.text
+    assert f"bringing the key {WEIGHTS_NAME} up to it failed" in caplog.text
+    assert "S3 answers AccessDenied" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "call"), EACH_WRITE)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pneumonia.network.training_report import parse
-from pneumonia.releases.version import CLOCK_TOLERANCE, is_ahead, time_of, version_at
+from pneumonia.releases.version import CLOCK_TOLERANCE, is_ahead, is_older, time_of, version_at
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DIGEST = "0a1b2c3d" * 8
@@ -27,6 +27,13 @@ def test_a_version_of_another_kind_has_no_time(version: str) -> None:
 def test_a_clock_may_be_ahead_a_little() -> None:
     assert not is_ahead(version_at(NOW + CLOCK_TOLERANCE, DIGEST), NOW)
     assert is_ahead(version_at(NOW + CLOCK_TOLERANCE + timedelta(seconds=1), DIGEST), NOW)
+
+
+def test_a_version_without_a_time_is_neither_older_nor_newer() -> None:
+    old, new = "20260101-030405-f", "20260102-030405-0"
+    assert is_older(old, new)
+    assert not is_older(new, old)
+    assert not any(is_older(*pair) for pair in ((old, old), (old, "zzz"), ("1", old), ("1", "2")))
 
 
 @pytest.mark.parametrize(

@@ -487,9 +487,36 @@ def test_what_is_damaged_in_the_bucket_is_mended_by_a_promotion(
     assert json.loads(command("show", versions[1]))["version"] == versions[1]
 
     moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b"")
-    assert "has no earlier release that it remembers to go back to" in command.fails("rollback")
+    assert "current.json is missing or broken, so that nobody knows which" in command.fails("rollback")
     command("rollback", versions[0])
     assert pointer(moto, bucket) == {"version": versions[0], "previous": []}
+
+
+def test_a_pointer_that_is_lost_makes_no_promotion_the_first(
+    moto: Moto, bucket: str, archives: list[Path], tmp_path: Path, command: Command
+) -> None:
+    versions = [command(archive).split()[1] for archive in archives[:2]]
+    command("rollback")
+    moto.s3().delete_object(Bucket=bucket, Key="current.json")
+    told = promote_model.handler(event_of(moto, bucket, archives[1]), None)
+    assert told == {"version": versions[1], "served": False}  # it was rolled back
+    assert "current.json is missing or broken, so that nobody knows which release was served" in command("list")
+    worse = archive_with(tmp_path, 3, test_accuracy=0.91)
+    assert f"more than 0.03 below the 0.9500 of {versions[0]}" in command.fails(worse)  # which the plain key holds
+    promoted = promote_model.handler(event_of(moto, bucket, archives[2]), None)
+    assert promoted["served"]
+    assert pointer(moto, bucket) == {"version": promoted["version"], "previous": [versions[0]]}
+
+
+def test_a_served_release_with_figures_that_cannot_be_shuts_out_none_that_follow(
+    moto: Moto, bucket: str, archives: list[Path], command: Command
+) -> None:
+    version = command(archives[0]).split()[1]
+    key = f"releases/{version}/manifest.json"
+    manifest = json.loads(moto.s3().get_object(Bucket=bucket, Key=key)["Body"].read())
+    manifest["metrics"] = {"test_accuracy": 5, "test_auroc": 88.0}
+    moto.s3().put_object(Bucket=bucket, Key=key, Body=json.dumps(manifest).encode())
+    assert "Released" in command(archives[1])
 
 
 def test_rollback_to_a_release_without_its_weights_changes_nothing(
