@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pneumonia.command import Parser, say
-from pneumonia.errors import PneumoniaError, file_sentence, first_line, printable
+from pneumonia.errors import PneumoniaError, file_sentence, first_line, keeping, printable
 from pneumonia.imaging.preprocessing import SIZE, normalize
 from pneumonia.network.data_check import DataCheck
 from pneumonia.network.weights_file import save_weights
@@ -48,7 +48,12 @@ from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 from pneumonia.training.report import epoch_line, report
 from pneumonia.training.run import Evaluation, Run, is_better, settings_of
-from pneumonia.training.stopping import telling_when_stopped, what_is_kept, what_is_kept_meanwhile
+from pneumonia.training.stopping import (
+    telling_when_stopped,
+    what_a_full_disk_leaves,
+    what_is_kept,
+    what_is_kept_meanwhile,
+)
 
 # Of the recipe, whose other numbers lie in training/{augmentation,batches,run}.py; docs/model-card.md says what it was
 # chosen by.
@@ -72,21 +77,22 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
     checkpoints = processes.from_first(folders.checkpoints)  # its default depends on the machine
     checkpoint = checkpoints / CHECKPOINT_NAME if checkpoints else None
     torch.manual_seed((chosen.seed + processes.rank) % 2**64)  # each process varies its images in its own way
-    if checkpoint and run.resume(checkpoint, settings, processes):
-        save_best(run, folders, processes)  # a new instance starts with an empty model directory
-    if "TRAINING_JOB_NAME" in os.environ:  # SageMaker's signal may not get through to this process
-        say(what_is_kept_meanwhile(folders, checkpoint))
-    kept = partial(what_is_kept, run.history, chosen.epochs, folders, checkpoint)
-    with telling_when_stopped(kept) if processes.is_first else contextlib.nullcontext():
-        for epoch in range(len(run.history) + 1, chosen.epochs + 1):
-            figures, images_per_second = train_and_validate(run, epoch, splits, chosen, processes)
-            if figures["best"]:
-                save_best(run, folders, processes)
-            run.history.append(figures)
-            say(epoch_line(figures, images_per_second))
-            if checkpoint:
-                run.save(checkpoint, settings, processes)
-        report(run, splits, data_check, settings, folders.weights, folders.output, processes)
+    with keeping(partial(what_a_full_disk_leaves, run, folders, checkpoint)):
+        if checkpoint and run.resume(checkpoint, settings, processes):
+            save_best(run, folders, processes)  # a new instance starts with an empty model directory
+        if "TRAINING_JOB_NAME" in os.environ:  # SageMaker's signal may not get through to this process
+            say(what_is_kept_meanwhile(folders, checkpoint))
+        kept = partial(what_is_kept, run.history, chosen.epochs, folders, checkpoint)
+        with telling_when_stopped(kept) if processes.is_first else contextlib.nullcontext():
+            for epoch in range(len(run.history) + 1, chosen.epochs + 1):
+                figures, images_per_second = train_and_validate(run, epoch, splits, chosen, processes)
+                if figures["best"]:
+                    save_best(run, folders, processes)
+                run.history.append(figures)
+                say(epoch_line(figures, images_per_second))
+                if checkpoint:
+                    run.save(checkpoint, settings, processes)
+            report(run, splits, data_check, settings, folders.weights, folders.output, processes)
 
 
 def train_and_validate(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pneumonia.command import say
-from pneumonia.errors import ArchiveError, ConfigurationError, DataError
+from pneumonia.errors import ArchiveError, ConfigurationError, DataError, keeping
 from pneumonia.files import check_unused
 from pneumonia.training.partial_download import Part, download
 from pneumonia.training.published import LICENCE, PAGE, URL, Counts, told, unpack
@@ -72,8 +72,9 @@ def unpacked_from(url: str, destination: Path) -> Counts:
     destination.parent.mkdir(parents=True, exist_ok=True)
     part = Part(destination.with_name(f"{destination.name}.zip.part"), url)
     try:
-        download(part)
-        counts = unpack(part.path, destination)
+        with keeping(lambda: f"{part.path} is kept: the same command goes on from there." if part.size else None):
+            download(part)
+            counts = unpack(part.path, destination)
     except ArchiveError as error:
         part.remove()
         raise ArchiveError(f"{error} It was removed: start again. {BY_HAND}") from error

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pneumonia.command import say
-from pneumonia.errors import ConfigurationError
+from pneumonia.errors import ConfigurationError, keeping
 from pneumonia.files import real, replacing, write_json
 from pneumonia.imaging.preprocessing import normalize
 from pneumonia.names import in_csv
@@ -81,7 +81,8 @@ def evaluate(
     report = {"model_version": model.version, "weights_sha256": model.sha256} | report_on(model.calibration, answered)
     report["warnings"] = warnings
     say(*table(report).split("\n"))
-    write(output, model.calibration, answered, report)
+    with keeping(lambda: f"Each file in {output} is whole, but some may be of an earlier evaluation: run this again."):
+        write(output, model.calibration, answered, report)
     say("", f"Figures, pictures and every answer are in {output}.")
 
 

@@ -14,14 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pneumonia.training.patients import PATTERN_HELP, pattern_of
+from pneumonia.training.torchrun import processes_here
 
 # Hyperparameters that SageMaker, its SDK and its tuner add to a job's own, as sagemaker-training-toolkit lists them.
 SAGEMAKERS = re.compile(r"--(_|sagemaker[-_]|default[-_]user[-_]module[-_]name|mp[-_]parameters)")
 
 
 def decoding_threads() -> int:
-    """Return the number of cores for each of torchrun's processes on this machine."""
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    """Return the number of cores for each of torchrun's processes on this machine.
+
+    Raises:
+        ConfigurationError: torchrun's variables are not as it sets them.
+    """
+    return max(1, (os.cpu_count() or 1) // processes_here())
 
 
 @dataclass(frozen=True)

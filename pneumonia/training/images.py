@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pneumonia.imaging.preprocessing import SIZE, resize
 from pneumonia.imaging.reading import read_file
 from pneumonia.training.channels import Channel
 from pneumonia.training.data_checking import check_readable, unreadable
+from pneumonia.training.torchrun import processes_here
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ def decode_channel(channel: Channel, workers: int, memory: int | None = None) ->
         OSError: the temporary folder cannot be written, or is full; `filename` tells where it is.
     """
     if memory is None:
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's processes on this machine
-        memory = psutil.virtual_memory().available // 2 // beside
+        memory = psutil.virtual_memory().available // 2 // processes_here()
     try:
         return _load(channel, _room(len(channel.paths), 1, memory), workers)
     except _ColouredError:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pneumonia.command import progress, say
 from pneumonia.errors import DataError, first_line, in_one_line
-from pneumonia.files import check_space, write_json
+from pneumonia.files import check_space, naming, write_json
 
 CHUNK = 1024 * 1024
 SILENT_SECONDS = 60  # without a byte; then the connection counts as dead
@@ -179,7 +179,7 @@ def write_rest(part: Part, known: Origin | None, response: http.client.HTTPRespo
         chunks = checked(chunks, part.url)
         part.begin(Origin(part.url, version, size))
     say(f"{part.url}: {f'{size:,}' if size else 'unknown'} bytes" + f", going on after {start:,}" * bool(start))
-    with part.path.open("ab" if start else "wb") as file:
+    with naming(part.path), part.path.open("ab" if start else "wb") as file:
         for chunk in progress(chunks, -(-((size or 0) - start) // CHUNK), "downloading, in MiB"):
             file.write(chunk)
     if size and part.size < size:

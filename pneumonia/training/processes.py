@@ -4,7 +4,6 @@ Every process holds a share of the images and the whole network. What they have 
 """
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from pneumonia.errors import PneumoniaError
+from pneumonia.errors import ConfigurationError, PneumoniaError, first_line
+from pneumonia.training.torchrun import number
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(hours=2)
@@ -116,18 +116,39 @@ def joined() -> Iterator[Processes]:
 
     After an error this process stays joined until it ends: the others fail when it leaves, and it should report its own
     reason first.
+
+    Raises:
+        ConfigurationError: torchrun's variables are not as it sets them, or the processes cannot be joined.
     """
-    count, rank, local_rank = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+    count, rank, local_rank = number("WORLD_SIZE", 1, least=1), number("RANK", 0), number("LOCAL_RANK", 0)
+    _check_ranks(count, rank, local_rank)
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL, and objects gathered through it, use the current one
         torch.backends.cudnn.allow_tf32 = False  # not TF32: what is fitted here is served in true float32
     if count > 1:
         # The first meeting comes after all have decoded their images, which may take one of them long.
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        _join("nccl" if device.type == "cuda" else "gloo")
     yield Processes(count, rank, device)
     if count > 1:
         distributed.destroy_process_group()
 
 
-_VARIABLES = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+def _check_ranks(count: int, rank: int, local_rank: int) -> None:
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else count
+    for name, value, limit, of in (("RANK", rank, count, "processes"), ("LOCAL_RANK", local_rank, devices, "devices")):
+        if value >= limit:
+            raise ConfigurationError(
+                f"{name} is {value}, but there are {limit} {of}, counted from 0: start the processes with torchrun, or "
+                "unset it to train in one."
+            )
+
+
+def _join(backend: str) -> None:
+    try:
+        distributed.init_process_group(backend, timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:  # variables that are missing or wrong, or nobody at the address
+        raise ConfigurationError(
+            f"The processes cannot be joined ({first_line(error)}): start them with torchrun, which sets MASTER_ADDR "
+            "and MASTER_PORT, or unset WORLD_SIZE to train in one."
+        ) from error

@@ -77,6 +77,7 @@ class Run:
         best: the best checkpoint's evaluation.
         best_state: its state dict.
         history: one entry an epoch.
+        saved: the number of epochs in the checkpoint that was written or read last.
     """
 
     model: nn.Module
@@ -92,6 +93,7 @@ class Run:
     best: Evaluation | None = None
     best_state: dict[str, Tensor] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    saved: int = 0
 
     def __post_init__(self) -> None:
         self._weights, self._averages = list(self.model.parameters()), list(self.averaged.parameters())
@@ -182,6 +184,7 @@ class Run:
         state = self._state(settings, processes)
         if processes.is_first:
             write(state, path)
+        self.saved = len(self.history)
 
     def _state(self, settings: Mapping[str, Any], processes: Processes) -> dict[str, Any]:
         """Return all that resuming needs, with the settings that must be the same then; every process has to ask."""
@@ -229,6 +232,7 @@ class Run:
         self.best = Evaluation(**state["best"])
         self.best_state = state["best_state"]
         self.history = state["history"]
+        self.saved = len(self.history)
         restore_random_states(state["random"][processes.rank], processes.device)
         say(f"resumed after epoch {len(self.history)} from {path}")
         return True

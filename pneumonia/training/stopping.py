@@ -14,6 +14,7 @@ from types import FrameType
 
 from pneumonia.errors import printable
 from pneumonia.training.folders import Folders
+from pneumonia.training.run import Run
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -44,6 +45,15 @@ def what_is_kept_meanwhile(folders: Folders, checkpoint: Path | None) -> str:
     """Return what a training leaves if it is killed without a signal, for the beginning of a job's log."""
     state = f"and in {checkpoint} what the same command goes on from" if checkpoint else "but nothing to go on from"
     return f"kept after each epoch: the best checkpoint so far in {folders.weights}, {state}"
+
+
+def what_a_full_disk_leaves(run: Run, folders: Folders, checkpoint: Path | None) -> str | None:
+    """Return what a training leaves that cannot write a file, and how to go on; None if nothing."""
+    if checkpoint and run.saved:
+        return f"The checkpoint of epoch {run.saved} is kept in {checkpoint}: the same command goes on from it."
+    if run.history:
+        return f"The best checkpoint before is kept in {folders.weights}, and nothing to go on from."
+    return None
 
 
 def what_is_kept(history: Sequence[object], planned: int, folders: Folders, checkpoint: Path | None) -> str:

@@ -1152,6 +1152,76 @@ def test_a_full_disk_ends_in_one_sentence_that_names_the_file(
 
 
 @pytest.mark.processes
+def test_a_disk_that_fills_up_keeps_the_checkpoint_and_says_so(
+    trained: Training, dataset: Path, tmp_path: Path, failure: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained.checkpoints, tmp_path / "checkpoints")
+    before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    with full_after(1_000_000):
+        sentence = sentence_of(arguments(dataset, tmp_path), failure, capsys).strip()
+    assert sentence.endswith(
+        f"{tmp_path}/model/pneumonia_classifier.pth cannot be read or written: File too large. The checkpoint of epoch "
+        f"{EPOCHS} is kept in {tmp_path}/checkpoints/checkpoint.pth: the same command goes on from it."
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
+
+
+def test_a_full_disk_without_a_checkpoint_keeps_the_weights(
+    dataset: Path, tmp_path: Path, failure: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with full_after(50_000_000):
+        assert train_model.main(arguments(dataset, tmp_path)) == 1
+    sentence = failure.read_text()
+    assert capsys.readouterr().err == f"{sentence}\n"
+    weights = tmp_path / "model" / "pneumonia_classifier.pth"
+    assert f"{tmp_path}/checkpoints/checkpoint.pth cannot be read or written: File too large. " in sentence
+    assert sentence.endswith(f"The best checkpoint before is kept in {weights}, and nothing to go on from.")
+    load_weights(weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("LOCAL_WORLD_SIZE", "x", "LOCAL_WORLD_SIZE is 'x', but torchrun sets it to a whole number from 1 on"),
+        ("LOCAL_WORLD_SIZE", "0", "LOCAL_WORLD_SIZE is '0', but torchrun sets it to a whole number from 1 on"),
+        ("WORLD_SIZE", "-1", "WORLD_SIZE is '-1', but torchrun sets it to a whole number from 1 on"),
+        ("WORLD_SIZE", "9" * 5000, "WORLD_SIZE is '9999"),
+        ("WORLD_SIZE", "\u0662", "WORLD_SIZE is '\u0662', but torchrun sets it to a whole number"),
+        ("RANK", "1.5", "RANK is '1.5', but torchrun sets it to a whole number from 0 on"),
+        ("RANK", "1", "RANK is 1, but there are 1 processes, counted from 0: start the processes with torchrun"),
+        ("LOCAL_RANK", "cuda:0", "LOCAL_RANK is 'cuda:0', but torchrun sets it to a whole number"),
+        ("WORLD_SIZE", "2", "The processes cannot be joined ("),
+    ],
+)
+def test_torchruns_variables_that_are_wrong_end_in_one_sentence(
+    name: str,
+    value: str,
+    told: str,
+    dataset: Path,
+    tmp_path: Path,
+    failure: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for other in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    assert train_model.main(arguments(dataset, tmp_path)) == 1
+    assert told in failure.read_text()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["x", "99999", ""])
+def test_a_port_that_is_none_ends_in_one_sentence(
+    port: str, dataset: Path, tmp_path: Path, failure: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    assert train_model.main(arguments(dataset, tmp_path)) == 1
+    assert failure.read_text().startswith("The processes cannot be joined (")
+
+
+@pytest.mark.processes
 def test_a_loss_that_is_no_number_ends_in_one_sentence_and_touches_no_file(
     trained: Training, dataset: Path, tmp_path: Path, failure: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
