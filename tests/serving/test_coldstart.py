@@ -24,7 +24,9 @@ UNWANTED = [
     "imagecodecs",
     "matplotlib",
     "numpy",
+    "pneumonia.serving.connections",
     "pneumonia.serving.snapstart",
+    "pneumonia.serving.uploads",
     "pneumonia.storage.role_credentials",
     "pydicom",
     "sagemaker",
@@ -33,6 +35,7 @@ UNWANTED = [
     "torch._dynamo",
     "torch._meta_registrations",
     "torchvision",
+    "uvicorn",
 ]
 ANSWER = """
 import sys

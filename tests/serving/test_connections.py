@@ -16,7 +16,9 @@ import pytest
 
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.serving.middleware import BODY_BYTES
+from pneumonia.serving.uploads import STEP
 from tests.builders.checkout import PROJECT
+from tests.builders.images import XRAY
 from tests.builders.uploads import FORM, GOOD, form, part
 
 pytestmark = pytest.mark.processes
@@ -129,6 +131,23 @@ def test_uploads_at_once_take_no_more_memory_than_ten_largest(server: Server) ->
         assert "no memory for more uploads at once: try again in a moment." in text
         assert sum(len(left) == 0 for left in waiting.values()) >= 9
     server.is_well()
+
+
+def test_uploads_that_stand_still_give_way_to_others(server: Server) -> None:
+    slow = form(part(XRAY), part(bytes(10 * STEP), 'name="padding"'))
+    with contextlib.ExitStack() as stack:
+        stalled = [stack.enter_context(server.connection()) for _ in range(10)]
+        for connection in stalled:
+            connection.sendall(head(f"Content-Length: {BODY_BYTES}") + bytes(BODY_BYTES - 1))
+        with server.connection() as connection:
+            connection.sendall(head(f"Content-Length: {len(slow)}"))
+            for start in range(0, len(slow), STEP):  # as a phone does
+                connection.sendall(slow[start : start + STEP])
+                server.is_well()
+            assert answer(connection).startswith("HTTP/1.1 200 ")
+        gave_way, _, _ = select.select(stalled, [], [], 0)
+        assert answer(gave_way[0]).startswith("HTTP/1.1 503 ")
+        assert len(gave_way) < 3  # no more than need be
 
 
 @pytest.mark.parametrize("sent", [len(GOOD) // 2, len(GOOD) - 1, 0])
