@@ -47,7 +47,8 @@ async def files_of(request: Request) -> list[bytes]:
         HTTPException: 422 if the body is no form or the form has no such field, 400 if the form cannot be read.
     """
     try:
-        body = await request.body()  # even if it is no form: many clients read no answer before all is sent
+        # Even if it is no form: many clients read no answer before all is sent. request.body() would keep it in memory.
+        body = b"".join([chunk async for chunk in request.stream()])
     except ClientDisconnect as error:
         raise HTTPException(400, CUT_OFF) from error
     if not body:
