@@ -79,7 +79,7 @@ def _pause(error: BaseException, limit: float, left: float) -> float | None:
 
 def _warn(reason: BaseException, tries: int, left: float) -> None:
     # The whole reason may name an object, and that a patient.
-    what = f"S3 answers {reason.code}" if isinstance(reason, S3Error) else "S3 does not answer"
+    what = f"S3 answers {reason.code}" if isinstance(reason, S3Error) else "S3 cannot be reached, or breaks off"
     logger.warning("%s, %d times so far: trying again for up to %.0f s.", what, tries, left)
 
 
