@@ -19,7 +19,8 @@ weights = Weights.from_environment()
 on_lambda = "AWS_LAMBDA_RUNTIME_API" in os.environ
 for_snapshot = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start"
 if on_lambda and not for_snapshot:  # there, a process starts because a request waits for it
-    weights.fetch_in_background(Deadline.after(60))
+    # If S3 has troubles, the request tries on itself, until its own time is up, and says why.
+    weights.fetch_in_background(Deadline.after(10))
 
 with lean_imports() if on_lambda else contextlib.nullcontext():
     from mangum import Mangum

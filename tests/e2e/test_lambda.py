@@ -326,7 +326,7 @@ def test_half_an_event_is_no_fault(function: Function, lacking: str) -> None:
 
 def test_first_invocation_may_be_a_warm_up(store: Store, tmp_path: Path) -> None:
     with Function(tmp_path, store.environment) as function:
-        failed = function.invoke(WARM_UPS["schedule of a rule"])
+        failed = function.invoke(WARM_UPS["schedule of a rule"], timeout=15)
         detail = "The model is unavailable, as S3 cannot be reached: try again later. The server's log says more."
         assert failed == {"warm": False, "detail": detail}
         function.wait_for_log(function.api.request_ids[-1], "Connection refused")
@@ -425,7 +425,7 @@ def test_s3_may_come_up_after_the_function(store: Store, tmp_path: Path) -> None
     with Function(tmp_path, store.environment) as function:
         health = function.invoke(function_url_event("GET", "/health"))
         assert (health["statusCode"], answer_of(health)) == (200, {"status": "ok", "model_version": None})
-        response = function.invoke(upload(XRAY))
+        response = function.invoke(upload(XRAY), timeout=15)  # of which the download that began before takes 10
         assert response["statusCode"] == 503
         assert detail_of(response).startswith("The model is unavailable, as S3 cannot be reached: try again later.")
         assert files_in(function.tmp) == []
