@@ -40,7 +40,7 @@ def test_predict_answers_by_the_contract(client: TestClient) -> None:
         answer["confidence"] == answer["probabilities"][answer["prediction"]] == max(answer["probabilities"].values())
     )
     assert answer["model_version"].startswith("sha256-")
-    assert answer["warnings"] == []
+    assert answer["warnings"] == ["uncalibrated"]
 
 
 @pytest.mark.parametrize(
