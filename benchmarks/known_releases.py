@@ -18,8 +18,9 @@ from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.training_report import TrainingReport
 from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
+from pneumonia.releases.history import rollback
 from pneumonia.releases.manifest import parse
-from pneumonia.releases.promotion import promote, promote_to_folder, rollback
+from pneumonia.releases.promotion import promote, promote_to_folder
 
 FINISHED = datetime(2026, 1, 1, tzinfo=UTC)  # the first one's training; the others' followed, a minute each
 Answer = dict[str, Any]

@@ -536,7 +536,7 @@ def test_an_event_that_cannot_be_promoted_is_told_and_not_tried_again(tmp_path: 
     assert (
         "is not a completed training job but 'SageMaker Training Job State Change' with the status 'Failed'" in told[0]
     )
-    assert "The training job job-1 is completed, but the event names no model: its ModelArtifacts are None" in told[1]
+    assert "The training job job-1 is completed, but the event names no model: its S3ModelArtifacts are None" in told[1]
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [(line["PromotionsRefused"], line["refused"]) for line in lines] == [([1.0], sentence) for sentence in told]
 
