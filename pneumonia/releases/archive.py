@@ -6,8 +6,10 @@ import tarfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
 from pneumonia.errors import WeightsError
+from pneumonia.files import open_plain
 from pneumonia.network import training_report
 from pneumonia.network.contract import MAX_WEIGHTS, WEIGHTS_NAME
 from pneumonia.network.training_report import MAX_REPORT, REPORT_NAME, TrainingReport
@@ -35,7 +37,11 @@ def extract(archive: Path, weights: Path, name: str) -> TrainingReport:
         OSError: the archive cannot be read or the disk is full.
     """
     try:
-        with _LimitedGzip(archive, name) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        with (
+            open_plain(archive) as file,
+            _LimitedGzip(file, name) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as tar,
+        ):
             report, names = _take(tar, weights, name)
             while stream.read(CHUNK):  # gzip's checksum comes after the end of the tar
                 pass
@@ -73,12 +79,12 @@ class _LimitedGzip(gzip.GzipFile):
     headers that tarfile keeps in memory, and what is skipped.
 
     Args:
-        archive: the file to read.
+        file: the archive.
         name: the archive's name in the error's sentence.
     """
 
-    def __init__(self, archive: Path, name: str) -> None:
-        super().__init__(archive, "rb")
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        super().__init__(fileobj=file, mode="rb")
         self._shown_name = name
         self._left = MAX_UNPACKED
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pneumonia.errors import WeightsError, WeightsRefusedError, WeightsUnavailableError
+from pneumonia.files import open_plain
 from pneumonia.network import training_report
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
@@ -82,7 +83,7 @@ class LocalFolder:
 
     def copy(self, name: str, file: BinaryIO) -> None:
         """Write a file's bytes to another."""
-        with (self._path / name).open("rb") as source:
+        with open_plain(self._path / name) as source:
             shutil.copyfileobj(source, file)
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pneumonia.errors import WeightsError
+from pneumonia.files import NotPlainError
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.training_report import parse
 from pneumonia.releases.archive import MAX_MEMBERS, MAX_UNPACKED, extract
@@ -52,6 +54,12 @@ def test_suspicious_archive_is_refused_as_a_whole(
     with pytest.raises(WeightsError, match=sentence):
         promote_to_folder(str(path), tmp_path / "released")
     assert not (tmp_path / "released").exists()
+
+
+def test_an_archive_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.tar.gz")
+    with pytest.raises(NotPlainError, match="it is not a plain file but a pipe, a socket or a device"):
+        promote_to_folder(str(tmp_path / "model.tar.gz"), tmp_path / "released")
 
 
 def zeros(path: Path, name: str, size: int, kind: bytes = tarfile.REGTYPE) -> Path:

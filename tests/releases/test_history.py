@@ -203,7 +203,10 @@ def test_a_release_with_impossible_figures_that_is_listed_stays_served(moto: Mot
     assert dataclasses.asdict(WeightsBucket(two).check(OLD))["metrics"] == {"test_auroc": 0.97}
 
 
-def test_a_bucket_whose_objects_are_locked_is_published_to(moto: Moto, bucket: str, weights: Path, other: Path) -> None:
+def test_a_bucket_whose_objects_are_locked_is_published_to(
+    moto: Moto, bucket: str, weights: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")  # S3 takes none here without a checksum
     locked = f"{bucket[:50]}-locked"
     s3 = moto.s3()
     s3.create_bucket(
