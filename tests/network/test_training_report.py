@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pneumonia.errors import WeightsError
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.data_check import DataCheck
+from pneumonia.network.figures import can_be
 from pneumonia.network.input_check import InputCheck
 from pneumonia.network.training_report import Dataset, TrainingReport, parse
 from tests.builders.checkout import PROJECT
 from tests.builders.input_checks import INPUT_CHECK
+from tests.builders.json_values import JSON_VALUES
 
 REPORT = TrainingReport(
     weights_sha256="0" * 64,
@@ -144,3 +148,17 @@ def test_json_of_another_kind_is_refused(text: str) -> None:
 def test_reading_a_report_does_not_need_torch() -> None:
     program = "import sys; sys.modules['torch'] = None; import pneumonia.network.training_report"
     subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=PROJECT, check=True)
+
+
+@given(st.sampled_from(sorted(json.loads(REPORT.to_json()))), JSON_VALUES)
+def test_a_field_is_as_training_writes_it_or_the_report_is_refused_in_one_line(name: str, value: object) -> None:
+    content = json.loads(REPORT.to_json()) | {name: value}
+    try:
+        report = parse(json.dumps(content), "here")
+    except WeightsError as error:
+        sentence = str(error)
+    else:
+        sentence = ""
+        assert parse(report.to_json(), "here") == report
+        assert all(can_be(name, figure) for name, figure in report.metrics.items())
+    assert sentence.isprintable()
