@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 from pneumonia import logs
 from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence, printable
+from pneumonia.files import naming
 
 Item = TypeVar("Item")
 SOME_FAILED = 3  # exit status if some images, or all, have no answer
@@ -80,7 +81,8 @@ def say(*lines: object, file: TextIO | None = None) -> None:
         lines: what to print; their text is made printable.
         file: None for standard output.
     """
-    print(*(printable(str(line)) for line in lines), sep="\n", file=file, flush=True)
+    with naming(Path("The standard error" if file is sys.stderr else "The standard output")):
+        print(*(printable(str(line)) for line in lines), sep="\n", file=file, flush=True)
 
 
 def exit_status(command: Callable[[], int | None]) -> int:
@@ -97,7 +99,8 @@ def exit_status(command: Callable[[], int | None]) -> int:
     logs.make_printable()
     try:
         status = command()
-        sys.stdout.flush()  # while an error can still be reported
+        with naming(Path("The standard output")):
+            sys.stdout.flush()  # while an error can still be reported
     except BrokenPipeError:  # the reader has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report it when it ends
         return 1

@@ -49,6 +49,14 @@ def test_progress_is_not_shown_by_another_process_or_without_tqdm(
     assert shown_on_a_terminal(*arguments, **environment) == ""
 
 
+def test_a_full_disk_below_the_output_is_told_in_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "pneumonia", "--help"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=PROJECT, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "The standard output cannot be read or written: No space left on device.\n"
+
+
 def test_progress_is_not_shown_in_a_log() -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAM]
     assert subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stderr == ""

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from pneumonia.command import progress, say
 from pneumonia.errors import DataError, first_line, in_one_line
-from pneumonia.files import check_space, naming, write_json
+from pneumonia.files import check_space, naming, read_plain, write_json
 
 CHUNK = 1024 * 1024
 SILENT_SECONDS = 60  # without a byte; then the connection counts as dead
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each further try, as long as none brings anything
 # Mendeley is reported to answer other clients with 403.
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+MAX_NOTES = 64 * 1024  # bytes
 ZIP = b"PK\x03\x04"
 
 
@@ -58,9 +59,10 @@ class Part:
 
     def origin(self) -> Origin | None:
         """Return what the part belongs to; None if there is no part of the file at this address."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            origin = Origin(**json.loads(self._notes.read_text(encoding="utf-8")))
-            return origin if self.size and origin.url == self.url else None
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            origin = Origin(**json.loads(read_plain(self._notes, MAX_NOTES)))
+            is_sound = isinstance(origin.version, str | None) and type(origin.size) in {int, type(None)}
+            return origin if is_sound and self.size and origin.url == self.url else None
         return None
 
     def begin(self, origin: Origin) -> None:

@@ -5,6 +5,7 @@ from image to image, so that the mean brightness tells little.
 """
 
 import argparse
+import io
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -106,8 +107,10 @@ def draw_dataset(destination: Path, counts: dict[str, int], seed: int = 0, size:
             names = {"NORMAL": f"IM-{patient:04}-0001.jpeg", "PNEUMONIA": f"person{patient}_{cause}_{patient}.jpeg"}
             for label, name in names.items():
                 path = destination / split / label / name
+                file = io.BytesIO()  # into a file, Pillow writes half of it on a full disk and says nothing
+                draw_radiograph(random, label, size).save(file, "JPEG", quality=90)
                 with naming(path):
-                    draw_radiograph(random, label, size).save(path, quality=90)
+                    path.write_bytes(file.getbuffer())
 
 
 def _lung(random: Random, middle: float) -> Box:

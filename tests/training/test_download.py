@@ -15,6 +15,7 @@ from pneumonia.__main__ import main
 from pneumonia.errors import ArchiveError, DataError
 from pneumonia.training.partial_download import Part, download
 from pneumonia.training.published import TEST, TRAIN, TRAIN_WITHOUT_VAL, unpack
+from tests.builders.disk import full_after
 from tools.stand_ins.local_server import running
 
 pytestmark = pytest.mark.processes
@@ -197,6 +198,40 @@ def test_the_same_command_goes_on_later(
     assert main(["download", str(tmp_path / "xrays"), "--url", mirror.url]) == 0
     assert mirror.asked == ["bytes=1000-"]
     assert f"{len(mirror.content):,} bytes, going on after 1,000" in capsys.readouterr().out
+
+
+def test_a_full_disk_keeps_what_has_arrived_and_says_so(
+    mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = tmp_path / "xrays.zip.part"
+    with full_after(5_000):
+        assert main(["download", str(tmp_path / "xrays"), "--url", mirror.url]) == 1
+    assert capsys.readouterr().err == (
+        f"{part} cannot be read or written: File too large. {part} is kept: the same command goes on from there.\n"
+    )
+    assert main(["download", str(tmp_path / "xrays"), "--url", mirror.url]) == 0
+    assert mirror.asked == ["", "bytes=5000-"]
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        b"",
+        b"[" * 50_000,
+        b"{" + bytes(100_000),
+        b'{"url": "http://", "version": 1, "size": "x"}',
+        b'{"url": "URL", "version": 17, "size": 1000000}',
+        b'{"url": "URL", "version": null, "size": "1000"}',
+        b'{"url": "URL", "version": null, "size": true}',
+        b"\xff\xfe",
+    ],
+)
+def test_notes_on_a_part_that_are_damaged_are_not_gone_by(notes: bytes, mirror: Mirror, part: Part) -> None:
+    part.path.write_bytes(mirror.content[:1000])
+    part.path.with_name(f"{part.path.name}.origin").write_bytes(notes.replace(b"URL", mirror.url.encode()))
+    download(part, AT_ONCE)
+    assert mirror.asked == [""]
+    assert part.path.read_bytes() == mirror.content
 
 
 def test_ctrl_c_keeps_what_has_arrived(mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

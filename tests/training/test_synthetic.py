@@ -13,6 +13,7 @@ from pneumonia.training.images import Images, load_channel
 from pneumonia.training.patients import patient_of
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.checkout import PROJECT
+from tests.builders.disk import full_after
 
 
 @pytest.mark.parametrize("label", CLASSES)
@@ -127,6 +128,17 @@ def test_every_split_has_images_whatever_their_number(tmp_path: Path, images: in
     assert main(["draw", str(tmp_path / "xrays"), "--images", str(images), "--size", "32"]) == 0
     channels = scan_channels({name: tmp_path / "xrays" / name for name in SPLITS})  # else it raises
     assert sum(len(channel.paths) for channel in channels.values()) == 2 * images
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with full_after(1_000):
+        assert main(["draw", str(tmp_path / "drawn"), "--images", "4"]) == 1
+    drawn = tmp_path / "drawn"
+    told = f"{drawn}/train/NORMAL/IM-0001-0001.jpeg cannot be read or written: File too large. {drawn} is made whole"
+    assert capsys.readouterr().err == f"{told} or not at all: nothing of it is left.\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
