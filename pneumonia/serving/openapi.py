@@ -83,7 +83,7 @@ UNCERTAIN = EXAMPLE | {
 }
 FAULT = refusal("The server failed; its log has the details", fault=SENTENCES[500])
 UNAVAILABLE = refusal(
-    "The model's weights are unavailable, or there is no memory for more uploads at once",
+    "The model's weights are unavailable, or there is no room for more uploads at once",
     weights=NO_REASON,
     uploads=SENTENCES[503],
 )

@@ -33,7 +33,7 @@ SENTENCES = {
     408: "The request came too slowly, or not to its end: send it again, over a faster connection if need be.",
     413: too_many_bytes("upload"),
     500: "The server failed to answer this request, and its log has the details: try again.",
-    503: "The server has no memory for more uploads at once: try again in a moment.",
+    503: "The server has no room for more uploads at once: try again in a moment.",
 }
 NO_REASON = "The model is unavailable: the server's log says why."
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from pneumonia.serving.middleware import BODY_BYTES
 STEP = 64 * 1024  # bytes
 PATIENCE = 10.0  # seconds that a client has for each STEP: 52 kbit/s will do, and a break of some seconds
 UPLOADS_BYTES = 10 * BODY_BYTES  # of all bodies in memory at once
+WAITING = 64  # most bodies that are whole and not answered: a few seconds of work, also for clients that have left
 
 
 class Upload:
@@ -41,8 +42,6 @@ class Upload:
         Raises:
             HTTPException: 408, the client is too slow; 503, the upload gave way.
         """
-        if self.is_whole:
-            return await self._receive()  # it comes when the client leaves, however late
         try:
             async with asyncio.timeout_at(self.since + self._patience) as self._timeout:
                 message = await self._receive()
@@ -77,7 +76,7 @@ class Upload:
 
 
 class Uploads:
-    """Refuse a body that stands still, and the slowest ones if all take more memory than UPLOADS_BYTES.
+    """Refuse a body that stands still, the slowest if all take more than UPLOADS_BYTES, and any once WAITING are whole.
 
     Args:
         app: reads the bodies.
@@ -97,6 +96,8 @@ class Uploads:
         upload = Upload(receive, self._patience)
 
         async def receive_some() -> Message:
+            if upload.is_whole:
+                return await receive()  # which comes when the client leaves, however late
             message = await upload.receive()
             self._make_room(upload)
             upload.check()
@@ -109,8 +110,10 @@ class Uploads:
             self._uploads.remove(upload)
 
     def _make_room(self, newest: Upload) -> None:
-        """Let the slowest upload give way if there is too little memory; none that is whole, unless all others are."""
+        """Let the newest upload give way if too many wait for answers, and the slowest if there is little memory."""
         kept = [upload for upload in self._uploads if not upload.gave_way]
-        if sum(upload.held for upload in kept) > UPLOADS_BYTES:
+        if newest.is_whole and sum(upload.is_whole and upload.held > 0 for upload in kept) > WAITING:
+            newest.give_way()
+        elif sum(upload.held for upload in kept) > UPLOADS_BYTES:
             unfinished = [upload for upload in kept if not upload.is_whole]
             min(unfinished, key=lambda upload: upload.since, default=newest).give_way()

@@ -128,7 +128,7 @@ def test_uploads_at_once_take_no_more_memory_than_ten_largest(server: Server) ->
         text = answer(refused[0])
         assert text.startswith("HTTP/1.1 503 ")
         assert "retry-after: 1" in text
-        assert "no memory for more uploads at once: try again in a moment." in text
+        assert "no room for more uploads at once: try again in a moment." in text
         assert sum(len(left) == 0 for left in waiting.values()) >= 9
     server.is_well()
 

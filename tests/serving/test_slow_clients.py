@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.api import create_app
 from pneumonia.serving.connections import NO_HTTP, NO_ROOM, Limits
 from pneumonia.serving.predictor import Predictor
-from pneumonia.serving.problems import SENTENCES
+from pneumonia.serving.problems import SENTENCES, add_problem_handlers
 from pneumonia.serving.server import LocalServer, listen
-from pneumonia.serving.uploads import STEP, Uploads
+from pneumonia.serving.uploads import STEP, WAITING, Uploads
 from tests.builders.checkout import PROJECT
 from tests.builders.images import XRAY
 from tests.builders.uploads import FORM, GOOD, form, part
@@ -212,6 +213,11 @@ async def busy(scope: Scope, _receive: Receive, _send: Send) -> None:
         await asyncio.Event().wait()
 
 
+async def read_and_be_busy(request: Request) -> None:
+    await request.body()
+    await asyncio.Event().wait()
+
+
 def test_whoever_waits_longest_makes_room(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
     app = create_app(Predictor(Weights(weights)))
     with served(app, Limits(connections=3)) as server, contextlib.ExitStack() as stack:
@@ -237,6 +243,24 @@ def test_a_client_for_whom_nobody_can_make_room_is_told() -> None:
         assert "\r\nretry-after: 1\r\n" in text.lower()
         assert text.endswith(detail(NO_ROOM))
         assert len(server.server.server_state.tasks) == 2
+
+
+def test_no_more_uploads_wait_for_answers_than_can_be_given_in_seconds() -> None:
+    app = FastAPI()
+    add_problem_handlers(app)
+    app.add_middleware(Uploads)
+    app.post("/predict")(read_and_be_busy)
+    upload = f"{HEAD}Content-Length: {len(GOOD)}\r\nConnection: close\r\n\r\n".encode() + GOOD
+    with served(app, Limits()) as server:
+        for _ in range(WAITING):
+            with server.connection() as connection:  # the client leaves, and its request stays
+                connection.sendall(upload)
+        assert happens(lambda: len(server.server.server_state.tasks) == WAITING)
+        with server.connection() as connection:
+            connection.sendall(upload)
+            text = everything(connection)
+    assert text.startswith("HTTP/1.1 503 ")
+    assert text.endswith(detail(SENTENCES[503]))
 
 
 def test_more_clients_than_files_leave_others_their_answers(tmp_path: Path) -> None:
