@@ -41,13 +41,17 @@ SCRIPTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def drawn() -> list[bytes]:
+    return [encoded(draw_radiograph(Random(seed), "NORMAL"), "JPEG") for seed in range(12)]
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Path, drawn: list[bytes]) -> Path:
     """The current folder, with the same files under each name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MODEL_PATH", str(weights))
     monkeypatch.setenv("SM_OUTPUT_DIR", str(tmp_path))
-    drawn = [encoded(draw_radiograph(Random(seed), "NORMAL"), "JPEG") for seed in range(8)]
     for name in (HARMLESS, HOSTILE):
         below = tmp_path / f"images-{name}"
         below.mkdir()
@@ -56,8 +60,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Path) -> Pa
         for place, label in enumerate(("NORMAL", "PNEUMONIA")):
             labelled = tmp_path / f"labelled-{name}" / label
             labelled.mkdir(parents=True)
-            for patient in range(4):
-                (labelled / f"person{patient}_virus_{patient}-{name}.jpeg").write_bytes(drawn[4 * place + patient])
+            for patient in range(6):
+                (labelled / f"film {place}{patient} {name}.jpeg").write_bytes(drawn[6 * place + patient])
         shutil.copytree(tmp_path / f"labelled-{name}", tmp_path / f"more-{name}" / name)
         (tmp_path / f"{name}.txt").write_text(f"missing-{name.replace(EOL, ' ')}\n", errors="surrogateescape")
         (tmp_path / f"text-{name}.tar.gz").write_text("no archive")
@@ -78,7 +82,7 @@ COMMANDS = [
     "pneumonia predict --url http://127.0.0.1:1 --sign NAME images-NAME/NAME.jpg",
     "pneumonia predict --no-NAME x",
     "pneumonia serve --port NAME",
-    "pneumonia open NAME",
+    pytest.param("pneumonia open NAME", marks=pytest.mark.processes),
     "pneumonia batch images-NAME answers-NAME.csv",
     "pneumonia batch NAME.txt answers-NAME.parquet",
     "pneumonia batch images-NAME answers-NAME.parquet",
@@ -86,16 +90,16 @@ COMMANDS = [
     "pneumonia batch images-NAME answers.NAME",
     "pneumonia batch gone-NAME answers.csv",
     "pneumonia batch s3://NAME/NAME answers.csv",
-    "pneumonia split labelled-NAME split-NAME --fractions 0.5 0.25 0.25",
+    "pneumonia split labelled-NAME split-NAME",
     "pneumonia split more-NAME split-NAME",
     "pneumonia split gone-NAME split-NAME",
     "pneumonia split labelled-NAME split --patients NAME(",
     "pneumonia evaluate NAME labelled-NAME --output report",
-    "pneumonia evaluate MODEL labelled-NAME --output report-NAME --num-workers 0",
+    pytest.param("pneumonia evaluate MODEL labelled-NAME --output report-NAME --num-workers 1", marks=pytest.mark.slow),
     "pneumonia evaluate MODEL more-NAME --output report-NAME",
-    "pneumonia calibrate MODEL labelled-NAME --output calibrated-NAME --num-workers 0",
-    "pneumonia draw drawn-NAME --images 2",
-    "pneumonia draw labelled-NAME --images 2",
+    "pneumonia calibrate MODEL labelled-NAME --output calibrated-NAME --num-workers 1",
+    "pneumonia draw drawn-NAME --images 4",
+    "pneumonia draw labelled-NAME --images 4",
     "pneumonia download data-NAME --url text-NAME.tar.gz",
     "pneumonia download data --url ftp://NAME",
     "pneumonia s3-batch NAME --report s3://NAME/x --role NAME --function NAME",
@@ -111,7 +115,7 @@ COMMANDS = [
     "train_model.py --weights NAME --model-dir images-NAME --output-data-dir o",
     "train_model.py --epochs NAME",
     "train_sagemaker.py --bucket NAME --role NAME --region NAME",
-    "train_sagemaker.py --bucket b --role arn:aws:iam::123456789012:role/r --region NAME --tag NAME --dry-run",
+    "train_sagemaker.py --bucket bucket --role arn:aws:iam::123456789012:role/r --region NAME --tag NAME",
     "train_sagemaker.py --attach NAME --region eu-west-1",
     "train_sagemaker.py --NAME",
 ]
