@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say("Stopped: the same command goes on from here.", file=sys.stderr)
         return 130
-    say(summary(args.destination, counts))
+    say(*summary(args.destination, counts))
     return 0
 
 
@@ -84,13 +84,13 @@ def unpacked_from(url: str, destination: Path) -> Counts:
     return counts
 
 
-def summary(destination: Path, counts: Counts) -> str:
-    """Return what is where, what comes next, and whom to cite."""
-    return f"""{destination}/train has {told(counts["train"])}.
-{destination}/test is the official test: {told(counts["test"])}.
-Each image has the checksum that the archive names.
-
-{LICENCE}
-
-Next: pneumonia split {destination}/train chest_xray
-Keep {destination}/test for the one test at the end: pneumonia evaluate WEIGHTS {destination}/test"""
+def summary(destination: Path, counts: Counts) -> list[str]:
+    """Return what is where, what comes next, and whom to cite, in lines."""
+    return [
+        f"{destination}/train has {told(counts['train'])}.",
+        f"{destination}/test is the official test: {told(counts['test'])}.",
+        "Each image has the checksum that the archive names.",
+        *("", *LICENCE.split("\n"), ""),
+        f"Next: pneumonia split {destination}/train chest_xray",
+        f"Keep {destination}/test for the one test at the end: pneumonia evaluate WEIGHTS {destination}/test",
+    ]
