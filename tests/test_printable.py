@@ -25,7 +25,7 @@ from pneumonia.network.prediction import Prediction
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.archives import model_archive
 from tests.builders.images import XRAY, encoded
-from tests.builders.releases import manifest_for
+from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.moto import REGION, Moto
 from tools.stand_ins.sagemaker_api import answering, changed
 
@@ -154,6 +154,7 @@ def test_a_release_is_listed_and_shown_as_a_line(
     moto: Moto, bucket: str, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed: list[tuple[int, str]] = []
+    publish(weights, manifest_for(weights), bucket)
     for name in (HARMLESS, HOSTILE.encode(errors="replace").decode()):
         manifest = dataclasses.replace(manifest_for(weights), training_job=name, forced=name)
         content = json.dumps(dataclasses.asdict(manifest)).encode()
