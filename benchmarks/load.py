@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from judging_clients import Clients, Outcome, figures
 from known_releases import KnownReleases
 from load_tables import cold_table, load_tables
-from serving import process_status
+from serving import image_variables, process_status
 
 from pneumonia.files import write_json
 from pneumonia.training.synthetic import draw_radiograph
@@ -91,7 +91,7 @@ class Server:
 
 
 class Bench:
-    """What all parts share: S3, the releases, the X-rays, and a folder for servers' files."""
+    """What all parts share: S3, the releases, the X-rays, servers' settings, and a folder for their files."""
 
     def __init__(self, folder: Path, endpoint: str, bucket: str, s3: S3, clients: int) -> None:
         self.s3 = s3
@@ -100,7 +100,7 @@ class Bench:
         self._folder = folder
         (folder / "releases").mkdir()
         self.releases = KnownReleases(bucket, folder / "releases", self.xrays)
-        self._environment = {"AWS_ENDPOINT_URL": endpoint, "MODEL_BUCKET": bucket}
+        self._environment = image_variables() | {"AWS_ENDPOINT_URL": endpoint, "MODEL_BUCKET": bucket}
         self._environment["MODEL_REFRESH_MINUTES"] = str(REFRESH_MINUTES)
 
     @contextlib.contextmanager

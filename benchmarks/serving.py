@@ -81,7 +81,7 @@ class Bench:
         temporary = tempfile.mkdtemp(dir=self.folder)
         # Torch's own default, all cores, unless a number is asked for; and, for all apps alike, what the image sets.
         chosen = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        chosen |= dict(re.findall(r"^ENV (\w+)=(\S+)$", (PROJECT / "Dockerfile").read_text(), re.MULTILINE))
+        chosen |= image_variables()
         return (
             {key: value for key, value in os.environ.items() if not key.endswith("_PROXY")}
             | self.moto.environment
@@ -174,6 +174,11 @@ class Server:
     def connect(self) -> http.client.HTTPConnection:
         """Return a connection."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+
+
+def image_variables() -> dict[str, str]:
+    """Return the environment variables that the Dockerfile sets."""
+    return dict(re.findall(r"^ENV (\w+)=(\S+)$", (PROJECT / "Dockerfile").read_text(), re.MULTILINE))
 
 
 def process_status(pid: int, name: str) -> int:

@@ -47,7 +47,8 @@ def kinds(number: int) -> list[Kind]:
         Kind("drip a byte of the headers a second", number, b"", HEAD),
         Kind("drip a byte of the body a second", number, HEAD, BODY),
         Kind("connect, and send nothing", number, b""),
-        Kind("never read the answers", number, LARGE_FILE * 20, is_deaf=True),
+        # What it drips tells it that it was hung up on: the end itself comes behind all that it has not read.
+        Kind("never read the answers", number, LARGE_FILE * 20, LARGE_FILE * 20, is_deaf=True),
     ]
 
 
