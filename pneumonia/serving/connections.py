@@ -131,6 +131,12 @@ class Connection(H11Protocol):
             self._begin_move()
         super().data_received(data)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn never stays
+        """Return whether to stay connected, as a client that has sent its whole request is owed an answer."""
+        if stays := not self._is_idle and not self.cycle.more_body:
+            self.cycle.keep_alive = False
+        return stays
+
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         self._begin_move()

@@ -168,6 +168,13 @@ def test_a_slow_upload_that_goes_on_is_answered(api: Served) -> None:
         assert everything(connection).startswith("HTTP/1.1 200 ")
 
 
+def test_a_client_that_has_said_all_is_answered(api: Served) -> None:
+    with api.connection() as connection:
+        connection.sendall(f"{HEAD}Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
 def test_an_answer_that_is_read_slowly_is_sent_to_its_end(api: Served) -> None:
     with api.connection(receives=4096) as connection:
         connection.sendall(PICTURE * 30 + f"{HEALTH}Connection: close\r\n\r\n".encode())
