@@ -1,4 +1,4 @@
-"""JSON from outside, read strictly: what readers of JSON take for different things is refused."""
+"""JSON that several programs read, read strictly: what they could take for different things is refused."""
 
 import json
 import math
@@ -27,6 +27,11 @@ def strict_json(text: str | bytes, most: int) -> Any:  # noqa: ANN401  # as json
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return content
+
+
+def json_text(content: object) -> str:
+    """Return indented JSON that `strict_json` reads: half characters, which names of files may have, become `?`."""
+    return json.dumps(content, indent=2, ensure_ascii=False).encode(errors="replace").decode() + "\n"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

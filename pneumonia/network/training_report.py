@@ -4,7 +4,6 @@ This does not import torch.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.data_check import DataCheck, data_check_in
 from pneumonia.network.figures import can_be
 from pneumonia.network.input_check import InputCheck, input_check_in
-from pneumonia.strict_json import strict_json
+from pneumonia.strict_json import json_text, strict_json
 
 REPORT_NAME = "training.json"
 MAX_REPORT = 1024 * 1024  # bytes
@@ -71,7 +70,7 @@ class TrainingReport:
     def to_json(self) -> str:
         """Return indented JSON."""
         finished = self.finished.isoformat(timespec="seconds") if self.finished else None
-        return json.dumps(dataclasses.asdict(self) | {"finished": finished}, indent=2) + "\n"
+        return json_text(dataclasses.asdict(self) | {"finished": finished})
 
     def write_beside(self, weights: Path) -> None:
         """Write `training.json` into the folder of a weights file, whole or not at all.

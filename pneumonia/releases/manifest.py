@@ -1,7 +1,6 @@
 """The manifest: what a release says about itself, in `manifest.json` beside its weights file."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pneumonia.network.data_check import DataCheck, data_check_in
 from pneumonia.network.figures import can_be
 from pneumonia.network.input_check import InputCheck, input_check_in
 from pneumonia.releases.version import is_version
-from pneumonia.strict_json import strict_json
+from pneumonia.strict_json import json_text, strict_json
 
 MAX_MANIFEST = 1024 * 1024  # bytes; the arrays of an input check have at most 300,000
 
@@ -60,7 +59,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json_text(dataclasses.asdict(self))
 
     def write_beside(self, weights: Path) -> None:
         """Write `manifest.json` into the folder of a weights file, whole or not at all."""

@@ -162,3 +162,12 @@ def test_a_field_is_as_training_writes_it_or_the_report_is_refused_in_one_line(n
         assert parse(report.to_json(), "here") == report
         assert all(can_be(name, figure) for name, figure in report.metrics.items())
     assert sentence.isprintable()
+
+
+def test_what_names_files_that_are_no_text_can_be_read() -> None:
+    check = DataCheck({}, ["train/NORMAL/\udcff.png and test/NORMAL/ä.png are the same image."])
+    report = dataclasses.replace(REPORT, data_check=check, settings={"weights": "\udcff.pth"})
+    told = parse(report.to_json(), "here")
+    assert told.settings == {"weights": "?.pth"}
+    assert told.data_check
+    assert told.data_check.warnings == ["train/NORMAL/?.png and test/NORMAL/ä.png are the same image."]
