@@ -17,6 +17,7 @@ LINK = re.compile(r"\]\(([^()\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 # A file or folder of this repository: not what follows a slash, as in a URL, nor a name with a placeholder.
 PATH = re.compile(r"(?<![\w/.:-])(?:pneumonia|tools|tests|benchmarks|docs|weights|\.ci|\.github)/[\w./-]*\w|`\w+\.py`")
+TEST = re.compile(r"`(test(?:_[a-z\d]+){3,})`")  # the name of a test is a sentence, unlike that of a metric
 MODULE = re.compile(r"(?<![\w/.-])(?:pneumonia|tools)(?:\.[a-z]\w*)+")
 
 
@@ -55,6 +56,12 @@ def missing_paths(text: str) -> list[str]:
     ]
 
 
+def missing_tests(text: str) -> list[str]:
+    """Return the tests that a document names and that do not exist."""
+    files = [path.read_text() for path in (PROJECT / "tests").rglob("test_*.py")]
+    return [name for name in TEST.findall(text) if not any(f"def {name}(" in file for file in files)]
+
+
 def is_module(name: str) -> bool:
     """Return whether a dotted name is a module, or something in a module or package."""
     path = PROJECT
@@ -72,6 +79,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     text = document.read_text()
     assert broken_links(text, document.parent) == []
     assert missing_paths(text) == []
+    assert missing_tests(text) == []
 
 
 def test_every_document_is_reached_from_the_readme() -> None:
@@ -111,7 +119,8 @@ BROKEN = """# Made up
 ## Made up
 
 `tools/nowhere.py`, `nowhere.py`, tests/nowhere/, `python -m pneumonia.serving.nowhere`, but neither `pneumonia.imaging`
-nor https://example.invalid/docs/nowhere
+nor https://example.invalid/docs/nowhere; `test_nobody_shows_this`, but neither `test_broken_links_are_found` nor
+`test_loss`
 
 ```bash
 # Below
@@ -127,3 +136,4 @@ def test_broken_links_are_found() -> None:
     assert missing_paths(BROKEN) == [
         *("tools/nowhere.py", "nowhere.py", "tests/nowhere", "benchmarks/nowhere.py", "pneumonia.serving.nowhere")
     ]
+    assert missing_tests(BROKEN) == ["test_nobody_shows_this"]
