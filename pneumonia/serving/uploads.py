@@ -13,7 +13,7 @@ from pneumonia.serving.middleware import BODY_BYTES
 STEP = 64 * 1024  # bytes
 PATIENCE = 10.0  # seconds that a client has for each STEP: 52 kbit/s will do, and a break of some seconds
 UPLOADS_BYTES = 10 * BODY_BYTES  # of all bodies in memory at once
-WAITING = 64  # most bodies that are whole and not answered: a few seconds of work, also for clients that have left
+WAITING = 128  # most bodies that are whole and not answered: some five seconds of work, also for clients that have left
 
 
 class Upload:
