@@ -92,7 +92,7 @@ def test_answers_are_those_of_serving_in_the_order_of_the_names(
         assert (row["prediction"], row["model_version"]) == (expected.prediction, expected.model_version)
         assert float(row["confidence"]) == pytest.approx(expected.confidence, abs=1e-5)
         assert float(row["probability_pneumonia"]) == pytest.approx(expected.probabilities["PNEUMONIA"], abs=1e-5)
-        assert (row["warnings"], row["error"]) == ("", "")
+        assert (row["warnings"], row["error"]) == ("uncalibrated", "")
     told = capsys.readouterr()
     assert "has the answers of model sha256-" in told.out
     assert told.err == ""  # no progress bar in a log
