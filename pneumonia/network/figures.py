@@ -3,6 +3,7 @@
 import sys
 
 SHARES = ("accuracy", "auroc", "sensitivity", "specificity")  # how the names of figures from 0 to 1 end
+ROUNDING = 1e-9  # more than a sum of shares can be off
 
 
 def can_be(name: str, value: object) -> bool:
@@ -10,5 +11,5 @@ def can_be(name: str, value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):  # a bool is an int as well
         return False
     if name.endswith(SHARES):
-        return 0 <= value <= 1
+        return -ROUNDING <= value <= 1 + ROUNDING
     return abs(value) <= sys.float_info.max and (value >= 0 or not name.endswith("loss"))
