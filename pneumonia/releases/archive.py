@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
 from pneumonia.errors import WeightsError
-from pneumonia.files import open_plain
+from pneumonia.files import naming, open_plain
 from pneumonia.network import training_report
 from pneumonia.network.contract import MAX_WEIGHTS, WEIGHTS_NAME
 from pneumonia.network.training_report import MAX_REPORT, REPORT_NAME, TrainingReport
@@ -112,7 +112,7 @@ def _take(tar: tarfile.TarFile, weights: Path, name: str) -> tuple[TrainingRepor
         content = tar.extractfile(member)
         if path == WEIGHTS_NAME and content:  # a folder has none
             check_size(path, member.size, name)
-            with weights.open("wb") as file:
+            with naming(weights), weights.open("wb") as file:
                 shutil.copyfileobj(content, file)
         elif path == REPORT_NAME and content:
             check_size(path, member.size, name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pneumonia.errors import WeightsError, WeightsRefusedError, WeightsUnavailableError
-from pneumonia.files import open_plain
+from pneumonia.files import naming, open_plain
 from pneumonia.network import training_report
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
@@ -53,7 +53,7 @@ def copy_model(folder: ModelFolder, weights: Path, source: str) -> TrainingRepor
         raise without_weights(source, sizes)
     for name in sizes.keys() & {WEIGHTS_NAME, REPORT_NAME}:
         check_size(name, sizes[name], source)
-    with weights.open("wb") as file:
+    with naming(weights), weights.open("wb") as file:
         folder.copy(WEIGHTS_NAME, file)
     if REPORT_NAME not in sizes:
         return TrainingReport()

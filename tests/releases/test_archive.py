@@ -13,6 +13,7 @@ from pneumonia.network.training_report import parse
 from pneumonia.releases.archive import MAX_MEMBERS, MAX_UNPACKED, extract
 from pneumonia.releases.promotion import promote_to_folder
 from tests.builders.archives import REPORT, make_archive, member, model_archive
+from tests.builders.disk import full_after
 
 
 @pytest.fixture
@@ -132,3 +133,14 @@ def test_malformed_header_is_refused(tmp_path: Path) -> None:
     path = make_archive(tmp_path / "m.tar.gz", [(member("pax", tarfile.XHDTYPE), header), (member("a"), b"")])
     with pytest.raises(WeightsError, match=r"is not a whole tar\.gz"):
         extract(path, tmp_path / "weights.pth", "model.tar.gz")
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_a_full_disk_is_told_with_the_file_and_releases_nothing(
+    archive: Path, weights: Path, tmp_path: Path, *, is_packed: bool
+) -> None:
+    source = archive if is_packed else weights.parent
+    with full_after(100_000), pytest.raises(OSError, match="File too large") as caught:
+        promote_to_folder(str(source), tmp_path / "released")
+    assert Path(caught.value.filename).name == WEIGHTS_NAME
+    assert not (tmp_path / "released").exists()
