@@ -75,7 +75,7 @@ def lines_of(manifest: Path) -> Iterator[Source]:
 
 
 def state_of(source: Source) -> str:
-    """Return what changes when an image is replaced: of a file its size and time, of an object its ETag.
+    """Return what changes when an image is replaced: of a file its size and times, of an object its ETag.
 
     An object that a manifest names has none: asking S3 for each would take as long as reading it.
     """
@@ -85,7 +85,7 @@ def state_of(source: Source) -> str:
         status = source.stat()
     except (OSError, ValueError):  # nothing to read there, or a name that no file can have
         return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # `cp -p` and `touch` set the first time
 
 
 def read_ahead(sources: Sequence[Source], patience: float = COMMAND_SECONDS) -> Iterator[list[bytes | ImageError]]:

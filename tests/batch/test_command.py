@@ -234,28 +234,24 @@ def test_journal_cut_off_anywhere_is_gone_on_from(images: Path, weights: Path, t
         (tmp_path / "answers.csv").unlink()
 
 
-def swap(images: Path, number: int) -> str:
-    """Put a file without an X-ray in the place of an image, of the same size and time; return its name."""
-    path = list(files_below(images))[number]
-    status = path.stat()
-    path.write_bytes(bytes(status.st_size))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    return str(path)
-
-
 def test_answers_in_the_journal_are_not_computed_again(images: Path, weights: Path, tmp_path: Path) -> None:
-    journal, content = journal_of(images, weights, tmp_path)
-    journal.write_bytes(b"".join(content.splitlines(keepends=True)[: 1 + BATCH_SIZE]))
-    swap(images, 0)
+    with opened_for(images, weights, tmp_path) as journal:
+        for _ in range(BATCH_SIZE):
+            journal.append(["NORMAL", 0.875, 0.125, "", "v", None])
     assert run(images, tmp_path / "answers.csv", "--weights", weights) == 0
-    assert rows_of(tmp_path / "answers.csv")[0]["error"] == ""
+    probabilities = [row["probability_pneumonia"] for row in rows_of(tmp_path / "answers.csv")]
+    assert probabilities[:BATCH_SIZE] == ["0.125"] * BATCH_SIZE
+    assert "0.125" not in probabilities[BATCH_SIZE:]
 
 
 def test_an_image_that_has_changed_is_answered_again(
     images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal_of(images, weights, tmp_path)
-    os.utime(swap(images, BATCH_SIZE + 1))
+    path = list(files_below(images))[BATCH_SIZE + 1]
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert run(images, tmp_path / "answers.csv", "--weights", weights) == 3
     assert rows_of(tmp_path / "answers.csv")[BATCH_SIZE + 1]["error"].startswith("The file is not an image")
     assert f"journal is damaged after {BATCH_SIZE} answers, or images have changed." in capsys.readouterr().err

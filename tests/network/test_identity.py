@@ -1,0 +1,28 @@
+import dataclasses
+from typing import Any
+
+import pneumonia
+from pneumonia.network.calibration import Calibration
+from pneumonia.network.detector import Detector
+from pneumonia.network.identity import identity_of
+from pneumonia.network.input_check import InputCheck
+from tests.builders.input_checks import INPUT_CHECK
+
+
+def test_two_loads_of_one_release_are_the_same_model() -> None:
+    assert identity_of(pneumonia.load()) == identity_of(pneumonia.load())
+
+
+def test_whatever_an_answer_depends_on_makes_another_model() -> None:
+    model = pneumonia.load()
+    others: dict[str, Any] = {
+        "version": "another",
+        "sha256": "0" * 64,
+        "calibration": Calibration(bias=1e-9),
+        "detector": Detector(InputCheck(**INPUT_CHECK)),
+        "is_foreign": True,
+    }
+    assert others.keys() | {"network"} == {field.name for field in dataclasses.fields(model)}
+    models = [model, *(dataclasses.replace(model, **{name: other}) for name, other in others.items())]
+    models.append(dataclasses.replace(model, detector=None))
+    assert len({identity_of(one) for one in models}) == len(models)
