@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pneumonia.command import say
 from pneumonia.errors import ConfigurationError, ObjectError, StorageError
-from pneumonia.files import sha256
+from pneumonia.files import naming, sha256
 from pneumonia.storage import objects
 from pneumonia.storage.addresses import split
 from pneumonia.storage.client import new_client
@@ -150,7 +150,7 @@ def write_manifest(images: Iterable[S3Object], path: Path, source: str) -> tuple
     """
     count = 0
     alike: set[tuple[str, bool]] = set()
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with naming(path), path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         for image in images:
             alike.add((image.bucket, image.version is not None))
