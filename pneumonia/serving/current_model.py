@@ -7,7 +7,7 @@ import time
 from concurrent.futures import Future, wait
 
 from pneumonia.deadline import Deadline
-from pneumonia.errors import WeightsUnavailableError, first_line
+from pneumonia.errors import PneumoniaError, WeightsUnavailableError, first_line
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.resnet import check_outputs
 from pneumonia.releases.fetch import Weights
@@ -16,6 +16,7 @@ from pneumonia.serving import telemetry
 from pneumonia.serving.telemetry import Record
 
 GRACE = 0.2  # seconds after the deadline, in which a load that gives up says why
+ASK_SECONDS = 3.0  # of these for `current.json`: while S3 is down, a request on Lambda waits for this
 REFRESH_SECONDS = 10.0  # for checking the bucket for a new release, fetching it included
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class CurrentModel:
         """Switch to the release that the bucket serves, if it is another; if anything fails, keep the old one."""
         started = time.monotonic()
         try:
-            version = self._weights.served_version(deadline)
+            version = self._weights.served_version(min(deadline, Deadline.after(ASK_SECONDS)))
             if version is None or version == self.version:
                 return
             model = classifier_of(self._weights.served(deadline))
@@ -144,7 +145,13 @@ class CurrentModel:
             self._model = model
             outcome, reason = "Refreshes", None
         except Exception as error:
-            logger.exception("Model %s serves on, as the bucket's release cannot be taken over.", self.version)
+            logger.log(
+                logging.ERROR,
+                "Model %s serves on, as the bucket's release cannot be taken over: %s",
+                self.version,
+                error,
+                exc_info=not isinstance(error, PneumoniaError),
+            )
             outcome, reason = "RefreshFailures", first_line(error)
         milliseconds = round((time.monotonic() - started) * 1000, 1)
         telemetry.emit(

@@ -180,7 +180,7 @@ def test_first_answers_of_every_format_need_no_import_and_no_load(start: Start) 
         imported["with a heatmap"] = predict(function, XRAY, "?explain=1&preview=1")["imported"]
         pages = {path: function.invoke(function_url_event("GET", path)) for path in ("/", "/docs", "/ready", "/health")}
         function.wait_for_log(function.api.request_ids[-1], "/health")
-        assert function.log_of("").count("loaded /") == 1
+        assert function.log_of("").count("loaded s3://") == 1
     assert {kind: names for kind, names in imported.items() if names} == {}
     assert {path: response["imported"] for path, response in pages.items() if response["imported"]} == {}
 
@@ -252,7 +252,7 @@ def test_restore_without_s3_serves_the_model_of_the_snapshot(
         fault(aws)
         function.api.restore()
         assert version(predict(function)) == OLD
-        function.wait_for_log("", f"Model {OLD} serves on, as the bucket's release cannot be taken over.")
+        function.wait_for_log("", f"Model {OLD} serves on, as the bucket's release cannot be taken over: ")
         function.wait_for_log("", sentence)
         function.wait_for_log("", f"Restored from a snapshot: model {OLD} serves.")
         assert "POST restore/error" not in function.api.calls
