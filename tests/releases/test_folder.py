@@ -1,5 +1,6 @@
 import json
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from pneumonia.network.training_report import MAX_REPORT, REPORT_NAME, TrainingR
 from pneumonia.releases.archive import MAX_MEMBERS
 from pneumonia.releases.training_output import take_model
 from tests.builders.archives import REPORT
+from tools.stand_ins.faulty_s3 import refusal, reset
 from tools.stand_ins.moto import Moto
+from tools.stand_ins.s3_in_front import broken_off, first, in_front_of
 
 
 @pytest.fixture
@@ -44,6 +47,24 @@ def test_only_weights_and_report_are_taken(folder: Path, address: Callable[[], s
     (folder / "notes.txt").write_text("x")
     assert take_model(address(), tmp_path / "w.pth") == parse(json.dumps(REPORT), REPORT_NAME)
     assert (tmp_path / "w.pth").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_download_that_breaks_off_begins_again(
+    folder: Path, moto: Moto, bucket: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = uploaded(folder, moto, bucket)
+    if kind == "archive":
+        with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
+            tar.add(folder / WEIGHTS_NAME, WEIGHTS_NAME)
+        moto.s3().upload_file(str(tmp_path / "model.tar.gz"), bucket, "job-1/output/model.tar.gz")
+        source = f"s3://{bucket}/job-1/output/model.tar.gz"
+    faults = [broken_off(0.5), refusal(503, "SlowDown"), reset, broken_off(0), refusal(400, "RequestTimeout")]
+    with in_front_of(moto.endpoint, first(*faults, of="model.tar.gz" if kind == "archive" else WEIGHTS_NAME)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        take_model(source, tmp_path / "w.pth")
+    assert (tmp_path / "w.pth").read_bytes() == b"weights"
+    assert len(server.seen) > len(faults)
 
 
 @pytest.mark.processes

@@ -98,16 +98,6 @@ def test_what_stays_is_answered_at_once(either_way: pytest.MonkeyPatch, code: st
     assert server.count(PATH) == 1
 
 
-@pytest.mark.parametrize("endpoint", ["http://no-such-host.invalid:9000", "http://127.0.0.1:0"])
-def test_an_address_of_nobody_is_told_soon(either_way: pytest.MonkeyPatch, endpoint: str) -> None:
-    with standing_for_s3(either_way, {}):
-        either_way.setenv("AWS_ENDPOINT_URL", endpoint)
-        started = time.monotonic()
-        with pytest.raises(StorageError):
-            read(3)
-    assert time.monotonic() - started < 30
-
-
 @pytest.mark.processes
 @pytest.mark.parametrize("answer", [silence, trickle(bytes(10_000)), hang_up], ids=["silence", "trickle", "hung up"])
 def test_deadline_holds(either_way: pytest.MonkeyPatch, answer: Answer) -> None:

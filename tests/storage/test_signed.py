@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pneumonia.deadline import Deadline
+from pneumonia.errors import StorageError
 from pneumonia.storage.answers import S3Error, UnsentError
+from pneumonia.storage.reading import BucketReader
 from pneumonia.storage.signed import CHUNK, Access, SignedBucket
 from tools.stand_ins.faulty_s3 import (
     Answer,
@@ -360,6 +362,21 @@ def test_server_is_known_by_the_bundle_of_certificates(
         assert read(reader) == read(reader) == bytes(CHUNK)
         with pytest.raises(ConnectionError):
             read(reader)
+
+
+@pytest.mark.processes
+def test_certificate_that_does_not_verify_is_told_at_once(
+    certificate: Certificate, environment: pytest.MonkeyPatch
+) -> None:
+    with serving({}, certificate) as server:
+        environment.delenv("AWS_CA_BUNDLE", raising=False)
+        environment.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        started = time.monotonic()
+        for setting in ("", "true"):  # read here, and by boto3
+            environment.setenv("AWS_USE_DUALSTACK_ENDPOINT", setting)
+            with pytest.raises(ConnectionError, match="certificate verify failed"):
+                BucketReader("models", Deadline.after(60), StorageError).read("key", 100)
+        assert time.monotonic() - started < 30  # of the 60 that trying again would take
 
 
 @pytest.fixture
