@@ -16,6 +16,8 @@ from pneumonia.storage.client import new_client
 from pneumonia.storage.refusals import boto3_as_signed
 from pneumonia.storage.signed import CHUNK, SILENT_SECONDS
 
+SHORTEST_PATIENCE = 0.1  # seconds
+
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
@@ -35,10 +37,9 @@ class Boto3Bucket:
         self._name = name
         self._error = error
         self._deadline = deadline
-        self._patience = SILENT_SECONDS
         if is_renewed:
             boto3.setup_default_session()
-        self._s3 = new_client("s3", error, attempts=1)
+        self._s3 = self._new_client()
 
     def get(self, key: str) -> Generator[bytes, None, None]:
         """Yield an object's bytes.
@@ -57,14 +58,18 @@ class Boto3Bucket:
         self._s3.close()
 
     def _client(self) -> "S3Client":
-        """Return a client that waits no longer than half of the time that is left: another one, if it is little."""
+        """Return a client that does not wait beyond the deadline: another one, if little time is left."""
         if not (left := self._deadline.seconds_left):
             raise TimeoutError("the time is up")
-        if left / 2 < self._patience:
-            self._patience = left / 2
+        if left < self._patience:
             self._s3.close()
-            self._s3 = new_client("s3", self._error, attempts=1, patience=self._patience)
+            self._s3 = self._new_client()
         return self._s3
+
+    def _new_client(self) -> "S3Client":
+        # Half of the time, to leave another try some.
+        self._patience = max(SHORTEST_PATIENCE, min(SILENT_SECONDS, self._deadline.seconds_left / 2))
+        return new_client("s3", self._error, attempts=1, patience=self._patience)
 
 
 def chunks(body: "StreamingBody", deadline: Deadline) -> Iterator[bytes]:
