@@ -23,7 +23,7 @@ from pneumonia.serving.predictor import Predictor
 from pneumonia.serving.problems import NO_REASON
 from tests.builders.images import encoded
 from tests.builders.releases import manifest_for
-from tools.stand_ins.faulty_s3 import Answer, hang_up, refusal, standing_for_s3, whole
+from tools.stand_ins.faulty_s3 import Answer, cut, hang_up, refusal, standing_for_s3, whole
 from tools.stand_ins.runtime_api import ARN
 
 REQUESTS = {"predict": ("POST", "/predict"), "batch": ("POST", "/predict/batch"), "ready": ("GET", "/ready?load=1")}
@@ -133,3 +133,21 @@ def test_client_reads_no_path(
     assert str(path) in caplog.text
     assert logged in caplog.text
     assert str(path) in capsys.readouterr().out  # the line of the warm-up
+
+
+@pytest.mark.processes
+def test_client_notices_nothing_of_what_s3_does_better_a_moment_later(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = weights.read_bytes()
+    busy, late = refusal(503, "SlowDown"), refusal(400, "RequestTimeout")
+    answers = {
+        "/models/current.json": [busy, refusal(429, "TooManyRequests"), late, refusal(404, "NoSuchKey")],
+        f"/models/{WEIGHTS_NAME}": [cut(content, 1000), cut(content, 1_000_000), cut(content, 0), whole(content)],
+    }
+    with (
+        standing_for_s3(monkeypatch, answers) as server,
+        TestClient(create_app(Predictor(Weights(tmp_path / "model.pth", "models")))) as client,
+    ):
+        assert client.post("/predict", files={"file": IMAGE}).status_code == 200
+    assert len(server.seen) == 8
