@@ -7,15 +7,16 @@ import base64
 import contextlib
 import hashlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
 from pneumonia.errors import PneumoniaError
 from pneumonia.storage.client import new_client
 from pneumonia.storage.refusals import is_lasting
 
-ATTEMPTS = 4  # at writing an object that another process is writing
+ATTEMPTS = 4  # at reading an object that breaks off, or writing one that another process is writing
 PAUSE = 0.5  # seconds before the second attempt; each further attempt waits that much longer
 # A bucket whose objects are locked takes none without a checksum. https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
 CHECKSUM: Any = {"ChecksumAlgorithm": "SHA256"}
@@ -35,12 +36,21 @@ class WritableBucket:
 
     def read(self, key: str, most: int) -> tuple[bytes, str] | None:
         """Return an object's bytes, of a larger one the first `most`, and its ETag; None if there is no such object."""
-        try:
-            answer = self._s3.get_object(Bucket=self._name, Key=key)
-        except self._s3.exceptions.NoSuchKey:
-            return None
-        with contextlib.closing(answer["Body"]) as body:
-            return body.read(most), answer["ETag"]
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = self._s3.get_object(Bucket=self._name, Key=key)
+            except self._s3.exceptions.NoSuchKey:
+                return None
+            try:
+                with contextlib.closing(answer["Body"]) as body:
+                    return _beginning(body.iter_chunks(most), most), answer["ETag"]
+            except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+                # boto3 tries again to get an answer, but not to read one that breaks off.
+                if attempt == ATTEMPTS:
+                    raise
+            time.sleep(attempt * PAUSE)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the keys below a prefix, and the objects' sizes in bytes."""
@@ -95,3 +105,13 @@ class WritableBucket:
                 raise
             with contextlib.closing(self._s3.get_object(Bucket=self._name, Key=key)["Body"]) as body:
                 self.put(to, body.read())
+
+
+def _beginning(chunks: Iterator[bytes], most: int) -> bytes:
+    """Return what an object begins with: `most` bytes or, up to the end, which boto3 checks when it comes, less."""
+    content = b""
+    for chunk in chunks:
+        content += chunk
+        if len(content) >= most:
+            break
+    return content[:most]
