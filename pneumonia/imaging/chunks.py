@@ -3,15 +3,28 @@
 ISO/IEC 15948, 5.3, and RFC 9649, 2.3.
 """
 
+import contextlib
 import struct
 import zlib
 
-from pneumonia.errors import ImageError, ImageTooLargeError
+from pneumonia.errors import ImageError
 from pneumonia.imaging.kinds import BROKEN
-from pneumonia.imaging.limits import check_metadata_bytes
+from pneumonia.imaging.limits import (
+    MAX_CHUNKS,
+    MAX_EXIF,
+    MAX_METADATA,
+    check_count,
+    check_metadata_bytes,
+    check_pixels,
+    too_many,
+)
+from pneumonia.imaging.tiff_directories import check_exif
 
 PNG = b"\x89PNG\r\n\x1a\n"
-MAX_CHUNKS = 65_536  # usually some hundreds; Pillow reads those of a PNG one by one
+_PACKED = {b"zTXt", b"iTXt", b"iCCP"}  # chunks whose content may be deflated
+_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
+_EXIF_TEXTS = (b"Raw profile type exif", b"exif")  # names of texts that Pillow takes for EXIF
+_UNPACKED = 2**16  # bytes that are unpacked at a time
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ALPH", b"ANMF"}
 
 
@@ -21,7 +34,8 @@ def check_png(data: bytes) -> None:
     Pillow checks only the checksums of the other chunks.
 
     Raises:
-        ImageTooLargeError: more than MAX_CHUNKS chunks, or more than MAX_METADATA bytes in those without pixels.
+        ImageTooLargeError: more than MAX_CHUNKS chunks, or more than MAX_METADATA bytes in those without pixels once
+            they are unpacked, or EXIF that is larger than `check_exif` allows.
         ImageError: a chunk of pixels is damaged or cut off.
     """
     at, metadata, view = len(PNG), 0, memoryview(data)
@@ -32,11 +46,40 @@ def check_png(data: bytes) -> None:
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
         if kind != b"IDAT":
             metadata += end - at
+            check_metadata_bytes(metadata, "PNG")  # before anything is copied
+            metadata += _checked_metadata(kind, data[at + 8 : end])
             check_metadata_bytes(metadata, "PNG")
         elif zlib.crc32(view[at + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
             raise ImageError(BROKEN)
         at = end + 4
-    raise _too_many_chunks("PNG")
+    raise too_many(MAX_CHUNKS, "PNG chunks")
+
+
+def _checked_metadata(kind: bytes, content: bytes) -> int:
+    """Return how many bytes a PNG's chunk unpacks to, 0 if it is not deflated, after checking the EXIF in it."""
+    unpacked = _unpacked_size(_deflated(kind, content)) if kind in _PACKED else 0
+    if kind == b"eXIf":
+        check_exif(content)
+    if kind in _TEXTS and content.startswith(_EXIF_TEXTS):
+        check_count(len(content) + unpacked, MAX_EXIF, "bytes of EXIF")
+    return unpacked
+
+
+def _deflated(kind: bytes, content: bytes) -> bytes:
+    """Return the deflated part of a chunk of text or of a colour profile: ISO/IEC 15948, 11.3.3.3 and 11.3.4."""
+    rest = content.partition(b"\0")[2]
+    if kind != b"iTXt":
+        return rest[1:]
+    return b"" if rest.startswith(b"\0") else rest[2:].split(b"\0", 2)[-1]
+
+
+def _unpacked_size(packed: bytes) -> int:
+    """Return how many bytes are unpacked until the end or the first damage, or until they are too many."""
+    inflater, size = zlib.decompressobj(), 0
+    with contextlib.suppress(zlib.error):
+        while size <= MAX_METADATA and (part := inflater.decompress(packed, _UNPACKED)):
+            packed, size = inflater.unconsumed_tail, size + len(part)
+    return size
 
 
 def exif_in_png(data: bytes) -> bytes:
@@ -56,7 +99,8 @@ def check_webp(data: bytes) -> None:
     """Check that a WebP does not take long to open. What follows its end does not count, as for decoders.
 
     Raises:
-        ImageTooLargeError: more than MAX_CHUNKS chunks, or more than MAX_METADATA bytes in those without pixels.
+        ImageTooLargeError: more than MAX_CHUNKS chunks, more than MAX_METADATA bytes in those without pixels, EXIF that
+            is larger than `check_exif` allows, or a canvas that is larger than `check_pixels` allows.
         ImageError: a chunk goes on after the end of the file.
     """
     at, metadata, end = 12, 0, 8 + int.from_bytes(data[4:8], "little")
@@ -68,9 +112,9 @@ def check_webp(data: bytes) -> None:
             raise ImageError(BROKEN)
         metadata += 0 if kind in _WEBP_PIXELS else size
         check_metadata_bytes(metadata, "WebP")
+        if kind == b"EXIF":
+            check_exif(data[at + 8 : at + 8 + size])
+        if kind == b"VP8X" and size >= 10:
+            check_pixels(*(int.from_bytes(data[place : place + 3], "little") + 1 for place in (at + 12, at + 15)))
         at += 8 + size + size % 2
-    raise _too_many_chunks("WebP")
-
-
-def _too_many_chunks(kind: str) -> ImageTooLargeError:
-    return ImageTooLargeError(f"The {kind} has more than {MAX_CHUNKS:,} chunks: save it anew.")
+    raise too_many(MAX_CHUNKS, "WebP chunks")

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 from pneumonia.errors import ImageTooLargeError
 from pneumonia.imaging.jpeg import header_of
-
-MAX_TILES = 4096  # of JPEG 2000; each takes some kilobytes before it is decoded
-MAX_CODE_BLOCKS = 200_000  # with precincts, of JPEG 2000; each takes some hundred bytes; ordinary images have thousands
-MAX_LAYERS = 1024  # of each code-block of JPEG 2000; ordinary images have one to fifty
+from pneumonia.imaging.limits import (
+    MAX_BOXES,
+    MAX_CODE_BLOCKS,
+    MAX_HEADERS,
+    MAX_LAYERS,
+    MAX_TILES,
+    too_many,
+)
 
 # ISO/IEC 15444-1, table A.1. After SIZ, a header may have these segments, each with its length.
 _SOC_SIZ, _SOT, _SOD, _EOC, _COD, _COC = b"\xff\x4f\xff\x51", 0xFF90, 0xFF93, 0xFFD9, 0xFF52, 0xFF53
@@ -23,8 +27,6 @@ _SEGMENTS |= {0xFF00 + kind for kind in (0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x7
 
 _END = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000; none of them has it within its coded pixels
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"  # the first box of a JPEG 2000 file, which has its codestream in a later one
-MAX_BOXES = 1000  # before the codestream; ordinary files have four
-MAX_SEGMENTS = 65_536  # of JPEG 2000 headers; ordinary ones have tens, and each takes time
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _jpeg_2000(frame: bytes) -> Codestream:
 def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:
     """Yield marker and content of each segment of the main header and of the headers of all tile-parts."""
     start, end = 0, None  # of the tile-part
-    for _ in range(MAX_SEGMENTS):
+    for _ in range(MAX_HEADERS):
         if at + 2 > len(frame):
             return
         (marker,) = struct.unpack_from(">H", frame, at)
@@ -143,7 +145,7 @@ def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:
             at += 2 + length
         else:
             raise ValueError("a marker that does not belong in a header")
-    raise _too_many_segments()
+    raise too_many(MAX_HEADERS, "JPEG 2000 segments")
 
 
 def _check_pieces(coding: bytes, has_precincts: bool, width: int, height: int, samples: int) -> None:  # noqa: FBT001
@@ -176,7 +178,3 @@ def _too_fine() -> ImageTooLargeError:
         "The JPEG 2000 image is cut into too many pieces: export it with tiles and code-blocks of 64 pixels or more, "
         "and without small precincts."
     )
-
-
-def _too_many_segments() -> ImageTooLargeError:
-    return ImageTooLargeError(f"The compressed image has more than {MAX_SEGMENTS:,} header segments: export it anew.")

@@ -16,7 +16,7 @@ from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageErr
 from pneumonia.imaging import dicom_prefix
 from pneumonia.imaging.chunks import PNG, check_png, check_webp, exif_in_png, is_webp
 from pneumonia.imaging.depth import to_8_bits
-from pneumonia.imaging.jpeg import Header, check_kind, check_metadata, check_scans, header_of, is_deep
+from pneumonia.imaging.jpeg import Header, check_kind, check_metadata, check_scans, exif_of, header_of, is_deep
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
 from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified, unread_tiff
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bmp, check_bytes, check_pixels
@@ -121,7 +121,7 @@ def _turn_to(image: Image.Image, page: Page, data: bytes) -> None:
 
 def _jpeg(data: bytes) -> Decoded:
     header, file = header_of(data), JpegFile(data)
-    check_metadata(header)
+    check_metadata(data, header)
     _check_size(header.width, header.height)
     check_scans(data, header)
     if is_deep(header):
@@ -180,14 +180,12 @@ def _deep_tiff(data: bytes, page: Page) -> Image.Image:
 def _deep_jpeg(data: bytes, header: Header) -> Image.Image:
     with _broken_is_named():
         image = _shown(_deep_files().jpeg_values(data, header))
-        return _turned(image, _orientation(lambda: _exif(data[: header.data])))
+        return _turned(image, _orientation(lambda: _jpeg_exif(data)))
 
 
-def _exif(head: bytes) -> Image.Exif:
-    """Return the metadata in what stands before a JPEG's first scan."""
+def _jpeg_exif(data: bytes) -> Image.Exif:
     exif = Image.Exif()
-    if (at := head.find(b"Exif\0\0")) >= 0:
-        exif.load(head[at:])
+    exif.load(exif_of(data))
     return exif
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging.jpeg import Header
 from pneumonia.imaging.jpeg_ends import check_ends
+from pneumonia.imaging.limits import MAX_DEEP_BYTES
 from pneumonia.imaging.tiff import Page
 
-MAX_VALUES = 200_000_000  # bytes of decoded values: 25 million pixels of four 16-bit channels
 _GRAY, _RGB = {0, 1}, {2}  # PhotometricInterpretation
 
 
@@ -50,7 +50,7 @@ def tiff_values(data: bytes, page: Page) -> Tensor:
     """Return the values of a page of a TIFF without its transparency, shape (height, width) or (height, width, 3).
 
     Raises:
-        ImageTooLargeError: values that take more than MAX_VALUES bytes.
+        ImageTooLargeError: values that take more than MAX_DEEP_BYTES bytes.
         UnsupportedImageError: neither gray nor RGB.
         Exception: whatever the decoder raises on broken data.
     """
@@ -62,9 +62,9 @@ def tiff_values(data: bytes, page: Page) -> Tensor:
     shape = (page.height, page.width, page.samples)
     if page.is_separate:
         shape = (page.samples, page.height, page.width)
-    if np.prod(shape) * page.bits // 8 > MAX_VALUES:
+    if np.prod(shape) * page.bits // 8 > MAX_DEEP_BYTES:
         raise ImageTooLargeError(
-            f"The image takes more than {MAX_VALUES:,} bytes: save it with 8 or 16 bits per value."
+            f"The image takes more than {MAX_DEEP_BYTES:,} bytes: save it with 8 or 16 bits per value."
         )
     # The decoder refuses to fill an array of another shape: it cannot take more memory than was checked.
     array = np.empty(shape if page.samples > 1 else (page.height, page.width), page.dtype)

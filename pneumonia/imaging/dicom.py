@@ -19,14 +19,12 @@ from pneumonia.imaging.dicom_layout import complete
 from pneumonia.imaging.dicom_pixels import stored_bands
 from pneumonia.imaging.dicom_prefix import beginning
 from pneumonia.imaging.dicom_values import shown_by_palette, shown_in_gray
-from pneumonia.imaging.limits import MAX_PIXELS
+from pneumonia.imaging.limits import MAX_INFLATED
 
 # pydicom's warnings and log lines quote what it finds wrong, which may be a patient's name.
 warnings.filterwarnings("ignore", module="pydicom")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-
-MAX_INFLATED = 3 * MAX_PIXELS + 2**20  # bytes of a deflated data set: the largest pixels, and a header
 
 # No element about the patient is among them.
 _LUT: Wanted = {0x00283002: None, 0x00283006: None}

@@ -17,12 +17,7 @@ from pydicom.tag import Tag
 
 from pneumonia.errors import ImageTooLargeError
 from pneumonia.imaging.dicom_prefix import LONG_REPRESENTATIONS, REPRESENTATIONS
-
-MAX_ELEMENTS = 100_000  # of a data set; ordinary ones have some hundreds, and each takes time, however little it holds
-MAX_VALUE = 2**18  # bytes of a wanted element other than the pixels; the largest tables have half as many
-MAX_ITEMS = 100  # of a sequence that is wanted, which usually has one; others are skipped
-MAX_DEPTH = 32  # of sequences in sequences; ordinary ones are three or four deep
-MAX_FRAGMENTS = 65_536  # of the pixels, usually one
+from pneumonia.imaging.limits import MAX_DEPTH, MAX_ELEMENTS, MAX_FRAGMENTS, MAX_ITEMS, MAX_VALUE, too_many
 
 # The elements to be read; for a sequence, those of its items.
 Wanted: TypeAlias = Mapping[int, "Wanted | None"]
@@ -112,9 +107,7 @@ def fragments(data: bytes, at: int) -> tuple[list[bytes], int]:
     start = at
     while data.startswith(ITEM, at):
         if len(found) == MAX_FRAGMENTS:
-            raise ImageTooLargeError(
-                f"The DICOM image is in more than {MAX_FRAGMENTS:,} fragments: export it in fewer."
-            )
+            raise too_many(MAX_FRAGMENTS, "DICOM fragments")
         start = at + 8
         at = start + int.from_bytes(data[at + 4 : start], "little")
         found.append(data[start:at])
@@ -142,7 +135,7 @@ class _Reader:
         """Return where the element lies that begins there, PS3.5, 7.1."""
         self._left -= 1
         if self._left < 0:
-            raise ImageTooLargeError("The DICOM header has too many elements: export the image with fewer.")
+            raise too_many(MAX_ELEMENTS, "DICOM elements")
         group, element, kind, short = struct.unpack_from(f"{self._order}HH2sH", self._data, at)
         if group == _DELIMITERS or not is_explicit or not kind.isalpha() or not kind.isupper():
             kind, start = b"", at + 8

@@ -14,11 +14,11 @@ from pydicom.dataset import Dataset
 
 from pneumonia.imaging.dicom_elements import Wanted
 from pneumonia.imaging.dicom_words import is_frontal, shows_chest
+from pneumonia.imaging.limits import MAX_CHARACTER_SETS, MAX_TEXT
 
 RADIOGRAPHY = {"CR", "DX", "DR", "RG", "XR"}  # C.7.3.1.1.1; DR and XR are not of its terms, but files have them
 UNTOLD = {"", "OT", "SC"}  # "other" or "secondary capture" is what conversion from films and pictures leaves
 RAW_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"  # Digital X-Ray Image Storage - For Processing
-MAX_TEXT = 1024  # bytes of a text that are read; the standard allows 64 letters
 
 # Each in SNOMED's old and new codes. CID 4009: chest, also with its neighbours; mediastinum, lung, heart.
 _CHEST_CODES = {
@@ -132,6 +132,8 @@ def _text(dataset: Dataset, tag: int, header: Dataset) -> str:
 def _declared(value: bytes, header: Dataset) -> str:
     """Return a text in the character set that the header names, with _REPLACED for what cannot be decoded."""
     try:
-        return str(decode_bytes(value, convert_encodings(header[_CHARACTERS].value), set()))
+        names = header[_CHARACTERS].value
+        names = [names] if isinstance(names, str) else list(names or [""])[:MAX_CHARACTER_SETS]
+        return str(decode_bytes(value, convert_encodings(names), set()))
     except (LookupError, ValueError):
         return _REPLACED

@@ -1,21 +1,30 @@
 """The markers of JPEG and JPEG-LS: the header of an image, its kind, and whether it has all its scans."""
 
+import itertools
 import math
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+from pneumonia.errors import ImageError, UnsupportedImageError
 from pneumonia.imaging.kinds import BROKEN
-from pneumonia.imaging.limits import check_metadata_bytes
-
-MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; thousands would take minutes to decode
-MAX_FILLING = 10_000  # fill bytes before markers, usually none; Pillow reads them one by one
-MAX_SEGMENTS = 10_000  # tables and metadata, usually about ten; Pillow keeps a list of them
+from pneumonia.imaging.limits import (
+    MAX_EXIF_SEGMENTS,
+    MAX_FILLING,
+    MAX_SCANS,
+    MAX_SEGMENTS,
+    MAX_TABLES,
+    check_count,
+    check_metadata_bytes,
+    too_many,
+)
+from pneumonia.imaging.tiff_directories import EXIF, check_exif
 
 # ISO/IEC 10918-1, tables B.1 and B.2, and for JPEG-LS ISO/IEC 14495-1.
-_END, _SCAN, _INTERVAL, _LS_FRAME, _JFIF, _ADOBE = 0xD9, 0xDA, 0xDD, 0xF7, 0xE0, 0xEE
+_END, _SCAN, _INTERVAL, _LS_FRAME, _JFIF, _EXIF, _ADOBE = 0xD9, 0xDA, 0xDD, 0xF7, 0xE0, 0xE1, 0xEE
+_METADATA = {*range(0xE0, 0xF0), 0xFE}
+_UNKNOWN = {0xC8, 0xDE, 0xDF, *range(0xF0, 0xFE)}  # to libjpeg, at least; Pillow looks for segments within most of them
 _FRAMES = {*range(0xC0, 0xD0), _LS_FRAME} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 LOSSLESS, _EXTENDED = 0xC3, 0xC1
@@ -47,6 +56,7 @@ class Header:
             they were not converted, else "".
         data: where the first scan's data begin.
         filling: how many fill bytes there are before them.
+        segments: how many segments there are before them.
     """
 
     frame: int
@@ -59,6 +69,7 @@ class Header:
     colours: str
     data: int
     filling: int
+    segments: int
 
     @property
     def kind(self) -> str:
@@ -97,29 +108,29 @@ def header_of(data: bytes) -> Header:
     """
     found: dict[int, bytes] = {}
     filling, last, colours = 0, 2, ""
-    for marker, start, end in _segments(data):
+    for number, (marker, start, end) in enumerate(segments(data), 1):
         found[marker] = data[start:end]
         filling, last = filling + start - 4 - last, end
         colours = _named_colours(marker, data[start:end]) or colours
         if marker == _SCAN:
             try:
-                return _header(found, colours, end, filling)
+                return _header(found, colours, end, filling, number)
             except (ValueError, struct.error) as error:
                 raise ImageError(BROKEN) from error
     raise ImageError(BROKEN)
 
 
-def _header(segments: dict[int, bytes], colours: str, data: int, filling: int) -> Header:
+def _header(found: dict[int, bytes], colours: str, data: int, filling: int, total: int) -> Header:
     """Return a header, given the last segment of each marker up to the first scan: ISO/IEC 10918-1, B.2.2 to B.2.4."""
-    (frame,) = segments.keys() & _FRAMES
-    bits, height, width, count = struct.unpack_from(">BHHB", segments[frame])
-    parts = struct.unpack_from(f">{3 * count}B", segments[frame], 6)
+    (frame,) = found.keys() & _FRAMES
+    bits, height, width, count = struct.unpack_from(">BHHB", found[frame])
+    parts = struct.unpack_from(f">{3 * count}B", found[frame], 6)
     pairs = zip(parts[::3], parts[1::3], strict=True)
     components = tuple((number, sampling >> 4, sampling & 15) for number, sampling in pairs)
-    (interval,) = struct.unpack(">H", segments.get(_INTERVAL, b"\0\0"))
+    (interval,) = struct.unpack(">H", found.get(_INTERVAL, b"\0\0"))
     colours = "RGB" if bytes(parts[::3]) in {b"RGB", b"rgb"} else colours
-    scanned = tuple(segments[_SCAN][1:-3:2])
-    return Header(frame, bits, height, width, components, interval, scanned, colours, data, filling)
+    scanned = tuple(found[_SCAN][1:-3:2])
+    return Header(frame, bits, height, width, components, interval, scanned, colours, data, filling, total)
 
 
 def _named_colours(marker: int, segment: bytes) -> str:
@@ -154,16 +165,43 @@ def check_kind(header: Header) -> None:
         raise UnsupportedImageError(f"JPEG files of {channels} channels are not read: save the X-ray as gray or RGB.")
 
 
-def check_metadata(header: Header) -> None:
+def check_metadata(data: bytes, header: Header) -> None:
     """Check that Pillow will not take long to open a JPEG.
 
+    Args:
+        data: the bytes of a JPEG file.
+        header: what `header_of` reads from them.
+
     Raises:
-        ImageTooLargeError: more than MAX_METADATA bytes before the first scan.
-        ImageError: more than MAX_FILLING fill bytes.
+        ImageTooLargeError: before the first scan, more bytes than MAX_METADATA or MAX_TABLES; or EXIF in more than
+            MAX_EXIF_SEGMENTS segments, or larger than `check_exif` allows.
+        ImageError: more than MAX_FILLING fill bytes, or a marker that libjpeg refuses and Pillow takes for another.
     """
     if header.filling > MAX_FILLING:
         raise ImageError(BROKEN)
     check_metadata_bytes(header.data, "JPEG")
+    found = list(_segments_before_data(data))
+    if header.frame != _LS_FRAME and any(marker in _UNKNOWN for marker, _, _ in found):
+        raise ImageError(BROKEN)
+    tables = sum(end - start for marker, start, end in found if marker not in _METADATA)
+    check_count(tables, MAX_TABLES, "bytes of JPEG tables")
+    check_exif(exif_of(data))
+
+
+def exif_of(data: bytes) -> bytes:
+    """Return the EXIF metadata of a JPEG, put together from its segments as Pillow does, b"" if it has none.
+
+    Raises:
+        ImageTooLargeError: more than MAX_EXIF_SEGMENTS segments of EXIF.
+    """
+    found = (data[start:end] for marker, start, end in _segments_before_data(data) if marker == _EXIF)
+    pieces = [segment for segment in found if segment.startswith(EXIF)]
+    check_count(len(pieces), MAX_EXIF_SEGMENTS, "JPEG segments of EXIF")
+    return b"".join([*pieces[:1], *(piece[len(EXIF) :] for piece in pieces[1:])])
+
+
+def _segments_before_data(data: bytes) -> Iterator[tuple[int, int, int]]:
+    return itertools.takewhile(lambda segment: segment[0] != _SCAN, segments(data))
 
 
 def is_ordinary(header: Header) -> bool:
@@ -188,12 +226,9 @@ def check_scans(data: bytes, header: Header) -> None:
     missing = {number: set(range(64)) for number, _, _ in header.components}  # in the order of the zigzag
     if header.is_one_scan and not header.is_progressive:
         return  # the first scan has everything, as usual: there is no need to search its data
-    scans = (data[start:end] for marker, start, end in _segments(data) if marker == _SCAN)
+    scans = (data[start:end] for marker, start, end in segments(data) if marker == _SCAN)
     for count, scan in enumerate(scans):
-        if count == MAX_SCANS:
-            raise ImageTooLargeError(
-                f"The JPEG has more than {MAX_SCANS} scans, and each takes time to decode: save it anew."
-            )
+        check_count(count + 1, MAX_SCANS, "JPEG scans")
         completed = _completed(scan) if header.is_progressive else range(64)
         for number in scan[1:-3:2]:
             missing.get(number, set()).difference_update(completed)
@@ -201,7 +236,7 @@ def check_scans(data: bytes, header: Header) -> None:
         raise ImageError(BROKEN)
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield marker, start and end of each segment up to the end marker, as libjpeg finds them.
 
     Raises:
@@ -219,7 +254,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         yield found[1][0], found.end() + 2, at
         if found[1][0] == _SCAN:
             find = _MARKER_AFTER_DATA.search
-    raise ImageTooLargeError(f"The JPEG has more than {MAX_SEGMENTS:,} segments: save it anew.")
+    raise too_many(MAX_SEGMENTS, "JPEG segments")
 
 
 def _completed(scan: bytes) -> range:

@@ -5,6 +5,7 @@ in each restart interval, and some more after them. If it is whole, this changes
 nothing changes, there was too much data; if the change begins earlier, too little.
 """
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +15,11 @@ import numpy as np
 from pneumonia.errors import ImageError
 from pneumonia.imaging.jpeg import LOSSLESS, Header, is_ordinary
 from pneumonia.imaging.kinds import BROKEN
+from pneumonia.imaging.limits import MAX_INTERVALS, check_count
 
 Array = Any  # boolean, or of the values that are decoded
 LAST = 3  # bytes that are replaced; the last one may be only padding
 MOST_PIXELS, MOST_BLOCKS = 8 * LAST + 1, 4 * LAST + 1  # in so many bytes: each takes at least one bit, or two
-MOST_INTERVALS = 65_536  # that are looked at; usually one, or one for each row
 MASKS = (0xA5, 0xC3, 0x99, 0x87)  # tried until something changes: in 12-bit files, black may stay black
 _END, _RESTART = b"\xff\xd9", re.compile(rb"(\xff[\xd0-\xd7])")
 
@@ -35,10 +36,13 @@ def check_ends(data: bytes, decode: Callable[[bytes], Array], decoded: Array, he
         header: what `jpeg.header_of` reads from this one.
 
     Raises:
+        ImageTooLargeError: more than MAX_INTERVALS restart markers.
         ImageError: it is damaged.
     """
     if is_ordinary(header) or header.is_progressive or not header.is_one_scan:
         return
+    markers = itertools.islice(_RESTART.finditer(data, header.data), MAX_INTERVALS + 1)
+    check_count(sum(1 for _ in markers), MAX_INTERVALS, "restart markers in JPEG")
     is_lossless = header.frame == LOSSLESS
     masks = MASKS[:1] if is_lossless else MASKS
     changes = (decode(with_other_ends(data, header.data, mask)) != decoded for mask in masks)
@@ -47,7 +51,7 @@ def check_ends(data: bytes, decode: Callable[[bytes], Array], decoded: Array, he
         changed = changed.any(axis=2)
     units = changed.ravel() if is_lossless else _blocks(changed)
     most, interval = MOST_PIXELS if is_lossless else MOST_BLOCKS, header.interval or units.size
-    for start in range(0, min(units.size, MOST_INTERVALS * interval), interval):
+    for start in range(0, min(units.size, MAX_INTERVALS * interval), interval):
         part = units[start : start + interval]
         if not part.any() or part.size - part.argmax() > most:
             raise ImageError(BROKEN)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pneumonia.errors import UnsupportedImageError
+from pneumonia.imaging.limits import MAX_PAGES
 from pneumonia.imaging.tiff_directories import Entry, Values, directories, values_of
 
-MAX_PAGES = 64  # of a file; a pyramid of 25 million pixels has some ten
 _WIDTH, _HEIGHT = 256, 257
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat
 _NUMBERS = {_UNSIGNED: "u", _UNDEFINED: "u", _SIGNED: "i", _FLOAT: "f"}

@@ -5,25 +5,32 @@ than the standard allows.
 """
 
 import contextlib
-import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pneumonia.errors import ImageTooLargeError
+from pneumonia.imaging.limits import (
+    MAX_ENTRIES,
+    MAX_EXIF,
+    MAX_FRACTIONS,
+    MAX_PIECES,
+    MAX_TAGS,
+    MAX_VALUES,
+    check_count,
+    too_many,
+)
 
-MAX_PIECES = 65_536  # strips or tiles, usually some hundreds; opening a TIFF, Pillow makes an object for each
-MAX_VALUES = 524_288  # of all entries: a table for 16-bit colours has 196,608; Pillow makes an object for each
-MAX_ENTRIES = 65_536  # of all directories together, one for each page; usually some twenty each
-
+EXIF = b"Exif\0\0"  # what EXIF begins with, before the TIFF
 BIG_ENDIAN_BIG = b"MM\0+\0\x08\0\0"  # a BigTIFF that Pillow takes for a TIFF; with offsets of 8 bytes, as all have
 _BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 _BIG = 43  # the version of a BigTIFF
 _VERSIONS = {b"*\0", b"\0*", b"+\0", b"\0+"}
 _STRIPS, _TILES, _BITS, _COMPRESSION, _COLOURS = 273, 324, 258, 259, 262
-_EXIF = {34665, 34853, 40965}  # an entry whose value is where a directory is
+_DIRECTORIES = {34665, 34853, 40965}  # of EXIF: entries whose value is where another directory is
+_FRACTIONS = {5, 10}  # the types of an entry that Pillow makes fractions of
 _BYTES = {1, 2, 6, 7}  # the types of an entry that Pillow keeps as bytes
-_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}  # of the entries whose values are read
+_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q"}  # of the entries whose values are read
+_UNSIGNED = {6: 1, 8: 3, 9: 4}  # types of signed numbers, and of unsigned ones that are the same if they are positive
 _COMPRESSIONS = {
     6: "old-style JPEG",
     34712: "JPEG 2000",
@@ -70,28 +77,57 @@ def is_tiff(data: bytes) -> bool:
 
 
 def check_size(data: bytes) -> None:
-    """Check that no directory of a TIFF would take Pillow much time or memory.
+    """Check that no directory of a TIFF would take Pillow or libtiff much time or memory.
 
     Raises:
-        ImageTooLargeError: more than MAX_ENTRIES entries, MAX_PIECES strips or tiles, or MAX_VALUES values.
+        ImageTooLargeError: more than MAX_TAGS entries of a directory, or MAX_ENTRIES, MAX_VALUES or MAX_FRACTIONS of
+            all; or more than MAX_PIECES strips or tiles.
     """
-    values = 0
-    for entry in _with_exif(data):
-        if entry.tag in {_STRIPS, _TILES} and entry.length > MAX_PIECES:
-            raise ImageTooLargeError(f"The TIFF is in more than {MAX_PIECES:,} pieces: save it in fewer strips.")
-        values += 1 if entry.kind in _BYTES else entry.length
-        if values > MAX_VALUES:
-            raise ImageTooLargeError(f"The TIFF has metadata of more than {MAX_VALUES:,} values: save it anew.")
+    count = values = fractions = 0
+    for directory in _with_exif(data):
+        entries = directory.entries
+        check_count(len(entries), MAX_TAGS, "TIFF or EXIF tags in a directory")
+        count += max(1, len(entries))
+        check_count(count, MAX_ENTRIES, "entries of TIFF or EXIF directories")
+        pieces = max((entry.length for entry in entries if entry.tag in {_STRIPS, _TILES}), default=0)
+        check_count(pieces, MAX_PIECES, "TIFF strips or tiles")
+        held = [entry for entry in entries if entry.length <= len(data)]  # Pillow skips the others
+        fractions += sum(entry.length for entry in held if entry.kind in _FRACTIONS)
+        check_count(fractions, MAX_FRACTIONS, "fractions in TIFF or EXIF metadata")
+        values += sum(1 if entry.kind in _BYTES else entry.length for entry in held)
+        check_count(values, MAX_VALUES, "values in TIFF or EXIF metadata")
 
 
-def _with_exif(data: bytes) -> Iterator[Entry]:
-    """Yield all entries, and those of the directories of Exif, which Pillow reads as well."""
-    for directory in directories(data):
-        for entry in directory.entries:
-            yield entry
-            with contextlib.suppress(struct.error):  # the place is told outside of the file
-                for at in values_of(data, [entry], 1).values() if entry.tag in _EXIF else ():
-                    yield from itertools.chain.from_iterable(exif.entries for exif in directories(data, *at))
+def check_exif(data: bytes) -> None:
+    """Check that Pillow will not take long to read EXIF metadata, which is a TIFF without pixels.
+
+    Raises:
+        ImageTooLargeError: more than MAX_EXIF bytes, or more in it than `check_size` allows.
+    """
+    check_count(len(data), MAX_EXIF, "bytes of EXIF")
+    found = data.removeprefix(EXIF).removeprefix(EXIF)  # Pillow takes off two as well
+    if is_tiff(found):
+        check_size(found)
+
+
+def _with_exif(data: bytes) -> Iterator[Directory]:
+    """Yield the directories of all pages, and those of EXIF, which Pillow reads as well. None is yielded twice."""
+    starts: list[int | None] = [None]
+    seen = set[int]()
+    for start in starts:
+        for directory in directories(data, start):
+            yield directory
+            places = {_place(data, entry) for entry in directory.entries if entry.tag in _DIRECTORIES} - seen - {0}
+            starts += places
+            seen |= places
+
+
+def _place(data: bytes, entry: Entry) -> int:
+    """Return the place that an entry names, 0 if that is told outside of the file."""
+    with contextlib.suppress(struct.error):
+        kind = _UNSIGNED.get(entry.kind, entry.kind)
+        return values_of(data, [entry._replace(kind=kind)], 1).get(entry.tag, (0,))[0]
+    return 0
 
 
 def kind_of(data: bytes, entries: list[Entry]) -> str:
@@ -132,7 +168,7 @@ def directories(data: bytes, at: int | None = None) -> Iterator[Directory]:
             there = min(count, (len(data) - at) // size)
             left -= max(1, there)
             if left < 0:
-                raise ImageTooLargeError(f"The TIFF has more than {MAX_ENTRIES:,} entries of metadata: save it anew.")
+                raise too_many(MAX_ENTRIES, "entries of TIFF or EXIF directories")
             entries = [Entry(*one) for one in struct.iter_unpack(order + entry_format, data[at : at + there * size])]
             end = at + count * size
             yield Directory(entries, is_whole=end + struct.calcsize(order + offset_format) <= len(data))

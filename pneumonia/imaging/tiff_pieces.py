@@ -5,68 +5,93 @@ TIFF 6.0, and its supplement 2 of 2002 for both compressions.
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from pneumonia.errors import ImageError
-from pneumonia.imaging.jpeg import header_of
+from pneumonia.imaging.jpeg import header_of, segments
 from pneumonia.imaging.jpeg_pixels import check_whole
 from pneumonia.imaging.kinds import BROKEN
-from pneumonia.imaging.limits import MAX_PIXELS
+from pneumonia.imaging.limits import (
+    MAX_PIECE_BYTES,
+    MAX_PIECE_SEGMENTS,
+    MAX_PIECES,
+    MAX_PIXELS,
+    MAX_TABLES,
+    MAX_UNPACKED,
+    check_count,
+)
 from pneumonia.imaging.tiff import Page
-from pneumonia.imaging.tiff_directories import MAX_PIECES, Values, values_of
+from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, Values, values_of
 
-MAX_UNPACKED = 400_000_000  # bytes; no image of MAX_PIXELS has more, so the rest is not checked
-_AT_ONCE = 2**20  # bytes that are unpacked at a time
+_PACKED, _UNPACKED = 2**16, 2**20  # bytes that are unpacked at a time, and that they are unpacked to
 _PLACES, _LENGTHS, _COMPRESSION, _TABLES = (273, 324), (279, 325), 259, 347
 _TAGS = (*_PLACES, *_LENGTHS, _COMPRESSION, _TABLES)
-_DEFLATE, _JPEG = {8, 32946}, 7
+_SEGMENTS = "segments of JPEG in TIFF strips or tiles"
+_NONE, _DEFLATE, _JPEG = 1, {8, 32946}, 7
 
 
 def check_pieces(data: bytes, page: Page) -> None:
-    """Check that strips or tiles of Deflate or JPEG are whole. Other compressions have nothing to check.
+    """Check that compressed strips or tiles are not too much to decode and, if of Deflate or JPEG, that they are whole.
 
     Raises:
+        ImageTooLargeError: more than MAX_PIECE_BYTES bytes, MAX_PIECE_SEGMENTS segments of JPEG, or MAX_TABLES bytes of
+            tables that all JPEGs share.
         ImageError: a damaged one.
     """
     try:
         values = values_of(data, (entry for entry in page.entries if entry.tag in _TAGS), MAX_PIECES)
     except (struct.error, OverflowError) as error:
         raise ImageError(BROKEN) from error
-    (compression,) = values.get(_COMPRESSION, (1,))[:1]
+    (compression,) = values.get(_COMPRESSION, (_NONE,))[:1]
+    if compression == _NONE and not page.is_narrowed and not data.startswith(BIG_ENDIAN_BIG):
+        return  # Pillow reads as many bytes as the pixels have
+    pieces = _pieces(data, values)
+    check_count(sum(map(len, pieces)), MAX_PIECE_BYTES, "bytes in TIFF strips or tiles")
     if compression in _DEFLATE:
-        _check_deflated(_pieces(data, values))
+        _check_deflated(pieces)
     if compression == _JPEG:
-        _check_jpegs(_pieces(data, values), bytes(values.get(_TABLES, ())))
+        tables = bytes(values.get(_TABLES, ()))
+        check_count(len(tables), MAX_TABLES, "bytes of JPEG tables")
+        _check_jpegs(pieces, tables)
 
 
-def _pieces(data: bytes, values: Values) -> Iterator[bytes]:
+def _pieces(data: bytes, values: Values) -> list[memoryview]:
+    """Return the compressed strips or tiles. If the file does not tell their lengths, each may go on to its end."""
     places, lengths = (next((values[tag] for tag in tags if tag in values), ()) for tags in (_PLACES, _LENGTHS))
-    if len(places) == len(lengths):  # otherwise libtiff works out the lengths
-        yield from (data[place : place + length] for place, length in zip(places, lengths, strict=True) if length)
+    if len(places) != len(lengths):
+        lengths = (len(data),) * len(places)
+    view = memoryview(data)
+    return [view[place : place + length] for place, length in zip(places, lengths, strict=True) if length]
 
 
-def _check_deflated(pieces: Iterator[bytes]) -> None:
+def _check_deflated(pieces: Iterable[memoryview]) -> None:
     unpacked = 0
     for piece in pieces:
-        inflater, rest = zlib.decompressobj(), piece
+        inflater, waiting, at = zlib.decompressobj(), b"", 0
         while not inflater.eof:
+            if not waiting:
+                waiting, at = bytes(piece[at : at + _PACKED]), at + _PACKED
+            is_fed = bool(waiting)
             try:
-                part = inflater.decompress(rest, _AT_ONCE)
+                part = inflater.decompress(waiting, _UNPACKED)
             except zlib.error as error:
                 raise ImageError(BROKEN) from error
-            rest, unpacked = inflater.unconsumed_tail, unpacked + len(part)
-            if not part and not inflater.eof:
+            if not is_fed and not part and not inflater.eof:
                 raise ImageError(BROKEN)
+            waiting, unpacked = inflater.unconsumed_tail, unpacked + len(part)
             if unpacked > MAX_UNPACKED:
                 return
 
 
-def _check_jpegs(pieces: Iterator[bytes], tables: bytes) -> None:
-    pixels = 0
+def _check_jpegs(pieces: list[memoryview], tables: bytes) -> None:
+    shared = sum(1 for _ in segments(tables)) if tables else 0
+    check_count(shared * len(pieces), MAX_PIECE_SEGMENTS, _SEGMENTS)
+    pixels = count = 0
     for piece in pieces:
-        stream = tables[:-2] + piece[2:] if tables else piece
+        stream = tables[:-2] + piece[2:] if tables else bytes(piece)
         header = header_of(stream)
-        pixels += header.width * header.height
+        pixels, count = pixels + header.width * header.height, count + header.segments
         if pixels > 2 * MAX_PIXELS:  # tiles may extend beyond the image, but not that far
             raise ImageError(BROKEN)
+        check_count(count, MAX_PIECE_SEGMENTS, _SEGMENTS)
         check_whole(stream)

@@ -318,5 +318,5 @@ def test_run_length_encoded_bmp_is_not_read() -> None:
 def test_tiff_of_endless_pieces_is_refused_before_it_is_opened(order: str, tag: int) -> None:
     magic = {"<": b"II*\0", ">": b"MM\0*"}[order]
     field = struct.pack(f"{order}HHII", tag, 4, 65_537, 26)
-    with pytest.raises(ImageTooLargeError, match="in more than 65,536 pieces"):
+    with pytest.raises(ImageTooLargeError, match="more than 65,536 TIFF strips or tiles"):
         decode(magic + struct.pack(f"{order}IH", 8, 1) + field)

@@ -55,7 +55,7 @@ def test_each_variant_of_tiff_is_read(prefix: bytes) -> None:
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("tag", [273, 324])
 def test_endless_pieces_are_refused_in_each_variant_of_tiff(prefix: bytes, tag: int) -> None:
-    with pytest.raises(ImageTooLargeError, match="in more than 65,536 pieces"):
+    with pytest.raises(ImageTooLargeError, match="more than 65,536 TIFF strips or tiles"):
         decode(tiff(prefix, {tag: (4, 1_100_000, 1256)}, rest=bytes(4_400_000)))
 
 
@@ -64,7 +64,7 @@ def test_endless_pieces_are_refused_in_each_variant_of_tiff(prefix: bytes, tag: 
     ("tag", "kind"), [(256, 4), (258, 3), (282, 5), (274, 3), (320, 3), (339, 3), (700, 3), (37000, 12)]
 )
 def test_endless_values_are_refused_in_each_variant_of_tiff(prefix: bytes, tag: int, kind: int) -> None:
-    with pytest.raises(ImageTooLargeError, match="metadata of more than 524,288 values"):
+    with pytest.raises(ImageTooLargeError, match=r"more than .* in TIFF or EXIF metadata"):
         decode(tiff(prefix, {tag: (kind, 600_000, 1256)}, rest=bytes(4_800_000)))
 
 
@@ -74,7 +74,7 @@ def test_endless_values_in_the_exif_directory_of_a_tiff_are_refused(prefix: byte
     entries = [(37_000, 5, 300_000, 2000), (37_001, 5, 300_000, 2000)]  # together more than is allowed
     form = ("Q", "HHQQ") if is_big else ("H", "HHII")
     directory = struct.pack(order + form[0], 2) + b"".join(struct.pack(order + form[1], *entry) for entry in entries)
-    with pytest.raises(ImageTooLargeError, match="metadata of more than 524,288 values"):
+    with pytest.raises(ImageTooLargeError, match=r"more than .* in TIFF or EXIF metadata"):
         decode(tiff(prefix, {34_665: (4, 1, 1256)}, rest=directory + bytes(2_500_000)))
 
 
@@ -104,7 +104,7 @@ def chunk(name: bytes, content: bytes = b"") -> bytes:
 def test_endless_chunks_of_a_png_are_refused() -> None:
     few, many = (PNG[:33] + chunk(b"prIv") * count + PNG[33:] for count in (1000, 70_000))
     assert decode(few).image.tobytes() == PICTURE.tobytes()
-    with pytest.raises(ImageTooLargeError, match="more than 65,536 chunks"):
+    with pytest.raises(ImageTooLargeError, match="more than 65,536 PNG chunks"):
         decode(many)
 
 
@@ -131,7 +131,7 @@ def webp(more: bytes = b"") -> bytes:
 def test_endless_metadata_of_a_jpeg_is_refused() -> None:
     data = encoded(PICTURE, "JPEG")
     segment = b"\xff\xe1\xff\xffExif\0\0" + bytes(65_527)
-    assert decode(data[:2] + segment * 20 + data[2:]).image.size == PICTURE.size
+    assert decode(data[:2] + segment * 15 + data[2:]).image.size == PICTURE.size
     with pytest.raises(ImageTooLargeError, match="more than 8,388,608 bytes of metadata"):
         decode(data[:2] + segment * 200 + data[2:])
 
@@ -154,7 +154,7 @@ def test_metadata_of_an_image_that_lies_on_its_side_is_not_written_anew() -> Non
 
 
 def test_endless_chunks_of_a_webp_are_refused() -> None:
-    with pytest.raises(ImageTooLargeError, match="WebP has more than 65,536 chunks"):
+    with pytest.raises(ImageTooLargeError, match="more than 65,536 WebP chunks"):
         decode(webp(b"XXXX\0\0\0\0" * 2_000_000))
 
 
@@ -170,7 +170,7 @@ def test_a_webp_whose_last_chunk_is_cut_off_is_called_broken() -> None:
 
 def test_endless_pieces_of_jpeg_in_a_tiff_are_refused() -> None:
     stream = encoded(Image.new("L", (4000, 4000)), "JPEG")
-    fields = {259: (3, 1, 7), 273: (4, 1000, 4000), 279: (4, 1000, 8000), 278: (3, 1, 1), 257: (4, 1, 1000)}
+    fields = {259: (3, 1, 7), 273: (4, 100, 4000), 279: (4, 100, 8000), 278: (3, 1, 1), 257: (4, 1, 100)}
     data = tiff(b"II*\0", fields).ljust(4000, b"\0")
     data += struct.pack("<1000I", *[12_000] * 1000) + struct.pack("<1000I", *[len(stream)] * 1000) + stream
     with pytest.raises(ImageError, match="is broken"):
@@ -179,10 +179,10 @@ def test_endless_pieces_of_jpeg_in_a_tiff_are_refused() -> None:
 
 def test_strips_that_unpack_to_gigabytes_are_no_work() -> None:
     packed = zlib.compress(bytes(100_000_000))
-    fields = {259: (3, 1, 8), 273: (4, 1000, 4000), 279: (4, 1000, 8000), 278: (3, 1, 1), 257: (4, 1, 1000)}
+    fields = {259: (3, 1, 8), 273: (4, 800, 4000), 279: (4, 800, 8000), 278: (3, 1, 1), 257: (4, 1, 800)}
     data = tiff(b"II*\0", fields).ljust(4000, b"\0")
     data += struct.pack("<1000I", *[12_000] * 1000) + struct.pack("<1000I", *[len(packed)] * 1000) + packed
-    assert decode(data).image.size == (16, 1000)
+    assert decode(data).image.size == (16, 800)
 
 
 @pytest.mark.parametrize("compression", [1, 2])
