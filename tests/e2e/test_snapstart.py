@@ -180,7 +180,7 @@ def test_first_answers_of_every_format_need_no_import_and_no_load(start: Start) 
         imported["with a heatmap"] = predict(function, XRAY, "?explain=1&preview=1")["imported"]
         pages = {path: function.invoke(function_url_event("GET", path)) for path in ("/", "/docs", "/ready", "/health")}
         function.wait_for_log(function.api.request_ids[-1], "/health")
-        assert function.log_of("").count("loaded s3://") == 1
+        assert function.log_of("").count("\tloaded s3://") == 1
     assert {kind: names for kind, names in imported.items() if names} == {}
     assert {path: response["imported"] for path, response in pages.items() if response["imported"]} == {}
 
