@@ -180,10 +180,11 @@ def check_metadata(data: bytes, header: Header) -> None:
     if header.filling > MAX_FILLING:
         raise ImageError(BROKEN)
     check_metadata_bytes(header.data, "JPEG")
-    found = list(_segments_before_data(data))
-    if header.frame != _LS_FRAME and any(marker in _UNKNOWN for marker, _, _ in found):
-        raise ImageError(BROKEN)
-    tables = sum(end - start for marker, start, end in found if marker not in _METADATA)
+    tables = 0
+    for marker, start, end in _segments_before_data(data):
+        if marker in _UNKNOWN and header.frame != _LS_FRAME:
+            raise ImageError(BROKEN)
+        tables += 0 if marker in _METADATA else end - start
     check_count(tables, MAX_TABLES, "bytes of JPEG tables")
     check_exif(exif_of(data))
 

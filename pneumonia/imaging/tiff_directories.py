@@ -30,6 +30,7 @@ _DIRECTORIES = {34665, 34853, 40965}  # of EXIF: entries whose value is where an
 _FRACTIONS = {5, 10}  # the types of an entry that Pillow makes fractions of
 _BYTES = {1, 2, 6, 7}  # the types of an entry that Pillow keeps as bytes
 _TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q"}  # of the entries whose values are read
+_SMALL = 12 * MAX_TAGS  # bytes, too few for more than is allowed: an entry has 12
 _UNSIGNED = {6: 1, 8: 3, 9: 4}  # types of signed numbers, and of unsigned ones that are the same if they are positive
 _COMPRESSIONS = {
     6: "old-style JPEG",
@@ -106,7 +107,7 @@ def check_exif(data: bytes) -> None:
     """
     check_count(len(data), MAX_EXIF, "bytes of EXIF")
     found = data.removeprefix(EXIF).removeprefix(EXIF)  # Pillow takes off two as well
-    if is_tiff(found):
+    if len(found) > _SMALL and is_tiff(found):
         check_size(found)
 
 

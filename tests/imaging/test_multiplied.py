@@ -14,6 +14,7 @@ from pneumonia.errors import ImageError
 from pneumonia.imaging.decoding import decode
 from tests.builders.checkout import PROJECT
 from tests.builders.effort import GRAMMARS, SECONDS, work
+from tests.builders.large import LARGE
 from tests.builders.multiplied import Multiplied
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of what is wrong in a file
@@ -52,7 +53,7 @@ def test_the_largest_files_take_seconds_and_little_memory(kind: str) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "tests.builders.effort", kind]
     printed = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
     lines = [line.split("\t") for line in printed.splitlines()]
-    assert {name for _, name, *_ in lines} == GRAMMARS[kind].keys()
+    assert {name for _, name, *_ in lines} == GRAMMARS[kind].keys() | LARGE[kind].keys()
     for *_, seconds, grown, _ in lines:
         assert float(seconds) < SECONDS
-        assert int(grown) < 400_000  # KiB
+        assert int(grown) < 600_000  # KiB
