@@ -38,8 +38,6 @@ def test_work_grows_no_faster_than_the_number_of_an_element(build: Multiplied) -
     with contextlib.suppress(ImageError):
         decode(build(1))  # imports what is needed
     few, many = work(build(FEW)), work(build(MANY))
-    if few is None or many is None:
-        return  # refused
     assert many.calls <= 1.25 * MANY / FEW * few.calls + 1000
     assert many.allocated <= 1.25 * MANY / FEW * few.allocated + READ_AHEAD * MANY
     assert many.calls <= 1000 * MANY
