@@ -4,6 +4,7 @@ Everything that answers is made from one of these, wherever it comes from. So no
 bucket in the meantime can mix two releases. This imports neither torch nor boto3.
 """
 
+import errno
 import hashlib
 import json
 import time
@@ -78,10 +79,10 @@ def read_release(path: Path, deadline: Deadline | None = None) -> Release:
         before = _states(path)
         try:
             return _read_once(path)
-        except NotPlainError as error:
-            raise WeightsError(f"{error.filename} cannot be read: {error.strerror}.") from error
         except OSError as error:
-            raise WeightsUnavailableError(
+            # Another try, or another process, finds the same where no plain file of a possible size lies.
+            is_damage = isinstance(error, NotPlainError) or error.errno == errno.EFBIG
+            raise (WeightsError if is_damage else WeightsUnavailableError)(
                 f"{error.filename or path} cannot be read: {error.strerror or error}."
             ) from error
         except WeightsError:

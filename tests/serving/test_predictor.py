@@ -223,7 +223,7 @@ def test_half_a_file_is_fetched_anew_where_there_is_a_bucket(
     assert downloads(moto, bucket) == 1
 
 
-@pytest.mark.parametrize("damage", ["other manifest", "half a manifest", "flipped bit", "pipe"])
+@pytest.mark.parametrize("damage", ["other manifest", "half a manifest", "flipped bit", "pipe", "endless"])
 def test_what_does_not_fit_is_fetched_anew_before_the_first_answer(
     bucket: str, weights: Path, copy: Path, image: bytes, damage: str
 ) -> None:
@@ -236,6 +236,8 @@ def test_what_does_not_fit_is_fetched_anew_before_the_first_answer(
         beside.write_bytes(beside.read_bytes()[:200])
     elif damage == "flipped bit":
         copy.write_bytes(copy.read_bytes()[:-9] + bytes([copy.read_bytes()[-9] ^ 1]) + copy.read_bytes()[-8:])
+    elif damage == "endless":
+        os.truncate(copy, 10**12)
     else:
         copy.unlink()
         os.mkfifo(copy)
