@@ -1,6 +1,7 @@
 """From an image file's bytes to 8-bit pixels, for training, evaluation and serving alike."""
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -25,6 +26,8 @@ from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, check_size, is_ti
 from pneumonia.imaging.tiff_pieces import check_pieces
 from pneumonia.imaging.transport import check_transport
 
+# Pillow's warnings quote damaged metadata, a line for each tag, and a tag's text may be a patient's name.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
 _DEEP_COLORS = (b"\x10\2", b"\x10\4", b"\x10\6")  # 16 bits of RGB, gray and alpha, or RGBA, of which Pillow keeps 8
