@@ -199,6 +199,20 @@ def _check_plain(status: os.stat_result, path: Path) -> None:
         raise NotPlainError(errno.EINVAL, f"it is not a plain file but {kind}", str(path))
 
 
+def is_there(path: Path) -> bool:
+    """Return whether something has this name, be it a link to nothing; True if the system does not say.
+
+    Whoever opens it then is told what is wrong with it. Path.exists raises some of these errors, and hides others.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of a NUL, which no name has
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def real(path: Path) -> Path:
     """Return a path without links; Path.resolve raises RuntimeError where they lead in a circle."""
     return Path(os.path.realpath(path))

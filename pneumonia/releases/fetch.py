@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
-from pneumonia.files import shipped
+from pneumonia.files import is_there, shipped
 from pneumonia.network.contract import MAX_WEIGHTS, WEIGHTS_NAME
 from pneumonia.releases.layout import CURRENT_KEY, MAX_POINTER, PLAIN_KEY, manifest_key, parse_pointer, weights_key
 from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, released
@@ -68,7 +68,7 @@ class Weights:
 
         def fetch() -> None:
             with contextlib.suppress(PneumoniaError), self._turn(deadline):
-                if self.bucket and not self.path.exists():
+                if self.bucket and not is_there(self.path):
                     self._waiting = self._fetched(deadline)
 
         if self.bucket:
@@ -86,7 +86,7 @@ class Weights:
         """
         if self.bucket:
             return self._find_or_fetch(deadline)
-        if self.path.exists():
+        if is_there(self.path):
             return read_release(self.path, deadline)
         if RELEASED_WEIGHTS.exists():
             return read_release(RELEASED_WEIGHTS, deadline)
@@ -142,10 +142,10 @@ class Weights:
             if release := self._waiting:
                 self._waiting = None  # it takes 22 MB
                 return release
-            if self.path.exists():
+            if is_there(self.path):
                 try:
-                    return read_release(self.path, deadline)
-                except WeightsError as error:
+                    return read_release(self.path, Deadline.after(deadline.seconds_left / 2))
+                except (WeightsError, WeightsUnavailableError) as error:
                     # What a killed process, or another program, left there. Without this the instance could never serve
                     # again.
                     logger.warning("%s It is fetched anew.", error)

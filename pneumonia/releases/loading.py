@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import ConfigurationError, WeightsError
+from pneumonia.files import is_there
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
@@ -69,8 +70,8 @@ def weights_at(source: str | os.PathLike[str]) -> Path:
         ConfigurationError: there is no such file.
     """
     path = Path(source)
-    path = path / WEIGHTS_NAME if path.is_dir() else path
-    if not path.exists():
+    path = path / WEIGHTS_NAME if os.path.isdir(path) else path  # noqa: PTH112  # Path.is_dir raises for a long name
+    if not is_there(path):
         raise ConfigurationError(f"{path} does not exist: name a weights file, a folder with one, or s3://bucket.")
     return path
 

@@ -21,6 +21,7 @@ READ_SECONDS = 30.0  # for reading a release from a disk on which another proces
 PAUSE = 1.0  # seconds in which a process that replaces a release does something to a file, on a busy machine too
 # One of these fields in a `manifest.json` shows that it is a release's. Browsers' extensions have a version, too.
 OURS = {"sha256", "preprocessing", "dataset_fingerprint", "calibration", "input_check", "training_job"}
+States = list[tuple[int, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Release:
 def read_release(path: Path, deadline: Deadline | None = None) -> Release:
     """Read a weights file and the manifest beside it, both of one release.
 
-    While another process replaces them, they may not fit each other. So this tries again while the files change.
+    While another process replaces them, they may not fit each other, or not be there. So this tries again until the
+    same is wrong twice with the same files.
 
     Args:
         path: the weights file.
@@ -75,20 +77,18 @@ def read_release(path: Path, deadline: Deadline | None = None) -> Release:
         WeightsUnavailableError: a file cannot be read.
     """
     deadline = deadline or Deadline.after(READ_SECONDS)
+    failed: object = None
     while True:
-        before = _states(path)
+        states = _states(path)
         try:
             return _read_once(path)
-        except OSError as error:
-            # Another try, or another process, finds the same where no plain file of a possible size lies.
-            is_damage = isinstance(error, NotPlainError) or error.errno == errno.EFBIG
-            raise (WeightsError if is_damage else WeightsUnavailableError)(
-                f"{error.filename or path} cannot be read: {error.strerror or error}."
-            ) from error
-        except WeightsError:
-            time.sleep(min(PAUSE, deadline.seconds_left))
-            if _states(path) == before or not deadline.seconds_left:
-                raise
+        except (WeightsError, OSError) as error:
+            if _is_lasting(error) or failed == (states, str(error)) or not deadline.seconds_left:
+                if isinstance(error, WeightsError):
+                    raise
+                raise _unreadable(error, path) from error
+            failed = states, str(error)
+        time.sleep(min(PAUSE, deadline.seconds_left))
 
 
 def _read_once(path: Path) -> Release:
@@ -99,6 +99,16 @@ def _read_once(path: Path) -> Release:
     if manifest is None and _text_of(beside) != text:
         raise WeightsError(f"{beside} changes all the time: try again.")
     return Release(str(path), weights, hashlib.sha256(weights).hexdigest(), manifest)
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Return whether another try, or another process, finds the same: no plain file of a possible size lies there."""
+    return isinstance(error, NotPlainError) or (isinstance(error, OSError) and error.errno == errno.EFBIG)
+
+
+def _unreadable(error: OSError, path: Path) -> WeightsError | WeightsUnavailableError:
+    kind = WeightsError if _is_lasting(error) else WeightsUnavailableError
+    return kind(f"{error.filename or path} cannot be read: {error.strerror or error}.")
 
 
 def _text_of(manifest: Path) -> bytes | None:
@@ -117,14 +127,15 @@ def _is_ours(text: bytes) -> bool:
     return isinstance(content, dict) and not OURS.isdisjoint(content)
 
 
-def _states(weights: Path) -> list[tuple[int, int, int] | None]:
+def _states(weights: Path) -> States:
     """Return what changes of the weights file and its manifest when they are written or replaced."""
     return [_state(path) for path in (weights, weights.with_name(MANIFEST_NAME))]
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
+def _state(path: Path) -> tuple[int, ...] | None:
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    # By the last, a hard link is not the same again when it was removed and has come back.
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

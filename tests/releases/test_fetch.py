@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import WeightsError, WeightsUnavailableError
-from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
 from pneumonia.releases.fetch import Weights
 from pneumonia.releases.release import read_release
 from pneumonia.storage.signed import Access
@@ -541,6 +542,27 @@ def test_replace_fetches_though_there_is_a_file(destination: Path, monkeypatch: 
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("damage", ["circle", "huge weights", "huge manifest"])
+def test_what_cannot_be_read_from_the_disk_is_fetched_anew(
+    damage: str, bucket: str, weights: Path, destination: Path
+) -> None:
+    publish(weights, manifest_for(weights), bucket)
+    destination.parent.mkdir()
+    if damage == "circle":
+        destination.symlink_to(destination)
+    else:
+        destination.write_bytes(weights.read_bytes())
+        os.truncate(destination if damage == "huge weights" else _manifest_beside(destination), 10**12)
+    release = Weights(destination, bucket).find(soon())
+    assert release.manifest == manifest_for(weights)
+    assert read_release(destination) == dataclasses.replace(release, source=str(destination))
+
+
+def _manifest_beside(weights: Path) -> Path:
+    manifest_for(weights).write_beside(weights)
+    return weights.with_name(MANIFEST_NAME)
+
+
 def test_failed_replacement_keeps_the_file(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     destination.parent.mkdir()
     destination.write_bytes(b"the wei")

@@ -18,7 +18,8 @@ from pneumonia.errors import WeightsError, WeightsUnavailableError
 from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import MANIFEST_NAME
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.fetch import Weights
+from pneumonia.releases.loading import load, load_file
 from pneumonia.releases.manifest import Manifest
 from pneumonia.releases.release import read_release
 from pneumonia.releases.release_files import write_release
@@ -149,6 +150,15 @@ def test_file_without_end_is_refused_before_it_is_read(file: Path) -> None:
         read_release(file)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "circle"])
+def test_path_that_the_system_refuses_is_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(WeightsUnavailableError, match=f"{name} cannot be read: (File name too|Too many levels)"):
+        load(tmp_path / name)
+    with pytest.raises(WeightsUnavailableError, match=f"{name} cannot be read: (File name too|Too many levels)"):
+        Weights(tmp_path / name).find(Deadline.after(0))
+
+
 def test_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailableError, match=r"none\.pth cannot be read: No such file or directory"):
         read_release(tmp_path / "none.pth")
@@ -212,6 +222,19 @@ def test_manifest_that_comes_between_the_looks_is_not_missed(
         ended.set()
         thread.join()
     assert all((one.weights, one.manifest) in [(weights, manifest), (foreign, None)] for one in read)
+
+
+def test_release_that_is_removed_and_written_anew_is_waited_for(
+    tmp_path: Path, releases: list[tuple[bytes, Manifest]]
+) -> None:
+    path = tmp_path / "model.pth"
+    thread = threading.Timer(0.3, lambda: write_release(path, *releases[0]))
+    thread.start()
+    try:
+        read = read_release(path)
+    finally:
+        thread.join()
+    assert (read.weights, read.manifest) == releases[0]
 
 
 @pytest.mark.processes
