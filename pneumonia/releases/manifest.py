@@ -1,6 +1,8 @@
 """The manifest: what a release says about itself, in `manifest.json` beside its weights file."""
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from pneumonia.releases.version import is_version
 from pneumonia.strict_json import json_text, strict_json
 
 MAX_MANIFEST = 1024 * 1024  # bytes; the arrays of an input check have at most 300,000
+OWN_DIGEST = "manifest_sha256"  # the field by which a manifest is checked itself; older ones lack it
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ class Manifest:
     data_check: DataCheck | None = None
 
     def to_json(self) -> str:
-        """Return indented JSON."""
-        return json_text(dataclasses.asdict(self))
+        """Return indented JSON, with a digest of all that it says."""
+        content = json.loads(json_text(dataclasses.asdict(self)))
+        return json_text(content | {OWN_DIGEST: _digest(content)})
 
     def write_beside(self, weights: Path) -> None:
         """Write `manifest.json` into the folder of a weights file, whole or not at all."""
@@ -128,8 +132,15 @@ def _manifest_in(content: object) -> Manifest:
         input_check=input_check_in(content),
         data_check=data_check_in(content),
     )
+    if content.get(OWN_DIGEST, digest := _digest(content)) != digest:
+        raise ValueError(f"its {OWN_DIGEST} is of another content: it is damaged, or was edited with that field left")
     figures = {name: float(figure) for name, figure in manifest.metrics.items() if can_be(name, figure)}
     return dataclasses.replace(manifest, metrics=figures)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    told = {name: value for name, value in content.items() if name != OWN_DIGEST}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _is_time(value: object) -> bool:

@@ -1,7 +1,6 @@
 import contextlib
 import csv
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -163,9 +162,7 @@ def test_parquet_has_the_same_rows_as_csv(images: Path, weights: Path, tmp_path:
 def test_uncertain_answers_carry_the_warning(images: Path, weights: Path, tmp_path: Path) -> None:
     copy = tmp_path / "model.pth"
     copy.write_bytes(weights.read_bytes())
-    manifest = json.loads(manifest_for(copy).to_json())
-    manifest["calibration"] = vars(Calibration(1, 0, 0, 1))
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    dataclasses.replace(manifest_for(copy), calibration=Calibration(1, 0, 0, 1)).write_beside(copy)
     assert run(images, tmp_path / "answers.csv", "--weights", copy) == 0
     assert {row["warnings"] for row in rows_of(tmp_path / "answers.csv")} == {"uncertain"}
 

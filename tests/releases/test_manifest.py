@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import math
@@ -148,6 +149,26 @@ def test_version_that_is_no_name_is_refused(weights: Path, version: object) -> N
     content = json.loads(manifest_for(weights).to_json()) | {"version": version}
     with pytest.raises(WeightsError, match="is not a valid manifest"):
         parse(json.dumps(content), "manifest.json")
+
+
+def test_any_flipped_bit_is_noticed_or_changes_nothing(weights: Path) -> None:
+    manifest = manifest_for(weights)
+    text = manifest.to_json().encode()
+    for place in range(len(text)):
+        for bit in range(8):
+            flipped = bytearray(text)
+            flipped[place] ^= 1 << bit
+            with contextlib.suppress(WeightsError):
+                assert parse(bytes(flipped), "here") == manifest
+
+
+def test_manifest_that_was_edited_says_so(weights: Path) -> None:
+    content = json.loads(manifest_for(weights).to_json())
+    content["calibration"]["bias"] = 0.5
+    with pytest.raises(WeightsError, match="its manifest_sha256 is of another content: it is damaged, or was edited"):
+        parse(json.dumps(content), "here")
+    del content["manifest_sha256"]
+    assert parse(json.dumps(content, sort_keys=True), "here").calibration.bias == 0.5
 
 
 def test_endless_nesting_is_refused() -> None:
