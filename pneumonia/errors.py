@@ -89,7 +89,7 @@ class UnsupportedImageError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """An image with too many bytes or pixels."""
+    """An image with too many bytes, pixels or pieces."""
 
 
 def few(names: Sequence[str]) -> str:
@@ -98,7 +98,7 @@ def few(names: Sequence[str]) -> str:
     return "; ".join(names[:FEW]) + more
 
 
-def naming(error: Failure, files: Sequence[str]) -> Failure:
+def with_files(error: Failure, files: Sequence[str]) -> Failure:
     """Give an error the files that its sentence, by `few`, names only some of."""
     if len(files) > FEW:
         error.files = files

@@ -29,12 +29,12 @@ class PrintableRecord(logging.LogRecord):
 
 
 def make_printable() -> None:
-    """Have this process log printable lines from now on."""
+    """Make each record that this process logs from now on one printable line."""
     logging.setLogRecordFactory(PrintableRecord)
 
 
 def set_up() -> None:
-    """Have this process, a server or a function, log what happens, in printable lines without names of requests."""
+    """Set up the log of a server or a function: printable lines from INFO on, without the addresses of requests."""
     make_printable()
     logging.basicConfig()  # Lambda has a handler; under uvicorn our loggers have none
     logging.getLogger("pneumonia").setLevel(logging.INFO)

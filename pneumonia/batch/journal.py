@@ -145,7 +145,7 @@ def sealed(text: bytes, before: bytes = b"", state: str = "") -> bytes:
     Args:
         text: the JSON, in one line.
         before: the line before it; nothing for the first.
-        state: that of the image.
+        state: the image's, as `sources.state_of` returns it.
     """
     digest = hashlib.sha256(b" ".join((before[:DIGITS], state.encode(), text)))
     return digest.hexdigest().encode() + b" " + text + b"\n"

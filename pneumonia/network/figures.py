@@ -6,7 +6,7 @@ SHARES = ("accuracy", "auroc", "sensitivity", "specificity")  # how the names of
 ROUNDING = 1e-9  # more than a sum of shares can be off
 
 
-def can_be(name: str, value: object) -> bool:
+def is_possible(name: str, value: object) -> bool:
     """Return whether a value can be this figure: a finite number, for a share from 0 to 1, for a loss from 0 on."""
     if isinstance(value, bool) or not isinstance(value, int | float):  # a bool is an int as well
         return False

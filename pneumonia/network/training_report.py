@@ -14,7 +14,7 @@ from pneumonia.errors import WeightsError
 from pneumonia.files import replacing
 from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.data_check import DataCheck, data_check_in
-from pneumonia.network.figures import can_be
+from pneumonia.network.figures import is_possible
 from pneumonia.network.input_check import InputCheck, input_check_in
 from pneumonia.strict_json import json_text, strict_json
 
@@ -149,6 +149,6 @@ def _figures(metrics: dict[str, Any]) -> dict[str, float]:
         ValueError: one of them cannot be.
     """
     for name, value in metrics.items():
-        if not can_be(name, value):
+        if not is_possible(name, value):
             raise ValueError(f"its {name} is {value!r:.200}, which cannot be")
     return {name: float(value) for name, value in metrics.items()}

@@ -138,8 +138,8 @@ class WeightsBucket:
     def serve(self, version: str, served: Pointer | None, etag: str | None) -> None:
         """Point `current.json` to a complete release, which inference serves from then on.
 
-        The plain key follows a moment later; a reader of `current.json` does not use it. So where S3 will never let it
-        be written, because it is locked say, that is a warning.
+        The plain key follows a moment later; a reader of `current.json` does not use it. So if S3 will never let it be
+        written, for example because it is locked, that is a warning.
 
         Args:
             version: the release.

@@ -15,7 +15,7 @@ from pneumonia.files import replacing
 from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
 from pneumonia.network.data_check import DataCheck, data_check_in
-from pneumonia.network.figures import can_be
+from pneumonia.network.figures import is_possible
 from pneumonia.network.input_check import InputCheck, input_check_in
 from pneumonia.releases.version import is_version
 from pneumonia.strict_json import json_text, strict_json
@@ -75,7 +75,7 @@ def released(text: str | bytes, source: str, version: str) -> Manifest:
     """Read the manifest of the release that lies under a version's name.
 
     Raises:
-        WeightsError: not a manifest, or another release's, copied there say.
+        WeightsError: not a manifest, or another release's, which was copied there.
     """
     manifest = parse(text, source)
     if manifest.version != version:
@@ -84,7 +84,7 @@ def released(text: str | bytes, source: str, version: str) -> Manifest:
 
 
 def parse(text: str | bytes, source: str) -> Manifest:
-    """Read a manifest; ignore fields that this version of the code does not know, and figures that cannot be.
+    """Read a manifest; ignore fields that this version of the code does not know, and impossible figures.
 
     Args:
         text: JSON.
@@ -134,7 +134,7 @@ def _manifest_in(content: object) -> Manifest:
     )
     if content.get(OWN_DIGEST, digest := _digest(content)) != digest:
         raise ValueError(f"its {OWN_DIGEST} is of another content: it is damaged, or was edited with that field left")
-    figures = {name: float(figure) for name, figure in manifest.metrics.items() if can_be(name, figure)}
+    figures = {name: float(figure) for name, figure in manifest.metrics.items() if is_possible(name, figure)}
     return dataclasses.replace(manifest, metrics=figures)
 
 

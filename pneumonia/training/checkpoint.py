@@ -12,7 +12,7 @@ from pneumonia.command import say
 from pneumonia.errors import CheckpointError, ConfigurationError
 from pneumonia.names import some
 from pneumonia.network.weights_file import is_state_dict
-from pneumonia.training.checkpoint_file import before, read
+from pneumonia.training.checkpoint_file import one_before, read
 
 CHECKPOINT_NAME = "checkpoint.pth"
 ANEW = "To start anew, remove {} or name another --checkpoint-dir."
@@ -36,7 +36,7 @@ def resumable(path: Path, form: Mapping[str, Any], epoch_steps: int) -> dict[str
         ConfigurationError: the newest state is of a run with other settings or images.
         OSError: the folder cannot be written.
     """
-    earlier = before(path)
+    earlier = one_before(path)
     if not (path.exists() or earlier.exists()):
         return None
     try:

@@ -19,7 +19,7 @@ DIGITS = 64
 NO_COMMENT = b"\0\0"  # at the end of what torch.save writes: the comment's length
 
 
-def before(path: Path) -> Path:
+def one_before(path: Path) -> Path:
     """Return where the checkpoint before the one at `path` is kept."""
     return path.with_name(f"{path.stem}-before{path.suffix}")
 
@@ -41,7 +41,7 @@ def write(state: object, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
-            path.replace(before(path))
+            path.replace(one_before(path))
 
 
 def read(path: Path) -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pneumonia.command import say
-from pneumonia.errors import FEW, DataError, few, naming
+from pneumonia.errors import FEW, DataError, few, with_files
 from pneumonia.names import in_text
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.data_check import DataCheck, in_words
@@ -39,7 +39,7 @@ def check_readable(broken: Sequence[str]) -> None:
     """
     if broken:
         images = f"{len(broken):,} images" if len(broken) > FEW else "Images"
-        raise naming(DataError(f"{images} cannot be read, remove or replace them: {few(broken)}"), broken)
+        raise with_files(DataError(f"{images} cannot be read, remove or replace them: {few(broken)}"), broken)
 
 
 def unreadable(channel: Channel, path: Path, error: Exception) -> str:
@@ -83,7 +83,7 @@ def check_labels(channels: Iterable[Digested]) -> None:
     both = [" and ".join([*labels[0], *labels[1]]) for labels in found.values() if len(labels) > 1]
     if both:
         sentence = f"The same image is in {' and in '.join(CLASSES)}, byte for byte ({few(both)}): remove one of them."
-        raise naming(DataError(sentence), both)
+        raise with_files(DataError(sentence), both)
 
 
 def about_names(channels: Sequence[Channel]) -> list[Finding]:

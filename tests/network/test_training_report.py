@@ -14,7 +14,7 @@ from pneumonia.errors import WeightsError
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.data_check import DataCheck
-from pneumonia.network.figures import can_be
+from pneumonia.network.figures import is_possible
 from pneumonia.network.input_check import InputCheck
 from pneumonia.network.training_report import Dataset, TrainingReport, parse
 from tests.builders.checkout import PROJECT
@@ -160,7 +160,7 @@ def test_a_field_is_as_training_writes_it_or_the_report_is_refused_in_one_line(n
     else:
         sentence = ""
         assert parse(report.to_json(), "here") == report
-        assert all(can_be(name, figure) for name, figure in report.metrics.items())
+        assert all(is_possible(name, figure) for name, figure in report.metrics.items())
     assert sentence.isprintable()
 
 

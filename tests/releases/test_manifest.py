@@ -16,7 +16,7 @@ from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.data_check import DataCheck
-from pneumonia.network.figures import can_be
+from pneumonia.network.figures import is_possible
 from pneumonia.releases.manifest import Manifest, parse, released
 from pneumonia.releases.version import is_version
 from tests.builders.json_values import JSON_VALUES
@@ -195,7 +195,7 @@ def test_a_field_is_as_it_must_be_or_the_manifest_is_refused_in_one_line(name: s
     assert is_version(manifest.version)
     assert manifest.size > 0
     assert all(isinstance(name, str) for name in manifest.classes)
-    assert all(can_be(name, figure) for name, figure in manifest.metrics.items())
+    assert all(is_possible(name, figure) for name, figure in manifest.metrics.items())
     assert isinstance(manifest.preprocessing, dict)
     assert datetime.fromisoformat(manifest.created)
     assert all(isinstance(text, str | None) for text in (manifest.training_job, manifest.dataset_fingerprint))

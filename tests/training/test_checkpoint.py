@@ -11,7 +11,7 @@ from torch import nn
 
 from pneumonia.errors import CheckpointError, ConfigurationError
 from pneumonia.network.weights_file import save_weights, save_whole
-from pneumonia.training.checkpoint_file import before, read
+from pneumonia.training.checkpoint_file import one_before, read
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.processes import Processes
 from pneumonia.training.report import best_weights
@@ -256,7 +256,7 @@ def test_a_run_goes_on_from_the_one_before_and_ends_alike(
     assert run.resume(path, SETTINGS, ONE)
     fault, resumed = capsys.readouterr().out.splitlines()
     assert re.match(r".*checkpoint\.pth is (damaged|missing|not a whole state of a run)", fault)
-    assert fault.endswith(f" This run goes on from the one before it, {before(path)}, which takes its place.")
+    assert fault.endswith(f" This run goes on from the one before it, {one_before(path)}, which takes its place.")
     assert resumed == f"resumed after epoch 1 from {path}"
     train(run, path, 3)
     check_alike(path, whole)
@@ -268,13 +268,13 @@ def test_a_run_goes_on_from_the_one_before_and_ends_alike(
 def test_where_both_are_damaged_the_sentence_names_both(written: Path, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     path.write_bytes(flipped(written.read_bytes(), 1000))
-    before(path).write_bytes(written.read_bytes()[:-1])
+    one_before(path).write_bytes(written.read_bytes()[:-1])
     with pytest.raises(ConfigurationError) as caught:
         new_run().resume(path, SETTINGS, ONE)
     damaged = "is damaged: its bytes are not those that were written."
     assert str(caught.value) == (
-        f"{path} {damaged} Nor can the one before it be used: {before(path)} {damaged} To start anew, remove both or "
-        "name another --checkpoint-dir."
+        f"{path} {damaged} Nor can the one before it be used: {one_before(path)} {damaged} "
+        "To start anew, remove both or name another --checkpoint-dir."
     )
 
 
@@ -290,7 +290,7 @@ def test_a_full_disk_keeps_both_and_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     run = new_run()
     train(run, path, 2)
-    kept = {one: one.read_bytes() for one in (path, before(path))}
+    kept = {one: one.read_bytes() for one in (path, one_before(path))}
     train_an_epoch(run)
     with full_after(1000), pytest.raises(OSError, match="too large") as caught:
         run.save(path, SETTINGS, ONE)
