@@ -1,4 +1,4 @@
-"""Files: where the package's own are, and writing so that nobody ever reads half a file."""
+"""Files: where the package's own are, reading plain ones, locking, and writing whole or not at all."""
 
 import contextlib
 import errno

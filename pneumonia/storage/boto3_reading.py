@@ -1,4 +1,4 @@
-"""Read whole objects by boto3, which tries a request again, but not a body that breaks off."""
+"""Read objects by boto3: their bytes within a deadline, or into a file however long that takes."""
 
 import contextlib
 import threading

@@ -1,6 +1,8 @@
-"""Image files for uploads."""
+"""Image files, and parts of them."""
 
 import io
+import struct
+import zlib
 from random import Random
 
 from PIL import Image
@@ -13,6 +15,11 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def chunk(name: bytes, content: bytes = b"") -> bytes:
+    """Return a chunk of a PNG."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 XRAY = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "JPEG")

@@ -9,7 +9,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from tests.builders.images import encoded
+from tests.builders.images import chunk, encoded
 
 Multiplied = Callable[[int], bytes]
 
@@ -155,11 +155,6 @@ OF_JPEG: dict[str, Multiplied] = {
     "photographs": _photographs,
     "bytes after the end": lambda n: JPEG + b"\xff" * n,
 }
-
-
-def chunk(name: bytes, content: bytes = b"") -> bytes:
-    """Return a chunk of a PNG."""
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 CHUNKS = {

@@ -7,7 +7,7 @@ from typing import Final
 
 from PIL import Image
 
-from tests.builders.images import XRAY, encoded
+from tests.builders.images import XRAY, chunk, encoded
 
 BOUNDARY: Final = "----4f1d8ab2c3"
 FORM: Final = f"multipart/form-data; boundary={BOUNDARY}"
@@ -31,10 +31,6 @@ def frames(kind: str) -> bytes:
 
 def png(width: int, height: int) -> bytes:
     """Return a PNG file that promises so many pixels and has some that unpack to 4 MB of zeros."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(bytes(4_000_000), 9))
     return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")

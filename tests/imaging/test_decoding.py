@@ -14,7 +14,7 @@ from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.imaging.preprocessing import MEAN, SIZE, STD, normalize, preprocess, resize
 from pneumonia.training.synthetic import draw_radiograph
-from tests.builders.images import encoded
+from tests.builders.images import chunk, encoded
 
 Transpose = Image.Transpose
 
@@ -41,10 +41,6 @@ def sixteen_bits(values: Sequence[int]) -> Image.Image:
 
 def png_header(width: int, height: int) -> bytes:
     """Return a PNG file that promises so many pixels and has none."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 

@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import PREFIXES
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging.decoding import decode
-from tests.builders.images import encoded
+from tests.builders.images import chunk, encoded
 
 PICTURE = Image.linear_gradient("L").resize((16, 16))
 PNG = encoded(PICTURE, "PNG")
@@ -95,10 +95,6 @@ def test_endless_directories_without_entries_are_refused() -> None:
     directories = b"".join(struct.pack("<HI", 0, 8 + 6 * number) for number in range(1, 70_000))
     with pytest.raises(ImageTooLargeError, match="more than 65,536 entries"):
         decode(b"II*\0\x08\0\0\0" + directories + bytes(6))
-
-
-def chunk(name: bytes, content: bytes = b"") -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def test_endless_chunks_of_a_png_are_refused() -> None:

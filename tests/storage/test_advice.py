@@ -2,7 +2,6 @@
 
 import re
 from html import escape
-from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -102,17 +101,6 @@ TEMPORARY = [
     ("TooManyRequests", 429, "Please reduce your request rate."),
     ("KMS.ThrottlingException", 400, "You have exceeded the rate at which you may call KMS."),
 ]
-
-
-@pytest.fixture(params=["signed here", "by boto3"])
-def either_way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Have `standing_for_s3` read both ways."""
-    if request.param == "by boto3":
-        profile = tmp_path / "credentials"
-        profile.write_text("[default]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
-        monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "false")  # a setting that only boto3 can follow
-    return monkeypatch
 
 
 def told(patch: pytest.MonkeyPatch, answer: Answer, seconds: float = 60) -> str:

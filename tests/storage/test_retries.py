@@ -53,17 +53,6 @@ PASSING: dict[str, list[Answer]] = {
 }
 
 
-@pytest.fixture(params=["signed here", "by boto3"])
-def either_way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Have `standing_for_s3` read both ways."""
-    if request.param == "by boto3":
-        profile = tmp_path / "credentials"
-        profile.write_text("[default]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
-        monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "false")  # a setting that only boto3 can follow
-    return monkeypatch
-
-
 def read(seconds: float = 60) -> bytes:
     bucket = BucketReader("models", Deadline.after(seconds), StorageError)
     with contextlib.closing(bucket), refusals_as(StorageError, "It fails"):

@@ -54,7 +54,7 @@ def kinds(number: int) -> list[Kind]:
 
 @contextlib.contextmanager
 def beside(port: int, rude: Sequence[Kind]) -> Iterator[None]:
-    """Have them all hold the server at a port up until the block ends; one that is hung up on comes back."""
+    """Hold up the server at a port with all of them until the block ends; one that is hung up on comes back."""
     over = threading.Event()
     with ThreadPoolExecutor(sum(kind.number for kind in rude) or 1) as pool:
         clients = [pool.submit(_come_back, port, kind, over) for kind in rude for _ in range(kind.number)]
