@@ -13,9 +13,9 @@ import torch
 
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import preprocess
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.loading import load
 
-model = load_file(Path(os.environ["MODEL_PATH"]))
+model = load(Path(os.environ["MODEL_PATH"]))
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.network.classifier import BATCH_SIZE, Classifier
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.loading import load
 
 Way = Callable[[], None]
 
@@ -128,7 +128,7 @@ def main() -> None:
     args = parser.parse_args()
     paths = list(files_below(args.folder))
     paths = paths[:: max(1, len(paths) // args.images)][: args.images] * args.repeat
-    model = load_file(RELEASED_WEIGHTS)
+    model = load(RELEASED_WEIGHTS)
     one_batch = torch.cat([pixels_of(path) for path in paths[:BATCH_SIZE]])
     with tempfile.TemporaryDirectory() as temporary:
         ways: dict[str, Way] = {

@@ -40,7 +40,7 @@ from pneumonia.files import write_json
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.prediction import Prediction
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.loading import load
 
 Pixels = npt.NDArray[Any]
 Write = Callable[[Pixels], bytes]
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
     paths = sorted(path for folder in args.folder for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    model = load_file(RELEASED_WEIGHTS)
+    model = load(RELEASED_WEIGHTS)
     pixels = [np.asarray(Image.open(path).convert("L")) for path in paths]
     originals = [model.predict(path) for path in paths]
     found: dict[str, dict[str, float]] = {}

@@ -21,7 +21,7 @@ from pneumonia.files import write_json
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import resize
 from pneumonia.network.classifier import Classifier
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.loading import load
 from pneumonia.training import metrics
 from pneumonia.training.channels import Channel, scan_folder
 from pneumonia.training.evaluate import answers_to
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path, nargs="+", metavar="WEIGHTS", help="weights files")
     parser.add_argument("--output", type=Path, metavar="FILE", help="gets the figures as JSON")
     args = parser.parse_args()
-    models = [load_file(path) for path in args.weights]
+    models = [load(path) for path in args.weights]
     channel = scan_folder(args.folder)
     decoded = [decode(path.read_bytes()).image.convert("L") for path in channel.paths]
     labels = torch.tensor(channel.labels)

@@ -28,7 +28,7 @@ from pneumonia.files import write_json
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.network.classifier import Classifier
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.loading import load
 
 Variants = Callable[[Image.Image], Iterable[Image.Image]]
 BATCH_SIZE = 16
@@ -200,7 +200,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="gets the counts as JSON")
     args = parser.parse_args()
-    model = load_file(args.weights)
+    model = load(args.weights)
     counts = {}
     for folder in args.radiographs:
         for name, change in FILMS.items():

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
 from pneumonia.files import write_json
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.loading import load
 from pneumonia.training import augmentation, batches, evaluate
 from pneumonia.training import run as running
 from pneumonia.training.augmentation import augment
@@ -146,7 +146,7 @@ def answers_file(output: Path, variant: str, number: int, split: str) -> Path:
 
 def write_answers(weights: Path, folder: Path, file: Path) -> None:
     """Write what a bare network answers to a folder's images, as `pneumonia evaluate` does."""
-    model, channel = load_file(weights), scan_folder(folder)
+    model, channel = load(weights), scan_folder(folder)
     images = load_channel(channel, 2)
     file.parent.mkdir(parents=True, exist_ok=True)
     evaluate.write_predictions(evaluate.answers_to(channel, images, model, 64), file)

@@ -16,7 +16,7 @@ import pneumonia
 from pneumonia.errors import ConfigurationError, ImageError, WeightsUnavailableError
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.releases.fetch import Weights
-from pneumonia.releases.loading import load_file, load_served
+from pneumonia.releases.loading import load, load_served
 from pneumonia.serving.predictor import Predictor
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
@@ -172,4 +172,4 @@ def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
 
 
 def test_without_a_source_the_released_weights_answer() -> None:
-    assert pneumonia.load().version == load_file(PROJECT / "weights" / WEIGHTS_NAME).version
+    assert pneumonia.load().version == load(PROJECT / "weights" / WEIGHTS_NAME).version

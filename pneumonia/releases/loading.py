@@ -64,7 +64,7 @@ def release_at(source: str | os.PathLike[str]) -> Release:
 
 
 def weights_at(source: str | os.PathLike[str]) -> Path:
-    """Return the path of the weights file that a user names, or the folder of.
+    """Return the weights file that a user names, itself or by its folder.
 
     Raises:
         ConfigurationError: there is no such file.
@@ -100,7 +100,7 @@ def load_found(
     Args:
         weights: where they are.
         deadline: when to give up.
-        timed: makes what surrounds each loading, the fetching left out.
+        timed: returns a context manager that each loading runs in, without the fetching.
 
     Raises:
         WeightsError, WeightsUnavailableError: as `load`.
@@ -116,15 +116,6 @@ def load_found(
         release = weights.replace(deadline)
         with timed():
             return classifier_of(release)
-
-
-def load_file(path: Path) -> Classifier:
-    """Load a weights file, and apply the manifest beside it.
-
-    Raises:
-        WeightsError, WeightsUnavailableError: as `load`.
-    """
-    return classifier_of(read_release(path))
 
 
 def classifier_of(release: Release) -> Classifier:

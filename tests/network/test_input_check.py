@@ -33,7 +33,7 @@ from pneumonia.network.input_check import (
 )
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.loading import load
 from pneumonia.releases.manifest import Manifest, parse
 from pneumonia.releases.release import read_release
 from pneumonia.serving.api import create_app
@@ -126,7 +126,7 @@ NO_XRAYS: dict[str, Callable[[], Image.Image]] = {
 
 @pytest.mark.parametrize("name", NO_XRAYS)
 def test_released_weights_flag_what_is_no_xray(name: str) -> None:
-    assert "not_a_chest_xray" in load_file(RELEASED_WEIGHTS).answers(preprocess(NO_XRAYS[name]()))[0].warnings
+    assert "not_a_chest_xray" in load(RELEASED_WEIGHTS).answers(preprocess(NO_XRAYS[name]()))[0].warnings
 
 
 def test_released_manifest_is_small() -> None:
@@ -172,7 +172,7 @@ def checked(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_like_the_training_images_passes(checked: Path, drawn: Path) -> None:
-    model = load_file(checked)
+    model = load(checked)
     for path in (drawn / "test").glob("*/*"):
         with Image.open(path) as image:
             assert model.answers(preprocess(image))[0].warnings == []
@@ -180,7 +180,7 @@ def test_what_is_like_the_training_images_passes(checked: Path, drawn: Path) -> 
 
 @pytest.mark.parametrize("name", ["black", "white", "red", "noise", "page", "landscape", "gray landscape", "screen"])
 def test_what_is_unlike_the_training_images_is_flagged(checked: Path, name: str) -> None:
-    assert load_file(checked).answers(preprocess(NO_XRAYS[name]()))[0].warnings == ["not_a_chest_xray"]
+    assert load(checked).answers(preprocess(NO_XRAYS[name]()))[0].warnings == ["not_a_chest_xray"]
 
 
 def test_what_is_upside_down_is_laid_out_otherwise(checked: Path, drawn: Path) -> None:
@@ -212,7 +212,7 @@ def test_of_the_two_warnings_at_most_one_is_given() -> None:
 
 def test_an_older_check_knows_no_layout_and_no_negatives(checked: Path, drawn: Path) -> None:
     check = dataclasses.replace(check_of(checked), layout=None, layout_limit=None, thumbnail=None)
-    model = dataclasses.replace(load_file(checked), detector=Detector(check))
+    model = dataclasses.replace(load(checked), detector=Detector(check))
     path = next((drawn / "test").glob("*/*"))
     with Image.open(path) as image:
         for variant in (image.transpose(Image.Transpose.ROTATE_180), ImageOps.invert(image)):
@@ -221,7 +221,7 @@ def test_an_older_check_knows_no_layout_and_no_negatives(checked: Path, drawn: P
 
 
 def test_a_negative_is_answered_as_its_positive(checked: Path, drawn: Path) -> None:
-    model = load_file(checked)
+    model = load(checked)
     for path in (drawn / "test").glob("*/*"):
         with Image.open(path) as image:
             positive, negative = model.explain(image), model.explain(ImageOps.invert(image))
@@ -255,8 +255,8 @@ def test_the_same_images_give_the_same_check_again(checked: Path, drawn: Path) -
 def test_without_a_check_nothing_is_flagged(weights: Path, tmp_path: Path) -> None:
     path = Path(shutil.copyfile(weights, tmp_path / "model.pth"))
     manifest_for(path).write_beside(path)
-    assert load_file(path).detector is None
-    assert "not_a_chest_xray" not in load_file(path).answers(preprocess(landscape()))[0].warnings
+    assert load(path).detector is None
+    assert "not_a_chest_xray" not in load(path).answers(preprocess(landscape()))[0].warnings
 
 
 def test_warning_reaches_every_answer(checked: Path, tmp_path: Path) -> None:

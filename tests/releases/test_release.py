@@ -19,7 +19,7 @@ from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import MANIFEST_NAME
 from pneumonia.releases.fetch import Weights
-from pneumonia.releases.loading import load, load_file
+from pneumonia.releases.loading import load
 from pneumonia.releases.manifest import Manifest
 from pneumonia.releases.release import read_release
 from pneumonia.releases.release_files import write_release
@@ -30,10 +30,10 @@ LOAD = """
 import sys
 from pathlib import Path
 from pneumonia.errors import WeightsError
-from pneumonia.releases.loading import load_file
+from pneumonia.releases.loading import load
 for _ in range(8):
     try:
-        print(load_file(Path(sys.argv[1])).version)
+        print(load(Path(sys.argv[1])).version)
     except WeightsError as error:
         print(error)
 """
@@ -84,7 +84,7 @@ def test_weights_without_a_manifest_are_foreign(file: Path) -> None:
 )
 def test_manifest_of_another_program_makes_weights_foreign(file: Path, content: str) -> None:
     file.with_name(MANIFEST_NAME).write_text(content)
-    assert load_file(file).is_foreign
+    assert load(file).is_foreign
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.5, 0.99, 1])
@@ -170,11 +170,11 @@ def test_missing_file_is_told(tmp_path: Path) -> None:
 def test_release_for_another_code_is_refused(file: Path, other: dict[str, Any]) -> None:
     dataclasses.replace(manifest_for(file), **other).write_beside(file)
     with pytest.raises(WeightsError, match=r"^Release 20260102-030405-0a1b2c3d was trained for other classes or"):
-        load_file(file)
+        load(file)
 
 
 def test_classifier_is_the_releases(file: Path) -> None:
-    model = load_file(file)
+    model = load(file)
     assert (model.version, model.calibration, model.is_foreign) == ("20260102-030405-0a1b2c3d", CALIBRATION, False)
 
 
