@@ -146,9 +146,9 @@ def _figures(metrics: dict[str, Any]) -> dict[str, float]:
     """Return the figures of a training.
 
     Raises:
-        ValueError: one of them cannot be.
+        ValueError: one of them is impossible.
     """
     for name, value in metrics.items():
         if not is_possible(name, value):
-            raise ValueError(f"its {name} is {value!r:.200}, which cannot be")
+            raise ValueError(f"its {name} is {value!r:.200}, which is impossible")
     return {name: float(value) for name, value in metrics.items()}

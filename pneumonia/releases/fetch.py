@@ -202,8 +202,8 @@ def _current_manifest(source: BucketReader, bucket: str) -> Manifest | None:
     """Return the manifest of the release that `current.json` names, None for a bucket without `current.json`."""
     if (version := _current_version(source, bucket)) is None:
         logger.warning(
-            "s3://%s has no %s, so the weights at a plain key serve, uncalibrated: promote a model, or serve a release "
-            "that is there by `promote_model.py rollback VERSION`.",
+            "s3://%s has no %s, so the weights under the plain key serve, uncalibrated: promote a model, or serve a "
+            "release that is there by `promote_model.py rollback VERSION`.",
             bucket,
             CURRENT_KEY,
         )

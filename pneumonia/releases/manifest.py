@@ -133,7 +133,7 @@ def _manifest_in(content: object) -> Manifest:
         data_check=data_check_in(content),
     )
     if content.get(OWN_DIGEST, digest := _digest(content)) != digest:
-        raise ValueError(f"its {OWN_DIGEST} is of another content: it is damaged, or was edited with that field left")
+        raise ValueError(f"its {OWN_DIGEST} does not fit: it is damaged, or was edited with that field left in")
     figures = {name: float(figure) for name, figure in manifest.metrics.items() if is_possible(name, figure)}
     return dataclasses.replace(manifest, metrics=figures)
 

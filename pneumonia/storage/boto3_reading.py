@@ -58,7 +58,7 @@ class Boto3Bucket:
         self._s3.close()
 
     def _client(self) -> "S3Client":
-        """Return a client that does not wait beyond the deadline: another one, if little time is left."""
+        """Return a client that no silence holds beyond the deadline: another one, if little time is left."""
         if not (left := self._deadline.seconds_left):
             raise TimeoutError("the time is up")
         if left < self._patience:

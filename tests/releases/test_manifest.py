@@ -165,7 +165,7 @@ def test_any_flipped_bit_is_noticed_or_changes_nothing(weights: Path) -> None:
 def test_manifest_that_was_edited_says_so(weights: Path) -> None:
     content = json.loads(manifest_for(weights).to_json())
     content["calibration"]["bias"] = 0.5
-    with pytest.raises(WeightsError, match="its manifest_sha256 is of another content: it is damaged, or was edited"):
+    with pytest.raises(WeightsError, match="its manifest_sha256 does not fit: it is damaged, or was edited"):
         parse(json.dumps(content), "here")
     del content["manifest_sha256"]
     assert parse(json.dumps(content, sort_keys=True), "here").calibration.bias == 0.5

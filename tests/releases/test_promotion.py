@@ -86,7 +86,7 @@ def test_network_whose_outputs_are_not_finite_is_refused(tmp_path: Path) -> None
         (REPORT | {"finished": "9999-12-31T23:59:59-14:00"}, "not as train_model.py writes it"),
         (REPORT | {"dataset": "x"}, "not as train_model.py writes it"),
         (REPORT | {"metrics": {"test_loss": float("nan")}}, "is not JSON \\(it has the number nan\\)"),
-        (REPORT | {"metrics": {"test_accuracy": 5}}, "its test_accuracy is 5, which cannot be"),
+        (REPORT | {"metrics": {"test_accuracy": 5}}, "its test_accuracy is 5, which is impossible"),
         (REPORT | {"metrics": "x"}, "not as train_model.py writes it"),
         (
             REPORT | {"calibration": {"bias": 0.5}},
