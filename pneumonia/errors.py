@@ -76,6 +76,10 @@ class StorageError(PneumoniaError):
     """S3 cannot be reached, or refuses every request; a later try may succeed."""
 
 
+class BusyError(PneumoniaError):
+    """Others' images take too long for this one to have its turn; a later try may succeed."""
+
+
 class ServerError(PneumoniaError):
     """A server of the API cannot be asked, or refuses."""
 

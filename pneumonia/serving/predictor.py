@@ -1,8 +1,9 @@
 """From an image's bytes to an answer, by a model that is loaded once, when it is first needed."""
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -10,10 +11,7 @@ import torch
 from torch import Tensor
 
 from pneumonia.deadline import Deadline
-from pneumonia.errors import (
-    ConfigurationError,
-    ImageError,
-)
+from pneumonia.errors import BusyError, ConfigurationError, ImageError
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preview import preview_jpeg
 from pneumonia.network.classifier import BATCH_SIZE, Classifier, Input
@@ -82,10 +80,12 @@ class Predictor:
 
         Args:
             data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or DICOM file.
-            deadline: for fetching and loading the model, if it is not loaded yet; by default, in LOAD_SECONDS.
+            deadline: for beginning to decode while others' images come first, and for fetching and loading the model,
+                if it is not loaded yet; by default, in LOAD_SECONDS.
             record: gets the time that each phase took.
 
         Raises:
+            BusyError: others' images take until the deadline.
             ImageError: the image cannot be used.
             WeightsError: the weights are invalid.
             WeightsUnavailableError: there are no weights, or S3 does not give them in time.
@@ -111,13 +111,14 @@ class Predictor:
             preview: add the image as it was decoded.
 
         Raises:
-            ImageError, WeightsError, WeightsUnavailableError: as `predict`.
+            BusyError, ImageError, WeightsError, WeightsUnavailableError: as `predict`.
         """
+        deadline = deadline or Deadline.after(LOAD_SECONDS)
         record = record or Record()
         answer = self._answer(data, deadline, record, preview=preview)
         drawn = None
         if heatmap:
-            with self._decoding, record.timed("Heatmap"):
+            with self._turn(deadline), record.timed("Heatmap"):
                 drawn = answer.model.heatmap(answer.prediction, answer.features, answer.given.size)
         return Explanation(**vars(answer.prediction), heatmap=drawn, preview=answer.preview)
 
@@ -132,14 +133,14 @@ class Predictor:
             record: as for `predict`; the times of all images are added up.
 
         Raises:
-            WeightsError, WeightsUnavailableError: as `predict`.
+            BusyError, WeightsError, WeightsUnavailableError: as `predict`.
         """
         deadline = deadline or Deadline.after(LOAD_SECONDS)
         record = record or Record()
 
         def decoded_or_not(data: bytes) -> Input | ImageError:
             try:
-                return self._decode(data, record)[0]
+                return self._decode(data, deadline, record)[0]
             except ImageError as error:
                 return error
 
@@ -181,16 +182,32 @@ class Predictor:
 
     def _answer(self, data: bytes, deadline: Deadline | None, record: Record, *, preview: bool = False) -> _Answer:
         deadline = deadline or Deadline.after(LOAD_SECONDS)
-        given, shown = self._decode(data, record, preview=preview)
+        given, shown = self._decode(data, deadline, record, preview=preview)
         model = self.load(deadline, record)
         self._current.refresh_if_due(deadline)
         (prediction,), features = self._answers(model, [given], record)
         return _Answer(given, shown, model, prediction, features[0])
 
-    def _decode(self, data: bytes, record: Record, *, preview: bool = False) -> tuple[Input, str | None]:
+    @contextlib.contextmanager
+    def _turn(self, deadline: Deadline) -> Iterator[None]:
+        """Decode within the block, once it is this image's turn.
+
+        Raises:
+            BusyError: that is not before the deadline.
+        """
+        if not self._decoding.acquire(timeout=deadline.seconds_left):
+            raise BusyError("The server is busy with other images: try again in a moment.")
+        try:
+            yield
+        finally:
+            self._decoding.release()
+
+    def _decode(
+        self, data: bytes, deadline: Deadline, record: Record, *, preview: bool = False
+    ) -> tuple[Input, str | None]:
         """Return the network's input, and the preview if it was asked for."""
         record.image_bytes.append(len(data))
-        with self._decoding, record.timed("Decode"):
+        with self._turn(deadline), record.timed("Decode"):
             decoded = decode(data)
             record.image_pixels.append(decoded.image.width * decoded.image.height)
             return Input.of(decoded), preview_jpeg(decoded.image) if preview else None

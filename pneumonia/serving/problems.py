@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pneumonia.errors import (
+    BusyError,
     ImageError,
     ImageTooLargeError,
     PneumoniaError,
@@ -26,6 +27,7 @@ STATUS: dict[type[Exception], int] = {
     UnsupportedImageError: 415,
     WeightsError: 503,
     WeightsUnavailableError: 503,
+    BusyError: 503,
 }
 SENTENCES = {
     404: "There is nothing at this address: /docs lists what there is.",
@@ -40,7 +42,10 @@ logger = logging.getLogger(__name__)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Answer every error of an app with `{"detail": sentence}`."""
+    """Answer every error of an app with `{"detail": sentence}`.
+
+    The handlers are async: others would wait for a thread while all are taken by requests that wait themselves.
+    """
     for error in STATUS:
         app.add_exception_handler(error, answer_problem)  # type: ignore[arg-type]  # it gets no other
     app.add_exception_handler(RequestValidationError, answer_invalid)  # type: ignore[arg-type]  # nor this one
@@ -48,11 +53,13 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, answer_fault)
 
 
-def answer_problem(_: Request, error: PneumoniaError) -> JSONResponse:
+async def answer_problem(_: Request, error: PneumoniaError) -> JSONResponse:
     """Answer one of our own errors; log it if the client cannot fix it, and answer without the server's names."""
     status = STATUS[type(error)]
     if status < 500:
         return JSONResponse({"detail": str(error)}, status)
+    if isinstance(error, BusyError):
+        return JSONResponse({"detail": str(error)}, status, {"Retry-After": "1"})
     logger.error("%s", error)
     return JSONResponse({"detail": unavailable(error.public)}, status)
 
@@ -66,7 +73,7 @@ def unavailable(reason: str | None) -> str:
     return f"The model is unavailable, as {reason}. The server's log says more." if reason else NO_REASON
 
 
-def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+async def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     """Answer a request with an invalid option, or for a guide that does not exist."""
     place = error.errors()[0]["loc"]
     if place[0] == "path":
@@ -74,7 +81,7 @@ def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     return JSONResponse({"detail": f"'{place[-1]}' must be true or false, or 1 or 0: see /docs."}, 422)
 
 
-def answer_refused(_: Request, error: HTTPException) -> JSONResponse:
+async def answer_refused(_: Request, error: HTTPException) -> JSONResponse:
     """Answer what FastAPI, Starlette and our routes refuse: unknown paths and methods, bodies that are no form."""
     detail = SENTENCES.get(error.status_code, error.detail)
     headers = dict(error.headers or {})
@@ -83,7 +90,7 @@ def answer_refused(_: Request, error: HTTPException) -> JSONResponse:
     return JSONResponse({"detail": detail}, error.status_code, headers)
 
 
-def answer_fault(_: Request, _error: Exception) -> JSONResponse:
+async def answer_fault(_: Request, _error: Exception) -> JSONResponse:
     """Answer any other error. Its traceback goes to the log and not to the client."""
     # The middleware that adds this header to all other answers does not see this one.
     return JSONResponse({"detail": SENTENCES[500]}, 500, {"Cache-Control": "no-store"})

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, cast
 
+import anyio.to_thread
 import uvicorn
 
 from pneumonia import logs
@@ -63,11 +64,14 @@ class LocalServer(uvicorn.Server):
                 **options,
             )
         )
+        self._threads = limits.connections
         self._grace = grace
         self._signal: int | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and print the addresses of the page and of Swagger UI."""
+        # One for each connection: no page, and no error, waits for the threads of requests that wait for their turn.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = self._threads
         await super().startup(sockets)
         for listener in sockets or []:
             listener.listen(QUEUE)

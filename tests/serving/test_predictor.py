@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from pneumonia.deadline import Deadline
-from pneumonia.errors import ImageError, WeightsError, WeightsUnavailableError
+from pneumonia.errors import BusyError, ImageError, WeightsError, WeightsUnavailableError
 from pneumonia.files import locked, sha256
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import preprocess
@@ -54,6 +54,18 @@ def softmax(weights: Path, image: bytes, temperature: float = 1, bias: float = 0
     with torch.inference_mode():
         logits: Tensor = load_weights(weights)(preprocess(decode(image).image))
         return (logits / temperature + torch.tensor([0, bias])).softmax(1)[0]
+
+
+def test_an_image_waits_for_others_until_its_deadline(copy: Path, image: bytes) -> None:
+    predictor, large = Predictor(Weights(copy)), io.BytesIO()
+    Image.linear_gradient("L").resize((5000, 5000)).save(large, "PNG", compress_level=1)
+    predictor.predict(image)  # loads the model
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            pool.submit(predictor.predict_many, [large.getvalue()] * 8)
+        with pytest.raises(BusyError, match="busy with other images"):
+            for _ in iter(lambda: predictor.predict(image, Deadline.after(0)), None):
+                pass  # until both of those that are decoded at once are others
 
 
 def test_answer_is_the_networks(copy: Path, image: bytes) -> None:

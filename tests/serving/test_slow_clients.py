@@ -252,6 +252,22 @@ def test_a_client_for_whom_nobody_can_make_room_is_told() -> None:
         assert len(server.server.server_state.tasks) == 2
 
 
+def test_pages_and_errors_wait_for_no_thread_of_others() -> None:
+    app, leave = FastAPI(), threading.Event()
+    add_problem_handlers(app)
+    app.get("/predict")(lambda: leave.wait(HANG))  # on threads, as are predictions and pages
+    app.get("/page")(lambda: "page")
+    with served(app, Limits(connections=64)) as server, contextlib.ExitStack() as stack:
+        stack.callback(leave.set)
+        for _ in range(60):  # anyio itself has 40 threads
+            stack.enter_context(server.connection()).sendall(b"GET /predict HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert happens(lambda: len(server.server.server_state.tasks) == 60)
+        for path, status in [("/page", 200), ("/nowhere", 404)]:
+            with server.connection() as connection:
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+                assert connection.recv(65536).startswith(f"HTTP/1.1 {status} ".encode())
+
+
 def test_no_more_uploads_wait_for_answers_than_can_be_given_in_seconds() -> None:
     app = FastAPI()
     add_problem_handlers(app)
