@@ -255,7 +255,7 @@ def test_a_client_for_whom_nobody_can_make_room_is_told() -> None:
 def test_pages_and_errors_wait_for_no_thread_of_others() -> None:
     app, leave = FastAPI(), threading.Event()
     add_problem_handlers(app)
-    app.get("/predict")(lambda: leave.wait(HANG))  # on threads, as are predictions and pages
+    app.get("/predict")(lambda: leave.wait(2 * HANG))  # on threads, as are predictions and pages
     app.get("/page")(lambda: "page")
     with served(app, Limits(connections=64)) as server, contextlib.ExitStack() as stack:
         stack.callback(leave.set)
