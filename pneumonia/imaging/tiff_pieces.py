@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pneumonia.errors import ImageError
 from pneumonia.imaging.jpeg import header_of, segments
 from pneumonia.imaging.jpeg_pixels import check_whole
-from pneumonia.imaging.kinds import BROKEN
+from pneumonia.imaging.kinds import BROKEN, unread_tiff
 from pneumonia.imaging.limits import (
     MAX_PIECE_BYTES,
     MAX_PIECE_SEGMENTS,
@@ -21,7 +21,7 @@ from pneumonia.imaging.limits import (
     check_count,
 )
 from pneumonia.imaging.tiff import Page
-from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, Values, values_of
+from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, FAX, Values, values_of
 
 _PACKED, _UNPACKED = 2**16, 2**20  # bytes that are unpacked at a time, and that they are unpacked to
 _PLACES, _LENGTHS, _COMPRESSION, _TABLES = (273, 324), (279, 325), 259, 347
@@ -36,6 +36,7 @@ def check_pieces(data: bytes, page: Page) -> None:
     Raises:
         ImageTooLargeError: more than MAX_PIECE_BYTES bytes, MAX_PIECE_SEGMENTS segments of JPEG, or MAX_TABLES bytes of
             tables that all JPEGs share.
+        UnsupportedImageError: fax codes.
         ImageError: a damaged one.
     """
     try:
@@ -43,6 +44,8 @@ def check_pieces(data: bytes, page: Page) -> None:
     except (struct.error, OverflowError) as error:
         raise ImageError(BROKEN) from error
     (compression,) = values.get(_COMPRESSION, (_NONE,))[:1]
+    if compression in FAX:  # no radiograph is black and white alone, and libtiff prints a line for each damaged row
+        raise unread_tiff(data, page.entries)
     if compression == _NONE and not page.is_narrowed and not data.startswith(BIG_ENDIAN_BIG):
         return  # Pillow reads as many bytes as the pixels have
     pieces = _pieces(data, values)

@@ -99,6 +99,15 @@ def test_compression_changes_nothing(dtype: str, compression: int, order: str) -
     assert abs(shown(tiff(values, compression=compression)) - REFERENCE).max() <= 1
 
 
+@pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
+def test_fax_codes_are_refused_and_nothing_is_printed(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = encoded(Image.radial_gradient("L").convert("1"), "TIFF", compression=compression)
+    for data in (whole, whole[:8] + bytes(range(256)) + whole[264:]):  # libtiff would print a line for each damaged row
+        with pytest.raises(UnsupportedImageError, match="fax codes"):
+            decode(data)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("samples", [2, 3, 4])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("is_separate", [False, True])
