@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from pneumonia.errors import printable
+from pneumonia.training.checkpoint_file import one_before
 from pneumonia.training.folders import Folders
 from pneumonia.training.run import Run
 
@@ -68,9 +69,11 @@ def what_is_kept(history: Sequence[object], planned: int, folders: Folders, chec
     if not history:
         return f"Stopped before the first of {planned} epochs had ended: there is nothing to go on from."
     done = "calibrated and tested" if folders.reports[0].exists() else "neither calibrated nor tested yet"
-    if checkpoint and checkpoint.exists():
+    if not checkpoint:
+        further = "without --checkpoint-dir, no state is kept to go on from"
+    elif checkpoint.exists() or one_before(checkpoint).exists():
         further = f"the same command goes on from {checkpoint}"
     else:
-        further = "without --checkpoint-dir, no state is kept to go on from"
+        further = "its state was not written yet, so the same command begins again"
     best = f"the best checkpoint so far is {folders.weights}, {done}"
     return f"Stopped after {len(history)} of {planned} epochs: {best}; {further}."

@@ -34,6 +34,7 @@ from pneumonia.network.resnet import ResNet18, logits_of
 from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.training.batches import Split, all_logits, check_divisible, shuffled_batches
 from pneumonia.training.channels import SPLITS, Channel, scan_channels
+from pneumonia.training.checkpoint_file import one_before
 from pneumonia.training.folders import Folders, check_writable, claimed
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images, load_channel
@@ -734,8 +735,15 @@ def test_what_a_stopped_run_says_depends_on_what_is_there(tmp_path: Path) -> Non
     assert what_is_kept([1, 2], 3, folders, None).endswith(
         "; without --checkpoint-dir, no state is kept to go on from."
     )
+    checkpoint = tmp_path / "checkpoint.pth"
+    not_yet = "; its state was not written yet, so the same command begins again."
+    assert what_is_kept([1], 3, folders, checkpoint).endswith(not_yet)
+    checkpoint.touch()
+    assert what_is_kept([1], 3, folders, checkpoint).endswith(f"; the same command goes on from {checkpoint}.")
+    checkpoint.replace(one_before(checkpoint))  # the moment in which the next one takes its place
+    assert what_is_kept([1, 2], 3, folders, checkpoint).endswith(f"; the same command goes on from {checkpoint}.")
     folders.reports[0].touch()
-    assert "pneumonia_classifier.pth, calibrated and tested; " in what_is_kept([1, 2, 3], 3, folders, tmp_path)
+    assert "pneumonia_classifier.pth, calibrated and tested; " in what_is_kept([1, 2, 3], 3, folders, checkpoint)
 
 
 def test_a_jobs_log_says_from_the_beginning_what_is_kept(tmp_path: Path) -> None:
