@@ -19,7 +19,7 @@ help:  ## list the commands
 
 # What development needs has all that serving needs, and its PyTorch may be another build: it stays.
 run: $(or $(wildcard .venv/development),.venv/serving)  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:PORT, by default 8000
-	@test -f $(MODEL_PATH) || { echo "MODEL_PATH names $(MODEL_PATH), which does not exist: promote a model there." >&2; exit 1; }
+	@test -f $(MODEL_PATH) || { echo "MODEL_PATH names $(MODEL_PATH), which is no file: name a weights file, or promote a model there." >&2; exit 1; }
 	@MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) exec $(BIN)/python -m pneumonia serve --port $(PORT)
 
 develop: .venv/development  ## install what training, evaluation and tests need on top of serving
