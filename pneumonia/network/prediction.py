@@ -21,7 +21,8 @@ class Prediction:
     warnings: list[str] = field(
         metadata={
             "description": "Reasons to doubt the answer, in this order. `uncalibrated`: the model's weights came "
-            "without a manifest, so that the probability is the network's own. `uncertain`: P(PNEUMONIA) is so close "
+            "without a manifest, so that the probability is the network's own, and the class may be another than "
+            "with it. `uncertain`: P(PNEUMONIA) is so close "
             "to 0.5 that a small change would have changed the answer, as for a tenth of the validation images. "
             "`not_a_chest_xray`: the image is unlike the radiographs that the model was trained on, and the answer "
             "means nothing. `not_a_frontal_view`: the image is not laid out like an upright frontal chest X-ray, and "

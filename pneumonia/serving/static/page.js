@@ -6,7 +6,7 @@ const AT_ONCE = 2;
 // The API's warnings. One with a headline says that the model cannot judge the image: the headline replaces the class.
 const WARNINGS = {
   uncalibrated: {
-    sentence: "Not calibrated: the model came without a manifest, so do not take the probability at its word.",
+    sentence: "Not calibrated: the model came without a manifest, so the class and the probability may be off.",
   },
   uncertain: { sentence: "Uncertain: the probability is close to 50%, where the answer changes. Ask an expert." },
   not_a_chest_xray: {
