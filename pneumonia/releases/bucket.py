@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 _refusals = functools.partial(refusals_as, WeightsUnavailableError, permanent=WeightsRefusedError)
 # What to do about weights that are missing: the answer to a HEAD request has no body, and so no code.
 NO_WEIGHTS = dict.fromkeys(("404", "NoSuchKey"), "promote the model again")
+# What answers depend on. Two of one version would be served side by side, as running instances keep what they have.
+OF_ANSWERS = ("classes", "preprocessing", "calibration", "input_check")
 
 
 class WeightsBucket:
@@ -121,7 +123,7 @@ class WeightsBucket:
         A stored manifest is replaced if it cannot be read, or lacks the reason why this release had to be forced.
 
         Raises:
-            WeightsError: other weights are stored under the same version.
+            WeightsError: other weights, or another calibration, say, are stored under the same version.
         """
         version, key = manifest.version, weights_key(manifest.version)
         with _refusals(f"Release {version} is not served, because storing its weights in s3://{self._name} failed"):
@@ -215,7 +217,13 @@ class WeightsBucket:
         if self._objects.put(key, text, IfNoneMatch="*"):
             return
         found = self._objects.read(key, MAX_MANIFEST + 1)
-        if found and not _says_as_much(found[0], manifest):
+        stored = _manifest_in(found[0], manifest) if found else None
+        if stored and (others := [name for name in OF_ANSWERS if getattr(stored, name) != getattr(manifest, name)]):
+            raise WeightsError(
+                f"s3://{self._name}/{key} has another {' and '.join(others)} than is promoted now: remove that release "
+                "first."
+            )
+        if found and not (stored and (stored.forced or not manifest.forced)):
             self._objects.put(key, text, IfMatch=found[1])
 
     def _unreadable(self, version: str) -> str:
@@ -227,11 +235,10 @@ class WeightsBucket:
         )
 
 
-def _says_as_much(text: bytes, manifest: Manifest) -> bool:
-    """Return whether a stored manifest is of the same weights and, if this one was forced, says why."""
+def _manifest_in(text: bytes, manifest: Manifest) -> Manifest | None:
+    """Return a stored manifest, None if it is broken, or of other weights than this one."""
     try:
         stored = released(text, "the stored manifest", manifest.version)
     except WeightsError:
-        return False
-    same = (stored.sha256, stored.size) == (manifest.sha256, manifest.size)
-    return same and (stored.forced is not None or manifest.forced is None)
+        return None
+    return stored if (stored.sha256, stored.size) == (manifest.sha256, manifest.size) else None

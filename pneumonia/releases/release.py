@@ -48,9 +48,10 @@ class Release:
         """
         told, size = self.manifest, len(self.weights)
         if told and (self.sha256, size) != (told.sha256, told.size):
-            advice = "promote the model again"
-            if not self.source.startswith("s3://"):
-                advice += f", or remove {MANIFEST_NAME} if these weights are another model's"
+            if self.source.startswith("s3://"):
+                advice = "serve another release, or remove this one and promote the model again"
+            else:
+                advice = f"promote the model again, or remove {MANIFEST_NAME} if these weights are another model's"
             raise WeightsError(
                 f"{self.source} has {size} bytes with SHA-256 {self.sha256}, but its manifest says {told.size} bytes "
                 f"with {told.sha256}: {advice}."

@@ -8,12 +8,14 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import ReleaseConflictError, WeightsError, WeightsUnavailableError
+from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import save_weights
@@ -173,6 +175,17 @@ def test_a_manifest_that_cannot_be_read_is_replaced(moto: Moto, bucket: str, wei
         moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/manifest.json", Body=broken)
         publish(weights, manifest_for(weights), bucket)
         assert WeightsBucket(bucket).manifest(VERSION) == manifest_for(weights)
+
+
+@pytest.mark.parametrize(
+    "other", [{"calibration": Calibration(2.0)}, {"classes": ["PNEUMONIA", "NORMAL"]}, {"preprocessing": {}}]
+)
+def test_a_version_has_one_way_to_answer(bucket: str, weights: Path, other: dict[str, Any]) -> None:
+    first = manifest_for(weights)
+    publish(weights, first, bucket)
+    with pytest.raises(WeightsError, match=rf"manifest\.json has another {next(iter(other))} than is promoted now: rem"):
+        publish(weights, dataclasses.replace(first, **other), bucket)
+    assert WeightsBucket(bucket).manifest(VERSION) == first
 
 
 def test_what_a_release_was_forced_against_is_added_to_its_manifest(bucket: str, weights: Path) -> None:

@@ -140,7 +140,7 @@ def test_object_that_is_not_what_the_manifest_says_is_refused(
     bucket = either_way
     publish(weights, manifest_for(weights), bucket)
     moto.s3().put_object(Bucket=bucket, Key=f"{RELEASE}/{WEIGHTS_NAME}", Body=b"something else")
-    with pytest.raises(WeightsError, match=r"has 14 bytes with SHA-256 .* but its manifest says"):
+    with pytest.raises(WeightsError, match=r"has 14 bytes with SHA-256 .* says .*: serve another release, or rem"):
         Weights(destination, bucket, WEIGHTS_NAME).find(soon())
     assert nothing_in(destination.parent)
 
