@@ -16,17 +16,18 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.imaging.preprocessing import normalize
 from pneumonia.network.fused import fuse
-from pneumonia.network.weights_file import load_weights
-from pneumonia.releases.release import read_release
+from pneumonia.network.weights_file import network_in
+from pneumonia.releases.release import Release, read_release
+from pneumonia.releases.release_files import write_release
 from pneumonia.training.channels import scan_folder
 from pneumonia.training.fitting import SENSITIVITY, at_sensitivity, fit_at, log_odds
 from pneumonia.training.images import Images, load_channel
 
 
 @torch.inference_mode()
-def odds_of(weights: Path, images: Images) -> Tensor:
+def odds_of(release: Release, images: Images) -> Tensor:
     """Return the network's log-odds of PNEUMONIA, float64, shape (N,)."""
-    network = fuse(load_weights(weights))
+    network = fuse(network_in(release.weights, release.source))
     return log_odds(torch.cat([network(normalize(part)) for part in torch.split(images.pixels, 32)]))
 
 
@@ -36,17 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file with its manifest beside it")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the training's validation images")
     args = parser.parse_args(argv)
-    manifest = read_release(args.weights).manifest
+    release = read_release(args.weights)
+    manifest = release.manifest
     if manifest is None:
         parser.error(f"no manifest of {args.weights} lies beside it")
     channel = scan_folder(args.folder)
     images = load_channel(channel, 2)
-    odds, pneumonia = odds_of(args.weights, images), images.labels == 1
+    odds, pneumonia = odds_of(release, images), images.labels == 1
     kept = torch.tensor(-manifest.calibration.bias * manifest.calibration.temperature, dtype=torch.float64)
     rule = at_sensitivity(odds, pneumonia, SENSITIVITY)
     print(f"{channel.counts()}; operating point in log-odds: {kept:.6f}, which is kept; {rule:.6f} by the rule")
     calibration = fit_at(kept, odds, pneumonia)
-    dataclasses.replace(manifest, calibration=calibration).write_beside(args.weights)
+    # The weights, too: another process may have replaced them since they were read.
+    write_release(args.weights, release.weights, dataclasses.replace(manifest, calibration=calibration))
     print(f"was {manifest.calibration}\nis  {calibration}")
     return 0
 
