@@ -27,6 +27,7 @@ from pneumonia.storage.answers import S3Error
 from pneumonia.storage.reading import BucketReader
 from pneumonia.storage.refusals import refusals_as
 
+DEFAULT_PATH = "/tmp/model.pth"  # noqa: S108  # in Lambda's one writable folder
 RELEASED_WEIGHTS = shipped("weights") / WEIGHTS_NAME
 logger = logging.getLogger(__name__)
 _refusals = functools.partial(refusals_as, WeightsUnavailableError)
@@ -58,7 +59,7 @@ class Weights:
     def from_environment(cls) -> "Weights":
         """Read MODEL_PATH, MODEL_BUCKET and MODEL_KEY; an empty variable counts as unset."""
         return cls(
-            path=Path(os.environ.get("MODEL_PATH") or "/tmp/model.pth"),  # noqa: S108  # Lambda's one writable folder
+            path=Path(os.environ.get("MODEL_PATH") or DEFAULT_PATH),
             bucket=bucket_name(os.environ.get("MODEL_BUCKET", "")) or None,
             key=os.environ.get("MODEL_KEY") or PLAIN_KEY,
         )
@@ -89,6 +90,8 @@ class Weights:
         if is_there(self.path):
             return read_release(self.path, deadline)
         if RELEASED_WEIGHTS.exists():
+            if self.path != Path(DEFAULT_PATH):  # somebody meant another model
+                logger.warning("%s does not exist: the released model serves.", self.path)
             return read_release(RELEASED_WEIGHTS, deadline)
         raise WeightsUnavailableError(
             f"There are no weights: {self.path} does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the "

@@ -183,7 +183,9 @@ def test_a_manifest_that_cannot_be_read_is_replaced(moto: Moto, bucket: str, wei
 def test_a_version_has_one_way_to_answer(bucket: str, weights: Path, other: dict[str, Any]) -> None:
     first = manifest_for(weights)
     publish(weights, first, bucket)
-    with pytest.raises(WeightsError, match=rf"manifest\.json has another {next(iter(other))} than is promoted now: rem"):
+    with pytest.raises(
+        WeightsError, match=rf"manifest\.json has another {next(iter(other))} than is promoted now: rem"
+    ):
         publish(weights, dataclasses.replace(first, **other), bucket)
     assert WeightsBucket(bucket).manifest(VERSION) == first
 

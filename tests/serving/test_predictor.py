@@ -383,9 +383,12 @@ def test_folder_in_place_of_the_weights_is_told(tmp_path: Path, image: bytes) ->
         Predictor(Weights(tmp_path)).predict(image)
 
 
-def test_with_no_bucket_the_released_model_serves(tmp_path: Path, image: bytes) -> None:
+def test_with_no_bucket_the_released_model_serves(
+    tmp_path: Path, image: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     manifest = read_release(RELEASED_WEIGHTS).manifest
     assert manifest
     answer = Predictor(Weights(tmp_path / "none.pth")).predict(image)
+    assert f"{tmp_path}/none.pth does not exist: the released model serves." in caplog.text
     expected = softmax(RELEASED_WEIGHTS, image, manifest.calibration.temperature, manifest.calibration.bias)
     assert list(answer.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
