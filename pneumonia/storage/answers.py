@@ -10,6 +10,7 @@ from http import HTTPStatus
 from pneumonia.errors import in_one_line
 
 MAX_CODE = 100  # characters
+MAX_PAGE = 8 * 1024  # bytes read of an error page; S3's have one or two thousand. More could take long to be searched.
 MAX_STRANGE = 200  # characters quoted from an error page that is not S3's
 TEMPORARY = re.compile(
     "Throttl|SlowDown|TooManyRequests|RequestLimitExceeded|BandwidthLimitExceeded|ProvisionedThroughputExceeded"
@@ -105,12 +106,12 @@ def error_in(page: bytes, status: int, region: str | None = None, retry_after: s
     """Return the refusal in an error page: S3's, or that of a proxy or another server.
 
     Args:
-        page: the response's body.
+        page: the response's body, or its beginning.
         status: of the response.
         region: the bucket's, if a header of the response names it.
         retry_after: the header of this name, if the response has it.
     """
-    text = _plain(page.decode(errors="replace"))
+    text = _plain(page[:MAX_PAGE].decode(errors="replace"))
     code = _element("Code", text) if re.search(r"<Error[\s>]", text) else None
     if code:
         region = region or _element("Region", text) or region_in(_element("Endpoint", text) or "")
@@ -122,7 +123,7 @@ def seconds_in(retry_after: str) -> float | None:
     """Return the seconds from now that a Retry-After header names, as a number or a date; None if it names none."""
     if retry_after.strip().isdecimal():
         return float(retry_after)
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError):
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     return None
 

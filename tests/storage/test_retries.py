@@ -11,7 +11,7 @@ import pytest
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import StorageError
-from pneumonia.storage.answers import S3Error, seconds_in
+from pneumonia.storage.answers import S3Error, error_in, seconds_in
 from pneumonia.storage.reading import BucketReader
 from pneumonia.storage.refusals import refusals_as
 from pneumonia.storage.retries import LONGEST_PAUSE, until
@@ -131,6 +131,14 @@ def test_a_date_may_say_when_to_come_back() -> None:
     assert 85 < (seconds_in(format_datetime(then, usegmt=True)) or 0) <= 90
     assert seconds_in("7") == 7
     assert seconds_in("soon") is None
+    assert seconds_in("Wed, 21 Oct 2015 07:28:00 +99999999999999999") is None
+
+
+def test_no_error_page_takes_long_to_be_searched() -> None:
+    started = time.monotonic()
+    for part in (b"<Error><Code>", b"<Error><!--", b"<Error><![CDATA[", b"<style>"):
+        assert error_in(part * 50_000, 503).is_temporary
+    assert time.monotonic() - started < 20  # of the first, this took minutes
 
 
 def test_pauses_grow_differ_and_end_with_the_deadline() -> None:
