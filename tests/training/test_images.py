@@ -98,7 +98,7 @@ def test_the_memory_given_is_just_enough(drawn: Path, temporary: Path) -> None:
 def test_processes_on_one_machine_divide_its_memory(
     drawn: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000000000")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "999999999")
     assert Path(file_of(load(drawn)) or "").parent == temporary
 
 
