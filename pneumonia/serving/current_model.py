@@ -168,8 +168,8 @@ class CurrentModel:
 def give_back_memory() -> None:
     """Give the system what has been freed, where glibc manages the memory.
 
-    A load frees the bytes of the weights file, and what was made of them. Of that glibc would keep 24 MB after the first
-    load, and some 300 MB after forty. This takes a millisecond or two.
+    A load frees the bytes of the weights file, and what was made of them. Of that glibc would keep 24 MB after the
+    first load, and some 300 MB after forty. This takes a millisecond or two.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, or Windows
         ctypes.CDLL(None).malloc_trim(0)
