@@ -178,16 +178,19 @@ def test_classifier_is_the_releases(file: Path) -> None:
     assert (model.version, model.calibration, model.is_foreign) == ("20260102-030405-0a1b2c3d", CALIBRATION, False)
 
 
+@pytest.mark.parametrize("is_foreign", [False, True], ids=["by another release", "by foreign weights"])
 def test_release_that_is_replaced_meanwhile_is_read_whole(
-    tmp_path: Path, releases: list[tuple[bytes, Manifest]]
+    tmp_path: Path, releases: list[tuple[bytes, Manifest]], *, is_foreign: bool
 ) -> None:
     path, ended = tmp_path / "folder" / "model.pth", threading.Event()
     path.parent.mkdir()
-    write_release(path, *releases[0])
+    other, its_manifest = releases[1]
+    written = [releases[0], (other, None if is_foreign else its_manifest)]
+    write_release(path, *written[1])
 
     def replace_it() -> None:
         while not ended.is_set():
-            for release in releases:
+            for release in written:
                 write_release(path, *release)
 
     thread = threading.Thread(target=replace_it)
@@ -197,31 +200,7 @@ def test_release_that_is_replaced_meanwhile_is_read_whole(
     finally:
         ended.set()
         thread.join()
-    assert all((release.weights, release.manifest) in releases for release in read)
-
-
-def test_manifest_that_comes_between_the_looks_is_not_missed(
-    tmp_path: Path, releases: list[tuple[bytes, Manifest]]
-) -> None:
-    folder, ended = tmp_path / "folder", threading.Event()
-    folder.mkdir()
-    path = folder / "model.pth"
-    (weights, manifest), foreign = releases[0], releases[1][0]
-    path.write_bytes(foreign)
-
-    def replace_it() -> None:
-        while not ended.is_set():
-            write_release(path, weights, manifest)
-            write_release(path, foreign, None)
-
-    thread = threading.Thread(target=replace_it)
-    thread.start()
-    try:
-        read = [read_release(path) for _ in range(12)]
-    finally:
-        ended.set()
-        thread.join()
-    assert all((one.weights, one.manifest) in [(weights, manifest), (foreign, None)] for one in read)
+    assert all((release.weights, release.manifest) in written for release in read)
 
 
 def test_release_that_is_removed_and_written_anew_is_waited_for(
