@@ -215,7 +215,7 @@ def test_serving_leaves_what_development_has_installed(checkout: Checkout) -> No
     assert checkout.make("develop", UV_CUDA_DRIVER_VERSION="580.65").returncode == 0
     before = checkout.installed()
     done = checkout.make("run", MODEL_PATH="none.pth")
-    assert done.stderr.startswith("MODEL_PATH names none.pth, which does not exist")
+    assert done.stderr.startswith("MODEL_PATH names none.pth, which is no file")
     assert checkout.installed() == before
 
 

@@ -17,6 +17,7 @@ from pneumonia.network.weights_file import save_weights
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.history import last_served, listing, rollback
 from pneumonia.releases.layout import Pointer
+from pneumonia.releases.manifest import OWN_DIGEST
 from tests.builders.input_checks import INPUT_CHECK
 from tests.builders.releases import manifest_for, publish
 from tools.stand_ins.moto import Moto
@@ -55,7 +56,9 @@ def with_fields(**fields: Any) -> Callable[[Moto, str], None]:  # noqa: ANN401  
     """Return what changes fields of OLD's manifest."""
 
     def change(moto: Moto, bucket: str) -> None:
-        put(moto, bucket, MANIFEST, json.dumps(json.loads(get(moto, bucket, MANIFEST)) | fields).encode())
+        content = json.loads(get(moto, bucket, MANIFEST)) | fields
+        content.pop(OWN_DIGEST)
+        put(moto, bucket, MANIFEST, json.dumps(content).encode())
 
     return change
 
