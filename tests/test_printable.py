@@ -130,6 +130,7 @@ def told(command: str, name: str, weights: Path, capsys: pytest.CaptureFixture[s
     return status, printed.out + printed.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_hostile_name_is_told_as_a_harmless_one(
     command: str, folder: Path, weights: Path, capsys: pytest.CaptureFixture[str]

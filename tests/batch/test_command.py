@@ -208,6 +208,7 @@ def journal_of(images: Path, weights: Path, tmp_path: Path) -> tuple[Path, bytes
     return journal.path, journal.path.read_bytes()
 
 
+@pytest.mark.slow
 def test_journal_cut_off_anywhere_is_gone_on_from(images: Path, weights: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole.csv"
     assert run(images, whole, "--weights", weights) == 0

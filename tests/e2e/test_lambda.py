@@ -324,6 +324,7 @@ def test_half_an_event_is_no_fault(function: Function, lacking: str) -> None:
     assert "Traceback" not in function.log()
 
 
+@pytest.mark.slow
 def test_first_invocation_may_be_a_warm_up(store: Store, tmp_path: Path) -> None:
     with Function(tmp_path, store.environment) as function:
         failed = function.invoke(WARM_UPS["schedule of a rule"], timeout=15)
@@ -365,6 +366,7 @@ def test_nothing_is_written_but_the_weights_and_their_manifest(function: Functio
         assert function.invoke(upload(image))["statusCode"] == 200
 
 
+@pytest.mark.slow
 def test_full_memory_is_a_fault_that_the_next_request_does_not_see(
     function: Function, moto: Moto, tmp_path: Path
 ) -> None:
@@ -421,6 +423,7 @@ def test_silent_s3_is_told_before_the_time_is_up_and_forgotten(store: Store, tmp
         assert answer_of(response)["model_version"].startswith("sha256-")
 
 
+@pytest.mark.slow
 def test_s3_may_come_up_after_the_function(store: Store, tmp_path: Path) -> None:
     with Function(tmp_path, store.environment) as function:
         health = function.invoke(function_url_event("GET", "/health"))

@@ -194,6 +194,7 @@ KEY = (
 )
 
 
+@pytest.mark.slow
 def test_what_may_pass_is_a_temporary_failure_and_what_will_not_a_permanent_one(weights: Path, tmp_path: Path) -> None:
     answers: dict[str, tuple[Answer, str, str]] = {
         "busy.jpg": (refusal(503, "SlowDown"), "TemporaryFailure", ", S3 answers SlowDown after "),
@@ -232,6 +233,7 @@ def test_what_may_pass_is_a_temporary_failure_and_what_will_not_a_permanent_one(
         assert "busy" not in function.log()
 
 
+@pytest.mark.slow
 def test_what_passes_within_the_invocations_time_is_no_failure(weights: Path, tmp_path: Path) -> None:
     faults = [refusal(503, "SlowDown"), cut(XRAY, 1000), refusal(429, "TooManyRequests"), reset, cut(XRAY, 0)]
     with (

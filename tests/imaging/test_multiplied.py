@@ -33,6 +33,7 @@ def test_an_element_is_read_once(build: Multiplied, request: pytest.FixtureReque
         assert decode(build(1)).image.size in {(16, 16), (16, 1), (50, 60)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", PIECES)
 def test_work_grows_no_faster_than_the_number_of_an_element(build: Multiplied) -> None:
     with contextlib.suppress(ImageError):

@@ -248,6 +248,7 @@ def test_layout_is_fishers_discriminant() -> None:
     assert abs(weights[2]) < weights[0]
 
 
+@pytest.mark.slow
 def test_the_same_images_give_the_same_check_again(checked: Path, drawn: Path) -> None:
     assert check_for(checked, drawn) == check_of(checked)
 

@@ -216,6 +216,7 @@ def test_release_that_is_removed_and_written_anew_is_waited_for(
     assert (read.weights, read.manifest) == releases[0]
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_copy_onto_the_file_while_it_is_loaded_kills_nobody(file: Path, weights: Path) -> None:
     command = [sys.executable, "-c", LOAD, str(file)]

@@ -516,6 +516,7 @@ def test_the_report_tells_how_the_model_was_made(finished: Training) -> None:
     assert TEST_LINE.findall(finished.output) == [told]
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_another_seed_ends_elsewhere(trained: Training, dataset: Path, tmp_path: Path) -> None:
     """Else the tests of resuming, which compare figures of the same seed to the last digit, could not fail."""
@@ -881,6 +882,7 @@ def test_two_processes_learn_from_the_same_images_in_as_many_steps(trained: Trai
     assert states[0]["schedule"]["last_epoch"] == states[1]["schedule"]["last_epoch"] == 3 * EPOCHS
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_bad_image_in_the_second_processs_share_ends_both_in_one_sentence(dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(dataset, tmp_path / "data")
@@ -897,6 +899,7 @@ def test_a_bad_image_in_the_second_processs_share_ends_both_in_one_sentence(data
     assert not list((tmp_path / "model").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_an_image_in_both_classes_of_two_shares_ends_both_in_one_sentence(dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(dataset, tmp_path / "data")
@@ -909,6 +912,7 @@ def test_an_image_in_both_classes_of_two_shares_ends_both_in_one_sentence(datase
     assert "epoch=" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.parametrize(
     "command",
