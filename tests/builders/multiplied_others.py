@@ -213,7 +213,8 @@ def _numbers(name: int) -> Callable[[int], bytes]:
 
 OF_DICOM: dict[str, Multiplied] = {
     "elements": lambda n: with_element(element(0x00091010, b"") * n),
-    "elements, inflated": lambda n: deflated(data_set_of(before(ROWS_TAG, _PRIVATE * n))),
+    # More than may be inflated: 20 MB of deflated elements would take all memory before they are a file.
+    "elements, inflated": lambda n: deflated(data_set_of(before(ROWS_TAG, _PRIVATE * min(n, 10_000_000)))),
     "delimiters": lambda n: with_element(b"\xfe\xff\x0d\xe0\0\0\0\0" * n),
     "sequences in sequences": _sequences,
     "items": lambda n: with_element(element(0x00081140, item() * n)),
