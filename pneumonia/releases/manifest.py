@@ -132,7 +132,7 @@ def _manifest_in(content: object) -> Manifest:
         input_check=input_check_in(content),
         data_check=data_check_in(content),
     )
-    if content.get(OWN_DIGEST, digest := _digest(content)) != digest:
+    if OWN_DIGEST in content and content[OWN_DIGEST] != _digest(content):
         raise ValueError(f"its {OWN_DIGEST} does not fit: it is damaged, or was edited with that field left in")
     figures = {name: float(figure) for name, figure in manifest.metrics.items() if is_possible(name, figure)}
     return dataclasses.replace(manifest, metrics=figures)
