@@ -26,6 +26,7 @@ COPY app.py promote_model.py ./
 COPY pneumonia/*.py ./pneumonia/
 COPY pneumonia/imaging ./pneumonia/imaging/
 COPY pneumonia/network ./pneumonia/network/
+COPY pneumonia/engines ./pneumonia/engines/
 COPY pneumonia/storage ./pneumonia/storage/
 COPY pneumonia/releases ./pneumonia/releases/
 COPY pneumonia/serving ./pneumonia/serving/

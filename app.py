@@ -25,9 +25,12 @@ if on_lambda and not for_snapshot:  # there, a process starts because a request 
 with lean_imports() if on_lambda else contextlib.nullcontext():
     from mangum import Mangum
 
+    from pneumonia.engines.choice import engine_module
     from pneumonia.serving.api import ANSWER_SECONDS, app_from_environment
     from pneumonia.serving.events import Events
-    from pneumonia.serving.predictor import Predictor, use_paid_cores
+    from pneumonia.serving.predictor import Predictor
+
+    engine_module()
 
 logger = logging.getLogger("pneumonia.app")
 
@@ -52,7 +55,6 @@ def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  # the 
     return response
 
 
-use_paid_cores()
 predictor = Predictor.from_environment(weights)
 app = app_from_environment(predictor)
 answer = Events(Mangum(app, lifespan="off"), predictor)

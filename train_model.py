@@ -21,8 +21,9 @@ from torch.optim.swa_utils import update_bn
 
 from pneumonia.command import Parser, say
 from pneumonia.errors import PneumoniaError, file_sentence, first_line, keeping, printable
-from pneumonia.imaging.preprocessing import SIZE, normalize
+from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.data_check import DataCheck
+from pneumonia.network.resnet import normalize
 from pneumonia.network.weights_file import save_weights
 from pneumonia.training import metrics
 from pneumonia.training.batches import (

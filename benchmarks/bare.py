@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.releases.loading import load
@@ -22,6 +20,5 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Answer the event's `image`, base64; `seconds` is what decoding and the network took."""
     data = base64.b64decode(event["image"])
     started = time.perf_counter()
-    with torch.inference_mode():
-        model.network(preprocess(decode(data).image))
+    model.engine(preprocess(decode(data).image))
     return {"statusCode": 200, "seconds": time.perf_counter() - started}

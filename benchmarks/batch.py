@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.batch.command import answer_all
@@ -34,13 +34,14 @@ from pneumonia.batch.sources import files_below
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.network.classifier import BATCH_SIZE, Classifier
+from pneumonia.network.outputs import Floats
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from pneumonia.releases.loading import load
 
 Way = Callable[[], None]
 
 
-def pixels_of(path: Path) -> Tensor:
+def pixels_of(path: Path) -> Floats:
     """Return the network's input for one file, shape (1, 3, SIZE, SIZE)."""
     return preprocess(decode(path.read_bytes()).image)
 
@@ -50,35 +51,31 @@ def batches(paths: list[Path], size: int) -> Iterator[list[Path]]:
     return (paths[start : start + size] for start in range(0, len(paths), size))
 
 
-@torch.inference_mode()
 def bare(model: Classifier, paths: list[Path], size: int = BATCH_SIZE) -> None:
     """Decode and run the network, straightforwardly."""
     for some in batches(paths, size):
-        model.network(torch.cat([pixels_of(path) for path in some]))
+        model.engine(np.concatenate([pixels_of(path) for path in some]))
 
 
-@torch.inference_mode()
 def bare_threads(model: Classifier, paths: list[Path]) -> None:
     """Decode a batch on all cores, run the network, and so on."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for some in batches(paths, BATCH_SIZE):
-            model.network(torch.cat(list(pool.map(pixels_of, some))))
+            model.engine(np.concatenate(list(pool.map(pixels_of, some))))
 
 
-@torch.inference_mode()
 def bare_at_once(model: Classifier, paths: list[Path]) -> None:
     """Decode on all cores, and run the network meanwhile."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         images = pool.map(pixels_of, paths)
         for some in batches(paths, BATCH_SIZE):
-            model.network(torch.cat(list(itertools.islice(images, len(some)))))
+            model.engine(np.concatenate(list(itertools.islice(images, len(some)))))
 
 
-@torch.inference_mode()
-def network(model: Classifier, pixels: Tensor, images: int) -> None:
+def network(model: Classifier, pixels: Floats, images: int) -> None:
     """Run the network alone on one batch, again and again."""
     for start in range(0, images, BATCH_SIZE):
-        model.network(pixels[: images - start])
+        model.engine(pixels[: images - start])
 
 
 def ours(paths: list[Path], folder: Path) -> None:
@@ -129,7 +126,7 @@ def main() -> None:
     paths = list(files_below(args.folder))
     paths = paths[:: max(1, len(paths) // args.images)][: args.images] * args.repeat
     model = load(RELEASED_WEIGHTS)
-    one_batch = torch.cat([pixels_of(path) for path in paths[:BATCH_SIZE]])
+    one_batch = np.concatenate([pixels_of(path) for path in paths[:BATCH_SIZE]])
     with tempfile.TemporaryDirectory() as temporary:
         ways: dict[str, Way] = {
             "ours": lambda: ours(paths, Path(temporary)),

@@ -20,7 +20,7 @@ from pneumonia.releases.loading import load
 from pneumonia.training.calibrate import CERTAIN, cross_validated, figures
 from pneumonia.training.channels import scan_folder
 from pneumonia.training.evaluate import answers_to
-from pneumonia.training.fitting import SENSITIVITY, at_sensitivity, fit_at, fit_likelihood
+from pneumonia.training.fitting import SENSITIVITY, at_sensitivity, fit_at, fit_likelihood, suspicions
 from pneumonia.training.images import load_channel
 from pneumonia.training.patients import joined
 
@@ -47,7 +47,7 @@ def main() -> None:
     def cross_entropy(probabilities: Tensor) -> float:
         return figures(probabilities.numpy(), images.labels.numpy(), np.ones(len(odds)), 0.5)[0]
 
-    print(f"as released: {cross_entropy(model.calibration.of_odds(odds)):.3f}")
+    print(f"as released: {cross_entropy(suspicions(model.calibration, odds)):.3f}")
     for fit in (fit_likelihood, fit_as_training):
         found = [cross_entropy(cross_validated(odds, images.labels, patients, fit, seed)) for seed in range(DIVISIONS)]
         print(f"{fit.__name__}: {statistics.mean(found):.3f} ± {statistics.stdev(found):.3f}")

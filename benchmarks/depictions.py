@@ -145,7 +145,9 @@ def main() -> None:
     labels = torch.tensor(channel.labels)
     report: dict[str, Any] = {"folder": channel.name, "images": len(decoded), "releases": {}}
     for depiction, depict in DEPICTIONS.items():
-        images = Images(torch.stack([resize(depict(image))[:1] for image in decoded]), labels, digests=[])
+        images = Images(
+            torch.from_numpy(np.stack([resize(depict(image))[:1] for image in decoded])), labels, digests=[]
+        )
         for model in models:
             report["releases"].setdefault(model.version, {})[depiction] = figures_of(model, channel, images)
     if args.output:

@@ -13,20 +13,17 @@ import sys
 from pathlib import Path
 from random import Random
 
-import torch
-from torch import Tensor
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import SIZE, preprocess
-from pneumonia.network.heatmap import class_activation_map, draw_heatmap
-from pneumonia.network.resnet import ResNet18
-from pneumonia.network.weights_file import load_weights
-from pneumonia.releases.fetch import RELEASED_WEIGHTS
+from pneumonia.network.heatmap import draw_heatmap
+from pneumonia.network.outputs import Engine, Floats
+from pneumonia.releases.loading import load
 
 PATCH = 16  # pixels a side
 EDGE = 48  # pixels along each edge that no patch touches
-PNEUMONIA = 1
 
 
 def main() -> None:
@@ -35,33 +32,32 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="X-rays, at full size or squashed to 224")
     parser.add_argument("--patches", type=int, default=128, help="in each X-ray (default: %(default)s)")
     args = parser.parse_args()
-    network, random = load_weights(RELEASED_WEIGHTS), Random(0)
+    engine, random = load().engine, Random(0)
     paths = sorted(path for path in args.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    offsets = [offset_in(network, preprocess(decode(path.read_bytes()).image), args.patches, random) for path in paths]
+    offsets = [offset_in(engine, preprocess(decode(path.read_bytes()).image), args.patches, random) for path in paths]
     print(f"| {len(paths)} X-rays | pixels of {SIZE} | 95% interval |\n|---|---|---|")
     for direction, values in zip(("below", "to the right"), zip(*offsets, strict=True), strict=True):
         mean, half = statistics.mean(values), 1.96 * statistics.stdev(values) / len(values) ** 0.5
         print(f"| {direction} | {mean:+.1f} | {mean - half:+.1f} to {mean + half:+.1f} |")
 
 
-@torch.inference_mode()
-def offset_in(network: ResNet18, pixels: Tensor, count: int, random: Random) -> tuple[float, float]:
+def offset_in(engine: Engine, pixels: Floats, count: int, random: Random) -> tuple[float, float]:
     """Return how far below the patches of one X-ray, and how far right of them, the changes are drawn.
 
     Args:
-        network: in evaluation mode.
+        engine: runs the network.
         pixels: the X-ray, float32, shape (1, 3, SIZE, SIZE).
         count: number of patches.
         random: chooses where they are.
     """
     places = [(_place(random), _place(random)) for _ in range(count)]
-    covered = pixels.repeat(count, 1, 1, 1)
+    covered = np.repeat(pixels, count, axis=0)
     for one, (row, column) in zip(covered, places, strict=True):
-        one[:, row : row + PATCH, column : column + PATCH] = pixels.mean((0, 2, 3)).view(3, 1, 1)
-    before = class_activation_map(network.fc, network.layers(pixels)[-1][0], PNEUMONIA)
+        one[:, row : row + PATCH, column : column + PATCH] = pixels.mean((0, 2, 3)).reshape(3, 1, 1)
+    before = engine(pixels).evidence[0]
     below, right, weights = 0.0, 0.0, 0.0
-    for features, (row, column) in zip(network.layers(covered)[-1], places, strict=True):
-        change = (class_activation_map(network.fc, features, PNEUMONIA) - before).abs()
+    for after, (row, column) in zip(engine(covered).evidence, places, strict=True):
+        change = np.abs(after - before)
         drawn, weight = middle(change), float(change.sum())
         below += weight * (drawn[0] - row - PATCH / 2)
         right += weight * (drawn[1] - column - PATCH / 2)
@@ -73,13 +69,13 @@ def _place(random: Random) -> int:
     return random.randint(EDGE, SIZE - EDGE - PATCH)
 
 
-def middle(change: Tensor) -> tuple[float, float]:
+def middle(change: Floats) -> tuple[float, float]:
     """Return the distance from the top edge, and from the left edge, of the middle of what is drawn, in pixels."""
     alpha = draw_heatmap(change, (SIZE, SIZE)).convert("RGBA").getchannel("A")
-    opacity = torch.frombuffer(bytearray(alpha.tobytes()), dtype=torch.uint8).view(SIZE, SIZE).double()
-    centres = torch.arange(SIZE) + 0.5
+    opacity = np.asarray(alpha, np.float64)
+    centres = np.arange(SIZE) + 0.5
     total = opacity.sum()
-    return float(opacity.sum(1) @ centres.double() / total), float(opacity.sum(0) @ centres.double() / total)
+    return float(opacity.sum(1) @ centres / total), float(opacity.sum(0) @ centres / total)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -173,7 +172,9 @@ FILMS: dict[str, Callable[[Image.Image], Image.Image]] = {
 def count_flagged(model: Classifier, images: Iterable[Image.Image]) -> dict[str, int]:
     """Return how many images there are, at least one, and how many of them carry which of the warnings."""
     inputs = [preprocess(image) for image in images]
-    answers = [answer for batch in torch.split(torch.cat(inputs), BATCH_SIZE) for answer in model.answers(batch)]
+    starts = range(0, len(inputs), BATCH_SIZE)
+    batches = (np.concatenate(inputs[start : start + BATCH_SIZE]) for start in starts)
+    answers = [answer for batch in batches for answer in model.answers(batch)]
     counts = {name: sum(name in answer.warnings for answer in answers) for name in WARNINGS}
     return {"images": len(answers), "flagged": sum(counts[name] for name in WARNINGS[:2]), **counts}
 

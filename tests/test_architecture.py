@@ -19,19 +19,20 @@ ALLOWED = {
     GROUND: set[str](),
     "imaging": {GROUND},
     "network": {GROUND, "imaging"},
+    "engines": BELOW_TRAINING,
     "training": BELOW_TRAINING,
     "storage": BELOW_TRAINING,
-    "releases": BELOW_TRAINING | {"storage"},
+    "releases": BELOW_TRAINING | {"engines", "storage"},
     "front": BELOW_TRAINING | {"storage", "releases"},
-    "serving": BELOW_TRAINING | {"storage", "releases", "front"},
+    "serving": BELOW_TRAINING | {"engines", "storage", "releases", "front"},
     "client": BELOW_TRAINING | {"storage", "serving"},
-    "batch": BELOW_TRAINING | {"storage", "releases", "front", "serving", "client"},
+    "batch": BELOW_TRAINING | {"engines", "storage", "releases", "front", "serving", "client"},
     "launching": BELOW_TRAINING | {"training", "storage"},
 }
 ROOMS = sorted(ALLOWED.keys() - {GROUND, "front"})
 DOORS = {"pneumonia.__main__", "pneumonia.calibrate", "pneumonia.evaluate"}
 MODULES = [name for name in modules_in("pneumonia") if name not in DOORS]
-IMAGE = {"imaging", "network", "storage", "releases", "serving", "batch"}
+IMAGE = {"imaging", "network", "engines", "storage", "releases", "serving", "batch"}
 
 
 def room_of(module: str) -> str:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pneumonia.imaging.preprocessing import normalize
-from pneumonia.network.fused import fuse
-from pneumonia.network.weights_file import network_in
+from pneumonia.engines.torch import engine_in
+from pneumonia.imaging.preprocessing import normalized
 from pneumonia.releases.release import Release, read_release
 from pneumonia.releases.release_files import write_release
 from pneumonia.training.channels import scan_folder
@@ -24,11 +23,11 @@ from pneumonia.training.fitting import SENSITIVITY, at_sensitivity, fit_at, log_
 from pneumonia.training.images import Images, load_channel
 
 
-@torch.inference_mode()
 def odds_of(release: Release, images: Images) -> Tensor:
     """Return the network's log-odds of PNEUMONIA, float64, shape (N,)."""
-    network = fuse(network_in(release.weights, release.source))
-    return log_odds(torch.cat([network(normalize(part)) for part in torch.split(images.pixels, 32)]))
+    engine = engine_in(release.weights, release.source, is_checked=True)
+    parts = (normalized(part.numpy()) for part in torch.split(images.pixels, 32))
+    return log_odds(torch.cat([torch.from_numpy(engine(part).logits) for part in parts]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from pneumonia import logs
 from pneumonia.batch.s3_job import SCHEMA
 from pneumonia.deadline import Deadline
+from pneumonia.engines.choice import engine_module
 from pneumonia.errors import (
     ConfigurationError,
     ImageError,
@@ -22,7 +23,7 @@ from pneumonia.errors import (
     WeightsUnavailableError,
 )
 from pneumonia.releases.fetch import Weights
-from pneumonia.serving.predictor import Predictor, use_paid_cores
+from pneumonia.serving.predictor import Predictor
 from pneumonia.storage import objects
 from pneumonia.storage.client import new_client
 from pneumonia.storage.objects import S3Object
@@ -118,4 +119,4 @@ def object_of(task: dict[str, Any]) -> S3Object:
 
 
 logs.set_up()
-use_paid_cores()
+engine_module()  # torch takes seconds to import, of which Lambda gives the most before the first request

@@ -1,11 +1,13 @@
 """From a decoded image to the network's input: the one definition that training, evaluation and serving share.
 
-This uses only Pillow and torch, because importing torchvision would nearly double what a cold start imports. The result
-equals torchvision's `Resize((224, 224))`, `ToTensor()`, `Normalize(MEAN, STD)` on the decoded RGB image, bit for bit;
-a test checks that.
+This uses only Pillow and NumPy. The result equals torchvision's `Resize((224, 224))`, `ToTensor()`,
+`Normalize(MEAN, STD)` on the decoded RGB image, bit for bit; a test checks that.
 """
 
-import torch
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 SIZE = 224  # pixels a side, for which ResNet-18 was designed
@@ -20,35 +22,40 @@ PREPROCESSING = {
 }
 
 
-def resize(image: Image.Image) -> torch.Tensor:
+def resize(image: Image.Image) -> NDArray[np.uint8]:
     """Resize a decoded image to the network's size, whatever its aspect ratio.
 
     Args:
         image: mode "L" or "RGB", any size.
 
     Returns:
-        uint8 tensor of shape (3, SIZE, SIZE); a grayscale image fills all three channels.
+        uint8, shape (3, SIZE, SIZE), not to be written to; a grayscale image fills all three channels.
     """
-    small = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    pixels = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8)
-    return pixels.view(SIZE, SIZE, -1).permute(2, 0, 1).expand(3, SIZE, SIZE)
+    small = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    return np.broadcast_to(small.reshape(SIZE, SIZE, -1).transpose(2, 0, 1), (3, SIZE, SIZE))
 
 
-def normalize(pixels: torch.Tensor) -> torch.Tensor:
-    """Turn pixel values into the network's input.
+def normalized(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Turn pixel values into the network's input. `network.resnet.normalize` does the same to tensors.
 
     Args:
         pixels: uint8, or float in [0, 255], of shape (…, 3, height, width), or (…, 1, height, width) of gray images.
 
     Returns:
-        float32 tensor of shape (…, 3, height, width), zero mean and unit variance over ImageNet.
+        float32, of shape (…, 3, height, width), zero mean and unit variance over ImageNet.
     """
-    # Creating them on a GPU, or copying them there and waiting, would make training wait for the GPU at every step.
-    mean = torch.tensor(MEAN).view(3, 1, 1).to(pixels.device, non_blocking=True)
-    std = torch.tensor(STD).view(3, 1, 1).to(pixels.device, non_blocking=True)
-    return pixels.float().div(255).sub(mean).div_(std)  # not sub_: one channel becomes three
+    values = pixels.astype(np.float32)
+    values /= 255
+    values = values - of_channels(MEAN)  # not in place: one channel becomes three
+    values /= of_channels(STD)
+    return values
 
 
-def preprocess(image: Image.Image) -> torch.Tensor:
+def of_channels(values: tuple[float, ...]) -> NDArray[np.float32]:
+    """Return a value for each channel, float32, shape (3, 1, 1)."""
+    return np.array(values, np.float32).reshape(3, 1, 1)
+
+
+def preprocess(image: Image.Image) -> NDArray[np.float32]:
     """Return the network's input for one decoded image: float32, shape (1, 3, SIZE, SIZE)."""
-    return normalize(resize(image)).unsqueeze(0)
+    return normalized(resize(image)[None])

@@ -1,16 +1,13 @@
 """From the network's two outputs to an answer: temperature, bias, band of doubt.
 
 `training.fitting` fits all three on validation, the release's manifest carries them, and serving applies them. This
-does not import torch, so that a cold start can read a manifest while torch is being imported.
+imports nothing heavy, so that a cold start can read a manifest while the engine is being imported.
 """
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Any
 
 NUMBERS = ("temperature", "bias", "uncertain_low", "uncertain_high")
 OLDER_NUMBERS = ("temperature", "threshold", "uncertain_low", "uncertain_high")  # as manifests had until November 2026
@@ -53,22 +50,13 @@ class Calibration:
         if not (lowest <= self.temperature <= highest and math.isfinite(self.bias) and ordered and is_between):
             raise ValueError(f"not a calibration: {self}")
 
-    def probabilities(self, logits: "Tensor") -> "Tensor":
-        """Return the classes' probabilities.
-
-        Args:
-            logits: shape (N, 2), in the order of CLASSES.
-
-        Returns:
-            float64, same shape, rows that sum to exactly 1; NaN where a logit is not finite.
-        """
-        suspicion = self.of_odds(logits.double().diff())
-        return suspicion * suspicion.new_tensor([-1, 1]) + suspicion.new_tensor([1, 0])  # at most one is above 0.5
-
-    def of_odds(self, odds: "Tensor") -> "Tensor":
-        """Return P(PNEUMONIA) of log-odds, float64, any shape; NaN where they are not finite."""
-        nothing = odds - odds  # 0, but NaN for an infinity, whose sigmoid would look like an answer
-        return (odds / self.temperature + self.bias + nothing).sigmoid()
+    def probability(self, odds: float) -> float:
+        """Return P(PNEUMONIA) for the log-odds of PNEUMONIA; NaN where they are not finite."""
+        if not math.isfinite(odds):
+            return math.nan  # an infinity's sigmoid would look like an answer
+        value = odds / self.temperature + self.bias
+        share = math.exp(-abs(value))  # cannot overflow
+        return (1 if value >= 0 else share) / (1 + share)
 
     def is_uncertain(self, probability: float) -> bool:
         """Return whether P(PNEUMONIA) lies in the band of doubt."""

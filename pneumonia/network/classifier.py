@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from pneumonia.errors import ImageError, WeightsError, file_sentence
 from pneumonia.imaging.decoding import Decoded, decode, from_pillow
 from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.imaging.reading import read_file
 from pneumonia.network.calibration import Calibration, is_pneumonia
-from pneumonia.network.contract import CLASSES
 from pneumonia.network.detector import Detector, inverted
-from pneumonia.network.fused import Network
 from pneumonia.network.heatmap import heatmap_png
+from pneumonia.network.outputs import Engine, Floats
 from pneumonia.network.prediction import Explanation, Prediction
 
 BATCH_SIZE = 16  # images that the network takes at a time
@@ -38,7 +36,7 @@ class Input:
         warnings: what the file itself says against the answer.
     """
 
-    pixels: Tensor
+    pixels: Floats
     size: tuple[int, int]
     warnings: tuple[str, ...] = ()
 
@@ -50,7 +48,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network ready for inference, its release's version, and how its outputs become an answer.
+    """An engine that runs a network, its release's version, and how its outputs become an answer.
 
     `pneumonia.load` makes one. Safe to use from many threads.
 
@@ -63,15 +61,15 @@ class Classifier:
     ['uncertain', 'not_a_chest_xray']
 
     Attributes:
-        network: ResNet-18, in evaluation mode.
+        engine: runs ResNet-18.
         version: the release's.
-        sha256: of the weights file, 64 hexadecimal digits.
+        sha256: of the file that the engine reads, 64 hexadecimal digits.
         calibration: temperature, bias and band of doubt.
         detector: recognises negatives, and images that are not frontal chest X-rays; without one, none is recognised.
         is_foreign: the weights came without a manifest, so that nothing is calibrated, and each answer says so.
     """
 
-    network: Network
+    engine: Engine
     version: str
     sha256: str
     calibration: Calibration
@@ -137,30 +135,31 @@ class Classifier:
             ImageError, OSError, WeightsError: as `predict`.
         """
         given = prepared(image)
-        (answer,), features = self.answers_with_features(given.pixels)
-        heatmap = self.heatmap(answer, features[0], given.size)
+        (answer,), evidence = self.answers_with_evidence(given.pixels)
+        heatmap = self.heatmap(answer, evidence[0], given.size)
         return Explanation(**vars(answer.warned(given.warnings)), heatmap=heatmap)
 
-    def heatmap(self, answer: Prediction, features: Tensor, size: tuple[int, int]) -> str:
+    @staticmethod
+    def heatmap(answer: Prediction, evidence: Floats, size: tuple[int, int]) -> str:
         """Return a heatmap of what supports an answer, as a PNG file in base64.
 
         Args:
             answer: the image's answer.
-            features: the image's features, float32, shape (512, 7, 7), as `answers_with_features` gives them.
+            evidence: the image's, float32, shape (7, 7), as `answers_with_evidence` gives it.
             size: width and height of the image.
         """
-        return heatmap_png(self.network.fc, features, CLASSES.index(answer.prediction), size)
+        return heatmap_png(evidence if answer.prediction == "PNEUMONIA" else -evidence, size)
 
-    def answers(self, pixels: Tensor) -> list[Prediction]:
+    def answers(self, pixels: Floats) -> list[Prediction]:
         """Classify a batch of images, in their order.
 
         Args:
-            pixels: float32, shape (N, 3, SIZE, SIZE), as `normalize` gives them.
+            pixels: float32, shape (N, 3, SIZE, SIZE), as `normalized` gives them.
 
         Raises:
             WeightsError: the probabilities are not finite.
         """
-        return self.answers_with_features(pixels)[0]
+        return self.answers_with_evidence(pixels)[0]
 
     def answers_or_errors(self, images: Sequence[Input | ImageError]) -> list[Prediction | ImageError]:
         """Classify those images of a batch that could be prepared; the others keep their error.
@@ -169,43 +168,41 @@ class Classifier:
             WeightsError: the probabilities are not finite.
         """
         good = [one.pixels for one in images if isinstance(one, Input)]
-        answers = iter(self.answers(torch.cat(good)) if good else [])
+        answers = iter(self.answers(np.concatenate(good)) if good else [])
         return [next(answers).warned(one.warnings) if isinstance(one, Input) else one for one in images]
 
-    def answers_with_features(self, pixels: Tensor) -> tuple[list[Prediction], Tensor]:
-        """Return what `answers` returns, and the outputs of the last layer, from which a heatmap is made.
+    def answers_with_evidence(self, pixels: Floats) -> tuple[list[Prediction], Floats]:
+        """Return what `answers` returns, and what heatmaps are made of.
 
         Args:
             pixels: float32, shape (N, 3, SIZE, SIZE).
 
         Returns:
-            The answers; float32, shape (N, 512, 7, 7).
+            The answers; float32, shape (N, 7, 7), as in `Outputs`.
 
         Raises:
             WeightsError: the probabilities are not finite.
         """
-        with torch.inference_mode():
-            negative, positives = self._positives(pixels)
-            layers = self.network.layers(positives)
-            rows = self.calibration.probabilities(self.network.fc(layers[-1].mean((2, 3)))).tolist()
-            doubts = self.detector.warnings(layers, positives) if self.detector else [[] for _ in rows]
+        negative, positives = self._positives(pixels)
+        outputs = self.engine(positives)
+        suspicions = [self.calibration.probability(yes - no) for no, yes in outputs.logits.tolist()]
+        doubts = self.detector.warnings(outputs, positives) if self.detector else [[] for _ in suspicions]
         notes = [more or ["inverted"] * was for more, was in zip(doubts, negative, strict=True)]
-        return [self._prediction(*image) for image in zip(rows, notes, strict=True)], layers[-1]
+        return [self._prediction(*image) for image in zip(suspicions, notes, strict=True)], outputs.evidence
 
-    def _positives(self, pixels: Tensor) -> tuple[list[bool], Tensor]:
+    def _positives(self, pixels: Floats) -> tuple[list[bool], Floats]:
         """Return for each image whether it is a negative, and the images with the negatives inverted."""
         if self.detector is None:
             return [False] * len(pixels), pixels
         negative = self.detector.negatives(pixels)
         if negative.any():
-            pixels = torch.where(negative.view(-1, 1, 1, 1), inverted(pixels), pixels)
+            pixels = np.where(negative[:, None, None, None], inverted(pixels), pixels)
         return negative.tolist(), pixels
 
-    def _prediction(self, values: list[float], notes: list[str]) -> Prediction:
-        if not all(map(math.isfinite, values)):
+    def _prediction(self, suspicion: float, notes: list[str]) -> Prediction:
+        if not math.isfinite(suspicion):
             raise WeightsError(f"Model {self.version} gives no finite probabilities: promote another model.")
-        probabilities = dict(zip(CLASSES, values, strict=True))
-        suspicion = probabilities["PNEUMONIA"]
+        probabilities = {"NORMAL": 1 - suspicion, "PNEUMONIA": suspicion}
         prediction = "PNEUMONIA" if is_pneumonia(suspicion) else "NORMAL"
         warnings = ["uncalibrated"] * self.is_foreign + ["uncertain"] * self.calibration.is_uncertain(suspicion) + notes
         return Prediction(prediction, probabilities[prediction], probabilities, self.version, warnings)

@@ -9,11 +9,11 @@ import io
 import zlib
 from itertools import pairwise
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor, nn
 
 from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.network.outputs import Floats
 
 LEVELS = 32  # of colour; a PNG with more takes several times longer to write, and looks no different
 # RGB and alpha, from no evidence to the most: blue, red, yellow, more and more opaque. The image itself is gray.
@@ -24,41 +24,26 @@ COLOURS = ((40, 20, 160, 0), (150, 20, 150, 90), (235, 60, 60, 150), (255, 225, 
 CENTRE = (5, 8)
 
 
-def class_activation_map(last: nn.Linear, features: Tensor, answer: int) -> Tensor:
-    """Return what each position adds to the log-odds of an answer, before calibration.
-
-    Args:
-        last: the last layer, with two outputs.
-        features: outputs of the layer before the mean over positions, float32, shape (512, H, W).
-        answer: index of the answer's class.
-
-    Returns:
-        float32, shape (H, W). Its mean, and the difference of the classifier's biases, sum to the log-odds.
-    """
-    difference = last.weight[answer] - last.weight[1 - answer]
-    return torch.einsum("c,chw->hw", difference, features)
-
-
-def draw_heatmap(evidence: Tensor, size: tuple[int, int]) -> Image.Image:
+def draw_heatmap(evidence: Floats, size: tuple[int, int]) -> Image.Image:
     """Draw a class activation map to lay over its image.
 
     Positions that speak against the answer stay transparent. The strongest evidence for it gets the last of COLOURS,
     however weak it is: colours compare positions of one image, not different images.
 
     Args:
-        evidence: shape (H, W), as `class_activation_map` returns it for an image squashed to SIZE x SIZE.
+        evidence: float32, shape (H, W), what each position of an image squashed to SIZE x SIZE adds to the log-odds
+            of the answer: `Outputs.evidence`, with its sign changed for NORMAL.
         size: width and height of the image, in pixels.
 
     Returns:
         Image of that size, mode "P", with LEVELS colours.
     """
-    strongest = evidence.max().clamp(min=torch.finfo().tiny)
-    shares = (evidence / strongest).clamp(min=0)
-    # The last position also stands for what lies beyond it.
-    padded = nn.functional.pad(shares[None, None], (0, 1, 0, 1), mode="replicate")[0, 0]
+    strongest = max(evidence.max(), np.finfo(np.float32).tiny)
+    shares = (evidence / strongest).clip(0)
+    padded = np.pad(shares, (0, 1), mode="edge")  # the last position also stands for what lies beyond it
     height, width = evidence.shape
     first = 0.5 - (CENTRE[0] + 0.5) * height / SIZE, 0.5 - (CENTRE[1] + 0.5) * width / SIZE
-    small = Image.frombytes("L", (width + 1, height + 1), bytes((padded * 255).round().byte().flatten().tolist()))
+    small = Image.frombytes("L", (width + 1, height + 1), (padded * 255).round().astype(np.uint8).tobytes())
     box = (first[1], first[0], first[1] + width, first[0] + height)
     large = small.resize(size, Image.Resampling.BICUBIC, box=box)
     levels = large.point([value * LEVELS // 256 for value in range(256)])
@@ -67,16 +52,14 @@ def draw_heatmap(evidence: Tensor, size: tuple[int, int]) -> Image.Image:
     return drawn
 
 
-def heatmap_png(last: nn.Linear, features: Tensor, answer: int, size: tuple[int, int]) -> str:
+def heatmap_png(evidence: Floats, size: tuple[int, int]) -> str:
     """Return an image's heatmap as a PNG file in base64.
 
     Args:
-        last: as for `class_activation_map`.
-        features: as for `class_activation_map`.
-        answer: as for `class_activation_map`.
+        evidence: as for `draw_heatmap`.
         size: as for `draw_heatmap`.
     """
-    heatmap = draw_heatmap(class_activation_map(last, features, answer), size)
+    heatmap = draw_heatmap(evidence, size)
     file = io.BytesIO()
     # Most pixels of a row repeat. This compression looks for nothing else, and so takes the least time.
     heatmap.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)

@@ -19,7 +19,7 @@ def identity_of(model: Classifier) -> str:
     The network counts by the digest of its file. Of two machines with the same identity, the last digits may differ.
     """
     told = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    del told["network"]
+    del told["engine"]
     told["detector"] = model.detector.check if model.detector else None
     code = (PREPROCESSING, CLASSES, BATCH_SIZE, _digest_of_code(), *map(version, LIBRARIES))
     return hashlib.sha256(repr((told, code)).encode(errors="backslashreplace")).hexdigest()

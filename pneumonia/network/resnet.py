@@ -4,14 +4,12 @@
 importing torchvision (its cost: docs/performance.md). Training uses torchvision's own.
 """
 
-from collections.abc import Callable
-from random import Random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pneumonia.errors import WeightsError
-from pneumonia.imaging.preprocessing import SIZE, normalize
+from pneumonia.imaging.preprocessing import MEAN, STD
 from pneumonia.network.contract import CLASSES
 
 
@@ -69,13 +67,37 @@ class ResNet18(nn.Module):
         return outputs[1:]
 
 
+def pooled(layers: Sequence[Tensor]) -> Tensor:
+    """Return the means over positions of the last two layers' outputs, shape (N, FEATURES).
+
+    The third layer still distinguishes what no radiograph shows; the last layer, trained to tell one radiograph from
+    another, does so less. To the first two layers, frames, labels and a scan's tint look as unusual as other images.
+    """
+    return torch.cat([layer.mean((2, 3)) for layer in layers[-2:]], 1)
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """Turn pixel values into the network's input, as `imaging.preprocessing.normalized` does, on any device.
+
+    Args:
+        pixels: uint8, or float in [0, 255], of shape (…, 3, height, width), or (…, 1, height, width) of gray images.
+
+    Returns:
+        float32 tensor of shape (…, 3, height, width), zero mean and unit variance over ImageNet.
+    """
+    # Creating them on a GPU, or copying them there and waiting, would make training wait for the GPU at every step.
+    mean = torch.tensor(MEAN).view(3, 1, 1).to(pixels.device, non_blocking=True)
+    std = torch.tensor(STD).view(3, 1, 1).to(pixels.device, non_blocking=True)
+    return pixels.float().div(255).sub(mean).div_(std)  # not sub_: one channel becomes three
+
+
 @torch.inference_mode()
 def logits_of(network: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
     """Run a network over many images, in float32 as in serving.
 
     Args:
         network: in evaluation mode, on any device.
-        pixels: uint8, shape (N, 3, SIZE, SIZE).
+        pixels: uint8, shape (N, 3, SIZE, SIZE), SIZE as in `imaging.preprocessing`.
         batch_size: images at a time.
 
     Returns:
@@ -85,23 +107,3 @@ def logits_of(network: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
     parts = (pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size))
     batches = (normalize(part.to(device)).contiguous(memory_format=torch.channels_last) for part in parts)
     return torch.cat([network(batch) for batch in batches])
-
-
-def check_outputs(network: Callable[[Tensor], Tensor], name: str) -> None:
-    """Check that a network's outputs are finite for noise, a black and a white image.
-
-    Args:
-        network: maps images (N, 3, SIZE, SIZE) to logits (N, 2).
-        name: where the network comes from, for the error's sentence.
-
-    Raises:
-        WeightsError: an output is not finite.
-    """
-    # By Python's generator: torch's cannot be made after lean imports (serving.coldstart).
-    values = bytearray(Random(0).randbytes(2 * 3 * SIZE * SIZE))
-    noise = torch.frombuffer(values, dtype=torch.uint8).view(2, 3, SIZE, SIZE)
-    black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, SIZE, SIZE)
-    with torch.inference_mode():
-        outputs = network(normalize(torch.cat([noise, black_and_white])))
-    if not outputs.isfinite().all():
-        raise WeightsError(f"The outputs of the network in {name} are not finite: training diverged, train again.")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pneumonia.deadline import Deadline
+from pneumonia.engines.choice import engine_in
 from pneumonia.errors import ConfigurationError, WeightsError
 from pneumonia.files import is_there
 from pneumonia.imaging.preprocessing import PREPROCESSING
@@ -14,8 +15,6 @@ from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.detector import Detector
-from pneumonia.network.fused import fuse
-from pneumonia.network.weights_file import network_in
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights, fetch
 from pneumonia.releases.layout import PLAIN_KEY
 from pneumonia.releases.manifest import check_code
@@ -127,8 +126,8 @@ def classifier_of(release: Release) -> Classifier:
     told = release.manifest
     if told:
         check_code(told, CLASSES, PREPROCESSING)
-    network = fuse(network_in(release.weights, release.source, is_checked=told is not None))
+    engine = engine_in(release.weights, release.source, is_checked=told is not None)
     detector = Detector(told.input_check) if told and told.input_check else None
     logger.info("loaded %s, model version %s", release.source, release.version)
     calibration = told.calibration if told else Calibration()
-    return Classifier(network, release.version, release.sha256, calibration, detector, is_foreign=told is None)
+    return Classifier(engine, release.version, release.sha256, calibration, detector, is_foreign=told is None)

@@ -3,18 +3,15 @@
 import contextlib
 import gc
 import sys
-import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
-# Modules that torch and FastAPI always import, and that serving never uses through them.
+# Modules that torch and FastAPI always import, and that serving never uses.
 UNUSED: dict[str, ModuleType | None] = {
     # Computes shapes without values, for torch.compile and torch.export; takes a quarter of torch's import or more.
     "torch._meta_registrations": ModuleType("torch._meta_registrations"),
     # FastAPI checks whether an annotation is a model of Pydantic 1; to it, an ImportError means no.
     "pydantic.v1": None,
-    # torch imports it if it is installed. Only DICOM files need it, and import it then.
-    "numpy": None,
 }
 
 
@@ -27,7 +24,6 @@ def lean_imports() -> Iterator[None]:
     """
     absent = {name: stand_in for name, stand_in in UNUSED.items() if name not in sys.modules}
     sys.modules.update(absent)  # type: ignore[arg-type]  # None makes an import fail
-    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")  # torch's, at every cold start
     gc.disable()
     try:
         yield

@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError, WeightsUnavailableError, first_line
 from pneumonia.network.classifier import Classifier
-from pneumonia.network.resnet import check_outputs
+from pneumonia.network.outputs import check_outputs
 from pneumonia.releases.fetch import Weights
 from pneumonia.releases.loading import classifier_of, load_found
 from pneumonia.serving import telemetry
@@ -145,7 +145,7 @@ class CurrentModel:
             if version is None or version == self.version:
                 return
             model = classifier_of(self._weights.served(deadline))
-            check_outputs(model.network, f"release {model.version}")
+            check_outputs(model.engine, f"release {model.version}")
             self._model = model
             give_back_memory()
             outcome, reason = "Refreshes", None

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import BusyError, ConfigurationError, ImageError
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preview import preview_jpeg
 from pneumonia.network.classifier import BATCH_SIZE, Classifier, Input
+from pneumonia.network.outputs import Floats
 from pneumonia.network.prediction import Explanation, Prediction
 from pneumonia.releases.fetch import Weights
 from pneumonia.serving.current_model import CurrentModel
@@ -23,7 +23,6 @@ from pneumonia.serving.telemetry import Record
 LOAD_SECONDS = 30.0  # for fetching and loading the model, unless the caller has less
 REFRESH_MINUTES = 5.0  # between two checks for a new release
 DECODING_THREADS = min(2, os.cpu_count() or 1)
-MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 
 
 class _Answer(NamedTuple):
@@ -33,7 +32,7 @@ class _Answer(NamedTuple):
     preview: str | None
     model: Classifier
     prediction: Prediction
-    features: Tensor  # float32, shape (512, 7, 7)
+    evidence: Floats  # float32, shape (7, 7)
 
 
 class Predictor:
@@ -119,7 +118,7 @@ class Predictor:
         drawn = None
         if heatmap:
             with self._turn(deadline), record.timed("Heatmap"):
-                drawn = answer.model.heatmap(answer.prediction, answer.features, answer.given.size)
+                drawn = answer.model.heatmap(answer.prediction, answer.evidence, answer.given.size)
         return Explanation(**vars(answer.prediction), heatmap=drawn, preview=answer.preview)
 
     def predict_many(
@@ -185,8 +184,8 @@ class Predictor:
         given, shown = self._decode(data, deadline, record, preview=preview)
         model = self.load(deadline, record)
         self._current.refresh_if_due(deadline)
-        (prediction,), features = self._answers(model, [given], record)
-        return _Answer(given, shown, model, prediction, features[0])
+        (prediction,), evidence = self._answers(model, [given], record)
+        return _Answer(given, shown, model, prediction, evidence[0])
 
     @contextlib.contextmanager
     def _turn(self, deadline: Deadline) -> Iterator[None]:
@@ -212,24 +211,14 @@ class Predictor:
             record.image_pixels.append(decoded.image.width * decoded.image.height)
             return Input.of(decoded), preview_jpeg(decoded.image) if preview else None
 
-    def _answers(self, model: Classifier, given: Sequence[Input], record: Record) -> tuple[list[Prediction], Tensor]:
-        pixels = torch.cat([one.pixels for one in given])
+    def _answers(self, model: Classifier, given: Sequence[Input], record: Record) -> tuple[list[Prediction], Floats]:
+        pixels = np.concatenate([one.pixels for one in given])
 
-        def answers() -> tuple[list[Prediction], Tensor]:
+        def answers() -> tuple[list[Prediction], Floats]:
             with record.timed("Inference"):
-                return model.answers_with_features(pixels)
+                return model.answers_with_evidence(pixels)
 
-        answered, features = self._inference.submit(answers).result()
+        answered, evidence = self._inference.submit(answers).result()
         predictions = [answer.warned(one.warnings) for answer, one in zip(answered, given, strict=True)]
         record.predictions += predictions
-        return predictions, features
-
-
-def use_paid_cores() -> None:
-    """Let torch on Lambda run as many threads as the function's memory pays for.
-
-    A function sees two cores, however small its share of them is. If it runs more threads than its share, they wait for
-    each other to be scheduled, and an answer takes twice as long or more (docs/performance.md).
-    """
-    if memory := os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"):
-        torch.set_num_threads(max(1, round(int(memory) / MEGABYTES_OF_A_CORE)))
+        return predictions, evidence

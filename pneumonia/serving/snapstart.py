@@ -25,7 +25,7 @@ from snapshot_restore_py import register_after_restore, register_before_snapshot
 
 from pneumonia.deadline import Deadline
 from pneumonia.imaging import deep_files, dicom  # noqa: F401  # for the files that they name
-from pneumonia.network.resnet import check_outputs
+from pneumonia.network.outputs import check_outputs
 from pneumonia.serving.predictor import Predictor
 
 LOAD_SECONDS = 60.0  # of the 130 or more that Lambda gives the initialisation
@@ -49,7 +49,7 @@ def prepare(handler: Handler, predictor: Predictor) -> None:
             the sentence, and publishing the version fails.
     """
     model = predictor.load(Deadline.after(LOAD_SECONDS))
-    check_outputs(model.network, f"release {model.version}")
+    check_outputs(model.engine, f"release {model.version}")
     _import_the_rest()
     _try_out(handler)
     register_before_snapshot(_settle, predictor)

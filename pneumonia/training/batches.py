@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from pneumonia.command import progress
 from pneumonia.errors import ConfigurationError, DataError
-from pneumonia.imaging.preprocessing import normalize
-from pneumonia.network.resnet import logits_of
+from pneumonia.network.resnet import logits_of, normalize
 from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import Channel
 from pneumonia.training.data_checking import check_readable

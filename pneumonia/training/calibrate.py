@@ -22,7 +22,7 @@ from pneumonia.training import metrics
 from pneumonia.training.channels import fingerprint, scan_folder
 from pneumonia.training.data_checking import PATIENTS_NEEDED, about_names, check_labels, tell
 from pneumonia.training.evaluate import Answered, answers_to
-from pneumonia.training.fitting import fit_likelihood
+from pneumonia.training.fitting import fit_likelihood, suspicions
 from pneumonia.training.images import load_channel
 from pneumonia.training.metrics import Floats, Integers
 from pneumonia.training.patients import joined
@@ -93,7 +93,7 @@ def calibrate(
     _check_ranking(metrics.auroc(odds, labels), folder)
     fit = functools.partial(fit_likelihood, prevalence=prevalence or EVEN)
     others = cross_validated(odds, labels, patients, fit)
-    before, after, change = compare(model.calibration.of_odds(odds), others, labels, patients, prevalence or EVEN)
+    before, after, change = compare(suspicions(model.calibration, odds), others, labels, patients, prevalence or EVEN)
     calibration = fit(odds, labels == 1)
     return Calibrated(calibration, before, after, change, _source(bare, model, patients), _flagged(bare))
 
@@ -113,7 +113,7 @@ def cross_validated(
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     result = torch.empty_like(odds)
     for fitted, held_out in folds.split(np.zeros(len(odds)), labels.numpy(), patients):
-        result[held_out] = fit(odds[fitted], labels[fitted] == 1).of_odds(odds[held_out])
+        result[held_out] = suspicions(fit(odds[fitted], labels[fitted] == 1), odds[held_out])
     return result
 
 

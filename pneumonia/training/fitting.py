@@ -101,6 +101,11 @@ def log_odds(logits: Tensor) -> Tensor:
     return (logits[:, 1] - logits[:, 0]).double()
 
 
+def suspicions(calibration: Calibration, odds: Tensor) -> Tensor:
+    """Return P(PNEUMONIA), float64, shape (N,), of log-odds as `log_odds` gives them."""
+    return torch.tensor([calibration.probability(one) for one in odds.tolist()], dtype=torch.float64)
+
+
 def at_sensitivity(odds: Tensor, pneumonia: Tensor, sensitivity: float) -> Tensor:
     """Return the log-odds from which on a share of the pneumonias lie, half-way to the next image below.
 

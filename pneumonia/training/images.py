@@ -6,6 +6,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -121,8 +122,8 @@ def _decode(channel: Channel, images: Images, index: int) -> str | None:
     except (ImageError, OSError) as error:
         return unreadable(channel, path, error)
     depth = images.pixels.shape[1]
-    if depth == 1 and not (torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])):
+    if depth == 1 and not (np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2])):
         raise _ColouredError
-    images.pixels[index] = image[:depth]
+    images.pixels[index] = torch.from_numpy(image[:depth].copy())
     images.digests[index] = hashlib.sha256(data).hexdigest()
     return None

@@ -4,13 +4,15 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pneumonia.imaging.preprocessing import SIZE, normalize
-from pneumonia.network.detector import Detector, colour, pooled, thumbnails
+from pneumonia.imaging.preprocessing import SIZE, normalized
+from pneumonia.network.detector import Detector, colour, thumbnails
 from pneumonia.network.input_check import InputCheck, encoded
-from pneumonia.network.resnet import ResNet18
+from pneumonia.network.outputs import Floats
+from pneumonia.network.resnet import ResNet18, normalize, pooled
 from pneumonia.training.augmentation import augment
 from pneumonia.training.other_views import TINT, depicted, frontal, no_frontal
 
@@ -76,13 +78,12 @@ def maps_of(network: ResNet18, pixels: Tensor, batch_size: int, change: Change, 
 
 def thumbnails_of(pixels: Tensor) -> Tensor:
     """Return `thumbnails` of many images, uint8, shape (N, 1 or 3, SIZE, SIZE)."""
-    gray_or_colour = (part.expand(-1, 3, -1, -1) for part in torch.split(pixels.cpu(), 64))
-    return torch.cat([thumbnails(normalize(part)) for part in gray_or_colour])
+    return _in_parts(thumbnails, pixels)
 
 
 def colours_of(pixels: Tensor) -> Tensor:
     """Return `colour` of many images, uint8, shape (N, 1 or 3, SIZE, SIZE)."""
-    return torch.cat([colour(normalize(part)) for part in torch.split(pixels.cpu(), 64)])
+    return _in_parts(colour, pixels)
 
 
 def input_check_of(
@@ -166,7 +167,7 @@ def fit_input_check(train: Tensor, validation: Tensor, colours: Tensor) -> Input
         distance=1.0,
         colour=1.0,
     )
-    distances = Detector(check).distances(validation.cpu())
+    distances = torch.from_numpy(Detector(check).distances(validation.cpu().numpy()))
     return dataclasses.replace(
         check,
         distance=MARGIN * distances.double().quantile(0.99).item(),
@@ -210,6 +211,12 @@ def _reduced(maps: Tensor, directions: Tensor) -> Tensor:
     """Return the maps in CHANNELS directions, float16, shape (N, CHANNELS * 7 * 7)."""
     parts = [torch.einsum("dc,nchw->ndhw", directions, part.float()).half() for part in torch.split(maps, 256)]
     return torch.cat(parts).flatten(1)
+
+
+def _in_parts(look: Callable[[Floats], Floats], pixels: Tensor) -> Tensor:
+    """Return what a function of the network's input, 64 images at a time, gives for all images, on the CPU."""
+    parts = (part.cpu().numpy() for part in torch.split(pixels, 64))
+    return torch.from_numpy(np.concatenate([look(normalized(part)) for part in parts]))
 
 
 def _depict_otherwise(images: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from pneumonia.network.training_report import Dataset, TrainingReport
 from pneumonia.network.weights_file import MAX_BYTES, at_rest, save_whole, saved
 from pneumonia.training import metrics, plots
 from pneumonia.training.batches import Split, all_logits
-from pneumonia.training.fitting import fit
+from pneumonia.training.fitting import fit, log_odds, suspicions
 from pneumonia.training.input_check_fitting import input_check_of
 from pneumonia.training.processes import Processes
 from pneumonia.training.run import Evaluation, Run
@@ -126,7 +126,7 @@ def input_check_for(model: nn.Module, splits: Mapping[str, Split], batch_size: i
 def summary(logits: Tensor, split: Split, fitted: Calibration) -> dict[str, Any]:
     """Return a split's figures: as a bare network's, and as served, calibrated."""
     bare = Evaluation.of(logits, split.labels)
-    served = metrics.summarize(fitted.probabilities(logits)[:, 1], split.labels, split.channel.patients())
+    served = metrics.summarize(suspicions(fitted, log_odds(logits)), split.labels, split.channel.patients())
     return {"network": {"accuracy": bare.accuracy, "loss": bare.loss}, "served": served}
 
 
@@ -180,7 +180,7 @@ def draw(
     Raises:
         OSError: a picture cannot be written.
     """
-    answers = fitted.probabilities(logits)[:, 1], labels
+    answers = suspicions(fitted, log_odds(logits)), labels
     plots.draw_learning_curves(history, folder / "learning_curves.png")
     plots.draw_roc(*answers, folder / "roc.png")
     plots.draw_confusion(metrics.confusion(*answers), folder / "confusion.png")

@@ -1,4 +1,4 @@
-"""ResNet-18 for serving: the same outputs in about four fifths of the time (docs/performance.md).
+"""ResNet-18 by PyTorch, for serving: the same outputs in about four fifths of the time (docs/performance.md).
 
 Batch norm becomes part of the convolution before it, because after training it is a fixed scale and shift. Kernels are
 laid out for oneDNN once instead of at every call. What follows a convolution, the shortcut's sum and ReLU, happens
@@ -12,8 +12,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pneumonia.engines.cores import paid_cores
 from pneumonia.imaging.preprocessing import SIZE
-from pneumonia.network.resnet import BasicBlock, ResNet18
+from pneumonia.network.outputs import Engine, Floats, Outputs
+from pneumonia.network.resnet import BasicBlock, ResNet18, pooled
+from pneumonia.network.weights_file import network_in
+
+
+def engine_in(data: bytes, name: str, *, is_checked: bool) -> Engine:
+    """Return the engine with the network of a weights file, as `engines.choice.engine_in` does.
+
+    Raises:
+        WeightsError: not a state dict of this network.
+    """
+    if cores := paid_cores():
+        torch.set_num_threads(cores)
+    return engine_of(network_in(data, name, is_checked=is_checked))
+
+
+def engine_of(network: ResNet18) -> Engine:
+    """Return the engine that runs a network; arguments as for `fuse`."""
+    return _TorchEngine(fuse(network))
+
+
+class _TorchEngine:
+    """Runs a network by PyTorch; safe to use from many threads."""
+
+    def __init__(self, network: "Network") -> None:
+        self._network = network
+        self._difference = network.fc.weight.detach()[1] - network.fc.weight.detach()[0]
+
+    def __call__(self, pixels: Floats, /) -> Outputs:
+        with torch.inference_mode():
+            layers = self._network.layers(torch.from_numpy(pixels))
+            features, means = layers[-1], pooled(layers)
+            logits = self._network.fc(features.mean((2, 3)))
+            evidence = torch.einsum("c,nchw->nhw", self._difference, features)
+        return Outputs(*(output.numpy() for output in (logits, evidence, means, features.contiguous())))
 
 
 class Network(Protocol):
