@@ -19,7 +19,7 @@ from pneumonia.releases.promotion import promote_to_folder
 from pneumonia.releases.release import read_release
 from pneumonia.training.calibrate import FIGURES, compare, cross_validated
 from pneumonia.training.data_checking import PATIENTS_NEEDED
-from pneumonia.training.fitting import fit_likelihood
+from pneumonia.training.fitting import fit_likelihood, suspicions
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.archives import make_archive, member
 from tests.builders.checkout import PROJECT
@@ -228,7 +228,7 @@ def test_separated_classes_give_a_calibration(odds: list[float]) -> None:
     several = torch.tensor(odds, dtype=torch.float64).repeat_interleave(40)
     labels = torch.arange(2).repeat_interleave(40) == 1
     calibration = fit_likelihood(several, labels)
-    assert torch.equal(calibration.of_odds(several) >= 0.5, labels)
+    assert torch.equal(suspicions(calibration, several) >= 0.5, labels)
 
 
 # Faults

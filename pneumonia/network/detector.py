@@ -8,6 +8,9 @@ from pneumonia.imaging.preprocessing import MEAN, STD, of_channels
 from pneumonia.network.input_check import FEATURES, THUMBNAIL, InputCheck, decoded
 from pneumonia.network.outputs import Floats, Outputs
 
+# A network with values that no training leaves, or a check with such limits, gives infinities here. They count as far.
+_quiet = np.errstate(over="ignore", invalid="ignore")
+
 
 class Detector:
     """Finds images unlike those that the network was trained on; safe to use from many threads.
@@ -32,6 +35,7 @@ class Detector:
             raise WeightsError("The input check has values that no fit gives: promote another model.")
         self.check = check
 
+    @_quiet
     def warnings(self, outputs: Outputs, pixels: Floats) -> list[list[str]]:
         """Return for each image why its answer means nothing: `not_a_chest_xray`, `not_a_frontal_view` or nothing.
 
@@ -67,6 +71,7 @@ class Detector:
             return np.zeros(len(pixels), np.bool_)
         return thumbnails(pixels) @ self._thumbnail < 0
 
+    @_quiet
     def distances(self, means: Floats) -> Floats:
         """Return squared Mahalanobis distances from the training images, divided by FEATURES.
 

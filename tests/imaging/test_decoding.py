@@ -3,6 +3,7 @@ import zlib
 from collections.abc import Sequence
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageChops, ImageStat
@@ -12,7 +13,8 @@ from torchvision import transforms
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.limits import MAX_BYTES
-from pneumonia.imaging.preprocessing import MEAN, SIZE, STD, normalize, preprocess, resize
+from pneumonia.imaging.preprocessing import MEAN, SIZE, STD, normalized, preprocess, resize
+from pneumonia.network.resnet import normalize
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.images import chunk, encoded
 
@@ -262,37 +264,40 @@ def test_preprocessing_equals_torchvision_bit_for_bit(mode: str, size: tuple[int
     bands = [draw_radiograph(random, "PNEUMONIA", 512).resize(size) for _ in mode]
     image = decode(encoded(Image.merge(mode, bands), "JPEG", quality=95)).image
     assert image.mode == mode
-    assert torch.equal(preprocess(image), torchvision_input(image))
+    assert torch.equal(torch.from_numpy(preprocess(image)), torchvision_input(image))
 
 
 def test_preprocessing_of_16_bit_files_equals_torchvision_on_the_decoded_image() -> None:
     image = decode(encoded(sixteen_bits(range(4096)).resize((300, 250)), "PNG")).image
-    assert torch.equal(preprocess(image), torchvision_input(image))
+    assert torch.equal(torch.from_numpy(preprocess(image)), torchvision_input(image))
 
 
 def test_the_input_has_the_networks_shape_and_type() -> None:
-    tensor = preprocess(picture("L"))
-    assert tensor.shape == (1, 3, SIZE, SIZE)
-    assert tensor.dtype == torch.float32
+    pixels = preprocess(picture("L"))
+    assert pixels.shape == (1, 3, SIZE, SIZE)
+    assert pixels.dtype == np.float32
 
 
 def test_resizing_keeps_uint8_values_and_fills_three_channels() -> None:
     gray = resize(Image.new("L", (50, 60), 77))
-    assert gray.dtype == torch.uint8
-    assert torch.equal(gray, torch.full((3, SIZE, SIZE), 77, dtype=torch.uint8))
+    assert gray.dtype == np.uint8
+    assert np.array_equal(gray, np.full((3, SIZE, SIZE), 77))
     red = resize(Image.new("RGB", (50, 60), (200, 10, 5)))
     assert red[:, 0, 0].tolist() == [200, 10, 5]
 
 
 def test_training_normalises_a_batch_as_inference_does_one_image() -> None:
     images = [draw_radiograph(Random(seed), "NORMAL") for seed in range(3)]
-    batch = normalize(torch.stack([resize(image) for image in images]))
-    assert torch.equal(batch, torch.cat([preprocess(image) for image in images]))
+    pixels = np.stack([resize(image) for image in images])
+    expected = np.concatenate([preprocess(image) for image in images])
+    assert np.array_equal(normalize(torch.from_numpy(pixels)).numpy(), expected)
+    assert np.array_equal(normalized(pixels), expected)
 
 
 def test_one_channel_is_normalised_as_three_alike_bit_for_bit() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     assert torch.equal(normalize(pixels), normalize(pixels.expand(1, 3, 16, 16)))
+    assert np.array_equal(normalized(pixels.numpy()), normalize(pixels).numpy())
     assert torch.equal(normalize(pixels[0]), normalize(pixels.expand(1, 3, 16, 16))[0])
     assert pixels.flatten().tolist() == list(range(256))
 

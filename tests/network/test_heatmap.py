@@ -5,56 +5,52 @@ import io
 import itertools
 from random import Random
 
+import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw, ImageFilter
-from torch import Tensor
 
-from pneumonia.imaging.preprocessing import SIZE, normalize, preprocess
-from pneumonia.network.heatmap import CENTRE, LEVELS, class_activation_map, draw_heatmap, heatmap_png
-from pneumonia.network.resnet import ResNet18
+from pneumonia.imaging.preprocessing import SIZE, normalized, preprocess
+from pneumonia.network.heatmap import CENTRE, LEVELS, draw_heatmap, heatmap_png
+from pneumonia.network.outputs import Engine, Floats
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
+from pneumonia.releases.loading import load
 from pneumonia.training.synthetic import draw_radiograph
 
 
 @pytest.fixture(scope="module")
-def network() -> ResNet18:
-    return load_weights(RELEASED_WEIGHTS)
+def engine() -> Engine:
+    return load(RELEASED_WEIGHTS).engine
 
 
-def opacities(heatmap: Image.Image) -> Tensor:
+def opacities(heatmap: Image.Image) -> Floats:
     """Return how opaque each pixel is, shape (height, width)."""
     alpha = heatmap.convert("RGBA").getchannel("A")
-    return torch.frombuffer(bytearray(alpha.tobytes()), dtype=torch.uint8).view(alpha.height, alpha.width).float()
+    return np.asarray(alpha, np.float32)
 
 
-@pytest.mark.parametrize("answer", [0, 1])
-@torch.inference_mode()
-def test_map_adds_up_to_the_log_odds(network: ResNet18, answer: int) -> None:
-    pixels = preprocess(draw_radiograph(Random(1), "PNEUMONIA"))
-    evidence = class_activation_map(network.fc, network.layers(pixels)[-1][0], answer)
-    logits = network(pixels)[0]
-    biases = network.fc.bias[answer] - network.fc.bias[1 - answer]
-    assert evidence.shape == (7, 7)
-    assert float(evidence.mean() + biases) == pytest.approx(float(logits[answer] - logits[1 - answer]), abs=1e-4)
+def test_map_adds_up_to_the_log_odds(engine: Engine) -> None:
+    outputs = engine(preprocess(draw_radiograph(Random(1), "PNEUMONIA")))
+    normal, pneumonia = load_weights(RELEASED_WEIGHTS).fc.bias.tolist()
+    assert outputs.evidence.shape == (1, 7, 7)
+    log_odds = float(outputs.logits[0, 1] - outputs.logits[0, 0])
+    assert float(outputs.evidence.mean()) + pneumonia - normal == pytest.approx(log_odds, abs=1e-4)
 
 
-@torch.inference_mode()
-def test_change_is_drawn_where_a_patch_is(network: ResNet18) -> None:
+def test_change_is_drawn_where_a_patch_is(engine: Engine) -> None:
     """On average within 3 pixels on both axes; 7 positions, which see far, cannot place each patch so exactly."""
     places = [(row, column) for row in range(54, 160, 21) for column in range(54, 160, 21)]
     offsets = []
     for gray, value in itertools.product((96.0, 128.0, 160.0), (0.0, 230.0)):
-        images = torch.full((1 + len(places), 3, SIZE, SIZE), gray)
+        images = np.full((1 + len(places), 3, SIZE, SIZE), gray)
         for image, (row, column) in zip(images[1:], places, strict=True):
             image[:, row : row + 16, column : column + 16] = value
-        features = network.layers(normalize(images))[-1]
+        features = engine(normalized(images)).features
         # Over all last layers: the mean square of what layers with random weights would see.
-        changes = (features[1:] - features[0]).square().sum(1)
-        drawn = torch.tensor([centre(opacities(draw_heatmap(one, (SIZE, SIZE)))) for one in changes])
-        offsets.append((drawn - (torch.tensor(places) + 7.5)).mean(0))
-    below, right = torch.stack(offsets).mean(0).tolist()
+        changes = np.square(features[1:] - features[0]).sum(1)
+        drawn = np.array([centre(opacities(draw_heatmap(one, (SIZE, SIZE)))) for one in changes])
+        offsets.append((drawn - (np.array(places) + 7.5)).mean(0))
+    below, right = np.stack(offsets).mean(0).tolist()
     assert abs(below) < 3
     assert abs(right) < 3
 
@@ -62,7 +58,7 @@ def test_change_is_drawn_where_a_patch_is(network: ResNet18) -> None:
 @pytest.mark.parametrize("size", [(224, 224), (448, 112), (131, 977), (1604, 1248)])
 @pytest.mark.parametrize("place", [(2, 2), (3, 3), (2, 5), (5, 3)])
 def test_position_has_the_same_place_in_every_size(place: tuple[int, int], size: tuple[int, int]) -> None:
-    evidence = torch.zeros(7, 7)
+    evidence = np.zeros((7, 7), np.float32)
     evidence[place] = 1
     row, column = centre(opacities(draw_heatmap(evidence, size)))
     shares = (row + 0.5) / size[1], (column + 0.5) / size[0]
@@ -73,36 +69,35 @@ def test_position_has_the_same_place_in_every_size(place: tuple[int, int], size:
 
 def test_first_and_last_positions_reach_the_edges() -> None:
     for row, column in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
-        evidence = torch.zeros(7, 7)
+        evidence = np.zeros((7, 7), np.float32)
         evidence[row, column] = 1
         opaque = opacities(draw_heatmap(evidence, (300, 200)))
         assert opaque[row, column] > 0.95 * opaque.max() > 150
 
 
-def centre(weights: Tensor) -> tuple[float, float]:
+def centre(weights: Floats) -> tuple[float, float]:
     """Return row and column of the middle of a mass."""
     total = float(weights.sum())
-    rows, columns = torch.arange(weights.shape[0]).float(), torch.arange(weights.shape[1]).float()
-    return float((weights.sum(1) * rows).sum()) / total, float((weights.sum(0) * columns).sum()) / total
+    rows, columns = map(np.arange, weights.shape)
+    return float(weights.sum(1) @ rows) / total, float(weights.sum(0) @ columns) / total
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("seed", range(3))
-@torch.inference_mode()
-def test_opacity_in_one_lung_changes_the_map_there(network: ResNet18, side: str, seed: int) -> None:
+def test_opacity_in_one_lung_changes_the_map_there(engine: Engine, side: str, seed: int) -> None:
     plain = draw_radiograph(Random(seed), "NORMAL", 448)
     cloudy, mask = plain.copy(), Image.new("L", plain.size)
     middle = 0.33 if side == "left" else 0.67
     ImageDraw.Draw(mask).ellipse([448 * edge for edge in (middle - 0.1, 0.5, middle + 0.1, 0.75)], fill=230)
     cloudy.paste(215, mask=mask.filter(ImageFilter.GaussianBlur(12)))
-    maps = [class_activation_map(network.fc, network.layers(preprocess(one))[-1][0], 1) for one in (plain, cloudy)]
-    change = opacities(draw_heatmap((maps[1] - maps[0]).abs(), plain.size)).sum(0)
+    maps = [engine(preprocess(one)).evidence[0] for one in (plain, cloudy)]
+    change = opacities(draw_heatmap(np.abs(maps[1] - maps[0]), plain.size)).sum(0)
     here = change[:224] if side == "left" else change[224:]
     assert float(here.sum() / change.sum()) > 0.6
 
 
 def test_what_speaks_against_the_answer_is_transparent() -> None:
-    evidence = torch.linspace(-1, 1, 7).expand(7, 7)
+    evidence = np.broadcast_to(np.linspace(-1, 1, 7, dtype=np.float32), (7, 7))
     opaque = opacities(draw_heatmap(evidence, (700, 300)))
     assert opaque[:, :300].max() == 0
     assert opaque[:, -30:].min() > 150
@@ -110,13 +105,13 @@ def test_what_speaks_against_the_answer_is_transparent() -> None:
 
 @pytest.mark.parametrize("value", [-1.0, 0.0])
 def test_image_without_evidence_stays_as_it_is(value: float) -> None:
-    assert opacities(draw_heatmap(torch.full((7, 7), value), (50, 40))).max() == 0
+    assert opacities(draw_heatmap(np.full((7, 7), value, np.float32), (50, 40))).max() == 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1604, 1248), (300, 2), (5000, 5000)])
-def test_file_is_a_png_as_large_as_the_image(network: ResNet18, size: tuple[int, int]) -> None:
-    features = torch.rand(512, 7, 7, generator=torch.Generator().manual_seed(0))
-    content = base64.b64decode(heatmap_png(network.fc, features, 1, size), validate=True)
+def test_file_is_a_png_as_large_as_the_image(size: tuple[int, int]) -> None:
+    evidence = np.random.default_rng(0).standard_normal((7, 7), np.float32)
+    content = base64.b64decode(heatmap_png(evidence, size), validate=True)
     with Image.open(io.BytesIO(content)) as image:
         assert (image.format, image.size) == ("PNG", size)
         assert len(image.convert("RGBA").getcolors(maxcolors=LEVELS) or []) <= LEVELS

@@ -22,7 +22,7 @@ def test_whatever_an_answer_depends_on_makes_another_model() -> None:
         "detector": Detector(InputCheck(**INPUT_CHECK)),
         "is_foreign": True,
     }
-    assert others.keys() | {"network"} == {field.name for field in dataclasses.fields(model)}
+    assert others.keys() | {"engine"} == {field.name for field in dataclasses.fields(model)}
     models = [model, *(dataclasses.replace(model, **{name: other}) for name, other in others.items())]
     models.append(dataclasses.replace(model, detector=None))
     assert len({identity_of(one) for one in models}) == len(models)

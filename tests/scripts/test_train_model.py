@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -24,17 +25,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import train_model
+from pneumonia.engines.torch import engine_of
 from pneumonia.errors import ConfigurationError, DataError
 from pneumonia.files import sha256
-from pneumonia.imaging.preprocessing import PREPROCESSING, SIZE, normalize
+from pneumonia.imaging.preprocessing import PREPROCESSING, SIZE, normalized
 from pneumonia.network.calibration import Calibration, is_pneumonia
-from pneumonia.network.detector import Detector, pooled
+from pneumonia.network.detector import Detector
 from pneumonia.network.input_check import input_check_in
-from pneumonia.network.resnet import ResNet18, logits_of
+from pneumonia.network.resnet import ResNet18, logits_of, normalize
 from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.training.batches import Split, all_logits, check_divisible, shuffled_batches
 from pneumonia.training.channels import SPLITS, Channel, scan_channels
 from pneumonia.training.checkpoint_file import one_before
+from pneumonia.training.fitting import log_odds, suspicions
 from pneumonia.training.folders import Folders, check_writable, claimed
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images, load_channel
@@ -466,7 +469,7 @@ def test_the_weights_file_is_the_tested_network(finished: Training, dataset: Pat
         result, told = Evaluation.of(logits, images.labels), metrics[split]
         assert result.loss == pytest.approx(told["network"]["loss"], rel=1e-4)
         assert result.accuracy == told["network"]["accuracy"]
-        answers = [is_pneumonia(float(row[1])) for row in calibration.probabilities(logits)]
+        answers = [is_pneumonia(one) for one in suspicions(calibration, log_odds(logits)).tolist()]
         found = sum(answer and label == 1 for answer, label in zip(answers, channel.labels, strict=True))
         assert told["served"]["confusion"]["PNEUMONIA"]["PNEUMONIA"] == found
         assert told["served"]["sensitivity"] == found / IMAGES[split]["PNEUMONIA"]
@@ -483,8 +486,8 @@ def test_the_report_tells_how_the_model_was_made(finished: Training) -> None:
     check = input_check_in(report)
     assert check
     network = load_weights(finished.model / "pneumonia_classifier.pth")
-    black = normalize(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8))
-    assert Detector(check).distances(pooled(network.layers(black))).isfinite().all()
+    black = normalized(np.zeros((1, 3, SIZE, SIZE), np.uint8))
+    assert np.isfinite(Detector(check).distances(engine_of(network)(black).means)).all()
     assert report["dataset"]["images"] == IMAGES
     assert re.fullmatch(r"[0-9a-f]{64}", report["dataset"]["fingerprint"])
     assert report["settings"] == {

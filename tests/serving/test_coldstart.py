@@ -23,7 +23,6 @@ UNWANTED = [
     "botocore.session",  # Powertools imports the package itself, which is 2 ms
     "imagecodecs",
     "matplotlib",
-    "numpy",
     "pneumonia.serving.connections",
     "pneumonia.serving.snapstart",
     "pneumonia.serving.uploads",

@@ -52,7 +52,7 @@ def calibrated(weights: Path, calibration: Calibration) -> Predictor:
 
 def softmax(weights: Path, image: bytes, temperature: float = 1, bias: float = 0) -> Tensor:
     with torch.inference_mode():
-        logits: Tensor = load_weights(weights)(preprocess(decode(image).image))
+        logits: Tensor = load_weights(weights)(torch.from_numpy(preprocess(decode(image).image)))
         return (logits / temperature + torch.tensor([0, bias])).softmax(1)[0]
 
 

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -36,7 +37,7 @@ def load(root: Path, workers: int = 2, memory: int | None = None) -> Images:
 def decoded(root: Path) -> torch.Tensor:
     """Return the files' pixels as inference decodes them, one file after the other."""
     paths = sorted(root.glob("NORMAL/*")) + sorted(root.glob("PNEUMONIA/*"))
-    return torch.stack([resize(decode(path.read_bytes()).image) for path in paths])
+    return torch.from_numpy(np.stack([resize(decode(path.read_bytes()).image) for path in paths]))
 
 
 def test_loading_decodes_every_image_once_in_the_order_of_the_files(drawn: Path) -> None:

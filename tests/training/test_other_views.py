@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from pneumonia.training.synthetic import draw_radiograph
 @pytest.fixture(scope="module")
 def films() -> Tensor:
     drawn = [resize(draw_radiograph(Random(number), CLASSES[number % 2]))[:1] for number in range(4)]
-    return torch.stack(drawn).float() / 255
+    return torch.from_numpy(np.stack(drawn)).float() / 255
 
 
 @pytest.mark.parametrize("make", [frontal, no_frontal, *KINDS])

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pneumonia.engines.torch import fuse
 from pneumonia.imaging.preprocessing import SIZE
-from pneumonia.network.fused import fuse
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
