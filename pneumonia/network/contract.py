@@ -2,5 +2,6 @@
 
 CLASSES = ("NORMAL", "PNEUMONIA")  # in the order of the network's outputs
 WEIGHTS_NAME = "pneumonia_classifier.pth"  # of the weights file, in every folder and bucket
-MAX_WEIGHTS = 128 * 1024 * 1024  # bytes of a weights file; a ResNet-18 in single precision has 45 million
+ONNX_NAME = "pneumonia_classifier.onnx"  # of the same network as an ONNX file, beside the weights file of a release
+MAX_WEIGHTS = 128 * 1024 * 1024  # bytes of either file; a ResNet-18 in single precision has 45 million
 MANIFEST_NAME = "manifest.json"  # of the manifest beside the weights file of a release

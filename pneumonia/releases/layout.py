@@ -1,6 +1,7 @@
 """The layout of the weights bucket, and the content of `current.json`.
 
 releases/<version>/pneumonia_classifier.pth
+releases/<version>/pneumonia_classifier.onnx  the same network as an ONNX file; older releases have none
 releases/<version>/manifest.json              there once the release is complete
 current.json                                  {"version": "<version>", "previous": [...]}: the release that is served
 pneumonia_classifier.pth                      the same weights, for readers that know only this key
@@ -11,7 +12,7 @@ import json
 from dataclasses import dataclass
 
 from pneumonia.errors import WeightsError
-from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
+from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME, WEIGHTS_NAME
 from pneumonia.releases.version import is_version
 from pneumonia.strict_json import strict_json
 
@@ -25,6 +26,11 @@ MAX_POINTER = 64 * 1024  # bytes of `current.json`, which has at most a third of
 def weights_key(version: str) -> str:
     """Return the key of a release's weights."""
     return f"{RELEASES}{version}/{WEIGHTS_NAME}"
+
+
+def onnx_key(version: str) -> str:
+    """Return the key of a release's ONNX file."""
+    return f"{RELEASES}{version}/{ONNX_NAME}"
 
 
 def manifest_key(version: str) -> str:

@@ -21,7 +21,25 @@ from pneumonia.releases.version import is_version
 from pneumonia.strict_json import json_text, strict_json
 
 MAX_MANIFEST = 1024 * 1024  # bytes; the arrays of an input check have at most 300,000
+PRECISIONS = ("half", "int8")  # of an ONNX file's kernels
 OWN_DIGEST = "manifest_sha256"  # the field by which a manifest is checked itself; older ones lack it
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What a manifest says about the release's ONNX file.
+
+    Attributes:
+        sha256: of the file, 64 hexadecimal digits.
+        size: of the file, in bytes.
+        precision: of its kernels, one of PRECISIONS.
+        calibration: its own, if its outputs are not those of the weights file; None for the release's.
+    """
+
+    sha256: str
+    size: int
+    precision: str
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,7 @@ class Manifest:
         input_check: recognises images that are not chest X-rays; without it, no image gets that warning.
         calibrated_on: images, rule and former release of the calibration, if it is not from the training.
         data_check: what training counted in its images that makes its figures untrue; None in older releases.
+        onnx: the ONNX file beside the weights; None in older releases, which have none.
         forced: the objections to this release, if someone forced its promotion.
     """
 
@@ -59,6 +78,7 @@ class Manifest:
     forced: str | None = None
     calibrated_on: dict[str, Any] | None = None
     data_check: DataCheck | None = None
+    onnx: OnnxFile | None = None
 
     def to_json(self) -> str:
         """Return indented JSON, with a digest of all that it says."""
@@ -131,6 +151,7 @@ def _manifest_in(content: object) -> Manifest:
         calibration=calibration_in(content),
         input_check=input_check_in(content),
         data_check=data_check_in(content),
+        onnx=_onnx_in(content),
     )
     if OWN_DIGEST in content and content[OWN_DIGEST] != _digest(content):
         raise ValueError(f"its {OWN_DIGEST} does not fit: it is damaged, or was edited with that field left in")
@@ -138,9 +159,31 @@ def _manifest_in(content: object) -> Manifest:
     return dataclasses.replace(manifest, metrics=figures)
 
 
+def _onnx_in(content: dict[str, Any]) -> OnnxFile | None:
+    """Return what a manifest says about the release's ONNX file, None if it has none.
+
+    Raises:
+        ValueError, OverflowError: it says something else.
+    """
+    if (given := content.get("onnx")) is None:
+        return None
+    if not isinstance(given, dict) or not all(is_right(given.get(name)) for name, is_right in OF_ONNX.items()):
+        raise ValueError(f"its onnx is {given!r:.200}")
+    own = None if given.get("calibration") is None else calibration_in(given)
+    return OnnxFile(**{name: given[name] for name in OF_ONNX}, calibration=own)
+
+
 def _digest(content: dict[str, Any]) -> str:
     told = {name: value for name, value in content.items() if name != OWN_DIGEST}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value))
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 < value <= MAX_WEIGHTS  # by type, as a bool would pass for an int
 
 
 def _is_time(value: object) -> bool:
@@ -157,8 +200,8 @@ def _is_text_or_none(value: object) -> bool:
 # What each field may be, those left out that have a module of their own.
 FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "version": is_version,
-    "sha256": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)),
-    "size": lambda value: type(value) is int and 0 < value <= MAX_WEIGHTS,  # by type, as a bool would pass for an int
+    "sha256": _is_digest,
+    "size": _is_size,
     "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "preprocessing": lambda value: isinstance(value, dict),
     "metrics": lambda value: isinstance(value, dict),
@@ -167,4 +210,9 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "created": _is_time,
     "forced": _is_text_or_none,
     "calibrated_on": lambda value: isinstance(value, dict | None),
+}
+OF_ONNX: Mapping[str, Callable[[Any], bool]] = {
+    "sha256": _is_digest,
+    "size": _is_size,
+    "precision": PRECISIONS.__contains__,
 }

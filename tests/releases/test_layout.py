@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumonia.errors import WeightsError
-from pneumonia.releases.layout import MAX_POINTER, MAX_PREVIOUS, Pointer, manifest_key, parse_pointer, version_of
+from pneumonia.releases.layout import (
+    MAX_POINTER,
+    MAX_PREVIOUS,
+    Pointer,
+    manifest_key,
+    onnx_key,
+    parse_pointer,
+    version_of,
+    weights_key,
+)
 from pneumonia.releases.version import is_version
 from tests.builders.json_values import JSON_VALUES, NASTY
 
@@ -27,6 +36,10 @@ def test_a_pointer_names_versions_or_is_refused_in_one_line(content: dict[str, A
         return
     assert all(map(is_version, (pointer.version, *pointer.previous, *pointer.withdrawn)))
     assert parse_pointer(pointer.to_json(), "here") == pointer
+
+
+def test_only_a_manifest_makes_a_release() -> None:
+    assert [version_of(key("1")) for key in (manifest_key, weights_key, onnx_key)] == ["1", None, None]
 
 
 @pytest.mark.parametrize("version", [*NASTY[:8], "a b", "ä", "1/manifest.json", ".hidden", "x" * 101, None, 1, ["1"]])

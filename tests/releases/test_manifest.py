@@ -17,7 +17,7 @@ from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.data_check import DataCheck
 from pneumonia.network.figures import is_possible
-from pneumonia.releases.manifest import Manifest, parse, released
+from pneumonia.releases.manifest import Manifest, OnnxFile, parse, released
 from pneumonia.releases.version import is_version
 from tests.builders.json_values import JSON_VALUES
 from tests.builders.releases import CALIBRATION, manifest_for
@@ -35,6 +35,7 @@ MANIFEST: dict[str, Any] = {
     "dataset_fingerprint": None,
     "created": "2026-01-02T03:04:05+00:00",
 }
+ONNX: dict[str, Any] = {"sha256": "e" * 64, "size": 11_300_000, "precision": "int8", "calibration": None}
 
 
 @pytest.fixture
@@ -81,6 +82,47 @@ def test_manifest_says_what_training_found_in_its_images(file: Path) -> None:
     assert parse(json.dumps(content), "here").data_check is None
     with pytest.raises(WeightsError, match="its data_check is \\['17'\\]"):
         parse(json.dumps(content | {"data_check": ["17"]}), "here")
+
+
+@pytest.mark.parametrize("own", [None, Calibration(1.1, 0.2, 0.4, 0.6)], ids=["the release's", "its own"])
+def test_manifest_says_which_onnx_file_lies_beside_it(file: Path, own: Calibration | None) -> None:
+    manifest = dataclasses.replace(manifest_for(file), onnx=OnnxFile("e" * 64, 22_400_000, "half", own))
+    assert parse(manifest.to_json(), "here") == manifest
+    content = json.loads(manifest.to_json())
+    content["onnx"]["size"] += 1
+    with pytest.raises(WeightsError, match="its manifest_sha256 does not fit"):
+        parse(json.dumps(content), "here")
+
+
+def test_manifest_from_before_there_was_an_onnx_file_has_none(file: Path) -> None:
+    content = dataclasses.asdict(manifest_for(file))
+    del content["onnx"]
+    assert parse(json.dumps(content), "here") == manifest_for(file)
+
+
+def test_the_four_numbers_are_a_calibration_of_its_own() -> None:
+    four = {"temperature": 1.1, "bias": 0.2, "uncertain_low": 0.4, "uncertain_high": 0.6}
+    manifest = parse(json.dumps(MANIFEST | {"onnx": ONNX | {"calibration": four}}), "here")
+    assert manifest.onnx == OnnxFile("e" * 64, 11_300_000, "int8", Calibration(1.1, 0.2, 0.4, 0.6))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        *({"sha256": "E" * 64}, {"sha256": None}, {"size": 0}, {"size": True}, {"size": 10**12}, {"size": "5"}),
+        *({"precision": "double"}, {"precision": None}, {"precision": ["half"]}, {"calibration": {}}),
+        *({"calibration": [1, 0, 0.5, 0.5]}, {"calibration": dataclasses.asdict(CALIBRATION) | {"temperature": 0}}),
+    ],
+)
+def test_an_onnx_file_that_cannot_be_is_refused(broken: dict[str, Any]) -> None:
+    with pytest.raises(WeightsError, match=r"^here is not a valid manifest \(.*\): promote the model again\.$"):
+        parse(json.dumps(MANIFEST | {"onnx": ONNX | broken}), "here")
+
+
+@pytest.mark.parametrize("other", [{}, [], "pneumonia_classifier.onnx", 1, True])
+def test_what_describes_no_onnx_file_is_refused(other: object) -> None:
+    with pytest.raises(WeightsError, match=r"^here is not a valid manifest \(its onnx is "):
+        parse(json.dumps(MANIFEST | {"onnx": other}), "here")
 
 
 def test_older_calibration_with_an_operating_point_is_read(file: Path) -> None:
@@ -152,7 +194,7 @@ def test_version_that_is_no_name_is_refused(weights: Path, version: object) -> N
 
 
 def test_any_flipped_bit_is_noticed_or_changes_nothing(weights: Path) -> None:
-    manifest = manifest_for(weights)
+    manifest = dataclasses.replace(manifest_for(weights), onnx=OnnxFile("e" * 64, 5, "int8", CALIBRATION))
     text = manifest.to_json().encode()
     for place in range(len(text)):
         for bit in range(8):
