@@ -9,6 +9,7 @@ STACK ?= pneumonia
 TAG ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 ROLLOUT ?= Canary10Percent5Minutes
 PARAMETERS ?=
+UPGRADE ?= --upgrade
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -68,11 +69,12 @@ bench: .venv/development  ## the figures of serving in docs/performance.md; XRAY
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/serving.py $(XRAY)
 
-lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --custom-compile-command "make lock" \
-		pyproject.toml --output-file requirements.txt
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --custom-compile-command "make lock" \
-		pyproject.toml --extra train --group dev --constraint requirements.txt --output-file requirements-dev.txt
+# Development's first, as it has most to agree on: the others take its versions, so that what is tested is what is served.
+lock: COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" $(UPGRADE) pyproject.toml
+lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows; UPGRADE= keeps those that are pinned
+	$(COMPILE) --extra onnx --extra promotion --extra train --group dev --output-file requirements-dev.txt
+	$(COMPILE) --extra onnx --extra promotion --constraint requirements-dev.txt --output-file requirements.txt
+	echo torch | $(COMPILE) --extra onnx --excludes - --constraint requirements-dev.txt --output-file requirements-onnx.txt
 
 # What talks to AWS. STACK names the stack, the image repository and the functions.
 
