@@ -13,3 +13,13 @@ def paid_cores() -> int | None:
     """
     memory = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
     return max(1, round(int(memory) / MEGABYTES_OF_A_CORE)) if memory else None
+
+
+def threads() -> int:
+    """Return on how many threads ONNX Runtime should run the network, as torch decides it for itself.
+
+    That is the cores that are paid for; elsewhere what OMP_NUM_THREADS says, or the cores that this process may use.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return paid_cores() or (int(wanted) if wanted.isdecimal() else 0) or allowed or 1

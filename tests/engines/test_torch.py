@@ -3,31 +3,14 @@ from copy import deepcopy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pneumonia.engines.torch import fuse
 from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-
-
-def untrained() -> ResNet18:
-    """Return a network whose batch norms have statistics, scales and shifts of their own, as after a training."""
-    torch.manual_seed(0)
-    network = ResNet18()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            for tensor, low, high in (
-                (module.running_mean, -0.5, 0.5),
-                (module.running_var, 0.5, 2),
-                (module.weight.data, 0.5, 1.5),
-                (module.bias.data, -0.5, 0.5),
-            ):
-                tensor.uniform_(low, high)
-    return network.eval()
+from tests.builders.networks import untrained
 
 
 @pytest.fixture(params=["untrained", "released"])

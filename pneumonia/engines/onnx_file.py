@@ -1,0 +1,204 @@
+"""Build the ONNX file of a network: float32 arithmetic from kernels in half precision, or 8-bit integers.
+
+Built from the state dict rather than exported: the graph is small, the same for every release, and here to read. Batch
+norm becomes part of the convolution before it. All operators are ONNX's own, so any runtime can read the file; ONNX
+Runtime makes 8-bit convolutions and sums of those between `DequantizeLinear` and `QuantizeLinear`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.network.contract import CLASSES
+from pneumonia.network.input_check import FEATURES
+from pneumonia.network.outputs import Floats
+from pneumonia.network.resnet import BasicBlock, ResNet18
+
+Ranges = Mapping[str, tuple[float, float]]
+OPSET = 17
+IR_VERSION = 8  # of the file's format: what came with that opset
+SIDE = SIZE // 32  # of the last layer's output
+SHAPES: dict[str, list[str | int]] = {
+    "pixels": ["N", 3, SIZE, SIZE],
+    "logits": ["N", len(CLASSES)],
+    "evidence": ["N", SIDE, SIDE],
+    "means": ["N", FEATURES],
+    "features": ["N", 512, SIDE, SIDE],
+}
+# Processors without VNNI add two products of an activation (0 to 255) and a weight in 16 bits, which saturate at
+# 32,767. Twice 255 times this stays below, so that answers are the same everywhere.
+MAX_WEIGHT = 64
+
+
+def onnx_file(network: ResNet18, activations: Ranges | None = None) -> bytes:
+    """Return the ONNX file of a network; the same bytes for the same values.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        activations: the least and the greatest value of tensors in `quantised_tensors`, for arithmetic in 8-bit
+            integers. A convolution whose input or output is left out stays in float32, as all do by default.
+
+    Returns:
+        A file whose graph maps `pixels` to what `network.outputs.Outputs` holds, under these names.
+    """
+    graph = _Graph(activations or {})
+    graph.write(network)
+    return graph.file()
+
+
+def quantised_tensors() -> list[str]:
+    """Return the names of the tensors that arithmetic in 8-bit integers needs the ranges of, in the network's order.
+
+    `pixels` is the input, `relu` the stem's output before pooling. In a block, `relu1` is what follows the first
+    convolution, `bn2` what the second adds to the shortcut, `downsample` the shortcut's convolution, where it has one,
+    and `out` the block's output. That of the last block stays in float32, and is not among them.
+    """
+    with torch.device("meta"):
+        network = ResNet18()
+    names = ["pixels", "relu"]
+    for name, block in _blocks(network):
+        parts = ["relu1", "bn2", *["downsample"] * (block.downsample is not None), "out"]
+        names += [f"{name}.{part}" for part in parts]
+    return names[:-1]
+
+
+def _blocks(network: ResNet18) -> Iterator[tuple[str, BasicBlock]]:
+    for layer in ("layer1", "layer2", "layer3", "layer4"):
+        for index, block in enumerate(cast("nn.Sequential", network.get_submodule(layer))):
+            yield f"{layer}.{index}", cast("BasicBlock", block)
+
+
+class _Graph:
+    """An ONNX graph in the making; tensors go by their names.
+
+    Args:
+        ranges: as for `onnx_file`.
+    """
+
+    def __init__(self, ranges: Ranges) -> None:
+        self._ranges = ranges
+        self._scales: dict[str, float] = {}  # of the tensors that pass through 8 bits
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def file(self) -> bytes:
+        """Return the file with what has been written."""
+        pixels, *outputs = (helper.make_tensor_value_info(name, TensorProto.FLOAT, SHAPES[name]) for name in SHAPES)
+        graph = helper.make_graph(self._nodes, "resnet18", [pixels], outputs, self._constants)
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="pneumonia")
+        return cast("bytes", model.SerializeToString(deterministic=True))
+
+    def write(self, network: ResNet18) -> None:
+        """Write the nodes of a network."""
+        x = self._convolution("relu", self._at_8_bits("pixels"), network.conv1, network.bn1)
+        x = self._node("MaxPool", "maxpool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+        x = self._at_8_bits(x, "relu")  # a maximum has the range of what it is taken from
+        means = []
+        for name, block in _blocks(network):
+            x = self._block(name, x, block)
+            if name in {"layer3.1", "layer4.1"}:
+                means.append(self._node("Flatten", f"{name}.means", self._node("GlobalAveragePool", f"{name}.pool", x)))
+        self._node("Identity", "features", x)
+        self._node("Concat", "means", *means, axis=1)
+        self._head(network.fc, x, means[-1])
+
+    def _head(self, fc: nn.Linear, features: str, means: str) -> None:
+        weight, bias = _values(fc.weight), _values(fc.bias)
+        matrix = self._constant("fc.weight", weight), self._constant("fc.bias", bias)
+        self._node("Gemm", "logits", means, *matrix, transB=1)
+        kernel = self._constant("evidence.weight", (weight[1:] - weight[:1])[:, :, None, None])
+        shares = self._node("Conv", "evidence.shares", features, kernel)
+        self._node("Squeeze", "evidence", shares, self._constant("evidence.axis", np.array([1])))
+
+    def _block(self, name: str, x: str, block: BasicBlock) -> str:
+        shortcut = x
+        if isinstance(block.downsample, nn.Sequential):
+            convolution, norm = cast("tuple[nn.Conv2d, nn.BatchNorm2d]", block.downsample)
+            shortcut = self._convolution(f"{name}.downsample", x, convolution, norm)
+        first = self._convolution(f"{name}.relu1", x, block.conv1, block.bn1)
+        second = self._convolution(f"{name}.bn2", first, block.conv2, block.bn2)
+        total = self._node("Add", f"{name}.sum", second, shortcut)
+        return self._at_8_bits(self._node("Relu", f"{name}.out", total))
+
+    def _convolution(self, name: str, x: str, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
+        """Write a convolution with its batch norm, and ReLU where the output is named after one; return the output."""
+        kernel, (factor, shift) = _values(convolution.weight), _factor_and_shift(norm)
+        if x in self._scales and name in self._ranges:
+            constants = self._integers(name, kernel * factor, shift, self._scales[x])
+        else:
+            constants = self._halves(name, kernel, factor, shift)
+        geometry = {"pads": [*convolution.padding] * 2, "strides": [*convolution.stride]}
+        if "relu" not in name:
+            return self._at_8_bits(self._node("Conv", name, x, *constants, **geometry))
+        return self._at_8_bits(
+            self._node("Relu", name, self._node("Conv", f"{name}.before", x, *constants, **geometry))
+        )
+
+    def _halves(self, name: str, kernel: Floats, factor: Floats, shift: Floats) -> tuple[str, str]:
+        """Write a kernel in half precision and what batch norm does; return the names of kernel and bias in single."""
+        half = self._constant(f"{name}.half", kernel.astype(np.float16))
+        single = self._node("Cast", f"{name}.single", half, to=TensorProto.FLOAT)
+        weight = self._node("Mul", f"{name}.weight", single, self._constant(f"{name}.factor", factor))
+        return weight, self._constant(f"{name}.bias", shift)
+
+    def _integers(self, name: str, kernel: Floats, shift: Floats, x_scale: float) -> tuple[str, str]:
+        """Write a kernel in 8 bits and a bias in 32; return the names of both in single precision."""
+        # A bias far greater than a channel's weights, as of a channel without any, still has to fit into 32 bits.
+        greatest = np.maximum(np.abs(kernel).max((1, 2, 3)) / MAX_WEIGHT, np.abs(shift) / (2.0**30 * x_scale))
+        scales = np.maximum(greatest, np.finfo(np.float32).tiny).astype(np.float32)
+        weights = np.rint(kernel / scales[:, None, None, None]).astype(np.int8)
+        bias = np.rint(shift / (scales * x_scale)).astype(np.int32)
+        return self._dequantised(f"{name}.weight", weights, scales), self._dequantised(
+            f"{name}.bias", bias, scales * np.float32(x_scale)
+        )
+
+    def _dequantised(self, name: str, integers: NDArray[np.signedinteger], scales: Floats) -> str:
+        constants = self._constant(f"{name}.integers", integers), self._constant(f"{name}.scales", scales)
+        return self._node("DequantizeLinear", name, *constants, axis=0)
+
+    def _at_8_bits(self, name: str, like: str | None = None) -> str:
+        """Write the passage of a tensor through 8 bits if the range of it, or of one like it, is known."""
+        if (like or name) not in self._ranges:
+            return name
+        low, high = self._ranges[like or name]
+        scale, zero = _scale_and_zero(low, high)
+        grid = self._constant(f"{name}.scale", scale), self._constant(f"{name}.zero", zero)
+        integers = self._node("QuantizeLinear", f"{name}.integers", name, *grid)
+        self._scales[f"{name}.8bits"] = float(scale)
+        return self._node("DequantizeLinear", f"{name}.8bits", integers, *grid)
+
+    def _node(self, operator: str, name: str, *inputs: str, **attributes: int | list[int]) -> str:
+        node = helper.make_node(operator, inputs, [name], name)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self._nodes.append(node)
+        return name
+
+    def _constant(self, name: str, values: NDArray[np.generic]) -> str:
+        self._constants.append(numpy_helper.from_array(values, name))
+        return name
+
+
+def _values(tensor: Tensor) -> Floats:
+    return cast("Floats", tensor.detach().numpy())
+
+
+def _factor_and_shift(norm: nn.BatchNorm2d) -> tuple[Floats, Floats]:
+    """Return what batch norm multiplies a kernel with, shape (channels, 1, 1, 1), and what it adds, (channels,)."""
+    mean, variance = cast("tuple[Tensor, Tensor]", (norm.running_mean, norm.running_var))
+    factor = norm.weight.detach() / (variance + norm.eps).sqrt()
+    return _values(factor[:, None, None, None]), _values(norm.bias - mean * factor)
+
+
+def _scale_and_zero(low: float, high: float) -> tuple[Floats, NDArray[np.uint8]]:
+    """Return how 0 to 255 stand for a range, which is widened to hold 0: padding and ReLU need it exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.float32(max(high - low, 1e-6) / 255)
+    return np.array(scale), np.array(round(-low / float(scale)), np.uint8)

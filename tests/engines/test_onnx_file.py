@@ -1,0 +1,87 @@
+from copy import deepcopy
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from pneumonia.engines import onnx as onnx_engine
+from pneumonia.engines import torch as torch_engine
+from pneumonia.engines.onnx_file import onnx_file, quantised_tensors
+from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.network.outputs import Floats, Outputs, probes
+from pneumonia.network.resnet import ResNet18
+from pneumonia.network.weights_file import at_rest, load_weights
+from pneumonia.releases.fetch import RELEASED_WEIGHTS
+from tests.builders.networks import ranges_of, untrained
+
+
+@pytest.fixture(params=["untrained", "released"], scope="module")
+def network(request: pytest.FixtureRequest) -> ResNet18:
+    """Return a network with the values of its weights file."""
+    if request.param == "released":
+        return load_weights(RELEASED_WEIGHTS)
+    network = untrained()
+    network.load_state_dict(at_rest(network.state_dict()))
+    return network
+
+
+def by_torch(network: ResNet18, pixels: Floats) -> Outputs:
+    return torch_engine.engine_of(deepcopy(network))(pixels)
+
+
+def by_onnx(data: bytes, pixels: Floats) -> Outputs:
+    return onnx_engine.engine_in(data, "model.onnx", is_checked=True)(pixels)
+
+
+def noise(number: int) -> Floats:
+    return np.random.default_rng(number).standard_normal((number, 3, SIZE, SIZE), np.float32)
+
+
+def log_odds(outputs: Outputs) -> Floats:
+    return outputs.logits[:, 1] - outputs.logits[:, 0]
+
+
+@pytest.mark.parametrize("pixels", [probes(), noise(1), noise(5), noise(64)], ids=["probes", "1", "5", "64"])
+def test_outputs_are_those_of_torch(network: ResNet18, pixels: Floats) -> None:
+    expected, outputs = by_torch(network, pixels), by_onnx(onnx_file(network), pixels)
+    for one, other in zip(outputs, expected, strict=True):
+        assert (str(one.dtype), one.shape) == ("float32", other.shape)
+        assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max()
+
+
+def test_integers_give_nearly_the_same_outputs(network: ResNet18) -> None:
+    pixels = probes()
+    expected = by_torch(network, pixels)
+    outputs = by_onnx(onnx_file(network, ranges_of(network, pixels)), pixels)
+    for one, other in zip(outputs, expected, strict=True):
+        assert np.abs(one - other).mean() <= 0.05 * np.abs(other).max()
+
+
+@pytest.mark.parametrize("is_quantised", [False, True])
+def test_evidence_and_biases_sum_to_the_log_odds(network: ResNet18, *, is_quantised: bool) -> None:
+    outputs = by_onnx(onnx_file(network, ranges_of(network, probes()) if is_quantised else None), probes())
+    bias = network.fc.bias.detach().numpy()
+    sums = outputs.evidence.mean((1, 2)) + bias[1] - bias[0]
+    np.testing.assert_allclose(sums, log_odds(outputs), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs.features.mean((2, 3)), outputs.means[:, 256:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_quantised", [False, True])
+def test_file_is_the_same_for_the_same_values_and_valid(network: ResNet18, *, is_quantised: bool) -> None:
+    ranges = ranges_of(network, probes()) if is_quantised else None
+    data = onnx_file(network, ranges)
+    assert data == onnx_file(deepcopy(network), ranges)
+    onnx.checker.check_model(data, full_check=True)
+    assert len(data) < (11_500_000 if is_quantised else 22_500_000)
+
+
+def test_tensors_to_record_are_all_that_pass_through_8_bits() -> None:
+    network = untrained()
+    names = quantised_tensors()
+    assert ranges_of(network, probes()).keys() == set(names)
+    model = onnx.load_from_string(onnx_file(network, dict.fromkeys(names, (0.0, 1.0))))
+    passing = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert passing == {*names, "maxpool"}
+    kernels = [one for one in model.graph.initializer if one.data_type == TensorProto.INT8]
+    assert len(kernels) == 20
