@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pneumonia.command import Parser, exit_status, say
+from pneumonia.command import Parser, exit_status, packages_needed_by, say
 from pneumonia.errors import ConfigurationError, ReleaseRefusedError, WeightsError, WeightsRefusedError
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.gate import objections
@@ -135,13 +135,19 @@ def run_promotion_to_folder(source: str, directory: Path) -> None:
 
 
 def run_rollback(bucket: str, wanted: str | None) -> None:
-    """Go back to an earlier release, and say how to undo that."""
-    version, before = rollback(bucket, wanted)
+    """Go back to an earlier release, say how to undo that, and whom that release does not serve."""
+    version, before, has_onnx = rollback(bucket, wanted)
     if version == before:
         say(f"s3://{bucket} serves {version} already.")
-        return
-    undo = f", instead of {before}: `rollback {before}` takes that back" if before else ""
-    say(f"s3://{bucket} serves {version} now{undo}.")
+    else:
+        undo = f", instead of {before}: `rollback {before}` takes that back" if before else ""
+        say(f"s3://{bucket} serves {version} now{undo}.")
+    if not has_onnx:
+        say(
+            f"It has no ONNX file. Functions with the engine onnx keep what they serve, but new instances answer 503 "
+            f"until `export {version}` adds it.",
+            file=sys.stderr,
+        )
 
 
 def shown(manifest: Manifest) -> str:
@@ -155,7 +161,13 @@ def shown(manifest: Manifest) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    return exit_status(lambda: run(parse_arguments(sys.argv[1:] if argv is None else argv)))
+
+    def command() -> None:
+        args = parse_arguments(sys.argv[1:] if argv is None else argv)
+        with packages_needed_by(f"promote_model.py {args.command}", "pip install -r requirements.txt"):
+            run(args)
+
+    return exit_status(command)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-from pneumonia.releases.release import read_release
+from pneumonia.releases.release_files import ReleaseFiles
 from tools.stand_ins.events import function_url_event, multipart
 from tools.stand_ins.moto import Moto, running_moto
 from tools.stand_ins.runtime_api import RuntimeApi
@@ -310,13 +310,11 @@ PARTS: dict[str, Callable[[Bench], Results]] = {
 
 def fill_bucket(bench: Bench) -> None:
     """Put the released weights into the bucket in the form that each app takes."""
-    manifest = read_release(RELEASED_WEIGHTS).manifest
-    if not manifest:
-        raise RuntimeError(f"{RELEASED_WEIGHTS} has no manifest")
+    files = ReleaseFiles.in_folder(RELEASED_WEIGHTS.parent)
     os.environ.update(bench.moto.environment)
     releases = WeightsBucket(bench.bucket)
-    releases.add(RELEASED_WEIGHTS, manifest)
-    releases.serve(manifest.version, *releases.pointer())
+    releases.add(files)
+    releases.serve(files.manifest.version, *releases.pointer())
     network = load_weights(RELEASED_WEIGHTS)
     single, exported = bench.folder / "float32.pth", bench.folder / "network.onnx"
     torch.save(network.state_dict(), single)

@@ -30,7 +30,7 @@ from serving import PROJECT, SILENT, Bench
 sys.path.insert(0, str(PROJECT))
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-from pneumonia.releases.release import read_release
+from pneumonia.releases.release_files import ReleaseFiles
 from tools.stand_ins.moto import running_moto
 from tools.stand_ins.runtime_api import RuntimeApi
 
@@ -96,14 +96,13 @@ def restored(bench: Bench, seconds: Seconds, promoted: str | None = None) -> Non
 
 def publish(bench: Bench) -> list[str]:
     """Put the released weights into the bucket as two releases; return their versions."""
-    manifest = read_release(RELEASED_WEIGHTS).manifest
-    if not manifest:
-        raise RuntimeError(f"{RELEASED_WEIGHTS} has no manifest")
+    files = ReleaseFiles.in_folder(RELEASED_WEIGHTS.parent)
     os.environ.update(bench.moto.environment)
-    other = dataclasses.replace(manifest, version="20990101-000000-0a1b2c3d")
-    for one in (manifest, other):
-        WeightsBucket(bench.bucket).add(RELEASED_WEIGHTS, one)
-    return [manifest.version, other.version]
+    versions = [files.manifest.version, "20990101-000000-0a1b2c3d"]
+    for version in versions:
+        manifest = dataclasses.replace(files.manifest, version=version)
+        WeightsBucket(bench.bucket).add(dataclasses.replace(files, manifest=manifest))
+    return versions
 
 
 def serve(bench: Bench, version: str) -> None:

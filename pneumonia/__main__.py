@@ -1,13 +1,12 @@
 """The command `pneumonia`, with a subcommand for each verb; only the one that is called is imported."""
 
 import argparse
-import contextlib
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pneumonia import __version__
-from pneumonia.command import Parser, exit_status, nearest, say
+from pneumonia.command import Parser, exit_status, nearest, packages_needed_by, say
 from pneumonia.errors import ConfigurationError
 
 # What a verb does, and the module with its `add_arguments`, `run` and EPILOG.
@@ -55,7 +54,7 @@ def run(argv: Sequence[str]) -> int | None:
             f"There is no command {verb!r}{nearest(verb, COMMANDS)}: `pneumonia --help` lists them."
         )
     what, home = COMMANDS[verb]
-    with packages_needed_by(verb):
+    with packages_needed_by(f"pneumonia {verb}", "pip install '.[train]', or in a checkout make develop"):
         module = importlib.import_module(home)
         parser = Parser(
             prog=f"pneumonia {verb}",
@@ -66,25 +65,6 @@ def run(argv: Sequence[str]) -> int | None:
         module.add_arguments(parser)
         status: int | None = module.run(parser.parse_args(rest))
     return status
-
-
-@contextlib.contextmanager
-def packages_needed_by(verb: str) -> Iterator[None]:
-    """Say what to install where a subcommand imports a package that is not there.
-
-    Raises:
-        ConfigurationError: with that sentence.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("pneumonia"):
-            raise
-        package = error.name.partition(".")[0]
-        raise ConfigurationError(
-            f"`pneumonia {verb}` needs {package}, which is not installed: pip install '.[train]', or in a checkout "
-            "make develop."
-        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

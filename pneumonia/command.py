@@ -1,13 +1,14 @@
 """What all commands share: the parser, the exit status, and output on a terminal."""
 
 import argparse
+import contextlib
 import difflib
 import io
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
 
@@ -114,6 +115,26 @@ def exit_status(command: Callable[[], int | None]) -> int:
         say("Stopped.", file=sys.stderr)
         return 130
     return status or 0
+
+
+@contextlib.contextmanager
+def packages_needed_by(command: str, advice: str) -> Iterator[None]:
+    """Say what to install where a command imports a package that is not there.
+
+    Args:
+        command: what the user called.
+        advice: how to install all that it needs.
+
+    Raises:
+        ConfigurationError: with that sentence.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("pneumonia"):
+            raise
+        package = error.name.partition(".")[0]
+        raise ConfigurationError(f"`{command}` needs {package}, which is not installed: {advice}.") from error
 
 
 def progress(items: Iterable[Item], total: int, label: str) -> Iterable[Item]:

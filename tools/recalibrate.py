@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{channel.counts()}; operating point in log-odds: {kept:.6f}, which is kept; {rule:.6f} by the rule")
     calibration = fit_at(kept, odds, pneumonia)
     # The weights, too: another process may have replaced them since they were read.
-    write_release(args.weights, release.weights, dataclasses.replace(manifest, calibration=calibration))
+    write_release({args.weights: release.weights}, dataclasses.replace(manifest, calibration=calibration))
     print(f"was {manifest.calibration}\nis  {calibration}")
     return 0
 

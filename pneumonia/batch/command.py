@@ -13,6 +13,7 @@ from pneumonia.batch.journal import JournalHeader, digest_of, opened
 from pneumonia.batch.sources import Source, listed, read_ahead, state_of
 from pneumonia.batch.tables import COLUMNS, Row, answer_row, error_row, writer
 from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, progress, say
+from pneumonia.engines.choice import PACKAGES, chosen_engine
 from pneumonia.errors import ConfigurationError, ImageError, keeping
 from pneumonia.files import real, replacing
 from pneumonia.names import on_terminal
@@ -76,7 +77,7 @@ def answer_all(source: str, output: Path, weights: str | None = None) -> int:
     model = load(weights) if weights else load_served()
     names = [str(one) for one in sources]
     output.parent.mkdir(parents=True, exist_ok=True)
-    header = JournalHeader(model.version, identity_of(model), len(names), digest_of(names))
+    header = JournalHeader(model.version, identity_of(model, PACKAGES[chosen_engine()]), len(names), digest_of(names))
     with (
         keeping(lambda: what_is_kept(journal)),
         opened(journal, header, [state_of(one) for one in sources]) as answered,

@@ -4,9 +4,12 @@ import importlib
 import os
 from importlib.util import find_spec
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from pneumonia.errors import ConfigurationError
-from pneumonia.network.outputs import Engine
+
+if TYPE_CHECKING:
+    from pneumonia.network.outputs import Engine
 
 PACKAGES = {"torch": "torch", "onnx": "onnxruntime"}  # by engine, what it runs on
 
@@ -27,29 +30,29 @@ def chosen_engine() -> str:
     return name
 
 
-def engine_module() -> ModuleType:
-    """Return the module of the chosen engine, imported.
+def engine_module(engine: str | None = None) -> ModuleType:
+    """Return the module of an engine, by default of the chosen one, imported.
 
     Raises:
         ConfigurationError: as `chosen_engine`.
     """
-    return importlib.import_module(f"pneumonia.engines.{chosen_engine()}")
+    return importlib.import_module(f"pneumonia.engines.{engine or chosen_engine()}")
 
 
-def engine_in(data: bytes, name: str, *, is_checked: bool) -> Engine:
-    """Return the chosen engine with the network of a weights file.
+def engine_in(engine: str, data: bytes, name: str, *, is_checked: bool) -> "Engine":
+    """Return an engine with the network of a file of a release.
 
     Args:
+        engine: its name.
         data: the file's bytes.
         name: the file's, for the error's sentence.
         is_checked: the bytes have the digest that they should have. Otherwise the file's own checksums are checked.
 
     Raises:
         WeightsError: not the weights of this network, in the form that the engine reads.
-        ConfigurationError: as `chosen_engine`.
     """
-    engine: Engine = engine_module().engine_in(data, name, is_checked=is_checked)
-    return engine
+    loaded: Engine = engine_module(engine).engine_in(data, name, is_checked=is_checked)
+    return loaded
 
 
 def _is_installed(engine: str) -> bool:

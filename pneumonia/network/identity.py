@@ -9,19 +9,23 @@ from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.classifier import BATCH_SIZE, Classifier
 from pneumonia.network.contract import CLASSES
 
-LIBRARIES = ("torch", "numpy", "pillow", "simplejpeg", "imagecodecs", "pydicom")  # which decode and compute
-ROOMS = ("imaging", "network")  # whose code does
+LIBRARIES = ("numpy", "pillow", "simplejpeg", "imagecodecs", "pydicom")  # which decode and compute, beside the engine's
+ROOMS = ("imaging", "network", "engines")  # whose code does
 
 
-def identity_of(model: Classifier) -> str:
+def identity_of(model: Classifier, engine: str) -> str:
     """Return a SHA-256 over all that a model's answers depend on: weights, version, calibration, input check and code.
 
     The network counts by the digest of its file. Of two machines with the same identity, the last digits may differ.
+
+    Args:
+        model: the model.
+        engine: the package that its network runs on, such as "torch".
     """
     told = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     del told["engine"]
     told["detector"] = model.detector.check if model.detector else None
-    code = (PREPROCESSING, CLASSES, BATCH_SIZE, _digest_of_code(), *map(version, LIBRARIES))
+    code = (PREPROCESSING, CLASSES, BATCH_SIZE, _digest_of_code(), engine, *map(version, (engine, *LIBRARIES)))
     return hashlib.sha256(repr((told, code)).encode(errors="backslashreplace")).hexdigest()
 
 

@@ -8,12 +8,13 @@ it was read.
 import functools
 import hashlib
 import logging
-from pathlib import Path
+from typing import NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pneumonia.errors import ReleaseConflictError, WeightsError, WeightsRefusedError, WeightsUnavailableError
 from pneumonia.network.contract import MAX_WEIGHTS
+from pneumonia.releases.engine_file import KEYS
 from pneumonia.releases.layout import (
     CURRENT_KEY,
     MAX_POINTER,
@@ -21,12 +22,15 @@ from pneumonia.releases.layout import (
     RELEASES,
     Pointer,
     manifest_key,
+    onnx_key,
     parse_pointer,
     version_of,
     weights_key,
 )
 from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, released
 from pneumonia.releases.release import Release
+from pneumonia.releases.release_files import ReleaseFiles
+from pneumonia.releases.storing import Storing, other_weights
 from pneumonia.releases.version import is_version
 from pneumonia.storage.answers import UnsentError
 from pneumonia.storage.refusals import refusals_as
@@ -36,8 +40,13 @@ logger = logging.getLogger(__name__)
 _refusals = functools.partial(refusals_as, WeightsUnavailableError, permanent=WeightsRefusedError)
 # What to do about weights that are missing: the answer to a HEAD request has no body, and so no code.
 NO_WEIGHTS = dict.fromkeys(("404", "NoSuchKey"), "promote the model again")
-# What answers depend on. Two of one version would be served side by side, as running instances keep what they have.
-OF_ANSWERS = ("classes", "preprocessing", "calibration", "input_check")
+
+
+class Sizes(NamedTuple):
+    """The bytes of a stored release's weights file and ONNX file, None for what is not there."""
+
+    weights: int | None
+    onnx: int | None
 
 
 class WeightsBucket:
@@ -74,15 +83,12 @@ class WeightsBucket:
             raise WeightsError(f"s3://{self._name} has no release {version!r:.200}: `list` shows those it has.")
         return released(found[0], f"s3://{self._name}/{key}", version)
 
-    def stored(self) -> dict[str, int | None]:
-        """Return the releases that have a manifest, the oldest first, and the size of each one's weights in bytes.
-
-        The size is None where there are no weights.
-        """
+    def stored(self) -> dict[str, Sizes]:
+        """Return the releases that have a manifest, the oldest first, and the sizes of each one's weights."""
         with _refusals(f"The releases of s3://{self._name} cannot be listed"):
             sizes = self._objects.sizes(RELEASES)
         versions = sorted(version for version in map(version_of, sizes) if version is not None)
-        return {version: sizes.get(weights_key(version)) for version in versions}
+        return {version: Sizes(sizes.get(weights_key(version)), sizes.get(onnx_key(version))) for version in versions}
 
     def check(self, version: str) -> Manifest:
         """Check that a release is complete: its manifest can be read, and describes its weights; return the manifest.
@@ -91,24 +97,40 @@ class WeightsBucket:
             WeightsError: the release is not complete.
         """
         manifest = self.manifest(version)
-        with _refusals(self._unreadable(version), advice=NO_WEIGHTS):
+        with _refusals(_unreadable(self._at(weights_key(version))), advice=NO_WEIGHTS):
             stored = self._objects.digest(weights_key(version))
         if stored != (manifest.sha256, manifest.size):
-            raise self._other_weights(version)
+            raise other_weights(self._at(weights_key(version)), version)
+        if manifest.onnx and not self.has_onnx(manifest):
+            raise WeightsError(
+                f"{self._at(onnx_key(version))} is missing, or not what the manifest says: "
+                f"`promote_model.py export {version}` writes it anew."
+            )
         return manifest
 
-    def release(self, version: str) -> Release:
-        """Return a whole release, weights and manifest, as inference reads it.
+    def files(self, version: str) -> ReleaseFiles:
+        """Return a whole release, as inference reads it.
 
         Raises:
             WeightsError: the release is not complete.
         """
-        manifest, key = self.manifest(version), weights_key(version)
-        with _refusals(self._unreadable(version), advice=NO_WEIGHTS):
+        manifest = self.manifest(version)
+        onnx = self.release(manifest, "onnx").weights if manifest.onnx else None
+        return ReleaseFiles(self.release(manifest, "torch").weights, onnx, manifest)
+
+    def release(self, manifest: Manifest, engine: str) -> Release:
+        """Return a whole release as an engine reads it, weights and manifest.
+
+        Raises:
+            WeightsError: the engine's weights are missing, or damaged.
+        """
+        key = KEYS[engine](manifest.version)
+        unreadable = _unreadable(self._at(key))
+        with _refusals(unreadable, advice=NO_WEIGHTS):
             found = self._objects.read(key, MAX_WEIGHTS + 1)
         if found is None:
-            raise WeightsError(f"{self._unreadable(version)}, because there are none: promote the model again.")
-        return Release(f"s3://{self._name}/{key}", found[0], hashlib.sha256(found[0]).hexdigest(), manifest)
+            raise WeightsError(f"{unreadable}, because there are none: promote the model again.")
+        return Release(self._at(key), found[0], hashlib.sha256(found[0]).hexdigest(), manifest, engine)
 
     def plain_digest(self) -> str | None:
         """Return the SHA-256 of the weights under the plain key, None if there are none."""
@@ -117,25 +139,29 @@ class WeightsBucket:
                 return None
             return self._objects.digest(PLAIN_KEY)[0]
 
-    def add(self, weights: Path, manifest: Manifest) -> None:
-        """Store a complete release without serving it; keep the parts of it that are there already.
+    def has_onnx(self, manifest: Manifest) -> bool:
+        """Return whether a release has an ONNX file that is what its manifest says."""
+        told, key = manifest.onnx, onnx_key(manifest.version)
+        with _refusals(f"The ONNX file cannot be read from {self._at(key)}"):
+            if told is None or key not in self._objects.sizes(key):
+                return False
+            return self._objects.digest(key) == (told.sha256, told.size)
 
-        A stored manifest is replaced if it cannot be read, or lacks the reason why this release had to be forced.
+    def add(self, files: ReleaseFiles) -> None:
+        """Store a complete release without serving it, as `Storing.store` does.
 
         Raises:
-            WeightsError: other weights, or another calibration, say, are stored under the same version.
+            WeightsError, ReleaseConflictError: as there.
         """
-        version, key = manifest.version, weights_key(manifest.version)
-        with _refusals(f"Release {version} is not served, because storing its weights in s3://{self._name} failed"):
-            is_stored = self._objects.put(key, weights.read_bytes(), IfNoneMatch="*")
-            is_stored = is_stored or self._objects.digest(key) == (manifest.sha256, manifest.size)
-        if not is_stored:
-            raise self._other_weights(version)
-        with _refusals(
-            f"Release {version} is not served: its weights are stored in s3://{self._name}, but storing its manifest "
-            "failed (promoting it again goes on from there)"
-        ):
-            self._put_manifest(manifest)
+        Storing(self._objects, self._name, files).store()
+
+    def add_onnx(self, files: ReleaseFiles) -> None:
+        """Store the ONNX file of a release that is stored without one, as `Storing.add_onnx` does.
+
+        Raises:
+            WeightsError, ReleaseConflictError: as there.
+        """
+        Storing(self._objects, self._name, files).add_onnx()
 
     def serve(self, version: str, served: Pointer | None, etag: str | None) -> None:
         """Point `current.json` to a complete release, which inference serves from then on.
@@ -211,34 +237,9 @@ class WeightsBucket:
                 return
             version = now.version
 
-    def _put_manifest(self, manifest: Manifest) -> None:
-        """Write a release's manifest, unless the one that is there says as much."""
-        key, text = manifest_key(manifest.version), manifest.to_json().encode()
-        if self._objects.put(key, text, IfNoneMatch="*"):
-            return
-        found = self._objects.read(key, MAX_MANIFEST + 1)
-        stored = _manifest_in(found[0], manifest) if found else None
-        if stored and (others := [name for name in OF_ANSWERS if getattr(stored, name) != getattr(manifest, name)]):
-            raise WeightsError(
-                f"s3://{self._name}/{key} has another {' and '.join(others)} than is promoted now: remove that release "
-                "first."
-            )
-        if found and not (stored and (stored.forced or not manifest.forced)):
-            self._objects.put(key, text, IfMatch=found[1])
-
-    def _unreadable(self, version: str) -> str:
-        return f"The weights cannot be read from s3://{self._name}/{weights_key(version)}"
-
-    def _other_weights(self, version: str) -> WeightsError:
-        return WeightsError(
-            f"s3://{self._name}/{weights_key(version)} holds other weights than {version}'s: remove that release first."
-        )
+    def _at(self, key: str) -> str:
+        return f"s3://{self._name}/{key}"
 
 
-def _manifest_in(text: bytes, manifest: Manifest) -> Manifest | None:
-    """Return a stored manifest, None if it is broken, or of other weights than this one."""
-    try:
-        stored = released(text, "the stored manifest", manifest.version)
-    except WeightsError:
-        return None
-    return stored if (stored.sha256, stored.size) == (manifest.sha256, manifest.size) else None
+def _unreadable(address: str) -> str:
+    return f"The weights cannot be read from {address}"

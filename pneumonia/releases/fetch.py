@@ -1,6 +1,6 @@
-"""The weights file for serving: taken from disk, or fetched from S3 when it is first needed.
+"""The weights for serving: taken from disk, or fetched from S3 when they are first needed.
 
-This imports neither torch nor boto3, so that a download can run while torch is being imported.
+This imports neither an engine nor boto3, so that a download can run while the engine is being imported.
 """
 
 import contextlib
@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pneumonia.deadline import Deadline
+from pneumonia.engines.choice import chosen_engine
 from pneumonia.errors import PneumoniaError, WeightsError, WeightsUnavailableError
 from pneumonia.files import is_there, shipped
 from pneumonia.network.contract import MAX_WEIGHTS, WEIGHTS_NAME
-from pneumonia.releases.layout import CURRENT_KEY, MAX_POINTER, PLAIN_KEY, manifest_key, parse_pointer, weights_key
+from pneumonia.releases.engine_file import KEYS, OTHER, SUFFIXES, described, missing, path_for
+from pneumonia.releases.layout import CURRENT_KEY, MAX_POINTER, PLAIN_KEY, manifest_key, parse_pointer
 from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, released
 from pneumonia.releases.release import Release, read_release
 from pneumonia.releases.release_files import write_release
@@ -28,7 +30,7 @@ from pneumonia.storage.reading import BucketReader
 from pneumonia.storage.refusals import refusals_as
 
 DEFAULT_PATH = "/tmp/model.pth"  # noqa: S108  # in Lambda's one writable folder
-RELEASED_WEIGHTS = shipped("weights") / WEIGHTS_NAME
+RELEASED_WEIGHTS = shipped("weights") / WEIGHTS_NAME  # beside them lies the ONNX file
 logger = logging.getLogger(__name__)
 _refusals = functools.partial(refusals_as, WeightsUnavailableError)
 # What to do about a missing object.
@@ -37,16 +39,18 @@ NO_RELEASE = {"NoSuchKey": f"{CURRENT_KEY} names a release that is not whole: pr
 
 
 class Weights:
-    """The weights file of one process; safe to use from many threads at once.
+    """The weights of one process, in the file that the chosen engine reads; safe to use from many threads at once.
 
     Args:
-        path: the file, which is downloaded if it does not exist.
+        path: the file, which is downloaded if it does not exist; a weights file stands for the ONNX file beside it, if
+            that is what the engine reads, and the other way round.
         bucket: S3 bucket to download from, None for the released weights of this repository.
         key: the weights' key in a bucket without `current.json`.
     """
 
     def __init__(self, path: Path, bucket: str | None = None, key: str = PLAIN_KEY) -> None:
-        self.path = path
+        self.engine = chosen_engine()
+        self.path = path_for(path, self.engine)
         self.bucket = bucket
         self.key = key
         self.download_seconds: float | None = None  # of this process's last download
@@ -88,11 +92,13 @@ class Weights:
         if self.bucket:
             return self._find_or_fetch(deadline)
         if is_there(self.path):
-            return read_release(self.path, deadline)
-        if RELEASED_WEIGHTS.exists():
-            if self.path != Path(DEFAULT_PATH):  # somebody meant another model
-                logger.warning("%s does not exist: the released model serves.", self.path)
-            return read_release(RELEASED_WEIGHTS, deadline)
+            return read_release(self.path, deadline, self.engine)
+        if self.path != path_for(Path(DEFAULT_PATH), self.engine):  # somebody meant another model
+            if advice := missing(self.path, self.engine):
+                raise WeightsUnavailableError(advice)
+            logger.warning("%s does not exist: the released model serves.", self.path)
+        if (released := path_for(RELEASED_WEIGHTS, self.engine)).exists():
+            return read_release(released, deadline, self.engine)
         raise WeightsUnavailableError(
             f"There are no weights: {self.path} does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the "
             "bucket that promote_model.py published to, or put a weights file at MODEL_PATH."
@@ -135,7 +141,7 @@ class Weights:
         if not self.bucket:
             raise ValueError("there is no bucket to fetch from")
         self.asked = time.monotonic()
-        release = fetch(self.bucket, self.key, deadline)
+        release = fetch(self.bucket, self.key, deadline, self.engine)
         self.download_seconds = time.monotonic() - self.asked
         self._has_pointer = release.manifest is not None
         return release
@@ -147,7 +153,7 @@ class Weights:
                 return release
             if is_there(self.path):
                 try:
-                    return read_release(self.path, Deadline.after(deadline.seconds_left / 2))
+                    return read_release(self.path, Deadline.after(deadline.seconds_left / 2), self.engine)
                 except (WeightsError, WeightsUnavailableError) as error:
                     # What a killed process, or another program, left there. Without this the instance could never serve
                     # again.
@@ -159,7 +165,7 @@ class Weights:
         release = self.served(deadline)
         with _refusals(f"The weights cannot be fetched from {release.source}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_release(self.path, release.weights, release.manifest)
+            write_release({self.path: release.weights}, release.manifest)
         return release
 
     @contextlib.contextmanager
@@ -176,44 +182,59 @@ class Weights:
             self._fetching.release()
 
 
-def fetch(bucket: str, key: str, deadline: Deadline) -> Release:
+def fetch(bucket: str, key: str, deadline: Deadline, engine: str | None = None) -> Release:
     """Fetch the release that a bucket serves.
 
     Args:
         bucket: the weights bucket.
         key: the weights' key, for a bucket without `current.json`.
         deadline: when to give up.
+        engine: whose weights, by default those of the chosen engine.
 
     Raises:
         WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached in time.
-        WeightsError: the object does not match its manifest.
+        WeightsError: the object does not match its manifest, or the release has no file for the engine.
     """
+    engine = engine or chosen_engine()
     with contextlib.closing(BucketReader(bucket, deadline, WeightsUnavailableError)) as source:
         manifest = _current_manifest(source, bucket)
         if manifest:
-            key = weights_key(manifest.version)
+            described(manifest, engine, bucket)
+            key = KEYS[engine](manifest.version)
+        else:
+            _check_plain(bucket, key, engine)
         uri, content = f"s3://{bucket}/{key}", io.BytesIO()
         with _refusals(f"The weights cannot be fetched from {uri}", advice=NO_RELEASE if manifest else NO_WEIGHTS):
             digest, size = source.copy(key, content, MAX_WEIGHTS + 1)
     if size > MAX_WEIGHTS:
         raise WeightsError(f"{uri} has more than {MAX_WEIGHTS:,} bytes: promote a ResNet-18, which has 45 million.")
     logger.info("downloaded %s, %d bytes", uri, size)
-    return Release(uri, content.getvalue(), digest, manifest)
+    return Release(uri, content.getvalue(), digest, manifest, engine)
 
 
 def _current_manifest(source: BucketReader, bucket: str) -> Manifest | None:
     """Return the manifest of the release that `current.json` names, None for a bucket without `current.json`."""
     if (version := _current_version(source, bucket)) is None:
-        logger.warning(
-            "s3://%s has no %s, so the weights under the plain key serve, uncalibrated: promote a model, or serve a "
-            "release that is there by `promote_model.py rollback VERSION`.",
-            bucket,
-            CURRENT_KEY,
-        )
         return None
     key = manifest_key(version)
     with _refusals(f"The served release cannot be read from s3://{bucket}/{key}", advice=NO_RELEASE):
         return released(source.read(key, MAX_MANIFEST + 1), f"s3://{bucket}/{key}", version)
+
+
+def _check_plain(bucket: str, key: str, engine: str) -> None:
+    """Check that the object for a bucket without `current.json` may be an engine's, and log that it serves.
+
+    Raises:
+        WeightsUnavailableError: by its name, it is the other engine's.
+    """
+    advice = "promote a model, or serve a release that is there by `promote_model.py rollback VERSION`"
+    if key.endswith(SUFFIXES[OTHER[engine]]):
+        raise WeightsUnavailableError(
+            f"s3://{bucket} has no {CURRENT_KEY}, and the engine {engine} cannot read {key}: {advice}, or name another "
+            "key by MODEL_KEY.",
+            public=f"no release is served, and the engine {engine} cannot read a {SUFFIXES[OTHER[engine]]} file",
+        )
+    logger.warning("s3://%s has no %s, so %s serves, uncalibrated: %s.", bucket, CURRENT_KEY, key, advice)
 
 
 def _current_version(source: BucketReader, bucket: str) -> str | None:

@@ -2,9 +2,10 @@
 
 import logging
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from pneumonia.errors import WeightsError, WeightsRefusedError, printable
-from pneumonia.releases.bucket import WeightsBucket
+from pneumonia.releases.bucket import Sizes, WeightsBucket
 from pneumonia.releases.gate import FLOORS
 from pneumonia.releases.layout import CURRENT_KEY, MAX_PREVIOUS, PLAIN_KEY, Pointer
 from pneumonia.releases.manifest import Manifest
@@ -15,15 +16,26 @@ PUT_BACK = "`promote_model.py rollback VERSION` puts it back"
 logger = logging.getLogger(__name__)
 
 
-def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
+class RolledBack(NamedTuple):
+    """What a rollback has changed.
+
+    Attributes:
+        version: the release that is served now.
+        before: the release that was served before, None if `current.json` could not be read.
+        has_onnx: the release has an ONNX file, so that it serves functions with the engine onnx, too.
+    """
+
+    version: str
+    before: str | None
+    has_onnx: bool
+
+
+def rollback(bucket: str, version: str | None) -> RolledBack:
     """Serve another release of a bucket, after trying it as inference will.
 
     Args:
         bucket: the weights bucket.
         version: the release; None for the previous one.
-
-    Returns:
-        The release that is served now, and the one served before, None if `current.json` could not be read.
 
     Raises:
         ReleaseConflictError: a promotion came first.
@@ -35,9 +47,10 @@ def rollback(bucket: str, version: str | None) -> tuple[str, str | None]:
     version = version or _previous(releases, bucket, pointer)
     if not (pointer or etag or releases.stored()):
         raise _without_releases(bucket)
-    check_serving(releases.release(version))
+    files = releases.files(version)
+    check_serving(files, f"release {version}")
     releases.serve(version, pointer, etag)
-    return version, pointer.version if pointer else None
+    return RolledBack(version, pointer.version if pointer else None, files.onnx is not None)
 
 
 def listing(bucket: str) -> str:
@@ -53,10 +66,10 @@ def listing(bucket: str) -> str:
     stored = releases.stored()
     if not stored and not pointer:
         return f"s3://{bucket} has no releases yet: promote a model.tar.gz there."
-    lines = [f"  {'version':<24}  {'accuracy':<8}  {'AUROC':<6}  training job"]
-    for version, size in reversed(stored.items()):
+    lines = [f"  {'version':<24}  {'accuracy':<8}  {'AUROC':<6}  {'ONNX':<4}  training job"]
+    for version, sizes in reversed(stored.items()):
         mark = "*" if pointer and pointer.version == version else " "
-        lines.append(f"{mark} {version:<24}  {_described(releases, version, size)}")
+        lines.append(f"{mark} {version:<24}  {_described(releases, version, sizes)}")
     if not pointer:
         lines.append(_lost(bucket))
     elif pointer.version not in stored:
@@ -126,13 +139,13 @@ def _of_digest(releases: WeightsBucket, versions: list[str], digest: str | None)
     return None
 
 
-def _described(releases: WeightsBucket, version: str, size: int | None) -> str:
+def _described(releases: WeightsBucket, version: str, sizes: Sizes) -> str:
     """Return the columns of a release after its version, or what is broken of it.
 
     Args:
         releases: of the bucket.
         version: the release.
-        size: of its weights in bytes, None if there are none.
+        sizes: of its weights.
     """
     try:
         manifest = releases.manifest(version)
@@ -140,9 +153,19 @@ def _described(releases: WeightsBucket, version: str, size: int | None) -> str:
         return f"broken: {error}"
     except WeightsRefusedError as error:
         return str(error)
-    if size != manifest.size:
-        found = "its weights are missing" if size is None else f"its weights have {size:,} bytes, not {manifest.size:,}"
-        return f"broken: {found}. Promote the model again."
+    if broken := _broken("weights file", sizes.weights, manifest.size):
+        return f"broken: {broken}. Promote the model again."
+    told = manifest.onnx
+    if told and (broken := _broken("ONNX file", sizes.onnx, told.size)):
+        return f"broken: {broken}. `promote_model.py export {version}` writes it anew."
     accuracy, auroc = (f"{manifest.metrics[name]:.4f}" if name in manifest.metrics else "-" for name in FLOORS)
     forced = f"  forced: {manifest.forced}" if manifest.forced else ""
-    return printable(f"{accuracy:<8}  {auroc:<6}  {manifest.training_job or '-'}{forced}")
+    precision = told.precision if told else "-"
+    return printable(f"{accuracy:<8}  {auroc:<6}  {precision:<4}  {manifest.training_job or '-'}{forced}")
+
+
+def _broken(what: str, found: int | None, told: int) -> str | None:
+    """Return what is wrong with a file of a release by its size in bytes, None if nothing is."""
+    if found is None:
+        return f"its {what} is missing"
+    return f"its {what} has {found:,} bytes, not {told:,}" if found != told else None

@@ -1,4 +1,4 @@
-"""Load a classifier from a release: a weights file with the manifest beside it, or a bucket."""
+"""Load a classifier from a release: the weights with the manifest beside them, or a bucket."""
 
 import contextlib
 import logging
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pneumonia.deadline import Deadline
-from pneumonia.engines.choice import engine_in
+from pneumonia.engines.choice import chosen_engine, engine_in
 from pneumonia.errors import ConfigurationError, WeightsError
 from pneumonia.files import is_there
 from pneumonia.imaging.preprocessing import PREPROCESSING
-from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
-from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
+from pneumonia.network.contract import CLASSES
 from pneumonia.network.detector import Detector
+from pneumonia.releases.engine_file import NAMES, missing, path_for
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights, fetch
 from pneumonia.releases.layout import PLAIN_KEY
 from pneumonia.releases.manifest import check_code
@@ -34,7 +34,8 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
 
     Args:
         source: a weights file with its manifest beside it; a folder with both; or `s3://bucket`, for the release that
-            the bucket serves. By default, the released weights that come with this package.
+            the bucket serves. By default, the released weights that come with this package. The engine onnx reads the
+            ONNX file of the same name instead, which may be named as well.
 
     Raises:
         ConfigurationError: there is no such file, or the address names more than a bucket.
@@ -63,15 +64,16 @@ def release_at(source: str | os.PathLike[str]) -> Release:
 
 
 def weights_at(source: str | os.PathLike[str]) -> Path:
-    """Return the weights file that a user names, itself or by its folder.
+    """Return the file with the chosen engine's weights that a user names, itself or by its folder.
 
     Raises:
         ConfigurationError: there is no such file.
     """
-    path = Path(source)
-    path = path / WEIGHTS_NAME if os.path.isdir(path) else path  # noqa: PTH112  # Path.is_dir raises for a long name
+    path, engine = Path(source), chosen_engine()
+    path = path / NAMES[engine] if os.path.isdir(path) else path_for(path, engine)  # noqa: PTH112  # Path.is_dir raises for a long name
     if not is_there(path):
-        raise ConfigurationError(f"{path} does not exist: name a weights file, a folder with one, or s3://bucket.")
+        usual = f"{path} does not exist: name a weights file, a folder with one, or s3://bucket."
+        raise ConfigurationError(missing(path, engine) or usual)
     return path
 
 
@@ -121,13 +123,12 @@ def classifier_of(release: Release) -> Classifier:
     """Return the classifier of a release.
 
     Raises:
-        WeightsError: not a state dict of this network, or trained for other classes or another preprocessing.
+        WeightsError: not this network, or trained for other classes or another preprocessing.
     """
     told = release.manifest
     if told:
         check_code(told, CLASSES, PREPROCESSING)
-    engine = engine_in(release.weights, release.source, is_checked=told is not None)
+    engine = engine_in(release.engine, release.weights, release.source, is_checked=told is not None)
     detector = Detector(told.input_check) if told and told.input_check else None
     logger.info("loaded %s, model version %s", release.source, release.version)
-    calibration = told.calibration if told else Calibration()
-    return Classifier(engine, release.version, release.sha256, calibration, detector, is_foreign=told is None)
+    return Classifier(engine, release.version, release.sha256, release.calibration, detector, is_foreign=told is None)

@@ -1,5 +1,6 @@
 """Promotion: make a release of what training left, and have a bucket serve it or put it into a folder."""
 
+import dataclasses
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,14 +11,12 @@ from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
-from pneumonia.network.weights_file import network_in
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.gate import admitted
 from pneumonia.releases.history import last_served, readable
 from pneumonia.releases.layout import CURRENT_KEY, Pointer
 from pneumonia.releases.manifest import Manifest, released
-from pneumonia.releases.release import Release
-from pneumonia.releases.release_files import write_release
+from pneumonia.releases.release_files import ReleaseFiles
 from pneumonia.releases.training_output import take_model
 from pneumonia.releases.trial import check_serving
 from pneumonia.releases.version import is_ahead, is_older, version_at
@@ -56,14 +55,12 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
         OSError: a local file cannot be read or written.
     """
     releases = WeightsBucket(bucket)
-    with tempfile.TemporaryDirectory() as temporary:
-        weights = Path(temporary) / WEIGHTS_NAME
-        manifest = unpack_release(source, weights)
-        pointer, etag = releases.pointer()  # read before the comparison: if it moves meanwhile, `serve` notices
-        pointer = last_served(releases, pointer)
-        served = readable(releases, pointer.version) if pointer else None  # what is broken of it is no objection
-        manifest = admitted(manifest, served, source, force=force)
-        releases.add(weights, manifest)
+    files = unpack_release(source)
+    pointer, etag = releases.pointer()  # read before the comparison: if it moves meanwhile, `serve` notices
+    pointer = last_served(releases, pointer)
+    served = readable(releases, pointer.version) if pointer else None  # what is broken of it is no objection
+    manifest = admitted(files.manifest, served, source, force=force)
+    releases.add(dataclasses.replace(files, manifest=manifest))
     if only_newer and pointer and (reason := _reason_to_wait(manifest.version, pointer, datetime.now(UTC))):
         was_served = manifest.version in pointer.previous + pointer.withdrawn
         return Promoted(manifest, f"Release {manifest.version} is stored in s3://{bucket} but {reason}.", was_served)
@@ -87,33 +84,36 @@ def _reason_to_wait(version: str, pointer: Pointer, now: datetime) -> str | None
 
 
 def promote_to_folder(source: str, directory: Path) -> Manifest:
-    """Put the weights that training left and their manifest into a local folder, whatever their figures are.
+    """Put the release that training left into a local folder, all its files, whatever its figures are.
 
     Raises:
         ConfigurationError, WeightsError, WeightsUnavailableError, OSError: as `promote`.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        weights = Path(temporary) / WEIGHTS_NAME
-        manifest = unpack_release(source, weights)
-        directory.mkdir(parents=True, exist_ok=True)
-        write_release(directory / WEIGHTS_NAME, weights.read_bytes(), manifest)
-    return manifest
+    files = unpack_release(source)
+    directory.mkdir(parents=True, exist_ok=True)
+    files.write_into(directory)
+    return files.manifest
 
 
-def unpack_release(source: str, weights: Path) -> Manifest:
-    """Write the weights that training left to a file, check all that inference will, and return their manifest.
+def unpack_release(source: str) -> ReleaseFiles:
+    """Return the release that training left, after checking all that inference will.
 
     Raises:
         WeightsError, WeightsUnavailableError, OSError: as `promote`.
     """
-    report = take_model(source, weights)
-    content, name = weights.read_bytes(), f"{WEIGHTS_NAME} in {source}"
-    network_in(content, name)  # which checks the file's own checksums: no digest vouches for it yet
-    _check_report(weights, report, source)
-    made = manifest_for(weights, report)
+    from pneumonia.network.weights_file import network_in  # noqa: PLC0415  # seconds, for torch: `list` does without
+
+    with tempfile.TemporaryDirectory() as temporary:
+        weights = Path(temporary) / WEIGHTS_NAME
+        report = take_model(source, weights)
+        content, name = weights.read_bytes(), f"{WEIGHTS_NAME} in {source}"
+        network_in(content, name)  # which checks the file's own checksums: no digest vouches for it yet
+        _check_report(weights, report, source)
+        made = manifest_for(weights, report)
     manifest = released(made.to_json(), f"The manifest for {source}", made.version)
-    check_serving(Release(name, content, manifest.sha256, manifest))
-    return manifest
+    files = ReleaseFiles(content, None, manifest)
+    check_serving(files, name)
+    return files
 
 
 def manifest_for(weights: Path, report: TrainingReport) -> Manifest:

@@ -1,4 +1,4 @@
-"""A release in memory: the bytes of its weights file, and the manifest that describes them.
+"""A release in memory: the bytes of the file that an engine reads, and the manifest that describes them.
 
 Everything that answers is made from one of these, wherever it comes from. So nothing that happens to a file or to a
 bucket in the meantime can mix two releases. This imports neither torch nor boto3.
@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pneumonia.deadline import Deadline
+from pneumonia.engines.choice import chosen_engine
 from pneumonia.errors import WeightsError, WeightsUnavailableError
 from pneumonia.files import NotPlainError, read_plain
+from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
+from pneumonia.releases.engine_file import described
 from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, parse
 
 READ_SECONDS = 30.0  # for reading a release from a disk on which another process goes on writing
@@ -26,29 +29,34 @@ States = list[tuple[int, ...] | None]
 
 @dataclass(frozen=True)
 class Release:
-    """The weights of one release, and its manifest.
+    """The weights of one release, as one engine reads them, and its manifest.
 
     Attributes:
         source: the address of the weights, for sentences.
-        weights: the content of the weights file.
+        weights: the content of the engine's file: the weights file, or the ONNX file.
         sha256: of the weights, 64 hexadecimal digits.
         manifest: None for foreign weights, of which nothing is known but themselves.
+        engine: the engine's name.
     """
 
     source: str
     weights: bytes = field(repr=False)
     sha256: str
     manifest: Manifest | None
+    engine: str
 
     def __post_init__(self) -> None:
         """Check that the manifest describes the weights.
 
         Raises:
-            WeightsError: it is of other weights, or the weights are damaged.
+            WeightsError: it is of other weights, or the weights are damaged, or it knows no file for this engine.
         """
-        told, size = self.manifest, len(self.weights)
+        told = described(self.manifest, self.engine) if self.manifest else None
+        size = len(self.weights)
         if told and (self.sha256, size) != (told.sha256, told.size):
-            if self.source.startswith("s3://"):
+            if self.source.startswith("s3://") and self.engine == "onnx":
+                advice = f"`promote_model.py export {self.version}` writes it anew"
+            elif self.source.startswith("s3://"):
                 advice = "serve another release, or remove this one and promote the model again"
             else:
                 advice = f"promote the model again, or remove {MANIFEST_NAME} if these weights are another model's"
@@ -62,27 +70,37 @@ class Release:
         """The release's name; of foreign weights, the beginning of their digest."""
         return self.manifest.version if self.manifest else f"sha256-{self.sha256[:12]}"
 
+    @property
+    def calibration(self) -> Calibration:
+        """How the engine's outputs become an answer; of foreign weights, nothing is known of that."""
+        if self.manifest is None:
+            return Calibration()
+        own = self.manifest.onnx.calibration if self.engine == "onnx" and self.manifest.onnx else None
+        return own or self.manifest.calibration
 
-def read_release(path: Path, deadline: Deadline | None = None) -> Release:
-    """Read a weights file and the manifest beside it, both of one release.
+
+def read_release(path: Path, deadline: Deadline | None = None, engine: str | None = None) -> Release:
+    """Read an engine's weights and the manifest beside them, both of one release.
 
     While another process replaces them, they may not fit each other, or not be there. So this tries again until the
     same is wrong twice with the same files.
 
     Args:
-        path: the weights file.
+        path: the file that the engine reads.
         deadline: when to give up; by default, in READ_SECONDS.
+        engine: its name, by default that of the chosen one.
 
     Raises:
         WeightsError: one of both is damaged, or of another release, or no plain file.
         WeightsUnavailableError: a file cannot be read.
     """
     deadline = deadline or Deadline.after(READ_SECONDS)
+    engine = engine or chosen_engine()
     failed: object = None
     while True:
         states = _states(path)
         try:
-            return _read_once(path)
+            return _read_once(path, engine)
         except (WeightsError, OSError) as error:
             if _is_lasting(error) or failed == (states, str(error)) or not deadline.seconds_left:
                 if isinstance(error, WeightsError):
@@ -92,14 +110,14 @@ def read_release(path: Path, deadline: Deadline | None = None) -> Release:
         time.sleep(min(PAUSE, deadline.seconds_left))
 
 
-def _read_once(path: Path) -> Release:
+def _read_once(path: Path, engine: str) -> Release:
     beside = path.with_name(MANIFEST_NAME)
     text = _text_of(beside)
     weights = read_plain(path, MAX_WEIGHTS)
     manifest = parse(text, str(beside)) if text is not None and _is_ours(text) else None
     if manifest is None and _text_of(beside) != text:
         raise WeightsError(f"{beside} changes all the time: try again.")
-    return Release(str(path), weights, hashlib.sha256(weights).hexdigest(), manifest)
+    return Release(str(path), weights, hashlib.sha256(weights).hexdigest(), manifest, engine)
 
 
 def _is_lasting(error: Exception) -> bool:

@@ -1,37 +1,109 @@
-"""A release on a disk: a weights file, and its manifest beside it."""
+"""All files of a release: weights, ONNX file and manifest, in memory and on a disk."""
 
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pneumonia.files import locked, remove_abandoned, replacing, sync
-from pneumonia.network.contract import MANIFEST_NAME
-from pneumonia.releases.manifest import Manifest
+from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME, WEIGHTS_NAME
+from pneumonia.releases.manifest import Manifest, parse
+from pneumonia.releases.release import Release
 
 WRITER_SECONDS = 10.0  # how long to wait for another process that writes a release there
 
 
-def write_release(weights: Path, content: bytes, manifest: Manifest | None) -> None:
-    """Write a weights file and its manifest, in place of another release.
+@dataclass(frozen=True)
+class ReleaseFiles:
+    """All files of one release.
 
-    Both are whole on the disk before either takes its name, and the manifest takes its name first. So wherever this is
+    Attributes:
+        weights: the content of the weights file.
+        onnx: the content of the ONNX file; None for a release without one.
+        manifest: describes both.
+    """
+
+    weights: bytes
+    onnx: bytes | None
+    manifest: Manifest
+
+    def __post_init__(self) -> None:
+        """Check that the manifest describes the files.
+
+        Raises:
+            WeightsError: it describes others.
+            ValueError: only one of both knows an ONNX file.
+        """
+        if (self.onnx is None) != (self.manifest.onnx is None):
+            raise ValueError("an ONNX file without its description, or a description without its ONNX file")
+        for engine in self.by_engine():
+            self.read_by(engine, f"release {self.manifest.version}")
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> "ReleaseFiles":
+        """Read the files of a release in a folder.
+
+        Raises:
+            WeightsError: they do not fit each other.
+            OSError: they cannot be read.
+        """
+        manifest = parse((folder / MANIFEST_NAME).read_bytes(), str(folder / MANIFEST_NAME))
+        onnx = (folder / ONNX_NAME).read_bytes() if manifest.onnx else None
+        return cls((folder / WEIGHTS_NAME).read_bytes(), onnx, manifest)
+
+    def by_engine(self) -> dict[str, bytes]:
+        """Return the contents of the weights, by the engine that reads them."""
+        return {"torch": self.weights} | ({} if self.onnx is None else {"onnx": self.onnx})
+
+    def read_by(self, engine: str, source: str) -> Release:
+        """Return the release as an engine reads it.
+
+        Args:
+            engine: "torch" or "onnx".
+            source: where the files come from, for sentences.
+
+        Raises:
+            WeightsError: the manifest does not describe the engine's file, or there is none.
+        """
+        content = self.by_engine()[engine]
+        return Release(source, content, hashlib.sha256(content).hexdigest(), self.manifest, engine)
+
+    def write_into(self, folder: Path) -> None:
+        """Write the files into an existing folder, as `write_release` does.
+
+        Raises:
+            OSError: as `write_release`.
+        """
+        names = {"torch": WEIGHTS_NAME, "onnx": ONNX_NAME}
+        write_release({folder / names[engine]: content for engine, content in self.by_engine().items()}, self.manifest)
+
+
+def write_release(files: Mapping[Path, bytes], manifest: Manifest | None) -> None:
+    """Write the weights of a release, for one engine or several, and its manifest, in place of another release.
+
+    All are whole on the disk before any takes its name, and the manifest takes its name first. So wherever this is
     killed, a release's weights never lie there without a manifest, and a reader that compares the two finds the release
     from before, the new one, or that they do not fit. Two processes that write at once do so one after the other.
 
     Args:
-        weights: the file, in an existing folder.
-        content: the file's bytes.
+        files: their paths, in one existing folder, and their bytes.
         manifest: theirs; None for foreign weights, which leave no manifest of another release beside them.
 
     Raises:
         OSError: the files cannot be written, the disk is full, or another process keeps on writing there.
     """
-    beside = weights.with_name(MANIFEST_NAME)
-    with locked(weights.parent, WRITER_SECONDS):
-        for path in (weights, beside):
+    (folder,) = {path.parent for path in files}
+    beside = folder / MANIFEST_NAME
+    with locked(folder, WRITER_SECONDS):
+        for path in (*files, beside):
             remove_abandoned(path)
-        with replacing(weights) as temporary:
-            temporary.write_bytes(content)
-            sync(temporary)
+        with contextlib.ExitStack() as whole:
+            for path, content in files.items():
+                temporary = whole.enter_context(replacing(path))
+                temporary.write_bytes(content)
+                sync(temporary)
             if manifest:
-                manifest.write_beside(weights)
+                manifest.write_beside(next(iter(files)))
         if not manifest:
             beside.unlink(missing_ok=True)

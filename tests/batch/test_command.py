@@ -195,7 +195,7 @@ def opened_for(images: Path, weights: Path, tmp_path: Path) -> Iterator[Journal]
     paths = list(files_below(images))
     names = [str(path) for path in paths]
     model = Predictor(Weights(weights)).load()
-    header = JournalHeader(model.version, identity_of(model), len(names), digest_of(names))
+    header = JournalHeader(model.version, identity_of(model, "torch"), len(names), digest_of(names))
     with opened(tmp_path / "answers.csv.journal", header, [state_of(path) for path in paths]) as journal:
         yield journal
 

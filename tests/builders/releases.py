@@ -1,5 +1,7 @@
 """Releases for tests: a manifest for any weights file, and a release that a bucket serves."""
 
+import dataclasses
+import hashlib
 from pathlib import Path
 
 from pneumonia.files import sha256
@@ -7,7 +9,8 @@ from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
 from pneumonia.releases.bucket import WeightsBucket
-from pneumonia.releases.manifest import Manifest
+from pneumonia.releases.manifest import Manifest, OnnxFile
+from pneumonia.releases.release_files import ReleaseFiles
 
 CALIBRATION = Calibration(temperature=1.37, bias=-0.45, uncertain_low=0.3, uncertain_high=0.7)
 
@@ -27,9 +30,25 @@ def manifest_for(weights: Path, version: str = "20260102-030405-0a1b2c3d") -> Ma
     )
 
 
+def files_of(weights: Path, manifest: Manifest) -> ReleaseFiles:
+    """Return a release without an ONNX file."""
+    return ReleaseFiles(weights.read_bytes(), None, manifest)
+
+
+def with_onnx(files: ReleaseFiles, content: bytes, calibration: Calibration | None = None) -> ReleaseFiles:
+    """Return a release with these bytes as its ONNX file, which may have a calibration of its own."""
+    told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "int8" if calibration else "half", calibration)
+    return ReleaseFiles(files.weights, content, dataclasses.replace(files.manifest, onnx=told))
+
+
 def publish(weights: Path, manifest: Manifest, bucket: str) -> None:
-    """Store a release and serve it."""
+    """Store a release without an ONNX file, and serve it."""
+    publish_files(files_of(weights, manifest), bucket)
+
+
+def publish_files(files: ReleaseFiles, bucket: str) -> None:
+    """Store a release, and serve it."""
     releases = WeightsBucket(bucket)
     served, mark = releases.pointer()
-    releases.add(weights, manifest)
-    releases.serve(manifest.version, served, mark)
+    releases.add(files)
+    releases.serve(files.manifest.version, served, mark)

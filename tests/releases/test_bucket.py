@@ -23,7 +23,7 @@ from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import fetch
 from pneumonia.releases.layout import Pointer
 from tests.builders.checkout import PROJECT
-from tests.builders.releases import manifest_for, publish
+from tests.builders.releases import files_of, manifest_for, publish
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.s3_proxy import proxy
 
@@ -87,7 +87,7 @@ def test_the_same_release_twice_is_one(moto: Moto, bucket: str, weights: Path, o
     for _ in range(2):
         publish(weights, manifest_for(weights, "2"), bucket)
     assert pointer(moto, bucket) == {"version": "2", "previous": ["1"]}
-    assert WeightsBucket(bucket).stored() == dict.fromkeys(("1", "2"), weights.stat().st_size)
+    assert WeightsBucket(bucket).stored() == dict.fromkeys(("1", "2"), (weights.stat().st_size, None))
 
 
 def test_a_release_that_was_stopped_before_its_manifest_is_completed(moto: Moto, bucket: str, weights: Path) -> None:
@@ -114,7 +114,7 @@ def test_who_comes_second_is_told_and_changes_nothing(
     late = WeightsBucket(bucket)
     served, mark = late.pointer()
     publish(others[0], manifest_for(others[0], "2"), bucket)
-    late.add(others[1], manifest_for(others[1], "3"))
+    late.add(files_of(others[1], manifest_for(others[1], "3")))
     with pytest.raises(ReleaseConflictError, match=rf"s3://{bucket} serves 2 now, and 3 is stored but not served\."):
         late.serve("3", served, mark)
     assert pointer(moto, bucket) == {"version": "2", "previous": ["1"]}
@@ -125,7 +125,7 @@ def test_who_comes_second_to_an_empty_bucket_is_told(bucket: str, weights: Path,
     late = WeightsBucket(bucket)
     assert late.pointer() == (None, None)
     publish(weights, manifest_for(weights, "1"), bucket)
-    late.add(others[0], manifest_for(others[0], "2"))
+    late.add(files_of(others[0], manifest_for(others[0], "2")))
     with pytest.raises(ReleaseConflictError, match="serves 1 now"):
         late.serve("2", None, None)
 
@@ -134,7 +134,7 @@ def test_who_comes_second_with_the_same_release_is_content(moto: Moto, bucket: s
     late = WeightsBucket(bucket)
     served, mark = late.pointer()
     publish(weights, manifest_for(weights), bucket)
-    late.add(weights, manifest_for(weights))
+    late.add(files_of(weights, manifest_for(weights)))
     late.serve(VERSION, served, mark)
     assert pointer(moto, bucket) == {"version": VERSION, "previous": []}
 

@@ -11,7 +11,7 @@ from tests.builders.archives import archive_with
 
 
 def test_a_little_below_the_served_release_is_no_objection(tmp_path: Path) -> None:
-    served = unpack_release(str(archive_with(tmp_path, 1)), tmp_path / "served.pth")
+    served = unpack_release(str(archive_with(tmp_path, 1))).manifest
     assert served.forced is None
     for name, figure in (("test_accuracy", 0.93), ("test_auroc", 0.96), ("test_accuracy", 1.0)):
         manifest = dataclasses.replace(served, metrics={**served.metrics, name: figure})
@@ -19,7 +19,7 @@ def test_a_little_below_the_served_release_is_no_objection(tmp_path: Path) -> No
 
 
 def test_channels_that_share_images_or_patients_are_an_objection(tmp_path: Path) -> None:
-    manifest = unpack_release(str(archive_with(tmp_path, 1)), tmp_path / "new.pth")
+    manifest = unpack_release(str(archive_with(tmp_path, 1))).manifest
     warned = dataclasses.replace(manifest, data_check=DataCheck({}, ["val has images of few patients."]))
     assert objections(warned, None) == []
     shared = {"train and val": {"patients": 2}, "train and test": {"images": 1, "patients": 17}}

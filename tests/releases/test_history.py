@@ -19,7 +19,7 @@ from pneumonia.releases.history import last_served, listing, rollback
 from pneumonia.releases.layout import Pointer
 from pneumonia.releases.manifest import OWN_DIGEST
 from tests.builders.input_checks import INPUT_CHECK
-from tests.builders.releases import manifest_for, publish
+from tests.builders.releases import files_of, manifest_for, publish
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.s3_proxy import proxy
 
@@ -84,9 +84,9 @@ def copied_from_another(moto: Moto, bucket: str) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Moto, str], None], str]] = {
     "copied": (copied_from_another, f"is of version {NEW}: promote the model again"),
-    "no weights": (without_weights, "cannot be read from|its weights are missing"),
-    "half": (with_half_the_weights, "holds other weights|but its manifest says|its weights have"),
-    "size": (with_fields(size=5), "holds other weights|but its manifest says|its weights have"),
+    "no weights": (without_weights, "cannot be read from|its weights file is missing"),
+    "half": (with_half_the_weights, "holds other weights|but its manifest says|its weights file has"),
+    "size": (with_fields(size=5), "holds other weights|but its manifest says|its weights file has"),
     "digest": (with_fields(sha256="0" * 3), "is not a valid manifest"),
     "no manifest": (lambda moto, bucket: put(moto, bucket, MANIFEST, b"{}"), "is not a valid manifest"),
     "endless": (lambda moto, bucket: put(moto, bucket, MANIFEST, b" " * 2_000_000), "has more than 1,048,576 bytes"),
@@ -119,7 +119,7 @@ def test_weights_whose_outputs_are_not_finite_are_not_gone_back_to(two: str, tmp
     state["layer4.1.bn2.weight"].fill_(3e35)
     state["fc.weight"].fill_(1e4)
     save_weights(state, tmp_path / WEIGHTS_NAME)
-    WeightsBucket(two).add(tmp_path / WEIGHTS_NAME, manifest_for(tmp_path / WEIGHTS_NAME, "1"))
+    WeightsBucket(two).add(files_of(tmp_path / WEIGHTS_NAME, manifest_for(tmp_path / WEIGHTS_NAME, "1")))
     with pytest.raises(WeightsError, match="The outputs of the network in release 1 are not finite"):
         rollback(two, "1")
 
@@ -161,7 +161,7 @@ def test_without_its_pointer_a_bucket_says_so_and_a_rollback_puts_it_back(moto: 
     assert listing(two).splitlines()[-1].startswith(sentence)
     with pytest.raises(WeightsError, match=sentence):
         rollback(two, None)
-    assert rollback(two, OLD) == (OLD, None)
+    assert rollback(two, OLD) == (OLD, None, False)
     assert json.loads(get(moto, two, "current.json"))["version"] == OLD
     assert "broken" not in listing(two)
 
@@ -180,7 +180,7 @@ def test_what_was_served_is_found_by_the_plain_key_and_else_it_is_the_newest(mot
     assert last_served(releases, None) == Pointer(NEW, (), (OLD,))
     moto.s3().delete_object(Bucket=two, Key=WEIGHTS_NAME)
     ahead = "29990101-000000-0a1b2c3d"
-    releases.add(other, manifest_for(other, ahead))
+    releases.add(files_of(other, manifest_for(other, ahead)))
     assert last_served(releases, None) == Pointer(NEW, (), (ahead, OLD))
 
 
@@ -196,13 +196,13 @@ def test_junk_in_place_of_the_pointer_is_a_pointer_that_is_lost(moto: Moto, two:
     tracemalloc.stop()
     assert (pointer, bool(etag)) == (None, True)
     assert peak < 5_000_000
-    assert rollback(two, OLD) == (OLD, None)
+    assert rollback(two, OLD) == (OLD, None, False)
 
 
 def test_a_release_with_impossible_figures_that_is_listed_stays_served(moto: Moto, two: str) -> None:
     with_fields(metrics={"test_accuracy": 5, "test_auroc": 0.97})(moto, two)
-    assert listing(two).splitlines()[2].startswith(f"  {OLD}  -         0.9700")
-    assert rollback(two, None) == (OLD, NEW)
+    assert listing(two).splitlines()[2].startswith(f"  {OLD}  -         0.9700  -     pneu")
+    assert rollback(two, None) == (OLD, NEW, False)
     assert dataclasses.asdict(WeightsBucket(two).check(OLD))["metrics"] == {"test_auroc": 0.97}
 
 
@@ -224,5 +224,5 @@ def test_a_bucket_whose_objects_are_locked_is_published_to(
     publish(other, manifest_for(other, OLD), locked)
     publish(weights, manifest_for(weights, NEW), locked)
     assert get(moto, locked, WEIGHTS_NAME) == weights.read_bytes()
-    assert rollback(locked, None) == (OLD, NEW)
+    assert rollback(locked, None) == (OLD, NEW, False)
     assert get(moto, locked, WEIGHTS_NAME) == other.read_bytes()

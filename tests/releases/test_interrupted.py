@@ -75,7 +75,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """An archive, and the version of its release."""
     folder = tmp_path_factory.mktemp("trained")
     archive = archive_with(folder, 1)
-    return archive, unpack_release(str(archive), folder / WEIGHTS_NAME).version
+    return archive, unpack_release(str(archive)).manifest.version
 
 
 class Work:

@@ -186,12 +186,12 @@ def test_release_that_is_replaced_meanwhile_is_read_whole(
     path.parent.mkdir()
     other, its_manifest = releases[1]
     written = [releases[0], (other, None if is_foreign else its_manifest)]
-    write_release(path, *written[1])
+    write_release({path: other}, written[1][1])
 
     def replace_it() -> None:
         while not ended.is_set():
-            for release in written:
-                write_release(path, *release)
+            for content, manifest in written:
+                write_release({path: content}, manifest)
 
     thread = threading.Thread(target=replace_it)
     thread.start()
@@ -207,7 +207,7 @@ def test_release_that_is_removed_and_written_anew_is_waited_for(
     tmp_path: Path, releases: list[tuple[bytes, Manifest]]
 ) -> None:
     path = tmp_path / "model.pth"
-    thread = threading.Timer(0.3, lambda: write_release(path, *releases[0]))
+    thread = threading.Timer(0.3, lambda: write_release({path: releases[0][0]}, releases[0][1]))
     thread.start()
     try:
         read = read_release(path)

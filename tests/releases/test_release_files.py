@@ -32,7 +32,7 @@ def count(event, arguments):
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
-write_release(weights, content, manifest)
+write_release({weights: content}, manifest)
 """
 
 
@@ -62,14 +62,14 @@ def test_killed_at_any_step_the_manifest_is_there_before_the_weights(tmp_path: P
         folder = tmp_path / str(step)
         folder.mkdir()
         if before:
-            write_release(folder / WEIGHTS_NAME, b"old", manifest_of_bytes(b"old", tmp_path, "old"))
+            write_release({folder / WEIGHTS_NAME: b"old"}, manifest_of_bytes(b"old", tmp_path, "old"))
         arguments: list[str | Path] = [folder / WEIGHTS_NAME, "new", manifest, str(step)]
         ended = subprocess.run([sys.executable, "-c", WRITE, *arguments], cwd=PROJECT, check=False).returncode
         seen.append(versions_in(folder))
         assert ended in {0, -signal.SIGKILL}
         if ended == 0:
             break
-        write_release(folder / WEIGHTS_NAME, b"new", parse(manifest, "here"))
+        write_release({folder / WEIGHTS_NAME: b"new"}, parse(manifest, "here"))
         assert versions_in(folder) == ("new", "new")
     assert len(seen) > 8
     assert list(dict.fromkeys(seen)) == [(before, before), (before, "new"), ("new", "new")]
@@ -80,7 +80,7 @@ def test_two_at_once_write_one_after_the_other(tmp_path: Path) -> None:
     folder = tmp_path / "released"
     folder.mkdir()
     threads = [
-        threading.Thread(target=write_release, args=(folder / WEIGHTS_NAME, name.encode(), manifest))
+        threading.Thread(target=write_release, args=({folder / WEIGHTS_NAME: name.encode()}, manifest))
         for name, manifest in releases.items()
     ]
     with locked(folder):
@@ -95,18 +95,18 @@ def test_two_at_once_write_one_after_the_other(tmp_path: Path) -> None:
 
 
 def test_foreign_weights_leave_no_manifest_of_another_release(tmp_path: Path) -> None:
-    write_release(tmp_path / WEIGHTS_NAME, b"old", manifest_of_bytes(b"old", tmp_path, "old"))
-    write_release(tmp_path / WEIGHTS_NAME, b"foreign", None)
+    write_release({tmp_path / WEIGHTS_NAME: b"old"}, manifest_of_bytes(b"old", tmp_path, "old"))
+    write_release({tmp_path / WEIGHTS_NAME: b"foreign"}, None)
     assert versions_in(tmp_path) == ("foreign", None)
 
 
 def test_a_full_disk_leaves_both_files_as_they_were(tmp_path: Path) -> None:
     weights = tmp_path / WEIGHTS_NAME
-    write_release(weights, b"old", manifest_of_bytes(b"old", tmp_path, "old"))
+    write_release({weights: b"old"}, manifest_of_bytes(b"old", tmp_path, "old"))
     large = manifest_of_bytes(bytes(50_000), tmp_path, "new")
     with full_after(40_000), pytest.raises(OSError, match="File too large"):
-        write_release(weights, bytes(50_000), large)
+        write_release({weights: bytes(50_000)}, large)
     with full_after(100), pytest.raises(OSError, match="File too large"):
-        write_release(weights, b"new", manifest_of_bytes(b"new", tmp_path, "new"))
+        write_release({weights: b"new"}, manifest_of_bytes(b"new", tmp_path, "new"))
     assert versions_in(tmp_path) == ("old", "old")
     assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS_NAME, MANIFEST_NAME}
