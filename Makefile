@@ -1,16 +1,26 @@
 # The commands that the README and CI use. Each installs what it needs into .venv and is safe to run twice.
 
 PYTHON ?= python3
+ENGINE ?=
 PORT ?= 8000
 MODEL_PATH ?= weights/pneumonia_classifier.pth
 DATA ?= chest_xray
 XRAY ?= xray.jpg
 STACK ?= pneumonia
 TAG ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+ARCHITECTURE ?= x86_64
 ROLLOUT ?= Canary10Percent5Minutes
 PARAMETERS ?=
 UPGRADE ?= --upgrade
 BIN := .venv/bin
+
+ifneq ($(filter-out torch onnx,$(ENGINE)),)
+$(error ENGINE is $(ENGINE): set it to torch or onnx)
+endif
+ifneq ($(filter-out x86_64 arm64,$(ARCHITECTURE)),)
+$(error ARCHITECTURE is $(ARCHITECTURE): set it to x86_64 or arm64)
+endif
+IS_ONNX := $(filter onnx,$(ENGINE))
 
 .DEFAULT_GOAL := help
 .PHONY: help develop run train unit test slow-test image-test check lint-template format bench lock deploy destroy clean
@@ -18,10 +28,18 @@ BIN := .venv/bin
 help:  ## list the commands
 	@sed -n "s/^\([a-z-]*\):.*## /\1\t/p" $(MAKEFILE_LIST) | expand -t 14
 
-# What development needs has all that serving needs, and its PyTorch may be another build: it stays.
-run: $(or $(wildcard .venv/development),.venv/serving)  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:PORT, by default 8000
+# What development needs has all that serving needs, and its PyTorch may be another build: it stays. The engine onnx has
+# an environment of its own, in which there is no PyTorch at all.
+ifdef IS_ONNX
+run: .venv/onnx/serving
+run: BIN := .venv/onnx/bin
+run: override MODEL_PATH := $(MODEL_PATH:.pth=.onnx)
+else
+run: $(or $(wildcard .venv/development),.venv/serving)
+endif
+run:  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:PORT, by default 8000; ENGINE=onnx without PyTorch
 	@test -f $(MODEL_PATH) || { echo "MODEL_PATH names $(MODEL_PATH), which is no file: name a weights file, or promote a model there." >&2; exit 1; }
-	@MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) exec $(BIN)/python -m pneumonia serve --port $(PORT)
+	@ENGINE=$(ENGINE) MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) exec $(BIN)/python -m pneumonia serve --port $(PORT)
 
 develop: .venv/development  ## install what training, evaluation and tests need on top of serving
 
@@ -47,8 +65,8 @@ test: .venv/development  ## all tests but the slow ones and the image build
 slow-test: .venv/development  ## train in SageMaker's way and serve the result; kill trainings and promotions at any moment
 	$(BIN)/python -m pytest -m slow
 
-image-test: .venv/development  ## build the Dockerfile with buildah and invoke its handler
-	$(BIN)/python -m pytest -m image
+image-test: .venv/development  ## build the Dockerfile with buildah and invoke its handler, for both engines or for ENGINE
+	$(BIN)/python -m pytest -m image $(if $(ENGINE),-k "[$(ENGINE)]")
 
 check: .venv/development  ## lint, formatting, types, the template of the AWS stack, and the security of the workflows
 	$(BIN)/ruff check .
@@ -99,9 +117,12 @@ endef
 KEEP := {"rules": [{"rulePriority": 1, "description": "the newest 20", "action": {"type": "expire"}, \
 	"selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 20}}]}
 
-# The image is named by its commit, and no tag ever moves: another commit is another image, and each is pushed once. The
-# repository is not part of the stack, as the stack's functions need an image from the start.
-deploy:  ## build, push, and deploy template.yaml behind a canary; PARAMETERS="UrlAuthorization=NONE"
+# An image's tag is its commit and what it is built for; torch for x86_64 goes without saying.
+tag = $(TAG)$(patsubst %,-%,$(filter-out torch,$(1)))$(patsubst %,-%,$(filter-out x86_64,$(ARCHITECTURE)))
+
+# Promotion takes the image of torch, whatever the engine. The repository is not part of the stack, as the stack's
+# functions need an image from the start.
+deploy:  ## build, push, and deploy template.yaml behind a canary; ENGINE=onnx ARCHITECTURE=arm64 PARAMETERS="UrlAuthorization=NONE"
 	$(call require,git docker aws sam)
 	$(if $(TAG),,@echo "The image is named by its commit, and this is not a git checkout: clone the repository." >&2; exit 1)
 	@aws ecr describe-repositories --repository-names $(STACK) > /dev/null 2>&1 || \
@@ -111,21 +132,13 @@ deploy:  ## build, push, and deploy template.yaml behind a canary; PARAMETERS="U
 	@set -eu; \
 	repository=$$(aws ecr describe-repositories --repository-names $(STACK) \
 		--query "repositories[0].repositoryUri" --output text); \
-	image=$$repository:$(TAG); \
-	if aws ecr describe-images --repository-name $(STACK) --image-ids imageTag=$(TAG) > /dev/null 2>&1; then \
-		echo "The image $$image is there."; \
-	elif [ "$(TAG)" != "$$(git rev-parse --short=12 HEAD)" ]; then \
-		echo "There is no image $$image: check out that commit and run 'make deploy' there." >&2; exit 1; \
-	elif ! git diff --quiet HEAD; then \
-		echo "There are changes that are not committed: commit them, as the image is named by its commit." >&2; exit 1; \
-	else \
-		aws ecr get-login-password | docker login --username AWS --password-stdin "$${repository%%/*}"; \
-		docker build --platform linux/amd64 --provenance=false --tag "$$image" .; \
-		docker push "$$image"; \
-	fi; \
+	tools/push_image.sh torch $(ARCHITECTURE) "$$repository:$(call tag,torch)"; \
+	$(if $(IS_ONNX),tools/push_image.sh onnx $(ARCHITECTURE) "$$repository:$(call tag,onnx)";) \
 	sam deploy --template-file template.yaml --stack-name $(STACK) --capabilities CAPABILITY_IAM \
 		--image-repository "$$repository" --no-confirm-changeset --no-fail-on-empty-changeset --parameter-overrides \
-		ImageUri="$$image" Revision="$$(date -u +%y%m%d%H%M)" Rollout=$(ROLLOUT) $(PARAMETERS); \
+		ImageUri="$$repository:$(call tag,torch)" $(if $(IS_ONNX),OnnxImageUri="$$repository:$(call tag,onnx)") \
+		Engine=$(or $(ENGINE),torch) Architecture=$(ARCHITECTURE) \
+		Revision="$$(date -u +%y%m%d%H%M)" Rollout=$(ROLLOUT) $(PARAMETERS); \
 	live=$$(aws lambda get-alias --function-name $(STACK)-inference --name live --query FunctionVersion --output text); \
 	for version in $$(aws lambda list-versions-by-function --function-name $(STACK)-inference --output text --query \
 		"Versions[?SnapStart.ApplyOn=='PublishedVersions' && Version!='\$$LATEST' && Version!='$$live'].Version"); do \
@@ -147,13 +160,22 @@ destroy:  ## take the stack down, and say what is left
 clean:  ## remove .venv
 	rm -rf .venv
 
+IS_NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 ...")'
+
 .venv/bin/uv:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13 ...")'
+	@$(PYTHON) -c $(IS_NEW_ENOUGH)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 .venv/serving: requirements.txt .venv/bin/uv
 	tools/install.sh cpu requirements.txt
+	@touch $@
+
+# By pip, as uv is for choosing a build of PyTorch, and would be an eighth of what is installed here.
+.venv/onnx/serving: requirements-onnx.txt
+	@$(PYTHON) -c $(IS_NEW_ENOUGH)
+	$(PYTHON) -m venv --clear .venv/onnx
+	.venv/onnx/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-compile --requirement requirements-onnx.txt
 	@touch $@
 
 .venv/development: requirements-dev.txt .venv/bin/uv

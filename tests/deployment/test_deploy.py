@@ -19,6 +19,7 @@ pytestmark = pytest.mark.processes
 COMMIT = "4733b0787127"
 REPOSITORY = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/pneumonia"
 IMAGE = f"{REPOSITORY}:{COMMIT}"
+OF_TORCH = ["--platform", "linux/amd64", "--provenance=false", "--build-arg", "ENGINE=torch"]
 
 # What each stand-in does after it has been recorded, by its arguments. Exit statuses come from the environment.
 STAND_INS = {
@@ -81,7 +82,7 @@ class Machine:
 def machine(tmp_path: Path) -> Machine:
     folder = tmp_path / "bin"
     folder.mkdir()
-    for tool in ("make", "cat", "date", "sed"):
+    for tool in ("make", "cat", "date", "sed", "sh"):
         (folder / tool).symlink_to(shutil.which(tool) or tool)
     record = tmp_path / "record"
     record.touch()
@@ -109,7 +110,7 @@ def test_first_deployment_makes_a_repository_builds_pushes_and_deploys(machine: 
     docker = machine.ran("docker")
     assert [command[1] for command in docker] == ["login", "build", "push"]
     assert docker[0][-1] == REPOSITORY.partition("/")[0]
-    assert docker[1][2:] == ["--platform", "linux/amd64", "--provenance=false", "--tag", IMAGE, "."]
+    assert docker[1][2:] == [*OF_TORCH, "--tag", IMAGE, "."]
     assert docker[2] == ["docker", "push", IMAGE]
     (deploy,) = machine.ran("sam")
     assert deploy[1] == "deploy"
@@ -122,8 +123,8 @@ def test_first_deployment_makes_a_repository_builds_pushes_and_deploys(machine: 
         "--no-fail-on-empty-changeset": "--parameter-overrides",
         "--parameter-overrides": "",
     }
-    image, revision, rollout = deploy[deploy.index("--parameter-overrides") + 1 :]
-    assert image == f"ImageUri={IMAGE}"
+    image, engine, architecture, revision, rollout = deploy[deploy.index("--parameter-overrides") + 1 :]
+    assert (image, engine, architecture) == (f"ImageUri={IMAGE}", "Engine=torch", "Architecture=x86_64")
     assert revision.removeprefix("Revision=").isdecimal()
     assert len(revision) == len("Revision=2611250412")
     assert rollout == "Rollout=Canary10Percent5Minutes"
@@ -144,6 +145,63 @@ def test_image_that_is_there_is_deployed_as_it_is(machine: Machine) -> None:
     (deploy,) = machine.ran("sam")
     assert f"ImageUri={REPOSITORY}:0123456789ab" in deploy
     assert "Rollout=AllAtOnce" in deploy
+
+
+@pytest.mark.parametrize(
+    ("chosen", "platform", "tags"),
+    [
+        ({"ENGINE": "torch"}, "linux/amd64", {"torch": COMMIT}),
+        ({"ENGINE": "onnx"}, "linux/amd64", {"torch": COMMIT, "onnx": f"{COMMIT}-onnx"}),
+        ({"ARCHITECTURE": "arm64"}, "linux/arm64", {"torch": f"{COMMIT}-arm64"}),
+        (
+            {"ENGINE": "onnx", "ARCHITECTURE": "arm64"},
+            "linux/arm64",
+            {"torch": f"{COMMIT}-arm64", "onnx": f"{COMMIT}-onnx-arm64"},
+        ),
+    ],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value,
+)
+def test_images_are_built_and_named_for_engine_and_architecture(
+    machine: Machine, chosen: dict[str, str], platform: str, tags: dict[str, str]
+) -> None:
+    done = machine.make("deploy", *(f"{name}={value}" for name, value in chosen.items()), NO_IMAGE="254")
+    assert done.returncode == 0, done.stderr
+    built = machine.ran("docker", "build")
+    assert [(options(one)["--platform"], options(one)["--build-arg"]) for one in built] == [
+        (platform, f"ENGINE={engine}") for engine in tags
+    ]
+    images = {engine: f"{REPOSITORY}:{tag}" for engine, tag in tags.items()}
+    assert [options(one)["--tag"] for one in built] == [*images.values()]
+    assert [command[2] for command in machine.ran("docker", "push")] == [*images.values()]
+    (deploy,) = machine.ran("sam")
+    given = dict(word.split("=", 1) for word in deploy if word[0] != "-" and "=" in word)
+    names = {"torch": "ImageUri", "onnx": "OnnxImageUri"}
+    expected = {names[engine]: image for engine, image in images.items()} | {"Engine": "torch"}
+    expected |= {name.title(): value for name, value in chosen.items()}
+    assert given.items() >= expected.items()
+    assert ("OnnxImageUri" in given) == ("onnx" in tags)
+
+
+def test_an_earlier_image_without_torch_is_deployed_with_the_one_that_promotes(machine: Machine) -> None:
+    done = machine.make("deploy", "TAG=0123456789ab", "ENGINE=onnx", CHANGED="1")
+    assert done.returncode == 0, done.stderr
+    assert machine.ran("docker") == []
+    (deploy,) = machine.ran("sam")
+    assert {f"ImageUri={REPOSITORY}:0123456789ab", f"OnnxImageUri={REPOSITORY}:0123456789ab-onnx"} <= {*deploy}
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("ENGINE=tensorflow", "ENGINE is tensorflow: set it to torch or onnx."),
+        ("ARCHITECTURE=aarch64", "ARCHITECTURE is aarch64: set it to x86_64 or arm64."),
+    ],
+)
+def test_engine_and_architecture_that_there_are_not_are_refused(machine: Machine, setting: str, sentence: str) -> None:
+    done = machine.make("deploy", setting)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert [command for command in machine.commands() if command[0] != "git"] == []
 
 
 def test_settings_and_region_reach_the_stack(machine: Machine) -> None:
@@ -249,7 +307,7 @@ def test_recipes_have_no_finding_of_shellcheck(machine: Machine, target: str, tm
     script.write_text(machine.make("--dry-run", target).stdout)
     assert "sam" in script.read_text()
     checked = subprocess.run(
-        [Path(sys.executable).with_name("shellcheck"), "--shell=sh", script],
+        [Path(sys.executable).with_name("shellcheck"), "--shell=sh", script, PROJECT / "tools/push_image.sh"],
         capture_output=True,
         text=True,
         check=False,

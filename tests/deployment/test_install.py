@@ -1,4 +1,4 @@
-"""Which PyTorch `make run` and `make develop` install, by stand-ins for PyTorch's index and the ordinary one."""
+"""What `make run` and `make develop` install, by stand-ins for PyTorch's index and the ordinary one."""
 
 import datetime
 import io
@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ PYTORCH = "download.pytorch.org"
 FALLBACK = (
     "PyTorch's index cannot be reached, or lacks this version: the ordinary index serves, for Linux with 5 GB of CUDA."
 )
+OF_PYTHON = {"pip", "setuptools"}  # what a new environment may have
 UV = Path(sys.executable).with_name("uv")
 HAS_GPU = Path("/sys/module/nvidia").exists() or shutil.which("nvidia-smi")
 
@@ -154,16 +156,17 @@ class Checkout:
     folder: Path
     environment: dict[str, str]
 
-    def make(self, target: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def make(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         variables = self.environment | environment
-        command = ["make", "--silent", target]
+        command = ["make", "--silent", *arguments]
         return subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, text=True, check=False)
 
-    def installed(self) -> dict[str, str]:
-        """Return the versions of what is installed."""
-        (packages,) = (self.folder / ".venv").glob("lib/python*/site-packages")
+    def installed(self, environment: str = ".venv") -> dict[str, str]:
+        """Return the versions of what is installed in an environment."""
+        (packages,) = (self.folder / environment).glob("lib/python*/site-packages")
         names = (folder.name.removesuffix(".dist-info") for folder in packages.glob("*.dist-info"))
-        return dict(name.split("-") for name in names)
+        versions = dict(name.split("-") for name in names)
+        return {name: version for name, version in versions.items() if name not in OF_PYTHON}
 
 
 @pytest.fixture
@@ -175,12 +178,15 @@ def checkout(tmp_path: Path, indexes: Indexes, certificate: Path) -> Checkout:
     for name in ("Makefile", "tools/install.sh"):
         shutil.copy(PROJECT / name, folder / name)
     (folder / "requirements.txt").write_text("other==1.0\ntorch==1.0\n")
+    (folder / "requirements-onnx.txt").write_text("other==1.0\n")
     (folder / "requirements-dev.txt").write_text("other==1.0\ntorch==1.0\ntorchvision==1.0\n")
     environment = {
         "PATH": os.environ["PATH"],
         "UV_NO_CONFIG": "1",
         "UV_CACHE_DIR": str(tmp_path / "cache"),
         "UV_DEFAULT_INDEX": f"{indexes.address}/simple",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": f"{indexes.address}/simple",
         "HTTPS_PROXY": indexes.address,
         "SSL_CERT_FILE": str(certificate),
     }
@@ -217,6 +223,32 @@ def test_serving_leaves_what_development_has_installed(checkout: Checkout) -> No
     done = checkout.make("run", MODEL_PATH="none.pth")
     assert done.stderr.startswith("MODEL_PATH names none.pth, which is no file")
     assert checkout.installed() == before
+
+
+NO_FILE = {"MODEL_PATH": "none.pth"}  # so that nothing is served
+
+
+def test_the_engine_onnx_has_an_environment_without_torch_that_leaves_the_other_alone(checkout: Checkout) -> None:
+    assert checkout.make("run", **NO_FILE).returncode != 0
+    with_torch = checkout.installed()
+    done = checkout.make("run", "ENGINE=onnx", **NO_FILE)
+    assert done.stderr.startswith("MODEL_PATH names none.onnx, which is no file")
+    assert checkout.installed(".venv/onnx") == {"other": "1.0"}
+    assert checkout.installed() == with_torch == {"other": "1.0", "torch": "1.0+cpu"}
+
+
+def test_the_engine_onnx_needs_no_other_environment_and_keeps_no_package_of_earlier_requirements(
+    checkout: Checkout,
+) -> None:
+    shutil.rmtree(checkout.folder / ".venv")
+    requirements = checkout.folder / "requirements-onnx.txt"
+    requirements.write_text("earlier==1.0\n")
+    assert checkout.make(".venv/onnx/serving").returncode == 0
+    requirements.write_text("other==1.0\n")
+    os.utime(requirements, (time.time() + 1,) * 2)
+    assert checkout.make(".venv/onnx/serving").returncode == 0
+    assert checkout.installed(".venv/onnx") == {"other": "1.0"}
+    assert [path.name for path in (checkout.folder / ".venv").iterdir()] == ["onnx"]
 
 
 @pytest.mark.parametrize(("target", "names"), [(".venv/serving", {"torch"}), ("develop", {"torch", "torchvision"})])

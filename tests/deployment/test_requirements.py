@@ -1,6 +1,10 @@
 """The files of pins: which packages each has, and that all agree on their versions."""
 
+import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +46,17 @@ def test_what_pyproject_asks_for_is_pinned() -> None:
     serving = {requirement.partition(">=")[0] for requirement in project["dependencies"] + extras["onnx"]}
     assert serving - {"torch"} <= packages("requirements-onnx.txt")
     assert serving | {"onnx"} <= packages("requirements.txt")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-onnx.txt"])
+@pytest.mark.parametrize("processor", ["x86_64", "aarch64"])
+def test_every_pin_has_a_wheel_for_both_processors_of_lambda(name: str, processor: str, tmp_path: Path) -> None:
+    (python,) = re.findall(r"lambda/python:(\S+)", (PROJECT / "Dockerfile").read_text())
+    # The glibc of Amazon Linux 2023, which AWS's base image is.
+    platform = (f"--python-platform={processor}-manylinux_2_34", f"--python-version={python}", "--only-binary=:all:")
+    target = (f"--target={tmp_path}", f"--requirement={PROJECT / name}")
+    uv = str(Path(sys.executable).with_name("uv"))
+    command = [uv, "pip", "install", "--dry-run", "--no-deps", "--quiet", *platform, *target]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -431,10 +431,46 @@ def test_functions_run_the_handlers_of_one_image_with_their_settings(stack: Stac
         "PromotionFunction": {"Command": ["promote_model.handler"]},
         "BatchFunction": {"Command": ["pneumonia.batch.s3_operations.handler"]},
     }
-    assert {stack.resolved(one["Code"]["ImageUri"]) for one in properties.values()} == {GIVEN["ImageUri"]}
+    assert images(stack.template) == dict.fromkeys(properties, GIVEN["ImageUri"])
     inference = functions[f"{stack.name}-inference"]
     assert (inference["MemorySize"], inference["Timeout"]) == (2048, 60)
     assert properties["InferenceFunction"]["EphemeralStorage"] == {"Size": {"Ref": "EphemeralStorage"}}
+
+
+def images(template: Template, **parameters: str) -> dict[str, str]:
+    """Return the image of each function by the function's logical name, with these parameters."""
+    values = {name: one.get("Default") for name, one in template["Parameters"].items()} | GIVEN | parameters
+    is_onnx = holds(template["Conditions"]["IsOnnx"], values)
+
+    found = {}
+    for name, function in of_type(template, "AWS::Lambda::Function").items():
+        match replaced(function["Code"]["ImageUri"], values.get):
+            case {"Fn::If": ["IsOnnx", with_onnx, otherwise]}:
+                found[name] = with_onnx if is_onnx else otherwise
+            case str(image):
+                found[name] = image
+    return found
+
+
+def holds(condition: dict[str, Any], values: Mapping[str, Any]) -> bool:
+    """Return whether a condition of a template holds for some parameters."""
+    if "Fn::Not" in condition:
+        return not holds(condition["Fn::Not"][0], values)
+    left, right = replaced(condition["Fn::Equals"], values.get)
+    return str(left) == str(right)
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+def test_an_engine_without_torch_leaves_promotion_its_image(architecture: str) -> None:
+    onnx = {"Engine": "onnx", "OnnxImageUri": f"{GIVEN['ImageUri']}-onnx", "Architecture": architecture}
+    template = transformed(**onnx)
+    assert images(template, **onnx) == {
+        "InferenceFunction": onnx["OnnxImageUri"],
+        "BatchFunction": onnx["OnnxImageUri"],
+        "PromotionFunction": GIVEN["ImageUri"],
+    }
+    functions = of_type(template, "AWS::Lambda::Function").values()
+    assert [function["Architectures"] for function in functions] == [[{"Ref": "Architecture"}]] * 3
 
 
 def test_logs_are_kept_for_a_while(stack: Stack) -> None:
@@ -507,23 +543,20 @@ def test_snapshots_are_taken_of_published_versions_where_they_are_asked_for() ->
         ({"SnapStart": "On"}, []),
         ({"SnapStart": "On", "ProvisionedConcurrency": "2"}, ["set ProvisionedConcurrency=0"]),
         ({"SnapStart": "On", "EphemeralStorage": "513"}, ["set EphemeralStorage=512"]),
+        ({"Engine": "onnx"}, ["set OnnxImageUri"]),
+        ({"Engine": "onnx", "OnnxImageUri": "pneumonia:4733b0787127-onnx"}, []),
     ],
-    ids=["default", "without", "alone", "warm instances", "large tmp"],
+    ids=["default", "without", "alone", "warm instances", "large tmp", "no image", "both images"],
 )
-def test_snapshots_are_refused_beside_what_lambda_does_not_combine(chosen: dict[str, str], refusals: list[str]) -> None:
+def test_what_does_not_go_together_is_refused(chosen: dict[str, str], refusals: list[str]) -> None:
     template = transformed(**chosen)
     values = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()} | chosen
-
-    def holds(condition: dict[str, Any]) -> bool:
-        left, right = replaced(condition["Fn::Equals"], values.get)
-        return str(left) == str(right)
-
     said = [
         one["AssertDescription"]
         for rule in template["Rules"].values()
-        if holds(rule["RuleCondition"])
+        if holds(rule["RuleCondition"], values)
         for one in rule["Assertions"]
-        if not holds(one["Assert"])
+        if not holds(one["Assert"], values)
     ]
     assert len(said) == len(refusals)
     assert all(refusal in sentence for refusal, sentence in zip(refusals, said, strict=True))
