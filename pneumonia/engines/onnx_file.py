@@ -32,9 +32,9 @@ SHAPES: dict[str, list[str | int]] = {
     "means": ["N", FEATURES],
     "features": ["N", 512, SIDE, SIDE],
 }
-# Processors without VNNI add two products of an activation (0 to 255) and a weight in 16 bits, which saturate at
-# 32,767. Twice 255 times this stays below, so that answers are the same everywhere.
-MAX_WEIGHT = 64
+# Of a weight, and of two weights of one sign that are neighbours: see `_kernel_scales`.
+MAX_WEIGHT = 127
+MAX_PAIR = 128
 
 
 def onnx_file(network: ResNet18, activations: Ranges | None = None) -> bytes:
@@ -131,16 +131,15 @@ class _Graph:
     def _convolution(self, name: str, x: str, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
         """Write a convolution with its batch norm, and ReLU where the output is named after one; return the output."""
         kernel, (factor, shift) = _values(convolution.weight), _factor_and_shift(norm)
-        if x in self._scales and name in self._ranges:
+        is_quantised = x in self._scales and name in self._ranges
+        if is_quantised:
             constants = self._integers(name, kernel * factor, shift, self._scales[x])
         else:
             constants = self._halves(name, kernel, factor, shift)
+        then = "Relu" if "relu" in name else "Identity"
         geometry = {"pads": [*convolution.padding] * 2, "strides": [*convolution.stride]}
-        if "relu" not in name:
-            return self._at_8_bits(self._node("Conv", name, x, *constants, **geometry))
-        return self._at_8_bits(
-            self._node("Relu", name, self._node("Conv", f"{name}.before", x, *constants, **geometry))
-        )
+        self._node(then, name, self._node("Conv", f"{name}.convolution", x, *constants, **geometry))
+        return self._at_8_bits(name) if is_quantised else name
 
     def _halves(self, name: str, kernel: Floats, factor: Floats, shift: Floats) -> tuple[str, str]:
         """Write a kernel in half precision and what batch norm does; return the names of kernel and bias in single."""
@@ -152,12 +151,12 @@ class _Graph:
     def _integers(self, name: str, kernel: Floats, shift: Floats, x_scale: float) -> tuple[str, str]:
         """Write a kernel in 8 bits and a bias in 32; return the names of both in single precision."""
         # A bias far greater than a channel's weights, as of a channel without any, still has to fit into 32 bits.
-        greatest = np.maximum(np.abs(kernel).max((1, 2, 3)) / MAX_WEIGHT, np.abs(shift) / (2.0**30 * x_scale))
-        scales = np.maximum(greatest, np.finfo(np.float32).tiny).astype(np.float32)
+        scales = np.maximum(_kernel_scales(kernel), np.abs(shift) / (2.0**30 * x_scale)).astype(np.float32)
         weights = np.rint(kernel / scales[:, None, None, None]).astype(np.int8)
-        bias = np.rint(shift / (scales * x_scale)).astype(np.int32)
+        bias_scales = scales * np.float32(x_scale)
+        bias = np.rint(shift / bias_scales).astype(np.int32)
         return self._dequantised(f"{name}.weight", weights, scales), self._dequantised(
-            f"{name}.bias", bias, scales * np.float32(x_scale)
+            f"{name}.bias", bias, bias_scales
         )
 
     def _dequantised(self, name: str, integers: NDArray[np.signedinteger], scales: Floats) -> str:
@@ -195,6 +194,22 @@ def _factor_and_shift(norm: nn.BatchNorm2d) -> tuple[Floats, Floats]:
     mean, variance = cast("tuple[Tensor, Tensor]", (norm.running_mean, norm.running_var))
     factor = norm.weight.detach() / (variance + norm.eps).sqrt()
     return _values(factor[:, None, None, None]), _values(norm.bias - mean * factor)
+
+
+def _kernel_scales(kernel: Floats) -> Floats:
+    """Return what a kernel's weights are divided by to become integers, for each output channel.
+
+    Processors without VNNI multiply two activations, 0 to 255, with the weights of two neighbouring input channels and
+    add the products in 16 bits, where more than 32,767 becomes 32,767. So two weights of one sign that are neighbours
+    may sum to MAX_PAIR at most, and all processors give the same answers. Half a unit each is left for rounding.
+    """
+    rows = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)  # in the order of ONNX Runtime's sums
+    pairs = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).reshape(len(kernel), -1, 2)
+    sums = np.maximum(pairs.clip(0).sum(2), -pairs.clip(None, 0).sum(2)).max(1)
+    scales: Floats = np.maximum(np.abs(rows).max(1) / MAX_WEIGHT, sums / (MAX_PAIR - 1)).clip(
+        1e-20
+    )  # a kernel may be all 0
+    return scales
 
 
 def _scale_and_zero(low: float, high: float) -> tuple[Floats, NDArray[np.uint8]]:

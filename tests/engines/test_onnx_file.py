@@ -3,7 +3,8 @@ from copy import deepcopy
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
 
 from pneumonia.engines import onnx as onnx_engine
 from pneumonia.engines import torch as torch_engine
@@ -83,5 +84,29 @@ def test_tensors_to_record_are_all_that_pass_through_8_bits() -> None:
     model = onnx.load_from_string(onnx_file(network, dict.fromkeys(names, (0.0, 1.0))))
     passing = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     assert passing == {*names, "maxpool"}
-    kernels = [one for one in model.graph.initializer if one.data_type == TensorProto.INT8]
+
+
+def kernels_of(data: bytes) -> list[NDArray[np.int8]]:
+    constants = onnx.load_from_string(data).graph.initializer
+    return [numpy_helper.to_array(one) for one in constants if one.data_type == TensorProto.INT8]
+
+
+def test_no_two_products_exceed_16_bits_on_processors_without_vnni(network: ResNet18) -> None:
+    """They add an activation times a weight, twice, in 16 bits: of neighbouring input channels, at one position."""
+    kernels = kernels_of(onnx_file(network, ranges_of(network, probes())))
     assert len(kernels) == 20
+    for kernel in kernels:
+        products = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1).astype(np.int32) * 255
+        pairs = np.pad(products, ((0, 0), (0, products.shape[1] % 2))).reshape(len(kernel), -1, 2)
+        assert pairs.clip(0).sum(2).max() <= np.iinfo(np.int16).max
+        assert pairs.clip(None, 0).sum(2).min() >= np.iinfo(np.int16).min
+        assert np.abs(kernel).max() > 64  # more than 7 bits are in use
+
+
+def test_channels_without_weights_and_with_great_biases_are_written() -> None:
+    network = untrained()
+    network.get_parameter("layer1.0.conv1.weight").detach()[:2] = 0
+    network.get_parameter("layer1.0.bn1.bias").detach()[1] = 1e4
+    ranges = ranges_of(network, probes())
+    expected, outputs = by_torch(network, probes()), by_onnx(onnx_file(network, ranges), probes())
+    assert np.abs(outputs.logits - expected.logits).max() <= 0.2 * np.abs(expected.logits).max()
