@@ -2,16 +2,30 @@
 
 Every price and amount is an argument, as prices differ by region and change. The defaults are examples: US
 dollars in us-east-1, without free tiers, savings plans and taxes. Look the prices up before you rely on the sum.
+
+With --measured, a second table has each engine's and architecture's thousand predictions, by the milliseconds in the
+JSON of benchmarks/serving.py, with the memory that costs least. A function gets a processor for each 1,769 MB. So an
+invocation takes as long as measured, or, with a smaller share of a processor, as long as its processor time takes then.
+arm64 is taken to be as fast as x86-64. An account of your own knows better: *Lambda: duration* on the dashboard.
 """
 
 import argparse
+import json
+import math
+import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from pneumonia.engines.cores import MEGABYTES_OF_A_CORE
 
 # Name, example, unit, AWS's page, and the date of the example.
 PRICES = (
     ("request", "0.20", "a million invocations", "lambda", "March 2026"),
     ("gb-second", "0.0000166667", "a GB-second of an x86 function", "lambda", "March 2026"),
+    ("gb-second-arm64", "0.0000133334", "a GB-second of an arm64 function", "lambda", "May 2026"),
     ("s3-get", "0.0004", "a thousand GET requests", "s3", "2025"),
     ("log-gb", "0.50", "a GB of logs taken in", "cloudwatch", "February 2026"),
     ("training-hour", "0.736", "an hour of a training instance, here ml.g4dn.xlarge", "sagemaker/ai", "2025"),
@@ -29,6 +43,8 @@ USAGE = (  # name, example, what it is
     ("cold-share", "0.05", "share of the requests that go to a new instance"),
     ("cold-gets", "3", "GET requests to S3 of a new instance"),
     ("log-bytes", "2000", "of logs that a request leaves"),
+    ("image-memory", "400", "MB that the largest image takes on top of those measured"),
+    ("slower", "1", "times as long as measured that Lambda takes"),
     ("training-minutes", "30", "billed for a training job"),
     ("instances", "1", "that train together"),
     ("volume-gb", "30", "of each instance's volume"),
@@ -40,11 +56,61 @@ USAGE = (  # name, example, what it is
 )
 
 
+MOST_MEMORY = 2 * MEGABYTES_OF_A_CORE  # MB: more processors than two have not been measured
+
+
 class Line(NamedTuple):
     """One row of the bill, in dollars."""
 
     what: str
     dollars: float
+
+
+class Timing(NamedTuple):
+    """Milliseconds of an invocation: by the clock with whole processors, and of processor time."""
+
+    clock: float
+    processor: float
+
+    def with_cores(self, cores: float) -> float:
+        """Return the milliseconds by the clock with so many processors, or such a share of one."""
+        return max(self.clock, self.processor / cores)
+
+
+class Measured(NamedTuple):
+    """An app, as benchmarks/serving.py measured it: its invocations, by whole processors, and its memory in MB."""
+
+    cold: Timing
+    warm: dict[int, Timing]
+    megabytes: float
+
+
+def measured_in(report: dict[str, Any], app: str) -> Measured:
+    """Return an app's figures in the JSON of benchmarks/serving.py."""
+    cold, warm = report["cold"], report["warm"]
+    return Measured(
+        Timing(*(1000 * median(cold[measure][app]) for measure in ("seconds", "processor_seconds"))),
+        {
+            int(cores): Timing(median(one["milliseconds"][app]), one["processor_milliseconds"][app])
+            for cores, one in warm.items()
+        },
+        report["memory"][app],
+    )
+
+
+def with_memory(args: argparse.Namespace, app: Measured, memory: int) -> argparse.Namespace:
+    """Return the amounts of a function that runs an app with so many megabytes."""
+    cores = memory / MEGABYTES_OF_A_CORE
+    warm = app.warm[max(1, round(cores))].with_cores(cores)  # as many threads as pneumonia/engines/cores.py has it run
+    times = {"warm_milliseconds": warm * args.slower, "cold_milliseconds": app.cold.with_cores(cores) * args.slower}
+    return argparse.Namespace(**vars(args) | times | {"memory": memory})
+
+
+def cheapest(args: argparse.Namespace, app: Measured) -> argparse.Namespace:
+    """Return the amounts with the memory that costs least; of equal dollars, to six digits, the fastest."""
+    enough = math.ceil(app.megabytes + args.image_memory)
+    choices = [with_memory(args, app, memory) for memory in range(enough, MOST_MEMORY + 1)]
+    return min(choices, key=lambda one: (round(total(thousand_predictions(one)), 6), -one.memory))
 
 
 def thousand_predictions(args: argparse.Namespace) -> list[Line]:
@@ -57,6 +123,11 @@ def thousand_predictions(args: argparse.Namespace) -> list[Line]:
         Line("S3, weights for new instances", cold * args.cold_gets / 1000 * args.price_s3_get),
         Line("CloudWatch, logs", 1000 * args.log_bytes / 1e9 * args.price_log_gb),
     ]
+
+
+def total(lines: list[Line]) -> float:
+    """Return the sum of a bill in dollars."""
+    return sum(line.dollars for line in lines)
 
 
 def training(args: argparse.Namespace) -> list[Line]:
@@ -87,8 +158,23 @@ def table(args: argparse.Namespace) -> str:
         ("A training", training(args)),
         ("A month of the stack", month(args)),
     ):
-        rows.append(f"| **{title}** | **{sum(line.dollars for line in lines):.4f}** |")
+        rows.append(f"| **{title}** | **{total(lines):.4f}** |")
         rows += [f"| {line.what} | {line.dollars:.4f} |" for line in lines]
+    return "\n".join(rows)
+
+
+def comparison(args: argparse.Namespace, report: dict[str, Any]) -> str:
+    """Return what a thousand predictions of each app cost, by its measurements, as a Markdown table."""
+    titles = ("memory, MB", "warm, ms", "cold, ms", "x86_64, $", "arm64, $", f"x86_64 with {args.memory:,.0f} MB, $")
+    rows = [f"| a thousand predictions | {' | '.join(titles)} |", "|---" * 7 + "|"]
+    for name in report["memory"]:
+        app = measured_in(report, name)
+        best, given = cheapest(args, app), with_memory(args, app, int(args.memory))
+        arm = argparse.Namespace(**vars(best) | {"price_gb_second": args.price_gb_second_arm64})
+        dollars = " | ".join(f"{total(thousand_predictions(one)):.4f}" for one in (best, arm, given))
+        rows.append(
+            f"| {name} | {best.memory:,} | {best.warm_milliseconds:.0f} | {best.cold_milliseconds:,.0f} | {dollars} |"
+        )
     return "\n".join(rows)
 
 
@@ -104,8 +190,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     usage = parser.add_argument_group("amounts")
     for name, example, what in USAGE:
         usage.add_argument(f"--{name}", type=float, default=example, metavar="N", help=f"{what} ({example})")
+    usage.add_argument("--measured", type=Path, metavar="FILE", help="serving.json of benchmarks/serving.py")
     return parser.parse_args(argv)
 
 
+def main() -> None:
+    """Print the tables."""
+    args = parse_arguments(None)
+    print(table(args))
+    if args.measured:
+        print(f"\n{comparison(args, json.loads(args.measured.read_text()))}")
+
+
 if __name__ == "__main__":
-    print(table(parse_arguments(None)))
+    main()
