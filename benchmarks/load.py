@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from judging_clients import Clients, Outcome, figures
 from known_releases import KnownReleases
 from load_tables import cold_table, load_tables
-from serving import image_variables, process_status
+from serving_apps import image_variables, process_status
 
 from pneumonia.files import write_json
 from pneumonia.training.synthetic import draw_radiograph

@@ -41,6 +41,12 @@ def load_session() -> onnxruntime.InferenceSession:
     return session
 
 
+def network_input(image: Image.Image) -> np.ndarray:
+    """Return an RGB image's pixels as the network takes them."""
+    small = image.resize((224, 224), Image.Resampling.BILINEAR)
+    return ((np.asarray(small, np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)[None]
+
+
 @app.get("/health")
 async def health() -> dict[str, str]:
     """Tell that the process answers."""
@@ -50,9 +56,8 @@ async def health() -> dict[str, str]:
 @app.post("/predict")
 def predict(file: UploadFile) -> dict[str, Any]:
     """Classify one X-ray."""
-    image = Image.open(io.BytesIO(file.file.read())).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
-    pixels = ((np.asarray(image, np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)[None]
-    logits = load_session().run(None, {"pixels": pixels})[0][0]
+    image = Image.open(io.BytesIO(file.file.read())).convert("RGB")
+    logits = load_session().run(None, {"pixels": network_input(image)})[0][0]
     probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     index = int(probabilities.argmax())
     return {"prediction": CLASSES[index], "confidence": float(probabilities[index])}

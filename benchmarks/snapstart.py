@@ -1,7 +1,7 @@
 """What an instance still does after it was restored from a snapshot, against a cold start.
 
-`python benchmarks/snapstart.py XRAY.jpeg` prints a Markdown table of medians. All run under the real runtime client,
-with moto's server as S3, and take turns within a round; the first round only fills the file cache.
+`python benchmarks/snapstart.py XRAY.jpeg --engine torch` prints a Markdown table of medians. All run under the real
+runtime client, with moto's server as S3, and take turns within a round; the first round only fills the file cache.
 
 cold start                  from starting the process to the first answer
 until the snapshot          from starting the process to where Lambda takes the snapshot, as publishing a version waits
@@ -16,7 +16,6 @@ fetched when they are first read, are not in these figures.
 import argparse
 import contextlib
 import dataclasses
-import os
 import statistics
 import subprocess
 import sys
@@ -25,13 +24,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from serving import PROJECT, SILENT, Bench
+from serving_apps import PROJECT, SILENT, App, Bench
+from serving_bucket import released_manifest, serve, store
 
 sys.path.insert(0, str(PROJECT))
-from pneumonia.releases.bucket import WeightsBucket
+from pneumonia.engines.choice import PACKAGES
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
-from pneumonia.releases.release_files import ReleaseFiles
-from tools.stand_ins.moto import running_moto
+from tools.stand_ins.moto import Moto, running_moto
 from tools.stand_ins.runtime_api import RuntimeApi
 
 MEASURES = ("cold start", "until the snapshot", "restored", "restored, another release", "warm")
@@ -39,14 +38,14 @@ Seconds = dict[str, list[float]]
 
 
 @contextlib.contextmanager
-def started(bench: Bench, initialization: str) -> Iterator[tuple[RuntimeApi, "subprocess.Popen[bytes]"]]:
+def started(bench: Bench, app: App, initialization: str) -> Iterator[tuple[RuntimeApi, "subprocess.Popen[bytes]"]]:
     """Start the app under the runtime client, as Lambda would for this type of initialisation."""
     with RuntimeApi() as api:
         variables = {"AWS_LAMBDA_RUNTIME_API": api.address, "AWS_LAMBDA_INITIALIZATION_TYPE": initialization}
         process = subprocess.Popen(
             [sys.executable, "-m", "awslambdaric", "app.handler"],
             cwd=PROJECT,
-            env=bench.environment("ours") | variables,
+            env=bench.environment(app) | variables,
             **SILENT,
         )
         try:
@@ -63,28 +62,29 @@ def answer(bench: Bench, api: RuntimeApi, process: "subprocess.Popen[bytes]") ->
         raise RuntimeError(f"answered {response}")
 
 
-def cold(bench: Bench, seconds: Seconds) -> None:
+def cold(bench: Bench, app: App, seconds: Seconds) -> None:
     """Time a cold start."""
     begun = time.perf_counter()
-    with started(bench, "on-demand") as (api, process):
+    with started(bench, app, "on-demand") as (api, process):
         answer(bench, api, process)
         seconds["cold start"].append(time.perf_counter() - begun)
 
 
-def restored(bench: Bench, seconds: Seconds, promoted: str | None = None) -> None:
+def restored(bench: Bench, app: App, seconds: Seconds, promoted: str | None = None) -> None:
     """Time a restored process.
 
     Args:
         bench: with the bucket.
+        app: ours, with one engine.
         seconds: gets the times.
         promoted: release that is served while the process waits.
     """
     begun = time.perf_counter()
-    with started(bench, "snap-start") as (api, process):
+    with started(bench, app, "snap-start") as (api, process):
         api.wait_for_snapshot(process=process)
         seconds["until the snapshot"].append(time.perf_counter() - begun)
         if promoted:
-            serve(bench, promoted)
+            serve(bench.moto, app.bucket, promoted)
         begun = time.perf_counter()
         api.restore()
         answer(bench, api, process)
@@ -94,21 +94,14 @@ def restored(bench: Bench, seconds: Seconds, promoted: str | None = None) -> Non
         seconds["warm"].append(time.perf_counter() - begun)
 
 
-def publish(bench: Bench) -> list[str]:
-    """Put the released weights into the bucket as two releases; return their versions."""
-    files = ReleaseFiles.in_folder(RELEASED_WEIGHTS.parent)
-    os.environ.update(bench.moto.environment)
-    versions = [files.manifest.version, "20990101-000000-0a1b2c3d"]
-    for version in versions:
-        manifest = dataclasses.replace(files.manifest, version=version)
-        WeightsBucket(bench.bucket).add(dataclasses.replace(files, manifest=manifest))
-    return versions
-
-
-def serve(bench: Bench, version: str) -> None:
-    """Make a release the served one."""
-    releases = WeightsBucket(bench.bucket)
-    releases.serve(version, *releases.pointer())
+def publish(moto: Moto, bucket: str) -> list[str]:
+    """Put the released weights into a new bucket as two releases; return their versions."""
+    moto.make_bucket(bucket)
+    manifest = released_manifest()
+    other = dataclasses.replace(manifest, version="20990101-000000-0a1b2c3d")
+    for one in (manifest, other):
+        store(moto, bucket, RELEASED_WEIGHTS.parent, one)
+    return [manifest.version, other.version]
 
 
 def table(seconds: Seconds) -> str:
@@ -125,19 +118,21 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("xray", type=Path, help="a full-size JPEG")
+    parser.add_argument("--engine", choices=PACKAGES, default="torch", help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running_moto(Path(folder)) as moto:
         bench = Bench(args.xray, moto, Path(folder), args.rounds)
-        first, second = publish(bench)
+        app = App("app", "weights", engine=args.engine)
+        first, second = publish(moto, app.bucket)
         seconds: Seconds = {}
         for turn in range(args.rounds + 1):
             if turn < 2:  # after the first round, which fills the file cache
                 seconds = {name: [] for name in MEASURES}
-            serve(bench, first)
-            cold(bench, seconds)
-            restored(bench, seconds)
-            restored(bench, seconds, promoted=second)
+            serve(moto, app.bucket, first)
+            cold(bench, app, seconds)
+            restored(bench, app, seconds)
+            restored(bench, app, seconds, promoted=second)
     print(table(seconds))
 
 
