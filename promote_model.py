@@ -1,7 +1,7 @@
 """Promote a trained model: what a training job left becomes the release that inference serves.
 
 `python promote_model.py s3://bucket/training/job/output/model.tar.gz --bucket WEIGHTS_BUCKET`
-`python promote_model.py list | show VERSION | rollback [VERSION]`
+`python promote_model.py list | show VERSION | rollback [VERSION] | export VERSION`
 
 On AWS `handler` does the first when a training job is completed.
 """
@@ -18,6 +18,7 @@ from typing import Any
 from pneumonia.command import Parser, exit_status, packages_needed_by, say
 from pneumonia.errors import ConfigurationError, ReleaseRefusedError, WeightsError, WeightsRefusedError
 from pneumonia.releases.bucket import WeightsBucket
+from pneumonia.releases.exporting import export
 from pneumonia.releases.gate import objections
 from pneumonia.releases.history import listing, rollback
 from pneumonia.releases.manifest import Manifest
@@ -26,7 +27,7 @@ from pneumonia.releases.training_event import completed_job
 from pneumonia.serving import telemetry
 from pneumonia.storage.addresses import bucket_name
 
-COMMANDS = ("promote", "list", "show", "rollback")
+COMMANDS = ("promote", "list", "show", "rollback", "export")
 
 
 def handler(event: object, _context: object) -> dict[str, Any]:
@@ -87,6 +88,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     show.add_argument("version", metavar="VERSION", help="the release")
     back = commands.add_parser("rollback", parents=[bucket], help="serve an earlier release")
     back.add_argument("version", nargs="?", metavar="VERSION", help="the release; without it, the one served before")
+    exporting = commands.add_parser(
+        "export", parents=[bucket], help="add the ONNX file, which the engine onnx reads, to a release without one"
+    )
+    exporting.add_argument("version", metavar="VERSION", help="the release")
 
     is_command = not argv or argv[0] in {*COMMANDS, "-h", "--help"}
     return parser.parse_args(argv if is_command else ["promote", *argv])
@@ -122,6 +127,8 @@ def run(args: argparse.Namespace) -> None:
         say(*listing(args.bucket).split("\n"))
     elif args.command == "show":
         say(*shown(WeightsBucket(args.bucket).check(args.version)).split("\n"))
+    elif args.command == "export":
+        run_export(args.bucket, args.version)
     else:
         run_rollback(args.bucket, args.version)
 
@@ -148,6 +155,15 @@ def run_rollback(bucket: str, wanted: str | None) -> None:
             f"until `export {version}` adds it.",
             file=sys.stderr,
         )
+
+
+def run_export(bucket: str, version: str) -> None:
+    """Add the ONNX file to a release, and say what was done."""
+    manifest, is_new = export(bucket, version)
+    if manifest.onnx and is_new:
+        say(f"Release {version} in s3://{bucket} has an ONNX file now, of {manifest.onnx.size:,} bytes.")
+    else:
+        say(f"Release {version} in s3://{bucket} has an ONNX file already.")
 
 
 def shown(manifest: Manifest) -> str:

@@ -12,10 +12,12 @@ from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
 from pneumonia.releases.bucket import WeightsBucket
+from pneumonia.releases.exporting import with_onnx
 from pneumonia.releases.gate import admitted
 from pneumonia.releases.history import last_served, readable
 from pneumonia.releases.layout import CURRENT_KEY, Pointer
 from pneumonia.releases.manifest import Manifest, released
+from pneumonia.releases.release import Release
 from pneumonia.releases.release_files import ReleaseFiles
 from pneumonia.releases.training_output import take_model
 from pneumonia.releases.trial import check_serving
@@ -96,7 +98,7 @@ def promote_to_folder(source: str, directory: Path) -> Manifest:
 
 
 def unpack_release(source: str) -> ReleaseFiles:
-    """Return the release that training left, after checking all that inference will.
+    """Return the release that training left, with an ONNX file of its network, after checking all that inference will.
 
     Raises:
         WeightsError, WeightsUnavailableError, OSError: as `promote`.
@@ -111,7 +113,8 @@ def unpack_release(source: str) -> ReleaseFiles:
         _check_report(weights, report, source)
         made = manifest_for(weights, report)
     manifest = released(made.to_json(), f"The manifest for {source}", made.version)
-    files = ReleaseFiles(content, None, manifest)
+    check_serving(ReleaseFiles(content, None, manifest), name)
+    files = with_onnx(Release(name, content, manifest.sha256, manifest, "torch"), manifest)
     check_serving(files, name)
     return files
 

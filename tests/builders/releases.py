@@ -8,6 +8,7 @@ from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
+from pneumonia.releases import exporting
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.manifest import Manifest, OnnxFile
 from pneumonia.releases.release_files import ReleaseFiles
@@ -39,6 +40,12 @@ def with_onnx(files: ReleaseFiles, content: bytes, calibration: Calibration | No
     """Return a release with these bytes as its ONNX file, which may have a calibration of its own."""
     told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "int8" if calibration else "half", calibration)
     return ReleaseFiles(files.weights, content, dataclasses.replace(files.manifest, onnx=told))
+
+
+def exported(weights: Path, manifest: Manifest) -> ReleaseFiles:
+    """Return a release with a real ONNX file."""
+    older = files_of(weights, dataclasses.replace(manifest, onnx=None))
+    return exporting.with_onnx(older.read_by("torch", str(weights)), older.manifest)
 
 
 def publish(weights: Path, manifest: Manifest, bucket: str) -> None:

@@ -1,5 +1,9 @@
-"""A promotion and a rollback that fail at any of their calls: the sentence says what was done, and how to go on."""
+"""A promotion, a rollback and an export that fail at any call: the sentence says what was done, and how to go on.
 
+An export adds the ONNX file to a release that an older version of the code has promoted.
+"""
+
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import promote_model
-from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.contract import ONNX_NAME, WEIGHTS_NAME
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.promotion import unpack_release
+from pneumonia.releases.release_files import ReleaseFiles
 from tests.builders.archives import archive_with
-from tests.builders.releases import manifest_for, publish
+from tests.builders.releases import manifest_for, publish, publish_files
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.s3_proxy import HANG_UP, proxy
 
@@ -22,6 +27,7 @@ CALLS = {
         "GET current.json",
         f"GET releases/{OLD}/manifest.json",
         f"PUT releases/NEW/{WEIGHTS_NAME}",
+        f"PUT releases/NEW/{ONNX_NAME}",
         "PUT releases/NEW/manifest.json",
         "PUT current.json",
         f"PUT {WEIGHTS_NAME}",
@@ -30,12 +36,22 @@ CALLS = {
     "rollback": [
         "GET current.json",
         "GET releases/NEW/manifest.json",
+        f"GET releases/NEW/{ONNX_NAME}",
         f"GET releases/NEW/{WEIGHTS_NAME}",
         "PUT current.json",
         f"PUT {WEIGHTS_NAME}",
         "GET current.json",
     ],
 }
+# Those of an export, of the release NEW without an ONNX file.
+EXPORT = [
+    "GET releases/NEW/manifest.json",
+    f"GET releases/NEW/{WEIGHTS_NAME}",
+    f"PUT releases/NEW/{ONNX_NAME}",
+    "PUT releases/NEW/manifest.json",  # which finds that there is one
+    "GET releases/NEW/manifest.json",
+    "PUT releases/NEW/manifest.json",
+]
 EACH_CALL = [(name, number) for name, calls in CALLS.items() for number in range(1, len(calls) + 1)]
 # After this one, the release is served whatever is denied.
 EACH_NEEDED = [(name, number) for name, number in EACH_CALL if number <= CALLS[name].index("PUT current.json") + 1]
@@ -82,13 +98,14 @@ class Work:
     """A promotion or a rollback of the release NEW, in a bucket that serves OLD.
 
     Attributes:
+        bucket: its name.
         new: the version of NEW.
     """
 
     def __init__(
         self, moto: Moto, bucket: str, trained: tuple[Path, str], old: Path, patch: pytest.MonkeyPatch
     ) -> None:
-        self._moto, self._bucket, self._old, self._patch = moto, bucket, old, patch
+        self._moto, self.bucket, self._old, self._patch = moto, bucket, old, patch
         self._archive, self.new = trained
         patch.setenv("MODEL_BUCKET", bucket)
 
@@ -98,8 +115,15 @@ class Work:
         if name == "rollback":
             assert promote_model.main(arguments) == 0
             arguments = ["rollback"]
-        publish(self._old, manifest_for(self._old, OLD), self._bucket)
+        publish(self._old, manifest_for(self._old, OLD), self.bucket)
         return arguments
+
+    def export(self) -> list[str]:
+        """Put an older release into the bucket, and return the arguments of the command that exports it."""
+        files = unpack_release(str(self._archive))
+        older = ReleaseFiles(files.weights, None, dataclasses.replace(files.manifest, onnx=None))
+        publish_files(older, self.bucket)
+        return ["export", self.new]
 
     def run(self, arguments: list[str], fault: Fault) -> int:
         with proxy(self._moto.endpoint, fault.before, fault.after) as server:
@@ -109,22 +133,22 @@ class Work:
         return status
 
     def named(self, calls: list[str]) -> list[str]:
-        return [call.replace(f"/{self._bucket}/", "").replace(self.new, "NEW") for call in calls]
+        return [call.replace(f"/{self.bucket}/", "").replace(self.new, "NEW") for call in calls]
 
     def served(self) -> str:
-        pointer, _ = WeightsBucket(self._bucket).pointer()
+        pointer, _ = WeightsBucket(self.bucket).pointer()
         assert pointer
         return pointer.version
 
     def holds(self, name: str) -> bool:
-        return f"releases/{self.new}/{name}" in self._moto.keys(self._bucket)
+        return f"releases/{self.new}/{name}" in self._moto.keys(self.bucket)
 
     def check_that_it_is_done(self) -> None:
         """Check that NEW is whole and served, by the plain key too."""
-        WeightsBucket(self._bucket).check(self.new)
+        assert WeightsBucket(self.bucket).check(self.new).onnx
         assert self.served() == self.new
         keys = (WEIGHTS_NAME, f"releases/{self.new}/{WEIGHTS_NAME}")
-        plain, whole = (self._moto.s3().get_object(Bucket=self._bucket, Key=key)["Body"].read() for key in keys)
+        plain, whole = (self._moto.s3().get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys)
         assert plain == whole
 
 
@@ -142,11 +166,14 @@ def check_that_it_is_true(told: str, work: Work) -> None:
         assert work.holds("manifest.json")
     else:
         assert not is_served
-    if "its weights are stored" in told:
+    if "its weights are stored" in told or "its weights and its ONNX file are stored" in told:
         assert work.holds(WEIGHTS_NAME)
+    if "its ONNX file are stored" in told:
+        assert work.holds(ONNX_NAME)
     if "is stored in" in told or is_served:
         assert work.new in told
         assert work.holds(WEIGHTS_NAME)
+        assert work.holds(ONNX_NAME)
         assert work.holds("manifest.json")
 
 
@@ -210,4 +237,49 @@ def test_an_answer_that_is_lost_once_changes_nothing(work: Work, name: str, call
 def test_a_pointer_that_was_moved_is_found_moved(work: Work, name: str) -> None:
     arguments = work.arguments(name)
     assert work.run(arguments, Fault(CALLS[name].index("PUT current.json") + 1, "lost")) == 0
+    work.check_that_it_is_done()
+
+
+def test_the_calls_of_an_export_are_those_that_fail_here(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = work.export()
+    fault = Fault()
+    assert work.run(arguments, fault) == 0
+    assert work.named(fault.seen) == EXPORT
+    work.check_that_it_is_done()
+    assert re.fullmatch(
+        rf"Release {work.new} in s3://\S+ has an ONNX file now, of [\d,]+ bytes\.\n", capsys.readouterr().out
+    )
+    again = Fault()
+    assert work.run(arguments, again) == 0
+    assert {call.split()[0] for call in again.seen} == {"GET", "HEAD"}
+    assert capsys.readouterr().out.endswith(" has an ONNX file already.\n")
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [(call, "denied") for call in range(1, len(EXPORT) + 1)] + [(call, "gone") for call in (3, 4, 6)],
+)
+def test_an_export_that_fails_is_told_with_what_was_done_and_goes_on(
+    work: Work, call: int, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = work.export()
+    assert work.run(arguments, Fault(call, kind)) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert work.served() == work.new
+    if call > 2:
+        assert f"`promote_model.py export {work.new}` goes on from there" in told.err
+    is_as_it_was = f"Release {work.new} is as it was in" in told.err
+    is_stored = f"The ONNX file of release {work.new} is stored in" in told.err
+    assert (is_as_it_was, is_stored) == (call == 3, call > 3)
+    assert not is_stored or work.holds(ONNX_NAME)
+    WeightsBucket(work.bucket).check(work.new)  # it is whole all the time, without or with an ONNX file
+    assert work.run(arguments, Fault()) == 0
+    work.check_that_it_is_done()
+
+
+@pytest.mark.parametrize("call", [3, 4, 6])
+def test_an_answer_that_is_lost_once_changes_nothing_of_an_export(work: Work, call: int) -> None:
+    assert work.run(work.export(), Fault(call, "lost once")) == 0
     work.check_that_it_is_done()

@@ -1,0 +1,65 @@
+"""The ONNX file of a release, which the engine onnx reads: built from the weights file, where torch is installed."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+
+from pneumonia.network.calibration import Calibration
+from pneumonia.releases.bucket import WeightsBucket
+from pneumonia.releases.manifest import Manifest, OnnxFile
+from pneumonia.releases.release import Release
+from pneumonia.releases.release_files import ReleaseFiles
+from pneumonia.releases.trial import check_serving
+
+
+def export(bucket: str, version: str) -> tuple[Manifest, bool]:
+    """Add the ONNX file to a release of a bucket that has none, or has lost it.
+
+    Kernels are in half precision, because a stored release does not tell the ranges that int8 needs.
+
+    Args:
+        bucket: the weights bucket.
+        version: the release.
+
+    Returns:
+        The release's manifest, and whether anything was missing.
+
+    Raises:
+        WeightsError: there is no such release, or it is not complete, or its ONNX file would not answer as it does.
+        ReleaseConflictError: another process writes this release.
+        WeightsUnavailableError: S3 refuses or cannot be reached.
+    """
+    releases = WeightsBucket(bucket)
+    manifest = releases.manifest(version)
+    if releases.has_onnx(manifest):
+        return manifest, False
+    files = with_onnx(releases.release(manifest, "torch"), manifest)
+    check_serving(files, f"release {version}")
+    releases.add_onnx(files)
+    return files.manifest, True
+
+
+def with_onnx(
+    release: Release,
+    manifest: Manifest,
+    activations: Mapping[str, tuple[float, float]] | None = None,
+    own: Calibration | None = None,
+) -> ReleaseFiles:
+    """Return the files of a release, with an ONNX file of the network in its weights file.
+
+    Args:
+        release: as the engine torch reads it.
+        manifest: the release's, with or without what it says about another ONNX file.
+        activations: the ranges that `engines.onnx_file` needs for int8; None for half precision.
+        own: the ONNX file's own calibration, None for the release's.
+
+    Raises:
+        WeightsError: the weights are not of this network.
+    """
+    # Seconds, for torch, which listing releases does without.
+    from pneumonia.engines.onnx_file import onnx_file  # noqa: PLC0415
+    from pneumonia.network.weights_file import network_in  # noqa: PLC0415
+
+    content = onnx_file(network_in(release.weights, release.source), activations)
+    told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "int8" if activations else "half", own)
+    return ReleaseFiles(release.weights, content, dataclasses.replace(manifest, onnx=told))
