@@ -109,6 +109,12 @@ def test_a_function_needs_no_more_than_the_image_ships(door: str) -> None:
     assert not any("torchvision" in imports_of(module) for module in closure_of(door))
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("pneumonia.imaging.")])
+def test_decoding_needs_no_torch(module: str) -> None:
+    packages = {name.partition(".")[0] for reached in closure_of(module) for name in imports_of(reached)}
+    assert not packages & {"torch", "torchvision"}
+
+
 def test_serving_alone_needs_nothing_of_batches() -> None:
     reached = closure_of("app")
     assert "pneumonia.serving.predictor" in reached

@@ -7,16 +7,15 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
-from torch import Tensor
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_prefix
 from pneumonia.imaging.chunks import PNG, check_png, check_webp, exif_in_png, is_webp
-from pneumonia.imaging.depth import to_8_bits
+from pneumonia.imaging.depth import Values, to_8_bits
 from pneumonia.imaging.jpeg import Header, check_kind, check_metadata, check_scans, exif_of, header_of, is_deep
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
 from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified, unread_tiff
@@ -279,12 +278,10 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in {"1", "LA"} else "RGB")
 
 
-def _values(image: Image.Image) -> Tensor:
+def _values(image: Image.Image) -> Values:
     """Return the values of an image of mode "I;16", "I" or "F", and of their variants, shape (height, width)."""
-    dtype = {"F": torch.float32, "I;16": torch.uint16}.get(image.mode, torch.int32)
-    stored = image if image.mode in {"F", "I;16", "I"} else image.convert("I")
-    return torch.frombuffer(bytearray(stored.tobytes()), dtype=dtype).view(image.height, image.width)
+    return np.asarray(image if image.mode in {"F", "I;16", "I"} else image.convert("I"))
 
 
-def _shown(values: Tensor) -> Image.Image:
-    return Image.fromarray((values if values.dtype == torch.uint8 else to_8_bits(values)).contiguous().numpy())
+def _shown(values: Values) -> Image.Image:
+    return Image.fromarray(values if values.dtype == np.uint8 else to_8_bits(values))

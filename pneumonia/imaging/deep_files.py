@@ -7,10 +7,9 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-import torch
-from torch import Tensor
 
 from pneumonia.errors import ImageTooLargeError, UnsupportedImageError
+from pneumonia.imaging.depth import Values
 from pneumonia.imaging.jpeg import Header
 from pneumonia.imaging.jpeg_ends import check_ends
 from pneumonia.imaging.limits import MAX_DEEP_BYTES
@@ -19,16 +18,16 @@ from pneumonia.imaging.tiff import Page
 _GRAY, _RGB = {0, 1}, {2}  # PhotometricInterpretation
 
 
-def png_values(data: bytes) -> Tensor:
+def png_values(data: bytes) -> Values:
     """Return the values of a 16-bit PNG without its transparency: uint16, shape (height, width) or (height, width, 3).
 
     Raises:
         Exception: whatever the decoder raises on broken data.
     """
-    return _without_alpha(torch.from_numpy(imagecodecs.png_decode(data)))
+    return _without_alpha(imagecodecs.png_decode(data))
 
 
-def jpeg_values(data: bytes, header: Header) -> Tensor:
+def jpeg_values(data: bytes, header: Header) -> Values:
     """Return the values of a lossless or 12-bit JPEG of one channel: uint8 or uint16, shape (height, width).
 
     Raises:
@@ -41,12 +40,12 @@ def jpeg_values(data: bytes, header: Header) -> Tensor:
     def decode(data: bytes) -> Any:  # noqa: ANN401  # an array
         return imagecodecs.jpeg8_decode(data, out=np.empty(shape, dtype))
 
-    values = decode(data)
+    values: Values = decode(data)
     check_ends(data, decode, values, header)
-    return torch.from_numpy(values)
+    return values
 
 
-def tiff_values(data: bytes, page: Page) -> Tensor:
+def tiff_values(data: bytes, page: Page) -> Values:
     """Return the values of a page of a TIFF without its transparency, shape (height, width) or (height, width, 3).
 
     Raises:
@@ -69,11 +68,10 @@ def tiff_values(data: bytes, page: Page) -> Tensor:
     # The decoder refuses to fill an array of another shape: it cannot take more memory than was checked.
     array = np.empty(shape if page.samples > 1 else (page.height, page.width), page.dtype)
     imagecodecs.tiff_decode(data, index=page.number, out=array)
-    values = torch.from_numpy(array)
-    return _without_alpha(values.movedim(0, -1) if page.is_separate and page.samples > 1 else values)
+    return _without_alpha(np.moveaxis(array, 0, -1) if page.is_separate and page.samples > 1 else array)
 
 
-def _without_alpha(values: Tensor) -> Tensor:
+def _without_alpha(values: Values) -> Values:
     if values.ndim == 2:
         return values
     return values[..., 0] if values.shape[2] < 3 else values[..., :3]

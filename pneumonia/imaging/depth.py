@@ -5,9 +5,10 @@ range from the values of the image.
 """
 
 import math
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from pneumonia.errors import ImageError
 
@@ -21,48 +22,51 @@ NEAR, FAR = (
     1.0,
 )  # shares of the bulk: few pixels count in full up to the first distance, not at all from the second
 _BLOCKS = 2**18  # at most, that are looked at; more would change the range by less than one of 256 gray levels
-_AT_ONCE = 2**20  # values that are converted at a time: as floats, they take four times the memory
+_AT_ONCE = 2**16  # values that are converted at a time: as float64, they stay in a processor's cache
+
+Values = NDArray[Any]
 
 
-def to_8_bits(values: Tensor) -> Tensor:
+@np.errstate(over="ignore", invalid="ignore")  # values may be as large as float64 holds
+def to_8_bits(values: Values) -> NDArray[np.uint8]:
     """Convert an image's values to 8 bits, its own range from black to white.
 
     Args:
         values: of any real type, shape (height, width) or (height, width, channels). Channels share one range.
 
     Returns:
-        uint8, of the same shape.
+        The same shape.
 
     Raises:
         ImageError: values that are not finite, or all the same.
     """
-    if values.is_floating_point() and not all(bool(row.isfinite().all()) for row in values):
+    if values.dtype.kind == "f" and not np.isfinite([values.min(), values.max()]).all():  # either is NaN if any is
         raise ImageError("Some values of the image are infinite or not numbers: export it with finite values.")
     low, high = value_range(blocks(values))
-    shown = torch.empty(values.shape, dtype=torch.uint8)
-    rows = max(1, _AT_ONCE // values[0].numel())
+    shown = np.empty(values.shape, np.uint8)
+    rows = max(1, _AT_ONCE // values[0].size)
     for top in range(0, len(values), rows):
-        part = values[top : top + rows].double()
-        shown[top : top + rows] = part.sub_(low).mul_(255 / (high - low)).clamp_(0, 255).round_()
+        part = values[top : top + rows].astype(np.float64)
+        part -= low
+        part *= 255 / (high - low)
+        shown[top : top + rows] = np.rint(part.clip(0, 255, out=part), out=part)
     return shown
 
 
-def blocks(values: Tensor) -> Tensor:
+def blocks(values: Values) -> Values:
     """Return blocks of 2 x 2 neighbouring pixels from all over an image, shape (4, number of blocks).
 
     Args:
         values: shape (height, width) or (height, width, channels); a block is of one channel.
     """
     height, width, *_ = values.shape
-    apart = math.ceil(math.sqrt(values.numel() / _BLOCKS))
+    apart = math.ceil(math.sqrt(values.size / _BLOCKS))
     corners = [(row, column) for row in (0, min(1, height - 1)) for column in (0, min(1, width - 1))]
     rows, columns = max(1, height - 1), max(1, width - 1)
-    return torch.stack(
-        [values[y : y + rows : apart, x : x + columns : apart].flatten() for y, x in corners],
-    )
+    return np.stack([values[y : y + rows : apart, x : x + columns : apart].ravel() for y, x in corners])
 
 
-def value_range(found: Tensor) -> tuple[float, float]:
+def value_range(found: Values) -> tuple[float, float]:
     """Return the values to show as black and as white.
 
     These are the darkest and the brightest value, with three exceptions:
@@ -82,15 +86,15 @@ def value_range(found: Tensor) -> tuple[float, float]:
     Raises:
         ImageError: all values are the same, or there are none.
     """
-    found = found.double()
-    if not found.numel() or found.min() == found.max():
+    darker, brighter = (np.sort(ends.astype(np.float64)) for ends in (found.max(0), found.min(0)))
+    if not found.size or brighter[0] == darker[-1]:
         raise ImageError("The image shows nothing: all of its pixels, or nearly all, have the same value.")
-    darker, brighter = found.amax(0).sort().values, found.amin(0).sort().values
-    low, high = torch.stack([_ends(darker, brighter, offset / OFFSETS) for offset in range(OFFSETS)]).mean(0).tolist()
-    return (low, high) if low < high else (float(found.min()), float(found.max()))
+    ranges = [_ends(darker, brighter, offset / OFFSETS) for offset in range(OFFSETS)]
+    low, high = (math.fsum(end / OFFSETS for end in ends) for ends in zip(*ranges, strict=True))
+    return (low, high) if low < high else (float(brighter[0]), float(darker[-1]))
 
 
-def _ends(darker: Tensor, brighter: Tensor, offset: float) -> Tensor:
+def _ends(darker: Values, brighter: Values, offset: float) -> tuple[float, float]:
     """Return the range that `value_range` describes, for intervals shifted by an offset.
 
     Args:
@@ -99,39 +103,39 @@ def _ends(darker: Tensor, brighter: Tensor, offset: float) -> Tensor:
         offset: a share of an interval, 0 to 1.
     """
     dark_bounds, bright_bounds = _bounds(darker, offset), _bounds(brighter, offset)
-    steps = (dark_bounds + bright_bounds).diff() / 2
+    steps = np.diff(dark_bounds + bright_bounds) / 2
     bulk = _bulk(steps)
-    middle = _middle(steps.clamp(max=LONGEST_STEP * bulk))
+    middle = _middle(np.minimum(steps, LONGEST_STEP * bulk))
     black, white = dark_bounds[middle], bright_bounds[middle]
     few = math.ceil(min(ENDS, len(darker) / 1000))
-    below = _reach(black - dark_bounds[: middle + 1].flip(0), black - darker[:few], bulk)
+    below = _reach(black - dark_bounds[middle::-1], black - darker[:few], bulk)
     above = _reach(bright_bounds[middle:] - white, brighter[-few:] - white, bulk)
-    return torch.stack([black - below, white + above])
+    return black - below, white + above
 
 
-def _bounds(values: Tensor, offset: float) -> Tensor:
+def _bounds(values: Values, offset: float) -> Values:
     """Return the bounds of the intervals into which sorted values are divided, shape (INTERVALS + 2,)."""
-    ranks = (torch.arange(INTERVALS + 2) - offset).clamp(0, INTERVALS) / INTERVALS * (len(values) - 1)
-    return values[ranks.round().long()]
+    ranks = (np.arange(INTERVALS + 2, dtype=np.float32) - offset).clip(0, INTERVALS) / INTERVALS * (len(values) - 1)
+    return values[np.rint(ranks).astype(np.intp)]
 
 
-def _bulk(steps: Tensor) -> Tensor:
+def _bulk(steps: Values) -> float:
     """Return the bulk: the sum of the steps, each counted as LONGEST_STEP of that sum at most."""
-    steps = steps.sort(descending=True).values
-    rest = steps.flip(0).cumsum(0).flip(0)  # without the 0, 1, 2, … longest
-    cut = torch.arange(len(steps))
-    sums = rest / (1 - LONGEST_STEP * cut).clamp(min=1e-9)
-    fits = (steps <= LONGEST_STEP * sums).nonzero()
-    return sums[fits[0, 0]]
+    steps = np.sort(steps)
+    rest = steps.cumsum()[::-1]  # without the 0, 1, 2, … longest
+    steps = steps[::-1]
+    cut = np.arange(len(steps), dtype=np.float32)
+    sums = rest / (1 - LONGEST_STEP * cut).clip(min=1e-9)
+    return float(sums[np.argmax(steps <= LONGEST_STEP * sums)])
 
 
-def _middle(steps: Tensor) -> int:
+def _middle(steps: Values) -> int:
     """Return after how many steps half of their sum is reached: within the bulk, however many pixels are padding."""
-    sums = steps.cumsum(0)
+    sums = steps.cumsum()
     return int((sums < sums[-1] / 2).sum())
 
 
-def _reach(bounds: Tensor, ends: Tensor, bulk: Tensor) -> Tensor:
+def _reach(bounds: Values, ends: Values, bulk: float) -> float:
     """Return how far the range reaches from the middle, on one side.
 
     Args:
@@ -139,10 +143,10 @@ def _reach(bounds: Tensor, ends: Tensor, bulk: Tensor) -> Tensor:
         ends: the outermost values, as distances. Each gives a reach, and their mean is returned: no single one decides.
         bulk: as `_bulk` gives it.
     """
-    steps = torch.minimum(bounds, ends[:, None]).diff()
-    inner = steps.clamp(max=LONGEST_STEP * bulk)
-    outside = torch.arange(steps.shape[1] - 1, -1, -1) / INTERVALS  # the share of pixels beyond each step
-    weight = ((PADDING - outside) / (PADDING - MARKERS)).clamp(0, 1)
+    steps = np.diff(np.minimum(bounds, ends[:, None]))
+    inner = np.minimum(steps, LONGEST_STEP * bulk)
+    outside = np.arange(steps.shape[1] - 1, -1, -1, dtype=np.float32) / INTERVALS  # share of pixels beyond each
+    weight = ((PADDING - outside) / (PADDING - MARKERS)).clip(0, 1)
     outer = ((steps - inner) * weight).sum(1)
-    faded = ((FAR * bulk - outer) / (FAR - NEAR)).clamp(min=0)
-    return (inner.sum(1) + torch.minimum(outer, NEAR * faded)).mean()
+    faded = ((FAR * bulk - outer) / (FAR - NEAR)).clip(min=0)
+    return float((inner.sum(1) + np.minimum(outer, NEAR * faded)).mean())

@@ -9,15 +9,14 @@ import math
 import struct
 from typing import TypeVar
 
-import torch
+import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
-from torch import Tensor
 
-from pneumonia.imaging.depth import blocks, value_range
+from pneumonia.imaging.depth import Values, blocks, value_range
 from pneumonia.imaging.dicom_layout import decimals
 
-Number = TypeVar("Number", int, Tensor)
+Number = TypeVar("Number", int, Values)
 
 
 def shown_in_gray(band: Image.Image, header: Dataset) -> Image.Image:
@@ -42,53 +41,52 @@ def shown_by_palette(band: Image.Image, header: Dataset) -> Image.Image:
     return Image.merge("RGB", [_apply(table, band) for table in _palettes(header, band)])
 
 
-def _apply(table: Tensor, band: Image.Image) -> Image.Image:
+def _apply(table: Values, band: Image.Image) -> Image.Image:
     return band.point(table.tolist(), "L")
 
 
-def _gray_table(band: Image.Image, header: Dataset) -> Tensor:
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
+def _gray_table(band: Image.Image, header: Dataset) -> Values:
     """Return the 8-bit value of every word that a pixel can be stored as."""
     stored = _stored_values(_words(band), header)
     is_padding = _is_padding(stored, header)
     values = _modality(stored, header)
-    if not values.isfinite().all():
+    if not np.isfinite(values).all():
         raise ValueError
     found = _blocks(band, is_padding)
     shown = _shown_by_header(values, header)
     if shown is None or not _shows_anything(shown[found]):
         low, high = (0.0, 255.0) if _has_8_bits(values, stored, header) else value_range(values[found])
         shown = (values - low) / (high - low)
-    if not shown.isfinite().all():
+    if not np.isfinite(shown).all():
         raise ValueError
-    table = (shown.clamp(0, 1) * 255).round().to(torch.uint8)
+    table = np.rint(shown.clip(0, 1) * 255).astype(np.uint8)
     if header.PhotometricInterpretation == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE":
         table = 255 - table
-    return table.masked_fill(is_padding, 0)
+    return np.where(is_padding, 0, table)
 
 
-def _words(band: Image.Image) -> Tensor:
-    return torch.arange(256 if band.mode == "L" else 65_536)
+def _words(band: Image.Image) -> Values:
+    return np.arange(256 if band.mode == "L" else 65_536)
 
 
-def _blocks(band: Image.Image, is_padding: Tensor) -> Tensor:
+def _blocks(band: Image.Image, is_padding: Values) -> Values:
     """Return the words of blocks of neighbouring pixels, none of them padding, as `imaging.depth` looks at them."""
-    kind, dtype = ("L", torch.uint8) if band.mode == "L" else ("I;16", torch.uint16)
-    words = torch.frombuffer(bytearray(band.convert(kind).tobytes()), dtype=dtype).view(band.height, band.width)
-    found = blocks(words).long()
+    found = blocks(np.asarray(band if band.mode == "L" else band.convert("I;16")))
     return found[:, ~is_padding[found].any(0)]
 
 
-def _has_8_bits(values: Tensor, stored: Tensor, header: Dataset) -> bool:
+def _has_8_bits(values: Values, stored: Values, header: Dataset) -> bool:
     """Return whether values are those of an 8-bit image, from 0 to 255."""
-    return int(header.BitsStored) == 8 and bool(stored.min() == 0) and torch.equal(values, stored.double())
+    return int(header.BitsStored) == 8 and bool(stored.min() == 0) and np.array_equal(values, stored)
 
 
-def _shows_anything(shown: Tensor) -> bool:
+def _shows_anything(shown: Values) -> bool:
     """Return whether not all is black, or all white: the windows of some files lie outside of their values."""
-    return shown.numel() > 0 and bool(shown.clamp(0, 1).max() > shown.clamp(0, 1).min())
+    return shown.size > 0 and bool(shown.clip(0, 1).max() > shown.clip(0, 1).min())
 
 
-def _stored_values(words: Tensor, header: Dataset) -> Tensor:
+def _stored_values(words: Values, header: Dataset) -> Values:
     """Return the value that each word stores, C.7.6.3.1: the bits that the header names, with their sign."""
     return _held(words >> int(header.HighBit) - int(header.BitsStored) + 1, header)
 
@@ -106,24 +104,24 @@ def _as_stored(value: int, header: Dataset) -> int:
     return _held(value, header) if -(1 << bits - 1) <= value < 1 << bits else value
 
 
-def _is_padding(stored: Tensor, header: Dataset) -> Tensor:
+def _is_padding(stored: Values, header: Dataset) -> Values:
     """Return which stored values are padding, C.7.5.1.1.2."""
     given = (header.get(f"PixelPadding{name}") for name in ("Value", "RangeLimit"))
     bounds = [_as_stored(int(value), header) for value in given if value is not None]
     if not bounds:
-        return torch.zeros_like(stored, dtype=torch.bool)
+        return np.zeros_like(stored, dtype=bool)
     return (stored >= min(bounds)) & (stored <= max(bounds))
 
 
-def _modality(stored: Tensor, header: Dataset) -> Tensor:
+def _modality(stored: Values, header: Dataset) -> Values:
     """Return what the stored values mean, C.11.1."""
     if item := _complete_item(header, "ModalityLUTSequence"):
         return _lut(item, stored)[0]
     slope, intercept = (decimals(header, f"Rescale{name}")[:1] for name in ("Slope", "Intercept"))
-    return stored.double() * ((slope or [1.0])[0] or 1) + (intercept or [0.0])[0]
+    return stored.astype(np.float64) * ((slope or [1.0])[0] or 1) + (intercept or [0.0])[0]
 
 
-def _shown_by_header(values: Tensor, header: Dataset) -> Tensor | None:
+def _shown_by_header(values: Values, header: Dataset) -> Values | None:
     """Return the brightness of values by the first VOI LUT or window, 0 to 1, C.11.2; None if there is neither."""
     if item := _complete_item(header, "VOILUTSequence"):
         # Some files declare 16 bits for entries of 12. So the brightest entry is white, not the largest possible one.
@@ -134,13 +132,13 @@ def _shown_by_header(values: Tensor, header: Dataset) -> Tensor | None:
     return _windowed(values, *window, function) if window else None
 
 
-def _windowed(values: Tensor, center: float, width: float, function: str) -> Tensor:
+def _windowed(values: Values, center: float, width: float, function: str) -> Values:
     if function == "SIGMOID":  # C.11.2.1.3.1
-        return torch.sigmoid(4 * (values - center) / width)
+        return 1 / (1 + np.exp(-4 * (values - center) / width))
     if function == "LINEAR_EXACT":  # C.11.2.1.3.2
         return (values - center) / width + 0.5
     if width == 1:
-        return (values > center - 0.5).double()
+        return (values > center - 0.5).astype(np.float64)
     return (values - (center - 0.5)) / (width - 1) + 0.5  # C.11.2.1.2.1
 
 
@@ -157,36 +155,36 @@ def _complete_item(header: Dataset, name: str) -> Dataset | None:
     return next((item for item in items if item.get("LUTDescriptor") and item.get("LUTData")), None)
 
 
-def _lut(item: Dataset, values: Tensor) -> tuple[Tensor, int]:
+def _lut(item: Dataset, values: Values) -> tuple[Values, int]:
     """Return a look-up table's entries for values, C.11.1.1, and its largest entry."""
     table, first, _ = _table(item, "LUT")
     first -= 65_536 if values.min() < 0 and first >= 32_768 else 0
-    return table[(values.round().long() - first).clamp(0, len(table) - 1)].double(), int(table.max())
+    return table[(np.rint(values) - first).clip(0, len(table) - 1).astype(np.intp)].astype(np.float64), int(table.max())
 
 
-def _palettes(header: Dataset, band: Image.Image) -> list[Tensor]:
+def _palettes(header: Dataset, band: Image.Image) -> list[Values]:
     """Return the 8-bit red, green and blue of every word, C.7.6.3.1.5."""
     palettes = []
     for color in ("Red", "Green", "Blue"):
         table, first, bits = _table(header, f"{color}PaletteColorLookupTable")
-        found = table[(_words(band) - first).clamp(0, len(table) - 1)]
+        found = table[(_words(band) - first).clip(0, len(table) - 1)]
         palettes.append(found >> max(0, bits - 8) & 255)
     return palettes
 
 
-def _table(dataset: Dataset, name: str) -> tuple[Tensor, int, int]:
+def _table(dataset: Dataset, name: str) -> tuple[Values, int, int]:
     """Return a look-up table, the value of its first entry, and the number of bits of its entries."""
     entries, first, bits = _numbers(dataset, f"{name}Descriptor")
     entries = entries or 65_536
     if not 8 <= bits <= 16:
         raise ValueError
     if f"{name}Data" not in dataset:
-        return torch.tensor(_expanded(_numbers(dataset, f"Segmented{name}Data"), entries)), first, bits
+        return np.array(_expanded(_numbers(dataset, f"Segmented{name}Data"), entries)), first, bits
     data = dataset[f"{name}Data"].value
     # Entries of 8 bits may be packed, two to a word.
     is_packed = isinstance(data, bytes) and len(data) == entries + entries % 2
     numbers = list(data) if is_packed else _numbers(dataset, f"{name}Data")
-    return torch.tensor(numbers[:entries]), first, bits
+    return np.array(numbers[:entries]), first, bits
 
 
 def _expanded(words: list[int], entries: int) -> list[int]:
