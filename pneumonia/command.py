@@ -22,6 +22,8 @@ SOME_FAILED = 3  # exit status if some images, or all, have no answer
 WEIGHTS_HELP = (
     "weights file, a folder with one, or s3://bucket (as serving: MODEL_PATH, MODEL_BUCKET, else the released model)"
 )
+# At the end of the help of every command that answers on this machine.
+ENGINE_HELP = "the variable ENGINE chooses what computes the answers: torch (PyTorch) or onnx (ONNX Runtime)"
 # What --sign takes in every command that asks a server.
 SIGN_HELP = "region of the Lambda function to sign requests for, if URL is not its Function URL"
 EXIT_STATUSES = (

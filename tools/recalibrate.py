@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file with its manifest beside it")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the training's validation images")
     args = parser.parse_args(argv)
-    release = read_release(args.weights)
+    release = read_release(args.weights, engine="torch")
     manifest = release.manifest
     if manifest is None:
         parser.error(f"no manifest of {args.weights} lies beside it")

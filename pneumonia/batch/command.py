@@ -12,7 +12,7 @@ from pathlib import Path
 from pneumonia.batch.journal import JournalHeader, digest_of, opened
 from pneumonia.batch.sources import Source, listed, read_ahead, state_of
 from pneumonia.batch.tables import COLUMNS, Row, answer_row, error_row, writer
-from pneumonia.command import EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, progress, say
+from pneumonia.command import ENGINE_HELP, EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, progress, say
 from pneumonia.engines.choice import PACKAGES, chosen_engine
 from pneumonia.errors import ConfigurationError, ImageError, keeping
 from pneumonia.files import real, replacing
@@ -31,6 +31,7 @@ EPILOG = f"""INPUT is one of
 OUTPUT, *.csv or *.parquet, has a row per image, in the order of INPUT, with the columns
   {", ".join(COLUMNS)}
 
+{ENGINE_HELP}
 {EXIT_STATUSES}
 
 example: pneumonia batch xrays answers.csv"""

@@ -170,7 +170,7 @@ def refusal(first: bytes, this: JournalHeader, path: Path) -> ConfigurationError
     if other.model_version != this.model_version:
         what = f"has answers of model {other.model_version}, but this run uses {this.model_version}"
     elif other.model != this.model:
-        what = f"has answers of model {this.model_version} with another calibration, input check or code"
+        what = f"has answers of model {this.model_version} with another engine, calibration, input check or code"
     else:
         return ConfigurationError(
             f"{path} has answers for another input, of {other.images:,} images: remove it to start anew, or name "

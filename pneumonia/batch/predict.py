@@ -6,12 +6,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from pneumonia.command import EXIT_STATUSES, SIGN_HELP, SOME_FAILED, WEIGHTS_HELP, say
+from pneumonia.command import ENGINE_HELP, EXIT_STATUSES, SIGN_HELP, SOME_FAILED, WEIGHTS_HELP, say
 from pneumonia.errors import ConfigurationError, ImageError
 from pneumonia.names import in_text, on_terminal
 from pneumonia.network.prediction import Prediction
 
-EPILOG = f"""{EXIT_STATUSES}
+EPILOG = f"""{ENGINE_HELP}
+{EXIT_STATUSES}
 
 example: pneumonia predict xray.jpg
          pneumonia predict --url https://abc123.lambda-url.eu-central-1.on.aws xray.jpg

@@ -41,18 +41,23 @@ class Engine(Protocol):
         """
 
 
-def check_outputs(engine: Engine, name: str) -> None:
-    """Check that an engine's logits are finite for noise, a black and a white image.
+def check_outputs(engine: Engine, name: str) -> Floats:
+    """Check that an engine's logits are finite for noise, a black and a white image, and return them.
 
     Args:
         engine: the engine.
         name: where the network comes from, for the error's sentence.
 
+    Returns:
+        Those of `probes`, shape (4, 2).
+
     Raises:
         WeightsError: a logit is not finite.
     """
-    if not np.isfinite(engine(probes()).logits).all():
+    logits = engine(probes()).logits
+    if not np.isfinite(logits).all():
         raise WeightsError(f"The outputs of the network in {name} are not finite: training diverged, train again.")
+    return logits
 
 
 def probes() -> Floats:

@@ -60,6 +60,7 @@ def with_onnx(
     from pneumonia.engines.onnx_file import onnx_file  # noqa: PLC0415
     from pneumonia.network.weights_file import network_in  # noqa: PLC0415
 
+    # The file's own checksums are checked, too: of weights that training has just left, no digest tells anything yet.
     content = onnx_file(network_in(release.weights, release.source), activations)
     told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "int8" if activations else "half", own)
     return ReleaseFiles(release.weights, content, dataclasses.replace(manifest, onnx=told))

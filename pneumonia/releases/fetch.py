@@ -93,11 +93,12 @@ class Weights:
             return self._find_or_fetch(deadline)
         if is_there(self.path):
             return read_release(self.path, deadline, self.engine)
-        if self.path != path_for(Path(DEFAULT_PATH), self.engine):  # somebody meant another model
-            if advice := missing(self.path, self.engine):
-                raise WeightsUnavailableError(advice)
-            logger.warning("%s does not exist: the released model serves.", self.path)
+        is_meant = self.path != path_for(Path(DEFAULT_PATH), self.engine)  # by somebody
+        if is_meant and (advice := missing(self.path, self.engine)):
+            raise WeightsUnavailableError(advice)
         if (released := path_for(RELEASED_WEIGHTS, self.engine)).exists():
+            if is_meant:
+                logger.warning("%s does not exist: the released model serves.", self.path)
             return read_release(released, deadline, self.engine)
         raise WeightsUnavailableError(
             f"There are no weights: {self.path} does not exist and MODEL_BUCKET is not set. Set MODEL_BUCKET to the "

@@ -46,31 +46,34 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
     return classifier_of(release_at(RELEASED_WEIGHTS if source is None else source))
 
 
-def release_at(source: str | os.PathLike[str]) -> Release:
+def release_at(source: str | os.PathLike[str], engine: str | None = None) -> Release:
     """Read a release.
 
     Args:
         source: as `load` takes it.
+        engine: whose weights, by default those of the chosen engine.
 
     Raises:
         ConfigurationError, WeightsError, WeightsUnavailableError: as `load`.
     """
+    engine = engine or chosen_engine()
     if not str(source).startswith("s3://"):
-        return read_release(weights_at(source))
+        return read_release(weights_at(source, engine), engine=engine)
     bucket, key = split(str(source))
     if key:
         raise ConfigurationError(f"{source!r} is not a bucket: name the weights bucket alone, as s3://bucket.")
-    return fetch(bucket, PLAIN_KEY, Deadline.after(DOWNLOAD_SECONDS))
+    return fetch(bucket, PLAIN_KEY, Deadline.after(DOWNLOAD_SECONDS), engine)
 
 
-def weights_at(source: str | os.PathLike[str]) -> Path:
-    """Return the file with the chosen engine's weights that a user names, itself or by its folder.
+def weights_at(source: str | os.PathLike[str], engine: str) -> Path:
+    """Return the file with an engine's weights that a user names, itself or by its folder.
 
     Raises:
         ConfigurationError: there is no such file.
     """
-    path, engine = Path(source), chosen_engine()
-    path = path / NAMES[engine] if os.path.isdir(path) else path_for(path, engine)  # noqa: PTH112  # Path.is_dir raises for a long name
+    path = Path(source)
+    is_folder = os.path.isdir(path)  # noqa: PTH112  # Path.is_dir raises for a long name
+    path = path / NAMES[engine] if is_folder else path_for(path, engine)
     if not is_there(path):
         usual = f"{path} does not exist: name a weights file, a folder with one, or s3://bucket."
         raise ConfigurationError(missing(path, engine) or usual)

@@ -103,17 +103,13 @@ def unpack_release(source: str) -> ReleaseFiles:
     Raises:
         WeightsError, WeightsUnavailableError, OSError: as `promote`.
     """
-    from pneumonia.network.weights_file import network_in  # noqa: PLC0415  # seconds, for torch: `list` does without
-
     with tempfile.TemporaryDirectory() as temporary:
         weights = Path(temporary) / WEIGHTS_NAME
         report = take_model(source, weights)
-        content, name = weights.read_bytes(), f"{WEIGHTS_NAME} in {source}"
-        network_in(content, name)  # which checks the file's own checksums: no digest vouches for it yet
         _check_report(weights, report, source)
-        made = manifest_for(weights, report)
+        content, made = weights.read_bytes(), manifest_for(weights, report)
+    name = f"{WEIGHTS_NAME} in {source}"
     manifest = released(made.to_json(), f"The manifest for {source}", made.version)
-    check_serving(ReleaseFiles(content, None, manifest), name)
     files = with_onnx(Release(name, content, manifest.sha256, manifest, "torch"), manifest)
     check_serving(files, name)
     return files

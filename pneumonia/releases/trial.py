@@ -2,14 +2,14 @@
 
 from pneumonia.errors import WeightsError
 from pneumonia.network.classifier import Classifier
-from pneumonia.network.outputs import check_outputs, probes
+from pneumonia.network.outputs import check_outputs
 from pneumonia.releases.loading import classifier_of
 from pneumonia.releases.release_files import ReleaseFiles
 
 # What P(PNEUMONIA) of one image may differ by between the engines, by the ONNX file's precision. Quantisation moves a
 # film's by 0.003 on average and 0.08 at most; a file that is wrong moves the probes' by far more.
 MOST = {"half": 1e-4, "int8": 0.1}
-STEEPEST = 4  # log-odds that P changes by 1 for, where it changes the fastest
+STEEPEST = 4  # log-odds for each 1 that P changes by, where it changes the fastest
 
 
 def check_serving(files: ReleaseFiles, source: str) -> None:
@@ -23,37 +23,41 @@ def check_serving(files: ReleaseFiles, source: str) -> None:
         WeightsError: a file cannot be loaded, was trained for other classes or another preprocessing than this code's,
             or has outputs that are not finite; or the two give different answers.
     """
-    models = {engine: classifier_of(files.read_by(engine, source)) for engine in files.by_engine()}
-    for model in models.values():
-        check_outputs(model.engine, source)
+    odds = {one: _log_odds(classifier_of(files.read_by(one, source)), source) for one in files.by_engine()}
     if files.manifest.onnx:
-        check_agreement(models["torch"], models["onnx"], MOST[files.manifest.onnx.precision])
+        _check_agreement(odds["torch"], odds["onnx"], MOST[files.manifest.onnx.precision], files.manifest.version)
 
 
-def check_agreement(one: Classifier, other: Classifier, most: float) -> None:
+def _log_odds(model: Classifier, source: str) -> list[float]:
+    """Return the calibrated log-odds of PNEUMONIA of the probes.
+
+    Raises:
+        WeightsError: one is not finite.
+    """
+    given = model.calibration
+    logits = check_outputs(model.engine, source).tolist()
+    return [(yes - no) / given.temperature + given.bias for no, yes in logits]
+
+
+def _check_agreement(ours: list[float], theirs: list[float], most: float, version: str) -> None:
     """Check that two engines give the same answers.
 
-    Of probabilities close to 0 or 1, log-odds are compared, too: there a probability hides what films would show.
+    Of probabilities close to 0 or 1 the log-odds tell what films would show, so these are compared.
 
     Args:
-        one: with the weights file.
-        other: with the ONNX file of the same release.
+        ours: log-odds by the weights file.
+        theirs: log-odds of the same images by the ONNX file.
         most: that P(PNEUMONIA) may differ by.
+        version: the release's.
 
     Raises:
         WeightsError: it differs by more.
     """
-    for ours, theirs in zip(_log_odds(one), _log_odds(other), strict=True):
-        differs = abs(ours - theirs) / STEEPEST
-        if not differs <= most * max(1, abs(ours)):
+    for one, other in zip(ours, theirs, strict=True):
+        differs = abs(one - other) / STEEPEST
+        if not differs <= most * max(1, abs(one)):
             raise WeightsError(
-                f"The ONNX file of release {one.version} does not answer as its weights file does: P(PNEUMONIA) may "
-                f"differ by {differs:.2g}, and at most {most:g} is allowed: install the versions of requirements.txt, "
-                "or promote another model."
+                f"The ONNX file of release {version} does not answer as its weights file does: P(PNEUMONIA) may differ "
+                f"by {differs:.2g}, and at most {most:g} is allowed: install the versions of requirements.txt, or "
+                "promote another model."
             )
-
-
-def _log_odds(model: Classifier) -> list[float]:
-    """Return the calibrated log-odds of PNEUMONIA of the probes."""
-    given = model.calibration
-    return [(yes - no) / given.temperature + given.bias for no, yes in model.engine(probes()).logits.tolist()]

@@ -19,12 +19,12 @@ import anyio.to_thread
 import uvicorn
 
 from pneumonia import logs
-from pneumonia.command import say
+from pneumonia.command import ENGINE_HELP, say
 from pneumonia.errors import ConfigurationError
 from pneumonia.serving.connections import DEFAULT, Connection, Limits
 
 HOST = "127.0.0.1"  # for this machine alone: the API has no login
-EPILOG = "example: pneumonia serve --port 8001"
+EPILOG = f"{ENGINE_HELP}\n\nexample: pneumonia serve --port 8001"
 OTHER_PORT = "choose another with --port, or with make run PORT=8001"
 APP = "pneumonia.serving.api:app_from_environment"  # imported only once the port is ours, as that takes a second or two
 GRACE = 5.0  # seconds in which requests under way may still be answered once the server is to end

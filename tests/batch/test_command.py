@@ -23,6 +23,7 @@ from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.names import named, quoted
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import BATCH_SIZE
+from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.identity import identity_of
 from pneumonia.network.input_check import InputCheck
 from pneumonia.releases.fetch import Weights
@@ -33,7 +34,7 @@ from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
 from tests.builders.images import encoded
 from tests.builders.input_checks import INPUT_CHECK
-from tests.builders.releases import manifest_for, publish
+from tests.builders.releases import exported, manifest_for, publish
 from tools.stand_ins.faulty_s3 import refusal, standing_for_s3
 from tools.stand_ins.moto import Moto
 
@@ -277,9 +278,23 @@ def test_the_same_version_with_another_calibration_or_input_check_is_another_run
     ):
         changed.write_beside(copy)
         assert run(images, tmp_path / "answers.csv", "--weights", copy) == 1
-        told = f"has answers of model {manifest.version} with another calibration, input check or code: remove it"
+        told = f"has answers of model {manifest.version} with another engine, calibration, input check or code: remove"
         assert told in capsys.readouterr().err
         assert journal.read_bytes() == content
+
+
+def test_the_same_release_by_the_other_engine_is_another_run(
+    images: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = exported(weights, manifest_for(weights))
+    (tmp_path / "release").mkdir()
+    files.write_into(tmp_path / "release")
+    journal, content = journal_of(images, tmp_path / "release" / WEIGHTS_NAME, tmp_path)
+    monkeypatch.setenv("ENGINE", "onnx")
+    assert run(images, tmp_path / "answers.csv", "--weights", tmp_path / "release") == 1
+    told = f"has answers of model {files.manifest.version} with another engine, calibration, input check or code"
+    assert told in capsys.readouterr().err
+    assert journal.read_bytes() == content
 
 
 @pytest.mark.parametrize("name", ["answers.csv", "answers.parquet"])

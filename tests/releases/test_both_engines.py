@@ -97,7 +97,7 @@ def test_an_int8_file_is_one_if_the_ranges_are_known(files: ReleaseFiles, traine
 
 
 def test_an_onnx_file_of_another_network_is_refused(bucket: str, files: ReleaseFiles, weights: Path) -> None:
-    other = exported(weights, files.manifest)
+    other = exported(weights, manifest_for(weights, "2"))
     mixed = ReleaseFiles(files.weights, other.onnx, dataclasses.replace(files.manifest, onnx=other.manifest.onnx))
     sentence = r"^The ONNX file of release 2 does not answer as its weights file does: P\(PNEUMONIA\) may differ"
     with pytest.raises(WeightsError, match=sentence):

@@ -31,9 +31,9 @@ PUBLISH = """
 import sys
 from pathlib import Path
 from pneumonia.releases.manifest import parse
-from tests.builders.releases import publish
+from tests.builders.releases import files_of, publish_files, with_onnx
 weights, manifest, bucket = sys.argv[1:]
-publish(Path(weights), parse(manifest, "here"), bucket)
+publish_files(with_onnx(files_of(Path(weights), parse(manifest, "here")), b"stands for an ONNX file"), bucket)
 """
 VERSION = "20260102-030405-0a1b2c3d"
 RELEASE = f"releases/{VERSION}"
@@ -274,10 +274,11 @@ def test_unreachable_s3_is_one_sentence(bucket: str, weights: Path, monkeypatch:
 
 
 def whole_release(moto: Moto, bucket: str) -> str | None:
-    """Fetch as inference does, which compares with the manifest; return the version, None where none is served."""
+    """Fetch as both engines do, which compares with the manifest; return the version, None where none is served."""
     if "current.json" not in moto.keys(bucket):
         return None
-    return fetch(bucket, "none", Deadline.after(60)).version
+    (version,) = {fetch(bucket, "none", Deadline.after(60), engine).version for engine in ("torch", "onnx")}
+    return version
 
 
 @pytest.mark.slow
@@ -296,7 +297,7 @@ def test_killed_at_any_call_the_served_release_is_whole(moto: Moto, bucket: str,
                 break
             assert ended == -signal.SIGKILL
     assert list(dict.fromkeys(served)) == [None, "0", "1"]  # never one that is half there, and never back
-    assert len(served) == 18  # killed at each of eight calls, and not at all, for both
+    assert len(served) == 20  # killed at each of nine calls, and not at all, for both
     assert contents(moto, bucket, WEIGHTS_NAME) == others[1].read_bytes()
 
 

@@ -16,7 +16,7 @@ from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME, WEIGHTS_NAME
 from pneumonia.releases.engine_file import path_for
 from pneumonia.releases.fetch import DEFAULT_PATH, Weights
 from pneumonia.releases.layout import onnx_key
-from pneumonia.releases.loading import weights_at
+from pneumonia.releases.loading import release_at, weights_at
 from pneumonia.releases.release import read_release
 from pneumonia.releases.release_files import ReleaseFiles
 from tests.builders.releases import CALIBRATION, files_of, manifest_for, publish, publish_files, with_onnx
@@ -71,8 +71,8 @@ def test_either_file_and_their_folder_stand_for_the_release(
     folder: Path, files: ReleaseFiles, engine: str, name: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENGINE", engine)
-    assert weights_at(folder / named) == folder / name
-    for release in (read_release(weights_at(folder / named)), Weights(folder / (named or name)).find(soon())):
+    assert weights_at(folder / named, engine) == folder / name
+    for release in (release_at(folder / named), Weights(folder / (named or name)).find(soon())):
         assert release.weights == files.by_engine()[engine]
         assert (release.manifest, release.version, release.engine) == (files.manifest, VERSION, engine)
 
@@ -90,7 +90,7 @@ def test_the_other_engines_file_alone_is_told(
     )
     for named in ("", there, lacks):
         with pytest.raises(ConfigurationError) as caught:
-            weights_at(folder / named)
+            release_at(folder / named)
         assert str(caught.value) == sentence
     with pytest.raises(WeightsUnavailableError) as unavailable:
         Weights(folder / there).find(soon())
@@ -100,7 +100,7 @@ def test_the_other_engines_file_alone_is_told(
 @pytest.mark.usefixtures("_onnx")
 def test_where_neither_file_is_the_usual_sentence_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"mine\.onnx does not exist: name a weights file, a folder with one"):
-        weights_at(tmp_path / "mine.pth")
+        release_at(tmp_path / "mine.pth")
 
 
 @pytest.mark.usefixtures("_onnx")
@@ -253,6 +253,6 @@ def test_an_engine_that_there_is_not_is_told_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENGINE", "tensorflow")
-    for read in (lambda: Weights(tmp_path / "model.pth"), lambda: weights_at(tmp_path), lambda: read_release(tmp_path)):
+    for read in (lambda: Weights(tmp_path / "model.pth"), lambda: release_at(tmp_path), lambda: read_release(tmp_path)):
         with pytest.raises(PneumoniaError, match=r"^ENGINE is 'tensorflow': set it to torch or onnx\.$"):
             read()

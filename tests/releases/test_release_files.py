@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pneumonia.files import locked
-from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
+from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME, WEIGHTS_NAME
 from pneumonia.releases.manifest import Manifest, parse
 from pneumonia.releases.release_files import write_release
 from tests.builders.checkout import PROJECT
@@ -32,7 +32,7 @@ def count(event, arguments):
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
-write_release({weights: content}, manifest)
+write_release({weights: content, weights.with_suffix(".onnx"): content}, manifest)
 """
 
 
@@ -46,11 +46,18 @@ def manifest_of_bytes(content: bytes, folder: Path, version: str) -> Manifest:
 
 def versions_in(folder: Path) -> tuple[str | None, str | None]:
     """Return the versions that the weights and the manifest in a folder are of; None for a file that is not there."""
-    weights, manifest = folder / WEIGHTS_NAME, folder / MANIFEST_NAME
-    return (
-        weights.read_text() if weights.exists() else None,
-        parse(manifest.read_bytes(), "here").version if manifest.exists() else None,
-    )
+    manifest = folder / MANIFEST_NAME
+    version = parse(manifest.read_bytes(), "here").version if manifest.exists() else None
+    return text_of(folder / WEIGHTS_NAME), version
+
+
+def text_of(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
+
+
+def files_with(content: bytes, folder: Path) -> dict[Path, bytes]:
+    """Return both files of a release with the same content."""
+    return {folder / WEIGHTS_NAME: content, folder / ONNX_NAME: content}
 
 
 @pytest.mark.processes
@@ -62,17 +69,20 @@ def test_killed_at_any_step_the_manifest_is_there_before_the_weights(tmp_path: P
         folder = tmp_path / str(step)
         folder.mkdir()
         if before:
-            write_release({folder / WEIGHTS_NAME: b"old"}, manifest_of_bytes(b"old", tmp_path, "old"))
+            write_release(files_with(b"old", folder), manifest_of_bytes(b"old", tmp_path, "old"))
         arguments: list[str | Path] = [folder / WEIGHTS_NAME, "new", manifest, str(step)]
         ended = subprocess.run([sys.executable, "-c", WRITE, *arguments], cwd=PROJECT, check=False).returncode
-        seen.append(versions_in(folder))
+        seen.append((text_of(folder / ONNX_NAME), *versions_in(folder)))
         assert ended in {0, -signal.SIGKILL}
         if ended == 0:
             break
-        write_release({folder / WEIGHTS_NAME: b"new"}, parse(manifest, "here"))
-        assert versions_in(folder) == ("new", "new")
-    assert len(seen) > 8
-    assert list(dict.fromkeys(seen)) == [(before, before), (before, "new"), ("new", "new")]
+        write_release(files_with(b"new", folder), parse(manifest, "here"))
+        assert (text_of(folder / ONNX_NAME), *versions_in(folder)) == ("new", "new", "new")
+    assert len(seen) > 10
+    assert list(dict.fromkeys(seen)) == [
+        *((before, before, before), (before, before, "new")),
+        *(("new", before, "new"), ("new", "new", "new")),
+    ]
 
 
 def test_two_at_once_write_one_after_the_other(tmp_path: Path) -> None:
