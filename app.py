@@ -31,6 +31,8 @@ with lean_imports() if on_lambda else contextlib.nullcontext():
     from pneumonia.serving.predictor import Predictor
 
     engine_module()
+    predictor = Predictor.from_environment(weights)
+    app = app_from_environment(predictor)
 
 logger = logging.getLogger("pneumonia.app")
 
@@ -55,8 +57,6 @@ def handler(event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  # the 
     return response
 
 
-predictor = Predictor.from_environment(weights)
-app = app_from_environment(predictor)
 answer = Events(Mangum(app, lifespan="off"), predictor)
 if for_snapshot:
     from pneumonia.serving import snapstart  # imports what other cold starts do without

@@ -23,10 +23,12 @@ UNWANTED = [
     "botocore.session",  # Powertools imports the package itself, which is 2 ms
     "imagecodecs",
     "matplotlib",
+    "numpy._typing",
     "pneumonia.serving.connections",
     "pneumonia.serving.snapstart",
     "pneumonia.serving.uploads",
     "pneumonia.storage.role_credentials",
+    "pydantic.v1",
     "pydicom",
     "sagemaker",
     "snapshot_restore_py",
@@ -68,22 +70,80 @@ def test_lean_imports_leave_nothing_behind() -> None:
 import gc, sys
 from pneumonia.serving.coldstart import UNUSED, lean_imports
 with lean_imports():
-    import torch, fastapi
+    import torch, fastapi, numpy
     assert not gc.isenabled()
 assert gc.isenabled()
 assert not UNUSED.keys() & sys.modules.keys(), UNUSED.keys() & sys.modules.keys()
 assert "_meta_registrations" not in vars(torch)
+assert not {"typing", "_typing"} & vars(numpy).keys()
 
 from torch import _meta_registrations
 import torch._meta_registrations
 import pydantic.v1
+from numpy.typing import ArrayLike, NDArray
 assert _meta_registrations is torch._meta_registrations is sys.modules["torch._meta_registrations"]
 assert torch._meta_registrations.__file__ and pydantic.v1.BaseModel
+assert NDArray[numpy.int8].__origin__ is numpy.ndarray and numpy.typing.NDArray is NDArray
 meta = torch.nn.functional.conv2d(torch.empty(1, 3, 8, 8, device="meta"), torch.empty(2, 3, 3, 3, device="meta"))
 assert meta.shape == (1, 2, 6, 6)
 print("fine")
 """
     assert run(program) == "fine\n"
+
+
+def test_a_models_schema_is_built_when_the_model_is_first_used() -> None:
+    program = """
+from pneumonia.serving.coldstart import lean_imports
+with lean_imports():
+    from fastapi.openapi.models import Info, OpenAPI, Operation, Schema
+    from pydantic import BaseModel
+    class Of(BaseModel):
+        other: "Other"
+    class Other(BaseModel):
+        number: int
+    assert Of.model_rebuild() is None
+models = Info, OpenAPI, Operation, Schema, Of
+print(*(model.__pydantic_complete__ for model in models))
+print(Schema(type="string").type, OpenAPI(openapi="3", info=Info(title="t", version="1")).info.title)
+print(Of(other={"number": "3"}).other.number, *(model.__pydantic_complete__ for model in models))
+
+class After(BaseModel):
+    later: "Later"
+class Later(BaseModel):
+    number: int
+print(Later.__pydantic_complete__, After.__pydantic_complete__, After.model_rebuild(), After.__pydantic_complete__)
+"""
+    assert run(program).splitlines() == [
+        "False False False False False",
+        "string t",
+        "3 True True False True True",
+        "True False True True",
+    ]
+
+
+def test_api_and_its_documentation_are_the_same_however_it_was_imported(weights: Path, xray: str) -> None:
+    program = """
+import sys
+from pathlib import Path
+import app
+from fastapi.testclient import TestClient
+xray = Path(sys.argv[1]).read_bytes()
+with TestClient(app.app) as client:
+    def show(response):
+        print(response.status_code, response.text)
+    for path in ("openapi.json", "docs", "health", "ready?load=1", "ready?load=2", "", "nowhere", "guide/none.md"):
+        show(client.get(f"/{path}"))
+    for path in ("/predict", "/predict?explain=1&preview=1", "/predict?explain=maybe", "/predict/batch"):
+        show(client.post(path, files={"file": xray}))
+    show(client.post("/predict/batch", files=[("file", xray), ("file", b"GIF89a")]))
+    show(client.post("/predict", files={"image": xray}))
+    show(client.post("/predict", json={}))
+    show(client.put("/predict"))
+"""
+    printed = (run(program, xray, MODEL_PATH=str(weights), **where).splitlines() for where in (ON_LAMBDA, {}))
+    lean, whole = ([line for line in lines if not line.startswith("{")] for lines in printed)  # without the log
+    assert lean == whole
+    assert len(lean) > 16
 
 
 def test_error_while_importing_passes_and_leaves_nothing_behind() -> None:
