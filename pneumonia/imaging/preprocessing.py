@@ -58,4 +58,11 @@ def of_channels(values: tuple[float, ...]) -> NDArray[np.float32]:
 
 def preprocess(image: Image.Image) -> NDArray[np.float32]:
     """Return the network's input for one decoded image: float32, shape (1, 3, SIZE, SIZE)."""
-    return normalized(resize(image)[None])
+    pixels = np.empty((1, 3, SIZE, SIZE), np.float32)
+    for shades, channel, normal in zip(SHADES, resize(image), pixels[0], strict=True):
+        shades.take(channel, out=normal, mode="clip")  # the mode that checks nothing: 8 bits are never out of range
+    return pixels
+
+
+# What `normalized` makes of each value in each channel, shape (3, 256): to look it up takes 0.4 of the time.
+SHADES = normalized(np.arange(256).reshape(1, 1, 256))[:, 0]
