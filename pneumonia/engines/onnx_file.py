@@ -15,23 +15,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from pneumonia.imaging.preprocessing import SIZE
-from pneumonia.network.contract import CLASSES
-from pneumonia.network.input_check import FEATURES
+from pneumonia.engines.onnx_reading import SHAPES
 from pneumonia.network.outputs import Floats
 from pneumonia.network.resnet import BasicBlock, ResNet18
 
 Ranges = Mapping[str, tuple[float, float]]
 OPSET = 17
 IR_VERSION = 8  # of the file's format: what came with that opset
-SIDE = SIZE // 32  # of the last layer's output
-SHAPES: dict[str, list[str | int]] = {
-    "pixels": ["N", 3, SIZE, SIZE],
-    "logits": ["N", len(CLASSES)],
-    "evidence": ["N", SIDE, SIDE],
-    "means": ["N", FEATURES],
-    "features": ["N", 512, SIDE, SIDE],
-}
 # Of a weight, and of two weights of one sign that are neighbours: see `_kernel_scales`.
 MAX_WEIGHT = 127
 MAX_PAIR = 128
@@ -206,10 +196,8 @@ def _kernel_scales(kernel: Floats) -> Floats:
     rows = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)  # in the order of ONNX Runtime's sums
     pairs = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).reshape(len(kernel), -1, 2)
     sums = np.maximum(pairs.clip(0).sum(2), -pairs.clip(None, 0).sum(2)).max(1)
-    scales: Floats = np.maximum(np.abs(rows).max(1) / MAX_WEIGHT, sums / (MAX_PAIR - 1)).clip(
-        1e-20
-    )  # a kernel may be all 0
-    return scales
+    scales: Floats = np.maximum(np.abs(rows).max(1) / MAX_WEIGHT, sums / (MAX_PAIR - 1))
+    return scales.clip(1e-20)  # a channel's weights may all be 0
 
 
 def _scale_and_zero(low: float, high: float) -> tuple[Floats, NDArray[np.uint8]]:

@@ -11,13 +11,12 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from torch import Tensor
-
 from pneumonia.names import on_terminal, some
 
 SAVE_IT = "save model.state_dict() with torch.save"
 AGAIN = "copy or download it again"
 DAMAGED = f"cut off or damaged: {AGAIN}"
+ONNX = "an ONNX model"
 QUANTIZED = "the state of a quantized network: save that of the network before it was quantized"
 # torch.save's files from before version 1.6 begin with this number, pickled.
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -31,7 +30,7 @@ BEGINNINGS = {
     # The length of its JSON in 8 bytes, and the JSON.
     rb"...\0{5}\{": "a safetensors file: save what safetensors.torch.load_file returns, with torch.save",
     rb"\x89HDF\r\n\x1a\n": f"an HDF5 file, as Keras writes: {SAVE_IT}",
-    rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]": f"an ONNX model: {SAVE_IT}",  # its version, and the next field's number
+    rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]": f"{ONNX}: {SAVE_IT}",  # its version, and the next field's number
     rb"\x93NUMPY": f"a NumPy array: {SAVE_IT}",
     rb"GGUF": f"a GGUF file: {SAVE_IT}",
     rb"\x1f\x8b": "a gzip archive: name the weights file that is in it",
@@ -68,8 +67,25 @@ def kind_of_file(data: bytes) -> str:
     return next(kind for sign, kind in BEGINNINGS.items() if re.match(sign, head, re.DOTALL | re.IGNORECASE))
 
 
+def kind_of_onnx(data: bytes, reason: str) -> str:
+    """Return what a file is that ONNX Runtime did not read, by its bytes, and what to do.
+
+    Args:
+        data: the file's bytes.
+        reason: why it was not read.
+    """
+    if data.startswith((b"PK", LEGACY)):
+        return "a zip archive or a pickle, as weights files of PyTorch are: set ENGINE to torch, or name the ONNX file"
+    kind = kind_of_file(data).partition(": ")[0]
+    if kind == ONNX:
+        return f"an ONNX model that cannot be run ({on_terminal(' '.join(reason.split()))}): {AGAIN}"
+    return f"{kind}: name the ONNX file of a release"
+
+
 def kind_of_content(content: object) -> str:
     """Return what was saved instead of a state dict, and what to do."""
+    from torch import Tensor  # noqa: PLC0415  # the other functions serve where there is no torch
+
     if not isinstance(content, dict):
         return f"a saved {on_terminal(type(content).__name__)}: {SAVE_IT}"
     if content.keys() >= {"settings", "averaged", "best_state"}:

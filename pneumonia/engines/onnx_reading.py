@@ -1,0 +1,151 @@
+"""Whether an ONNX file is what `onnx_file` writes, and nothing else.
+
+A model may name other files to read, loop for ever, or hold NaN, which ReLU turns into 0, so that the answer would look
+like any other. This does without the `onnx` package, as a function does: a file of protocol buffers is a list of
+numbered fields, some of which are such lists again.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import numpy as np
+
+from pneumonia.errors import WeightsError
+from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.names import some
+from pneumonia.network.contract import CLASSES
+from pneumonia.network.input_check import FEATURES
+
+Shape = list[str | int]
+SIDE = SIZE // 32  # of the last layer's output
+SHAPES: dict[str, Shape] = {  # of the input and the outputs, all in float32; N images
+    "pixels": ["N", 3, SIZE, SIZE],
+    "logits": ["N", len(CLASSES)],
+    "evidence": ["N", SIDE, SIDE],
+    "means": ["N", FEATURES],
+    "features": ["N", 512, SIDE, SIDE],
+}
+
+# The fields that `onnx_file` writes, by their numbers in https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
+IR_VERSION, PRODUCER, GRAPH, OPSETS = 1, 2, 7, 8  # of a model
+NODES, GRAPH_NAME, CONSTANTS, INPUTS, OUTPUTS = 1, 2, 5, 11, 12  # of a graph
+READS, WRITES, NODE_NAME, OPERATOR, ATTRIBUTES = 1, 2, 3, 4, 5  # of a node
+SHAPE, KIND, NAME, RAW = 1, 2, 8, 9  # of a constant
+OPERATORS = {
+    *("Add", "Cast", "Concat", "Conv", "DequantizeLinear", "Flatten", "Gemm", "GlobalAveragePool", "Identity"),
+    *("MaxPool", "Mul", "QuantizeLinear", "Relu", "Squeeze"),
+}
+NUMBERS = {b"\x01": "<f4", b"\x0a": "<f2", b"\x02": "u1", b"\x03": "i1", b"\x06": "<i4", b"\x07": "<i8"}  # by KIND
+MAX_PARTS = 10_000  # of a part; this network's graph has some hundred
+Fields = dict[int, list[memoryview]]
+
+
+def check_file(data: bytes, name: str) -> None:
+    """Check that an ONNX file holds only what `onnx_file` writes, and finite numbers.
+
+    Args:
+        data: the file's bytes.
+        name: the file's, for the error's sentence.
+
+    Raises:
+        WeightsError: it has other parts or operators, or a number that is not finite.
+        ValueError: it is no file of protocol buffers, or damaged.
+    """
+    model = _parts(memoryview(data), {IR_VERSION, PRODUCER, GRAPH, OPSETS}, name)
+    (graph,) = model[GRAPH]
+    parts = _parts(graph, {NODES, GRAPH_NAME, CONSTANTS, INPUTS, OUTPUTS}, name)
+    nodes = [_parts(node, {READS, WRITES, NODE_NAME, OPERATOR, ATTRIBUTES}, name) for node in parts[NODES]]
+    _check_operators([_text(node[OPERATOR]) for node in nodes], name)
+    _check_constants([_parts(constant, {SHAPE, KIND, NAME, RAW}, name) for constant in parts[CONSTANTS]], name)
+
+
+def check_tensors(given: Mapping[str, tuple[str, Shape]], name: str) -> None:
+    """Check that a model's input and outputs have the names, types and shapes of SHAPES.
+
+    Args:
+        given: by name, the type as ONNX Runtime calls it, and the shape.
+        name: the file's, for the error's sentence.
+
+    Raises:
+        WeightsError: they have not.
+    """
+    if given.keys() != SHAPES.keys():
+        others = f"its tensors are {some([*given])}, not {', '.join(SHAPES)}"
+        raise WeightsError(f"{name} is an ONNX file of another network: {others}.")
+    for tensor, shape in SHAPES.items():
+        if given[tensor] != ("tensor(float)", shape):
+            kind, other = given[tensor]
+            difference = f"its {tensor} is a {kind} of shape {other}, not a tensor(float) of {shape}"
+            raise WeightsError(f"{name} is an ONNX file of another network: {difference}.")
+
+
+def _check_operators(operators: list[str], file: str) -> None:
+    if unknown := sorted(set(operators) - OPERATORS):
+        raise WeightsError(f"{file} is an ONNX file of another network: it has the operators {some(unknown)}.")
+
+
+def _check_constants(constants: list[Fields], file: str) -> None:
+    broken = [_text(constant[NAME]) for constant in constants if not _is_finite(constant)]
+    if broken:
+        raise WeightsError(f"{file} has NaN or infinite values in {some(broken)}: promote another model.")
+
+
+def _is_finite(constant: Fields) -> bool:
+    (kind,), (raw,) = constant[KIND], constant[RAW]
+    if kind not in NUMBERS:
+        raise ValueError("numbers of a kind that this network does not have")
+    return bool(np.isfinite(np.frombuffer(raw, NUMBERS[bytes(kind)])).all())
+
+
+def _text(values: list[memoryview]) -> str:
+    (value,) = values
+    return str(value, "utf-8", "backslashreplace")
+
+
+def _parts(data: memoryview, known: set[int], file: str) -> Fields:
+    """Return the fields of a list by their numbers.
+
+    Raises:
+        WeightsError: a number is not known.
+        ValueError: as `_fields`.
+    """
+    parts: Fields = defaultdict(list)
+    fields = list(islice(_fields(data), MAX_PARTS))
+    for number, value in fields:
+        parts[number].append(value)
+    if len(fields) == MAX_PARTS or parts.keys() - known:
+        raise WeightsError(f"{file} is an ONNX file of another network: it has parts that this one never has.")
+    return parts
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield the number and the bytes of each field.
+
+    Raises:
+        ValueError: these are no such fields.
+    """
+    place = 0
+    while place < len(data):
+        tag, place = _integer(data, place)
+        start = place
+        if tag & 7 == 0:  # an integer
+            _, place = _integer(data, place)
+        elif tag & 7 == 2:  # bytes, after how many they are
+            length, start = _integer(data, place)
+            place = start + length
+        else:
+            place = start + {1: 8, 5: 4}.get(tag & 7, len(data) + 1)
+        if place > len(data) or tag < 8:
+            raise ValueError("not such fields, or cut off")
+        yield tag >> 3, data[start:place]
+
+
+def _integer(data: memoryview, place: int) -> tuple[int, int]:
+    """Return an integer, in groups of 7 bits from the least on, and the place after it."""
+    value = 0
+    for index, byte in enumerate(data[place : place + 10]):
+        value |= (byte & 127) << 7 * index
+        if byte < 128:
+            return value, place + index + 1
+    raise ValueError("no such integer, or cut off")
