@@ -297,7 +297,7 @@ def test_killed_at_any_call_the_served_release_is_whole(moto: Moto, bucket: str,
                 break
             assert ended == -signal.SIGKILL
     assert list(dict.fromkeys(served)) == [None, "0", "1"]  # never one that is half there, and never back
-    assert len(served) == 20  # killed at each of nine calls, and not at all, for both
+    assert len(served) == 22  # killed at each of ten calls, and not at all, for both
     assert contents(moto, bucket, WEIGHTS_NAME) == others[1].read_bytes()
 
 
