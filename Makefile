@@ -14,12 +14,6 @@ PARAMETERS ?=
 UPGRADE ?= --upgrade
 BIN := .venv/bin
 
-ifneq ($(filter-out torch onnx,$(ENGINE)),)
-$(error ENGINE is $(ENGINE): set it to torch or onnx)
-endif
-ifneq ($(filter-out x86_64 arm64,$(ARCHITECTURE)),)
-$(error ARCHITECTURE is $(ARCHITECTURE): set it to x86_64 or arm64)
-endif
 IS_ONNX := $(filter onnx,$(ENGINE))
 
 .DEFAULT_GOAL := help
@@ -123,6 +117,8 @@ tag = $(TAG)$(patsubst %,-%,$(filter-out torch,$(1)))$(patsubst %,-%,$(filter-ou
 # Promotion takes the image of torch, whatever the engine. The repository is not part of the stack, as the stack's
 # functions need an image from the start.
 deploy:  ## build, push, and deploy template.yaml behind a canary; ENGINE=onnx ARCHITECTURE=arm64 PARAMETERS="UrlAuthorization=NONE"
+	$(if $(filter-out torch onnx,$(ENGINE)),@echo "ENGINE is $(ENGINE): set it to torch or onnx." >&2; exit 1)
+	$(if $(filter x86_64 arm64,$(ARCHITECTURE)),,@echo "ARCHITECTURE is $(ARCHITECTURE): set it to x86_64 or arm64." >&2; exit 1)
 	$(call require,git docker aws sam)
 	$(if $(TAG),,@echo "The image is named by its commit, and this is not a git checkout: clone the repository." >&2; exit 1)
 	@aws ecr describe-repositories --repository-names $(STACK) > /dev/null 2>&1 || \

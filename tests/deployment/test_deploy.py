@@ -190,20 +190,6 @@ def test_an_earlier_image_without_torch_is_deployed_with_the_one_that_promotes(m
     assert {f"ImageUri={REPOSITORY}:0123456789ab", f"OnnxImageUri={REPOSITORY}:0123456789ab-onnx"} <= {*deploy}
 
 
-@pytest.mark.parametrize(
-    ("setting", "sentence"),
-    [
-        ("ENGINE=tensorflow", "ENGINE is tensorflow: set it to torch or onnx."),
-        ("ARCHITECTURE=aarch64", "ARCHITECTURE is aarch64: set it to x86_64 or arm64."),
-    ],
-)
-def test_engine_and_architecture_that_there_are_not_are_refused(machine: Machine, setting: str, sentence: str) -> None:
-    done = machine.make("deploy", setting)
-    assert done.returncode != 0
-    assert sentence in done.stderr
-    assert [command for command in machine.commands() if command[0] != "git"] == []
-
-
 def test_settings_and_region_reach_the_stack(machine: Machine) -> None:
     parameters = "UrlAuthorization=NONE CorsOrigins=https://a.example,https://b.example"
     done = machine.make("deploy", "STACK=xrays", f"PARAMETERS={parameters}", AWS_REGION="eu-west-1")
@@ -256,6 +242,8 @@ def test_without_snapshots_no_version_is_deleted(machine: Machine) -> None:
             "No valid AWS credentials were found: run 'aws configure' or 'aws sso login', or set AWS_PROFILE.",
         ),
         ([], {"REGION": ""}, "The region is missing: set AWS_REGION, for example to eu-central-1."),
+        (["ENGINE=tensorflow"], {}, "ENGINE is tensorflow: set it to torch or onnx."),
+        ([], {"ARCHITECTURE": "aarch64"}, "ARCHITECTURE is aarch64: set it to x86_64 or arm64."),
         (["TAG="], {}, "The image is named by its commit, and this is not a git checkout: clone the repository."),
     ],
 )
