@@ -35,7 +35,7 @@ def copy_checkout(folder: Path) -> Path:
     environment = folder / ".venv"
     environment.mkdir()
     for entry in Path(sys.prefix).iterdir():
-        if entry.name not in {"bin", *STAMPS}:
+        if entry.name not in {"bin", "onnx", *STAMPS}:
             (environment / entry.name).symlink_to(entry)
     (environment / "bin").mkdir()
     for program in Path(sys.prefix, "bin").iterdir():
