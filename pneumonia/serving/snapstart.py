@@ -19,7 +19,6 @@ from typing import Any
 
 import imagecodecs
 import simplejpeg  # noqa: F401  # for progressive JPEGs
-import torch
 from PIL import Image
 from snapshot_restore_py import register_after_restore, register_before_snapshot
 
@@ -76,9 +75,9 @@ def _settle(predictor: Predictor) -> None:
 def _renew(predictor: Predictor) -> None:
     """Draw other random numbers than all other instances, and look for another release."""
     random.seed()
-    torch.seed()
-    if numpy_random := sys.modules.get("numpy.random"):
-        numpy_random.seed()
+    for name in ("torch", "numpy.random"):  # those that the engine has imported
+        if module := sys.modules.get(name):
+            module.seed()
     predictor.refresh(Deadline.after(RESTORE_SECONDS))
     logger.info("Restored from a snapshot: model %s serves.", predictor.model_version)
 

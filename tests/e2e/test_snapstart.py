@@ -18,13 +18,14 @@ import torch
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless
 
-from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.engines.onnx_file import onnx_file
+from pneumonia.network.contract import ONNX_NAME, WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
-from pneumonia.network.weights_file import save_weights
+from pneumonia.network.weights_file import load_weights, save_weights
 from tests.builders.dicom_files import dicom
 from tests.builders.function import BUCKET, Function, Response
 from tests.builders.images import XRAY, encoded
-from tests.builders.releases import manifest_for
+from tests.builders.releases import files_of, manifest_for, with_onnx
 from tools.stand_ins.events import function_url_event, multipart
 from tools.stand_ins.role_and_s3 import RoleAndS3
 from tools.stand_ins.runtime_api import InvocationError
@@ -118,6 +119,17 @@ def promote(aws: RoleAndS3, weights: Path, version: str) -> None:
 Start = Callable[..., AbstractContextManager[Function]]
 
 
+def promote_with_onnx(aws: RoleAndS3, weights: Path, version: str) -> None:
+    """Make a release with an ONNX file the served one."""
+    files = with_onnx(files_of(weights, manifest_for(weights, version)), onnx_file(load_weights(weights)))
+    assert files.onnx
+    promote(aws, weights, version)
+    aws.objects |= {
+        f"/{BUCKET}/releases/{version}/manifest.json": files.manifest.to_json().encode(),
+        f"/{BUCKET}/releases/{version}/{ONNX_NAME}": files.onnx,
+    }
+
+
 @pytest.fixture
 def start(aws: RoleAndS3, tmp_path: Path) -> Start:
     """Return what starts an instance of which Lambda would take a snapshot, with a handler module of the test's own."""
@@ -183,6 +195,30 @@ def test_first_answers_of_every_format_need_no_import_and_no_load(start: Start) 
         assert function.log_of("").count("\tloaded s3://") == 1
     assert {kind: names for kind, names in imported.items() if names} == {}
     assert {path: response["imported"] for path, response in pages.items() if response["imported"]} == {}
+
+
+def test_with_onnx_first_answers_need_no_import_and_nothing_of_torch(
+    start: Start, aws: RoleAndS3, weights: Path, other: Path
+) -> None:
+    watching = """
+import sys
+import app
+
+def handler(event, context):
+    before = set(sys.modules)
+    response = app.handler(event, context)
+    imported = {*sys.modules} - before | {"torch", "torch._C", "onnx"} & sys.modules.keys()
+    return response | {"imported": sorted(imported)}
+"""
+    promote_with_onnx(aws, weights, OLD)
+    with start(watching, ENGINE="onnx") as function:
+        snapshot(function)
+        promote_with_onnx(aws, other, NEW)
+        function.api.restore()
+        answers = {kind: predict(function, image) for kind, image in FILES.items()}
+        answers["with a heatmap"] = predict(function, XRAY, "?explain=1&preview=1")
+    assert {version(answer) for answer in answers.values()} == {NEW}
+    assert {kind: answer["imported"] for kind, answer in answers.items() if answer["imported"]} == {}
 
 
 def test_restored_instances_draw_random_numbers_of_their_own(start: Start) -> None:

@@ -11,9 +11,14 @@ import pytest
 from PIL import Image
 from pydicom.uid import JPEGLosslessSV1
 
+from pneumonia.engines.onnx_file import onnx_file
+from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.weights_file import load_weights
+from pneumonia.releases.engine_file import NAMES, path_for
+from pneumonia.releases.release_files import ReleaseFiles
 from tests.builders.checkout import PROJECT
 from tests.builders.dicom_files import dicom
-from tests.builders.releases import manifest_for, publish
+from tests.builders.releases import files_of, manifest_for, publish_files, with_onnx
 from tools.stand_ins.moto import Moto
 
 pytestmark = pytest.mark.processes
@@ -38,6 +43,8 @@ UNWANTED = [
     "torchvision",
     "uvicorn",
 ]
+OTHERS = {"torch": ["onnx", "onnxruntime"], "onnx": ["onnx", "torch"]}  # by engine, what belongs to the other
+ENGINES = pytest.mark.parametrize("engine", OTHERS)
 ANSWER = """
 import sys
 from pathlib import Path
@@ -187,13 +194,20 @@ def xray(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_first_answer_imports_nothing_that_it_does_not_need(weights: Path, xray: str) -> None:
-    status, version, *imported = (
-        run(ANSWER, xray, *UNWANTED, MODEL_PATH=str(weights), **ON_LAMBDA).splitlines()[-1].split()
-    )
-    assert status == "200"
-    assert version.startswith("sha256-")
-    assert imported == []
+@pytest.fixture(scope="module")
+def files(weights: Path) -> ReleaseFiles:
+    """A release with the weights of both engines."""
+    return with_onnx(files_of(weights, manifest_for(weights)), onnx_file(load_weights(weights)))
+
+
+@ENGINES
+def test_first_answer_imports_nothing_that_it_does_not_need(
+    engine: str, files: ReleaseFiles, tmp_path: Path, xray: str
+) -> None:
+    files.write_into(tmp_path)
+    where = {"ENGINE": engine, "MODEL_PATH": str(tmp_path / WEIGHTS_NAME)} | ON_LAMBDA
+    printed = run(ANSWER, xray, *UNWANTED, *OTHERS[engine], **where)
+    assert printed.splitlines()[-1].split() == ["200", files.manifest.version]
 
 
 def test_dicom_is_answered_where_the_first_answer_went_without_what_it_takes(
@@ -215,20 +229,21 @@ with TestClient(app.app) as client:
     assert [line for line in printed if line.startswith("200 ")] == ["200 False", "200 True"]
 
 
+@ENGINES
 def test_nor_does_it_where_the_weights_come_from_s3(
-    moto: Moto, bucket: str, weights: Path, tmp_path: Path, xray: str
+    engine: str, moto: Moto, bucket: str, files: ReleaseFiles, tmp_path: Path, xray: str
 ) -> None:
-    manifest = manifest_for(weights)
-    publish(weights, manifest, bucket)
-    path = tmp_path / "model.pth"
-    printed = run(ANSWER, xray, *UNWANTED, MODEL_PATH=str(path), MODEL_BUCKET=bucket, **ON_LAMBDA)
-    assert printed.splitlines()[-1].split() == ["200", manifest.version]
-    assert path.read_bytes() == weights.read_bytes()
+    publish_files(files, bucket)
+    where = {"ENGINE": engine, "MODEL_PATH": str(tmp_path / "model.pth"), "MODEL_BUCKET": bucket} | ON_LAMBDA
+    printed = run(ANSWER, xray, *UNWANTED, *OTHERS[engine], **where)
+    version, name = files.manifest.version, NAMES[engine]
+    assert printed.splitlines()[-1].split() == ["200", version]
+    assert path_for(tmp_path / "model.pth", engine).read_bytes() == files.by_engine()[engine]
     got = [request for request in moto.requests() if request.startswith(f"GET /{bucket}/")]
     assert got[-3:] == [  # publishing has asked as well
         f"GET /{bucket}/current.json",
-        f"GET /{bucket}/releases/{manifest.version}/manifest.json",
-        f"GET /{bucket}/releases/{manifest.version}/pneumonia_classifier.pth",
+        f"GET /{bucket}/releases/{version}/manifest.json",
+        f"GET /{bucket}/releases/{version}/{name}",
     ]
 
 
