@@ -27,6 +27,16 @@ def network(request: pytest.FixtureRequest) -> ResNet18:
     return network
 
 
+@pytest.fixture(scope="module")
+def half(network: ResNet18) -> bytes:
+    return onnx_file(network)
+
+
+@pytest.fixture(scope="module")
+def integers(network: ResNet18) -> bytes:
+    return onnx_file(network, ranges_of(network, probes()))
+
+
 def by_torch(network: ResNet18, pixels: Floats) -> Outputs:
     return torch_engine.engine_of(deepcopy(network))(pixels)
 
@@ -43,38 +53,42 @@ def log_odds(outputs: Outputs) -> Floats:
     return outputs.logits[:, 1] - outputs.logits[:, 0]
 
 
-@pytest.mark.parametrize("pixels", [probes(), noise(1), noise(5), noise(64)], ids=["probes", "1", "5", "64"])
-def test_outputs_are_those_of_torch(network: ResNet18, pixels: Floats) -> None:
-    expected, outputs = by_torch(network, pixels), by_onnx(onnx_file(network), pixels)
-    for one, other in zip(outputs, expected, strict=True):
+def check_outputs_are_those_of_torch(network: ResNet18, half: bytes, pixels: Floats) -> None:
+    for one, other in zip(by_onnx(half, pixels), by_torch(network, pixels), strict=True):
         assert (str(one.dtype), one.shape) == ("float32", other.shape)
         assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max()
 
 
-def test_integers_give_nearly_the_same_outputs(network: ResNet18) -> None:
-    pixels = probes()
-    expected = by_torch(network, pixels)
-    outputs = by_onnx(onnx_file(network, ranges_of(network, pixels)), pixels)
-    for one, other in zip(outputs, expected, strict=True):
+@pytest.mark.parametrize("pixels", [probes(), noise(1), noise(5)], ids=["probes", "1", "5"])
+def test_outputs_are_those_of_torch(network: ResNet18, half: bytes, pixels: Floats) -> None:
+    check_outputs_are_those_of_torch(network, half, pixels)
+
+
+def test_outputs_of_64_images_are_those_of_torch() -> None:
+    network = load_weights(RELEASED_WEIGHTS)
+    check_outputs_are_those_of_torch(network, onnx_file(network), noise(64))
+
+
+def test_integers_give_nearly_the_same_outputs(network: ResNet18, integers: bytes) -> None:
+    for one, other in zip(by_onnx(integers, probes()), by_torch(network, probes()), strict=True):
         assert np.abs(one - other).mean() <= 0.05 * np.abs(other).max()
 
 
-@pytest.mark.parametrize("is_quantised", [False, True])
-def test_evidence_and_biases_sum_to_the_log_odds(network: ResNet18, *, is_quantised: bool) -> None:
-    outputs = by_onnx(onnx_file(network, ranges_of(network, probes()) if is_quantised else None), probes())
+@pytest.mark.parametrize("file", ["half", "integers"])
+def test_evidence_and_biases_sum_to_the_log_odds(network: ResNet18, file: str, request: pytest.FixtureRequest) -> None:
+    outputs = by_onnx(request.getfixturevalue(file), probes())
     bias = network.fc.bias.detach().numpy()
     sums = outputs.evidence.mean((1, 2)) + bias[1] - bias[0]
     np.testing.assert_allclose(sums, log_odds(outputs), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(outputs.features.mean((2, 3)), outputs.means[:, 256:], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("is_quantised", [False, True])
-def test_file_is_the_same_for_the_same_values_and_valid(network: ResNet18, *, is_quantised: bool) -> None:
-    ranges = ranges_of(network, probes()) if is_quantised else None
-    data = onnx_file(network, ranges)
-    assert data == onnx_file(deepcopy(network), ranges)
-    onnx.checker.check_model(data, full_check=True)
-    assert len(data) < (11_500_000 if is_quantised else 22_500_000)
+def test_file_is_valid_and_the_same_for_the_same_values(network: ResNet18, half: bytes, integers: bytes) -> None:
+    assert half == onnx_file(deepcopy(network))
+    assert integers == onnx_file(deepcopy(network), ranges_of(network, probes()))
+    for data, most in ((half, 22_500_000), (integers, 11_500_000)):
+        onnx.checker.check_model(data, full_check=True)
+        assert len(data) < most
 
 
 def test_tensors_to_record_are_all_that_pass_through_8_bits() -> None:
@@ -91,9 +105,9 @@ def kernels_of(data: bytes) -> list[NDArray[np.int8]]:
     return [numpy_helper.to_array(one) for one in constants if one.data_type == TensorProto.INT8]
 
 
-def test_no_two_products_exceed_16_bits_on_processors_without_vnni(network: ResNet18) -> None:
+def test_no_two_products_exceed_16_bits_on_processors_without_vnni(integers: bytes) -> None:
     """They add an activation times a weight, twice, in 16 bits: of neighbouring input channels, at one position."""
-    kernels = kernels_of(onnx_file(network, ranges_of(network, probes())))
+    kernels = kernels_of(integers)
     assert len(kernels) == 20
     for kernel in kernels:
         products = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1).astype(np.int32) * 255
