@@ -16,7 +16,7 @@ import torch
 import promote_model
 from pneumonia.errors import WeightsUnavailableError
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.contract import ONNX_NAME, WEIGHTS_NAME
 from pneumonia.network.input_check import InputCheck
 from pneumonia.network.training_report import parse
 from pneumonia.releases.fetch import Weights
@@ -64,7 +64,7 @@ def test_local_archive_fills_a_folder(archive: Path, weights: Path, tmp_path: Pa
     assert process.returncode == 0, process.stderr
     released = tmp_path / "released" / WEIGHTS_NAME
     assert released.read_bytes() == weights.read_bytes()
-    assert sorted(path.name for path in released.parent.iterdir()) == ["manifest.json", WEIGHTS_NAME]
+    assert sorted(path.name for path in released.parent.iterdir()) == ["manifest.json", ONNX_NAME, WEIGHTS_NAME]
     manifest = read_release(released).manifest
     assert manifest
     assert manifest.size == weights.stat().st_size
@@ -186,10 +186,10 @@ def test_releases_are_listed_shown_and_rolled_back(
 ) -> None:
     versions = [command(archive).split()[1] for archive in archives]
     assert command("list").splitlines() == [
-        "  version                   accuracy  AUROC   training job",
-        f"* {versions[2]}  0.9500    0.9800  job-3",
-        f"  {versions[1]}  0.9500    0.9800  job-2",
-        f"  {versions[0]}  0.9500    0.9800  job-1",
+        "  version                   accuracy  AUROC   ONNX  training job",
+        f"* {versions[2]}  0.9500    0.9800  half  job-3",
+        f"  {versions[1]}  0.9500    0.9800  half  job-2",
+        f"  {versions[0]}  0.9500    0.9800  half  job-1",
     ]
     assert json.loads(command("show", versions[0]))["training_job"] == "job-1"
 
