@@ -1,28 +1,46 @@
-# The inference image for AWS Lambda: PyTorch for CPUs, the pinned requirements, the files that serving needs.
+# The inference image for AWS Lambda: an engine, the pinned requirements, the files that serving needs.
 # No weights: a cold start fetches the served release from S3, so that promoting a model takes no new image.
+
+# torch answers by PyTorch and promotes models; onnx answers by ONNX Runtime, without PyTorch, and promotes none.
+ARG ENGINE=torch
 # AWS's base image, unless a build names another. Dependabot reads `FROM`, but no build argument.
 ARG BASE_IMAGE=aws
 FROM public.ecr.aws/lambda/python:3.13 AS aws
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS base
 WORKDIR ${LAMBDA_TASK_ROOT}
 
+# Packages before the code, so that a change of code installs nothing again. What is taken away again serves a laptop
+# (uvicorn), or an engine where it compiles: `benchmarks/packages.py` lists what the functions import, and
+# tests/deployment/test_image.py holds that nothing else is left.
+
+FROM base AS torch
 # The ordinary index has CUDA builds of torch for Linux, gigabytes that Lambda has no use for. Of two equal versions pip
 # takes the one with a local tag, here +cpu. Empty, the ordinary index serves alone.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-
-# Before the code, so that a change of code installs nothing again.
 COPY requirements.txt ./
-# What is taken away again serves a laptop (uvicorn), or torch where it compiles: `benchmarks/packages.py` lists what the
-# functions import, and tests/deployment/test_dockerfile.py holds that nothing else is left.
-RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --requirement requirements.txt \
- && pip uninstall --yes uvicorn click h11 idna filelock fsspec jinja2 markupsafe mpmath networkx setuptools sympy
+RUN --mount=type=bind,source=tools,target=/tmp/tools \
+    pip install --no-cache-dir ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --requirement requirements.txt \
+ && pip uninstall --yes uvicorn click h11 idna flatbuffers packaging filelock fsspec jinja2 markupsafe mpmath networkx \
+        setuptools sympy \
+ && python /tmp/tools/slim_packages.py
+COPY promote_model.py ./
 
-# The threads of a process share one heap: 10 MB less, and no slower, where one network runs at a time.
-ENV MALLOC_ARENA_MAX=1
+FROM base AS onnx
+COPY requirements-onnx.txt ./
+RUN --mount=type=bind,source=tools,target=/tmp/tools \
+    pip install --no-cache-dir --requirement requirements-onnx.txt \
+ && pip uninstall --yes uvicorn click h11 idna flatbuffers packaging protobuf \
+ && python /tmp/tools/slim_packages.py
 
-# The doors of the functions and the rooms behind them: app.py predicts, promote_model.py promotes,
-# pneumonia/batch/s3_operations.py answers S3 Batch Operations. Training stays outside.
-COPY app.py promote_model.py ./
+FROM ${ENGINE}
+ARG ENGINE
+# The threads of a process share one heap: 10 MB less, and no slower, where one network runs at a time. ONNX Runtime sends
+# no reports to its maker.
+ENV ENGINE=${ENGINE} MALLOC_ARENA_MAX=1 ORT_DISABLE_TELEMETRY=1
+
+# The doors of the functions and the rooms behind them: app.py predicts, pneumonia/batch/s3_operations.py answers S3
+# Batch Operations, and promote_model.py, which is beside torch, promotes. Training stays outside.
+COPY app.py ./
 COPY pneumonia/*.py ./pneumonia/
 COPY pneumonia/imaging ./pneumonia/imaging/
 COPY pneumonia/network ./pneumonia/network/
@@ -37,9 +55,10 @@ COPY docs/model-card.md docs/training.md ./docs/
 COPY docs/model-card ./docs/model-card/
 
 # Lambda runs as a user without rights, whatever the modes in the checkout were, on a read-only file system, where Python
-# could not keep byte code. The import is the proof that nothing is missing.
+# could not keep byte code. The imports are the proof that nothing is missing.
 RUN chmod -R a+rX . \
  && python -m compileall -q . \
- && python -c "import app, promote_model, pneumonia.batch.s3_operations as batch; app.handler, promote_model.handler, batch.handler"
+ && python -c "import app, pneumonia.batch.s3_operations as batch; app.handler, batch.handler" \
+ && if [ -f promote_model.py ]; then python -c "import promote_model; promote_model.handler"; fi
 
 CMD ["app.handler"]

@@ -1,15 +1,17 @@
 """What is installed, how large it is, and which of the image's functions imports it.
 
 `python benchmarks/packages.py < EVENT.json` has app.py's handler answer the event, one of a Function URL, and prints a
-Markdown table of the installed distributions. What promotion and S3 Batch Operations need on top, they have a client of
-S3 imported for; what DICOM files need, `imaging.dicom` imports; progressive JPEGs need simplejpeg; markdown-it shows
-the model card. It needs nothing but what serving needs, so it runs in the image too:
+Markdown table of the installed distributions, with the megabytes of those of their files that are there. What promotion
+and S3 Batch Operations need on top, they have a client of S3 imported for; what DICOM files need, `imaging.dicom`
+imports; progressive JPEGs need simplejpeg; markdown-it shows the model card. It needs nothing but what serving needs,
+so it runs in the image too:
 `docker run --rm -i --entrypoint python IMAGE -c "$(cat benchmarks/packages.py)" < EVENT.json`.
 """
 
 import json
 import sys
 from importlib.metadata import distributions, packages_distributions
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 sys.path.insert(0, ".")
@@ -45,8 +47,12 @@ def main() -> None:
     import markdown_it  # noqa: F401, PLC0415
     import simplejpeg  # noqa: F401, PLC0415
 
-    import pneumonia.imaging.dicom  # noqa: F401, PLC0415
-    import promote_model  # noqa: F401, PLC0415
+    import pneumonia.imaging.dicom  # noqa: PLC0415
+
+    if find_spec("promote_model"):  # not where there is no torch
+        import pneumonia.engines.onnx  # noqa: PLC0415
+        import pneumonia.engines.onnx_file  # noqa: F401, PLC0415
+        import promote_model  # noqa: F401, PLC0415
 
     boto3.client("s3", region_name="eu-central-1")
     by_others = imported()

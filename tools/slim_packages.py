@@ -1,0 +1,49 @@
+"""Delete what the functions never read from the packages of their image; the Dockerfile runs it.
+
+It needs nothing but those packages, of either engine, and does nothing about those that are not installed.
+"""
+
+import shutil
+from pathlib import Path
+
+import imagecodecs
+
+# As patterns in the folder of the packages.
+UNUSED = (
+    "onnxruntime/capi/libonnxruntime.so.*",  # the runtime for programs in C: Python's module has a copy of its own
+    "onnxruntime/transformers",  # makes models of other kinds
+    "torch/bin/protoc*",
+    "torch/include",  # both for compiling against torch
+)
+SERVICES = ("s3", "sts")  # of AWS that the functions ask: botocore describes four hundred
+CODECS = ("jpeg2k_decode", "jpeg8_decode", "jpegls_decode", "png_decode", "tiff_decode")
+
+
+def unused_in(packages: Path) -> list[Path]:
+    """Return the files and folders that the functions never read.
+
+    Args:
+        packages: the folder where the packages are.
+    """
+    found = [path for pattern in UNUSED for path in packages.glob(pattern)]
+    services = [path for path in (packages / "botocore/data").iterdir() if path.is_dir()]
+    return found + [path for path in services if path.name not in SERVICES] + _other_codecs(packages)
+
+
+def _other_codecs(packages: Path) -> list[Path]:
+    """Return the libraries of imagecodecs that decoding does not load, of formats that no X-ray comes in."""
+    for name in CODECS:
+        getattr(imagecodecs, name)  # loads its libraries
+    loaded = Path("/proc/self/maps").read_text()
+    libraries = [*packages.glob("imagecodecs/*.so"), *packages.glob("imagecodecs.libs/*")]
+    return [path for path in libraries if path.name not in loaded]
+
+
+def main() -> None:
+    """Delete it."""
+    for path in unused_in(Path(imagecodecs.__file__).parents[1]):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+if __name__ == "__main__":
+    main()
