@@ -1,4 +1,4 @@
-"""What many tests need: moto's server, an empty bucket, and a weights file; and the tests that `--unit` runs."""
+"""What many tests need: moto's server, an empty bucket, weights, both engines; and the tests that `--unit` runs."""
 
 import re
 import signal
@@ -13,7 +13,7 @@ import torch
 
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
-from pneumonia.network.weights_file import save_weights
+from tests.builders.weights import write_weights
 from tools.stand_ins.moto import Moto, running_moto
 
 # A shell lets what it starts in the background ignore SIGINT, and so would all that tests start and interrupt.
@@ -78,8 +78,17 @@ def bucket(moto: Moto, request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file of an untrained network; the same in every run."""
-    path = tmp_path_factory.mktemp("weights") / WEIGHTS_NAME
+    """A weights file of an untrained network, the same in every run, and beside it the ONNX file."""
     torch.manual_seed(0)
-    save_weights(ResNet18().state_dict(), path)
-    return path
+    return write_weights(ResNet18().state_dict(), tmp_path_factory.mktemp("weights") / WEIGHTS_NAME)
+
+
+@pytest.fixture(scope="module", params=["torch", pytest.param("onnx", marks=pytest.mark.slow)])
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each engine in turn, for this process and those that it starts; the second only in `make slow-test`.
+
+    What loads a model for a whole module takes this fixture, so that it does so once for each.
+    """
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ENGINE", request.param)
+        yield request.param

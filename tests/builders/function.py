@@ -27,9 +27,16 @@ class Function:
         folder: an empty folder for all that the instance has.
         environment: variables on top of those that Lambda sets: where S3 is.
         handler: what the runtime client calls.
+        python: the interpreter, by default this process's.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str], handler: str = "app.handler") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        handler: str = "app.handler",
+        python: str | Path = sys.executable,
+    ) -> None:
         self.tmp = folder / "tmp"
         self.tmp.mkdir()
         self.task_root = make_task_root(folder / "task")
@@ -52,9 +59,10 @@ class Function:
             "PYTHONDONTWRITEBYTECODE": "1",
             "MODEL_BUCKET": BUCKET,
             "MODEL_PATH": str(self.tmp / "model.pth"),
+            "ENGINE": os.environ.get("ENGINE", ""),  # the fixture `engine`'s
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "awslambdaric", handler],
+            [python, "-m", "awslambdaric", handler],
             env=variables | environment,  # and none of ours: Lambda sets no HOME either
             cwd=self.task_root,
             stdout=subprocess.PIPE,  # not the file itself, as that counts among those which a limit keeps from growing

@@ -2,14 +2,16 @@
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 
 from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
-from pneumonia.network.contract import CLASSES
+from pneumonia.network.contract import CLASSES, ONNX_NAME
 from pneumonia.releases import exporting
 from pneumonia.releases.bucket import WeightsBucket
+from pneumonia.releases.layout import CURRENT_KEY, manifest_key, onnx_key, weights_key
 from pneumonia.releases.manifest import Manifest, OnnxFile
 from pneumonia.releases.release_files import ReleaseFiles
 
@@ -59,3 +61,15 @@ def publish_files(files: ReleaseFiles, bucket: str) -> None:
     served, mark = releases.pointer()
     releases.add(files)
     releases.serve(files.manifest.version, served, mark)
+
+
+def bucket_with(weights: Path, version: str) -> dict[str, bytes]:
+    """Return the objects of a bucket that serves a release: a weights file, and the ONNX file beside it."""
+    onnx = weights.with_name(ONNX_NAME).read_bytes()
+    files = with_onnx(files_of(weights, manifest_for(weights, version)), onnx)
+    return {
+        weights_key(version): files.weights,
+        onnx_key(version): onnx,
+        manifest_key(version): files.manifest.to_json().encode(),
+        CURRENT_KEY: json.dumps({"version": version}).encode(),
+    }

@@ -20,11 +20,10 @@ from urllib.parse import urljoin
 import pytest
 from PIL import ExifTags, Image
 
-from pneumonia.network.contract import WEIGHTS_NAME
 from tests.builders.checkout import NOT_IN_THE_IMAGE, PROJECT
 from tests.builders.function import BUCKET, Function, Response
 from tests.builders.images import XRAY, encoded
-from tests.builders.releases import manifest_for
+from tests.builders.releases import bucket_with
 from tools.stand_ins.events import (
     function_url_event,
     http_api_1_event,
@@ -37,9 +36,12 @@ from tools.stand_ins.moto import Moto
 from tools.stand_ins.runtime_api import InvocationError
 from tools.stand_ins.triggers import SERVICES, WARM_UPS
 
-VERSION = "20260102-030405-0a1b2c3d"
+OLD, VERSION = "20250102-030405-0a1b2c3d", "20260102-030405-0a1b2c3d"
 MAX_EVENT = 6 * 1024 * 1024  # bytes, of a synchronous invocation
+WRITTEN = {"torch": ["manifest.json", "model.pth"], "onnx": ["manifest.json", "model.onnx"]}  # by engine
 SPARE = [megabytes * 1024 * 1024 for megabytes in (48, 96, 192, 288)]  # a large image takes 200 and more
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Store(ThreadingHTTPServer):
     """Stands for S3 where S3 fails: refuses connections until `server_activate`, and says nothing while `silent`.
 
     Args:
-        weights: the bucket's one object, under the plain key.
+        weights: of the release OLD, which it serves.
     """
 
     daemon_threads = False  # server_close waits for them: none is left with an open socket
@@ -94,11 +96,16 @@ class Store(ThreadingHTTPServer):
     def __init__(self, weights: Path) -> None:
         super().__init__(("127.0.0.1", 0), _StoreHandler, bind_and_activate=False)
         self.server_bind()
-        self.objects = {f"/{BUCKET}/{WEIGHTS_NAME}": weights.read_bytes()}
+        self.objects: dict[str, bytes] = {}
+        self.promote(weights, OLD)
         self.silent = False
         self.asked = threading.Event()
         self.closing = threading.Event()
         self.environment = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.server_port}"}
+
+    def promote(self, weights: Path, version: str) -> None:
+        """Make a release the served one."""
+        self.objects |= {f"/{BUCKET}/{key}": data for key, data in bucket_with(weights, version).items()}
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
@@ -141,17 +148,18 @@ def store(weights: Path) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def function(moto: Moto, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    """An instance whose S3 works, for many invocations."""
+def aws(moto: Moto, weights: Path) -> dict[str, str]:
+    """The variables of a function in an S3 that serves the release VERSION."""
     moto.make_bucket(BUCKET)
-    objects = {
-        "current.json": json.dumps({"version": VERSION}).encode(),
-        f"releases/{VERSION}/manifest.json": manifest_for(weights, VERSION).to_json().encode(),
-        f"releases/{VERSION}/{WEIGHTS_NAME}": weights.read_bytes(),
-    }
-    for key, data in objects.items():
+    for key, data in bucket_with(weights, VERSION).items():
         moto.s3().put_object(Bucket=BUCKET, Key=key, Body=data)
-    with Function(tmp_path_factory.mktemp("function"), {"AWS_ENDPOINT_URL": moto.endpoint}) as function:
+    return {"AWS_ENDPOINT_URL": moto.endpoint}
+
+
+@pytest.fixture(scope="module")
+def function(aws: dict[str, str], engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    """An instance whose S3 works, for many invocations."""
+    with Function(tmp_path_factory.mktemp("function"), aws | {"ENGINE": engine}) as function:
         yield function
 
 
@@ -353,11 +361,11 @@ def test_largest_event_is_answered(function: Function) -> None:
     assert (response["statusCode"], answer_of(response)["model_version"]) == (200, VERSION)
 
 
-def test_nothing_is_written_but_the_weights_and_their_manifest(function: Function) -> None:
+def test_nothing_is_written_but_the_weights_and_their_manifest(function: Function, engine: str) -> None:
     image = encoded(Image.effect_noise((2000, 2000), 60), "BMP")
     for _ in range(3):
         assert function.invoke(upload(image))["statusCode"] == 200
-    assert files_in(function.tmp) == ["manifest.json", "model.pth"]
+    assert files_in(function.tmp) == WRITTEN[engine]
     package, left_out = PROJECT / "pneumonia", {*NOT_IN_THE_IMAGE, "__pycache__"}
     sources = [name for name in files_in(package) if not left_out & set(Path(name).parts)]
     assert files_in(function.task_root) == sorted(["app.py", "pneumonia", *(f"pneumonia/{name}" for name in sources)])
@@ -367,15 +375,12 @@ def test_nothing_is_written_but_the_weights_and_their_manifest(function: Functio
 
 
 @pytest.mark.slow
-def test_full_memory_is_a_fault_that_the_next_request_does_not_see(
-    function: Function, moto: Moto, tmp_path: Path
-) -> None:
-    assert function.process.poll() is None  # it has filled the bucket
+def test_full_memory_is_a_fault_that_the_next_request_does_not_see(aws: dict[str, str], tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # turning it takes memory of its own
     large = upload(encoded(Image.linear_gradient("L").resize((4990, 4990)).convert("RGB"), "PNG", exif=exif))
     # A new one, which holds no memory yet that a large image was in.
-    with Function(tmp_path, {"AWS_ENDPOINT_URL": moto.endpoint}) as new:
+    with Function(tmp_path, aws) as new:
         small = answer_of(new.invoke(upload(XRAY)))
         responses = []
         for spare in SPARE:  # the more there is, the later it is full
@@ -420,11 +425,11 @@ def test_silent_s3_is_told_before_the_time_is_up_and_forgotten(store: Store, tmp
         store.silent = False  # the connection that got no answer stays as it is
         response = function.invoke(upload(XRAY))
         assert response["statusCode"] == 200
-        assert answer_of(response)["model_version"].startswith("sha256-")
+        assert answer_of(response)["model_version"] == OLD
 
 
 @pytest.mark.slow
-def test_s3_may_come_up_after_the_function(store: Store, tmp_path: Path) -> None:
+def test_s3_may_come_up_after_the_function(store: Store, tmp_path: Path, engine: str) -> None:
     with Function(tmp_path, store.environment) as function:
         health = function.invoke(function_url_event("GET", "/health"))
         assert (health["statusCode"], answer_of(health)) == (200, {"status": "ok", "model_version": None})
@@ -435,18 +440,13 @@ def test_s3_may_come_up_after_the_function(store: Store, tmp_path: Path) -> None
 
         with store.serving():
             assert function.invoke(upload(XRAY))["statusCode"] == 200
-        assert files_in(function.tmp) == ["model.pth"]  # such a bucket has no manifest
+        assert files_in(function.tmp) == WRITTEN[engine]
         assert function.invoke(upload(XRAY))["statusCode"] == 200  # needs no S3 any more
 
 
 def test_warm_instance_takes_over_another_release(store: Store, weights: Path, tmp_path: Path) -> None:
     with store.serving(), Function(tmp_path, store.environment | {"MODEL_REFRESH_MINUTES": "0"}) as function:
-        assert answer_of(function.invoke(upload(XRAY)))["model_version"].startswith("sha256-")
-        release = f"/{BUCKET}/releases/{VERSION}"
-        store.objects |= {
-            f"{release}/manifest.json": manifest_for(weights, VERSION).to_json().encode(),
-            f"{release}/{WEIGHTS_NAME}": weights.read_bytes(),
-            f"/{BUCKET}/current.json": json.dumps({"version": VERSION}).encode(),
-        }
+        assert answer_of(function.invoke(upload(XRAY)))["model_version"] == OLD
+        store.promote(weights, VERSION)
         answers = [answer_of(function.invoke(upload(XRAY)))["model_version"] for _ in range(2)]
         assert answers[1] == VERSION

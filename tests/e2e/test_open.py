@@ -19,7 +19,10 @@ from tools.page_screenshots import XrayPage
 from tools.stand_ins.function_url import ENVIRONMENT, REGION, FunctionUrl, function_url
 
 CHROMIUM = find_chromium()
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, or set CHROMIUM to its path")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, or set CHROMIUM to its path"),
+    pytest.mark.usefixtures("engine"),
+]
 
 
 @pytest.fixture

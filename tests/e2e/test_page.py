@@ -28,7 +28,10 @@ from tools.browser import TIMEOUT, browsing, find_chromium, serving
 from tools.page_screenshots import XrayPage
 
 CHROMIUM = find_chromium()
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, or set CHROMIUM to its path")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium: install it, or set CHROMIUM to its path"),
+    pytest.mark.usefixtures("engine"),
+]
 NORMAL = encoded(draw_radiograph(Random(0), "NORMAL", 400).resize((500, 400)), "JPEG")
 PNEUMONIA = encoded(draw_radiograph(Random(1), "PNEUMONIA", 400), "PNG")
 TIFF = encoded(draw_radiograph(Random(2), "NORMAL", 300), "TIFF")
@@ -44,14 +47,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(engine: str) -> Iterator[str]:  # noqa: ARG001  # what is started has it
     with serving(RELEASED_WEIGHTS) as served:
         httpx2.get(f"{served.address}/health", timeout=TIMEOUT / 1000)  # so that no test waits for it to start
         yield served.address
 
 
 @pytest.fixture(scope="module")
-def unchecked(weights: Path) -> Iterator[str]:
+def unchecked(weights: Path, engine: str) -> Iterator[str]:  # noqa: ARG001
     """The address of an app whose model has no input check, so that drawn X-rays pass for real ones."""
     with serving(weights) as served:
         httpx2.get(f"{served.address}/health", timeout=TIMEOUT / 1000)

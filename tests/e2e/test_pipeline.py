@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from torchvision import transforms
 
 from pneumonia.imaging.preprocessing import MEAN, STD
 from pneumonia.launching.metrics import METRICS, metric_regex
-from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
+from pneumonia.network.contract import CLASSES, ONNX_NAME, WEIGHTS_NAME
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.checkout import PROJECT
 from tools.stand_ins.events import function_url_event, multipart
@@ -32,7 +32,10 @@ from tools.stand_ins.sagemaker_job import FinishedJob, run_training_job
 ROLE = "arn:aws:iam::123456789012:role/training"
 # What separates drawn pneumonia from drawn normals is learnt in these from random values.
 HYPERPARAMETERS = ["--weights", "none", "--epochs", "4", "--batch-size", "8", "--learning-rate", "0.0005"]
-Answer = dict[str, object]
+FILES = {"torch": WEIGHTS_NAME, "onnx": ONNX_NAME}  # of a release, by engine
+# How far an engine's probabilities may lie from those of torch and torchvision, by the precision of its file.
+NEAR = {"float": 1e-5, "half": 1e-4, "int8": 0.05}
+Answer = dict[str, Any]
 
 pytestmark = pytest.mark.slow
 
@@ -75,14 +78,22 @@ def trained(moto: Moto, weights_bucket: str, tmp_path_factory: pytest.TempPathFa
     return network.eval()
 
 
-@pytest.fixture(scope="module")
-def calibration(moto: Moto, weights_bucket: str) -> dict[str, float]:
-    """What training fitted on validation, as the served release tells it."""
+class Release(NamedTuple):
+    """What the served release says about an engine's file: the precision, and what was fitted on validation."""
+
+    precision: str
+    calibration: dict[str, float]
+
+
+@pytest.fixture
+def release(moto: Moto, weights_bucket: str, engine: str) -> Release:
     s3 = moto.s3()
     version = json.loads(s3.get_object(Bucket=weights_bucket, Key="current.json")["Body"].read())["version"]
-    manifest = s3.get_object(Bucket=weights_bucket, Key=f"releases/{version}/manifest.json")["Body"].read()
-    fitted: dict[str, float] = json.loads(manifest)["calibration"]
-    return fitted
+    manifest = json.loads(s3.get_object(Bucket=weights_bucket, Key=f"releases/{version}/manifest.json")["Body"].read())
+    onnx = manifest["onnx"]
+    if engine == "torch":
+        return Release("float", manifest["calibration"])
+    return Release(onnx["precision"], onnx["calibration"] or manifest["calibration"])
 
 
 class Function:
@@ -126,8 +137,8 @@ class Function:
 
 
 @pytest.fixture
-def function(moto: Moto, weights_bucket: str, tmp_path: Path) -> Iterator[Function]:
-    with Function(moto, weights_bucket, tmp_path / "model.pth") as function:
+def function(moto: Moto, weights_bucket: str, engine: str, tmp_path: Path) -> Iterator[Function]:
+    with Function(moto, weights_bucket, tmp_path / FILES[engine]) as function:
         yield function
 
 
@@ -147,16 +158,15 @@ def test_every_metric_is_found_in_the_log(job: FinishedJob) -> None:
 
 
 def test_function_answers_as_the_trained_network(
-    function: Function, trained: torch.nn.Module, calibration: dict[str, float], dataset: Path
+    function: Function, trained: torch.nn.Module, release: Release, dataset: Path
 ) -> None:
     right = 0
     images = [path for label in CLASSES for path in sorted((dataset / "test" / label).iterdir())[:5]]
     for path in images:
         answer = function.predict(path)
-        expected = probabilities(trained, calibration, path)
-        index = int(expected[1] >= 0.5)
-        assert answer["prediction"] == CLASSES[index]
-        assert answer["confidence"] == pytest.approx(float(expected[index]), abs=1e-5)
+        expected = dict(zip(CLASSES, probabilities(trained, release.calibration, path).tolist(), strict=True))
+        assert answer["probabilities"] == pytest.approx(expected, abs=NEAR[release.precision])
+        assert answer["prediction"] == max(CLASSES, key=lambda name: answer["probabilities"][name])
         right += answer["prediction"] == path.parent.name
     assert right / len(images) > 0.8
 
@@ -182,7 +192,7 @@ def test_heatmap_lies_on_the_side_of_the_opacities(
 
 
 def test_cold_start_downloads_and_warm_invocation_neither_asks_s3_nor_loads(
-    moto: Moto, function: Function, weights_bucket: str, dataset: Path
+    moto: Moto, function: Function, weights_bucket: str, dataset: Path, engine: str
 ) -> None:
     image = next((dataset / "test" / "PNEUMONIA").iterdir())
     before = len(moto.requests())
@@ -192,7 +202,7 @@ def test_cold_start_downloads_and_warm_invocation_neither_asks_s3_nor_loads(
     cold = [request for request in moto.requests()[before:] if request.startswith(f"GET /{weights_bucket}/releases/")]
     assert cold == [
         f"GET /{weights_bucket}/releases/{version}/manifest.json",
-        f"GET /{weights_bucket}/releases/{version}/{WEIGHTS_NAME}",
+        f"GET /{weights_bucket}/releases/{version}/{FILES[engine]}",
     ]
 
     function.model_path.write_bytes(b"loading this would fail")
@@ -202,7 +212,7 @@ def test_cold_start_downloads_and_warm_invocation_neither_asks_s3_nor_loads(
 
 
 def test_the_command_asks_the_cold_function_with_a_signature(
-    function: Function, trained: torch.nn.Module, calibration: dict[str, float], dataset: Path
+    function: Function, trained: torch.nn.Module, release: Release, dataset: Path
 ) -> None:
     """As whoever deployed it does: `pneumonia predict --url`, through a URL that checks signatures."""
     images = [next((dataset / "test" / label).iterdir()) for label in CLASSES]
@@ -212,8 +222,8 @@ def test_the_command_asks_the_cold_function_with_a_signature(
     answers = [json.loads(line) for line in printed.splitlines()]
     assert [answer.pop("file") for answer in answers] == list(map(str, images))
     for image, answer in zip(images, answers, strict=True):
-        expected = probabilities(trained, calibration, image)
-        assert list(answer["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-5)
+        expected = probabilities(trained, release.calibration, image).tolist()
+        assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=NEAR[release.precision])
 
 
 def test_failing_job_tells_sagemaker_why(moto: Moto, dataset: Path, tmp_path: Path) -> None:

@@ -18,14 +18,13 @@ import torch
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless
 
-from pneumonia.engines.onnx_file import onnx_file
 from pneumonia.network.contract import ONNX_NAME, WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
-from pneumonia.network.weights_file import load_weights, save_weights
 from tests.builders.dicom_files import dicom
 from tests.builders.function import BUCKET, Function, Response
 from tests.builders.images import XRAY, encoded
-from tests.builders.releases import files_of, manifest_for, with_onnx
+from tests.builders.releases import bucket_with
+from tests.builders.weights import write_weights
 from tools.stand_ins.events import function_url_event, multipart
 from tools.stand_ins.role_and_s3 import RoleAndS3
 from tools.stand_ins.runtime_api import InvocationError
@@ -35,6 +34,7 @@ CURRENT = f"/{BUCKET}/current.json"
 WITHOUT_KEY = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_SESSION_TOKEN": ""}
 GRAY = Image.linear_gradient("L")
 DEEP = np.arange(64_000, dtype=np.uint16).reshape(250, 256)
+pytestmark = pytest.mark.usefixtures("engine")
 FILES = {
     "JPEG": XRAY,
     "progressive JPEG": encoded(GRAY, "JPEG", progressive=True),
@@ -57,15 +57,17 @@ FILES = {
 WATCHING = """
 import random, sys
 import app
-import torch
+
+torch = sys.modules.get("torch")  # not with every engine
 
 def draw():
-    return [random.random(), torch.rand(1).item()]
+    return [random.random(), *([torch.rand(1).item()] if torch else [])]
 
-states = random.getstate(), torch.get_rng_state()
+states = random.getstate(), torch and torch.get_rng_state()
 of_the_snapshot = draw()
 random.setstate(states[0])
-torch.set_rng_state(states[1])
+if torch:
+    torch.set_rng_state(states[1])
 
 def handler(event, context):
     before = set(sys.modules)
@@ -90,13 +92,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights that call everything NORMAL."""
     state = ResNet18().state_dict()
     state["fc.bias"] = torch.tensor([1000.0, 0.0])
-    return saved(state, tmp_path_factory.mktemp("other"))
-
-
-def saved(state: dict[str, torch.Tensor], folder: Path) -> Path:
-    path = folder / WEIGHTS_NAME
-    save_weights(state, path)
-    return path
+    return write_weights(state, tmp_path_factory.mktemp("other") / WEIGHTS_NAME)
 
 
 @pytest.fixture
@@ -109,25 +105,10 @@ def aws(weights: Path) -> Iterator[RoleAndS3]:
 
 def promote(aws: RoleAndS3, weights: Path, version: str) -> None:
     """Make a release the served one."""
-    aws.objects |= {
-        f"/{BUCKET}/releases/{version}/manifest.json": manifest_for(weights, version).to_json().encode(),
-        f"/{BUCKET}/releases/{version}/{WEIGHTS_NAME}": weights.read_bytes(),
-        CURRENT: json.dumps({"version": version}).encode(),
-    }
+    aws.objects |= {f"/{BUCKET}/{key}": data for key, data in bucket_with(weights, version).items()}
 
 
 Start = Callable[..., AbstractContextManager[Function]]
-
-
-def promote_with_onnx(aws: RoleAndS3, weights: Path, version: str) -> None:
-    """Make a release with an ONNX file the served one."""
-    files = with_onnx(files_of(weights, manifest_for(weights, version)), onnx_file(load_weights(weights)))
-    assert files.onnx
-    promote(aws, weights, version)
-    aws.objects |= {
-        f"/{BUCKET}/releases/{version}/manifest.json": files.manifest.to_json().encode(),
-        f"/{BUCKET}/releases/{version}/{ONNX_NAME}": files.onnx,
-    }
 
 
 @pytest.fixture
@@ -197,9 +178,8 @@ def test_first_answers_of_every_format_need_no_import_and_no_load(start: Start) 
     assert {path: response["imported"] for path, response in pages.items() if response["imported"]} == {}
 
 
-def test_with_onnx_first_answers_need_no_import_and_nothing_of_torch(
-    start: Start, aws: RoleAndS3, weights: Path, other: Path
-) -> None:
+@pytest.mark.parametrize("engine", ["onnx"], indirect=True)
+def test_with_onnx_first_answers_need_no_import_and_nothing_of_torch(start: Start, aws: RoleAndS3, other: Path) -> None:
     watching = """
 import sys
 import app
@@ -210,10 +190,9 @@ def handler(event, context):
     imported = {*sys.modules} - before | {"torch", "torch._C", "onnx"} & sys.modules.keys()
     return response | {"imported": sorted(imported)}
 """
-    promote_with_onnx(aws, weights, OLD)
-    with start(watching, ENGINE="onnx") as function:
+    with start(watching) as function:
         snapshot(function)
-        promote_with_onnx(aws, other, NEW)
+        promote(aws, other, NEW)
         function.api.restore()
         answers = {kind: predict(function, image) for kind, image in FILES.items()}
         answers["with a heatmap"] = predict(function, XRAY, "?explain=1&preview=1")
@@ -225,7 +204,7 @@ def test_restored_instances_draw_random_numbers_of_their_own(start: Start) -> No
     with start(WATCHING) as function:
         snapshot(function)
         function.api.restore()
-        assert predict(function)["shared"] == [False, False]
+        assert not any(predict(function)["shared"])
 
 
 def test_release_promoted_after_the_snapshot_gives_the_first_answer(start: Start, aws: RoleAndS3, other: Path) -> None:
@@ -300,7 +279,8 @@ def test_release_that_cannot_be_loaded_leaves_the_model_of_the_snapshot(
     with start() as function:
         snapshot(function)
         promote(aws, other, NEW)
-        aws.objects[f"/{BUCKET}/releases/{NEW}/{WEIGHTS_NAME}"] = b"something else"
+        for name in (WEIGHTS_NAME, ONNX_NAME):
+            aws.objects[f"/{BUCKET}/releases/{NEW}/{name}"] = b"something else"
         function.api.restore()
         assert version(predict(function)) == OLD
         function.wait_for_log("", "but its manifest says")
@@ -309,7 +289,7 @@ def test_release_that_cannot_be_loaded_leaves_the_model_of_the_snapshot(
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (lambda aws: aws.objects.clear(), "promote a model into this bucket first, or name another key"),
+        (lambda aws: aws.objects.clear(), "promote a model"),
         (RoleAndS3.stop, "cannot be read: Lambda's endpoint gives none (Connection refused)."),
         (RoleAndS3.refuse, "S3 answers ExpiredToken"),
     ],
@@ -329,7 +309,7 @@ def test_model_whose_outputs_are_no_numbers_is_not_taken(start: Start, aws: Role
     state = ResNet18().state_dict()
     state["layer4.1.bn2.weight"].fill_(3e35)
     state["fc.weight"].fill_(1e4)
-    promote(aws, saved(state, tmp_path), NEW)
+    promote(aws, write_weights(state, tmp_path / WEIGHTS_NAME), NEW)
     with start() as function, pytest.raises(InvocationError, match=f"release {NEW} are not finite"):
         snapshot(function)
     assert function.api.calls == ["POST init/error"]

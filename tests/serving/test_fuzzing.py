@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import schemathesis
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def client(weights: Path) -> Iterator[TestClient]:
+def client(weights: Path, engine: str) -> Iterator[TestClient]:  # noqa: ARG001  # Weights chooses it
     with TestClient(create_app(Predictor(Weights(weights)))) as client:
         yield client
 
@@ -134,6 +135,12 @@ API = schemathesis.openapi.from_asgi("/openapi.json", create_app(Predictor(Weigh
 NO_IMAGE: list[schemathesis.CheckFunction] = [positive_data_acceptance]  # no schema can say that a file is an image
 
 
+@pytest.fixture(scope="module")
+def app(engine: str) -> FastAPI:  # noqa: ARG001  # Weights chooses it
+    """The API that is asked, with the schema that API has."""
+    return create_app(Predictor(Weights(RELEASED_WEIGHTS)))
+
+
 def test_every_route_of_the_schema_is_called_below() -> None:
     routes = {(method, path) for path, methods in API.raw_schema["paths"].items() for method in methods}
     assert routes == {("post", "/predict"), ("post", "/predict/batch"), ("get", "/health"), ("get", "/ready")}
@@ -141,33 +148,33 @@ def test_every_route_of_the_schema_is_called_below() -> None:
 
 @API.include(path="/predict").parametrize()
 @fuzzed(40)
-def test_every_answer_of_predict_is_as_documented(case: Case) -> None:
-    case.call_and_validate(excluded_checks=NO_IMAGE)
+def test_every_answer_of_predict_is_as_documented(case: Case, app: FastAPI) -> None:
+    case.call_and_validate(app=app, excluded_checks=NO_IMAGE)
 
 
 @API.include(path="/predict/batch").parametrize()
 @fuzzed(40)
-def test_every_answer_of_predict_batch_is_as_documented(case: Case) -> None:
+def test_every_answer_of_predict_batch_is_as_documented(case: Case, app: FastAPI) -> None:
     # In a form a number is as good as a string: all of it is bytes.
-    case.call_and_validate(excluded_checks=[*NO_IMAGE, negative_data_rejection])
+    case.call_and_validate(app=app, excluded_checks=[*NO_IMAGE, negative_data_rejection])
 
 
 @API.include(path="/health").parametrize()
 @fuzzed(40)
-def test_every_answer_of_health_is_as_documented(case: Case) -> None:
-    case.call_and_validate()
+def test_every_answer_of_health_is_as_documented(case: Case, app: FastAPI) -> None:
+    case.call_and_validate(app=app)
 
 
 @API.include(path="/ready").parametrize()
 @fuzzed(40)
-def test_every_answer_of_ready_is_as_documented(case: Case) -> None:
-    case.call_and_validate()
+def test_every_answer_of_ready_is_as_documented(case: Case, app: FastAPI) -> None:
+    case.call_and_validate(app=app)
 
 
-def test_the_answer_to_a_batch_is_as_documented() -> None:
+def test_the_answer_to_a_batch_is_as_documented(app: FastAPI) -> None:
     files: Any = [XRAY, b""]
     case = API["/predict/batch"]["POST"].Case(body={"file": files}, media_type="multipart/form-data")
-    response = case.call_and_validate(excluded_checks=NO_IMAGE)
+    response = case.call_and_validate(app=app, excluded_checks=NO_IMAGE)
     assert [row.get("status") for row in response.json()["results"]] == [None, 400]
 
 
@@ -176,7 +183,7 @@ def test_the_answer_to_a_batch_is_as_documented() -> None:
     [(XRAY, 200), (b"", 400), (png(50_000, 50_000), 413), (frames("GIF"), 415)],
     ids=["answer", "no image", "too large", "GIF"],
 )
-def test_the_answer_to_a_file_is_as_documented(content: bytes, status: int) -> None:
+def test_the_answer_to_a_file_is_as_documented(content: bytes, status: int, app: FastAPI) -> None:
     case = API["/predict"]["POST"].Case(body={"file": content}, media_type="multipart/form-data")  # type: ignore[dict-item]
-    response = case.call_and_validate(excluded_checks=NO_IMAGE)
+    response = case.call_and_validate(app=app, excluded_checks=NO_IMAGE)
     assert response.status_code == status

@@ -39,6 +39,7 @@ from tests.builders.uploads import BOUNDARY, FORM, GOOD, form, frames, is_senten
 XRAY_PNG = encoded(draw_radiograph(Random(0), "PNEUMONIA"), "PNG")
 
 pytestmark = [
+    pytest.mark.usefixtures("engine"),
     # Of a broken file Pillow warns before it fails, or reads on. As an error, which it is nowhere else, that would hide
     # what follows.
     pytest.mark.filterwarnings("ignore:::PIL"),
@@ -77,7 +78,7 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(weights: Path) -> Iterator[Service]:
+def service(weights: Path, engine: str) -> Iterator[Service]:  # noqa: ARG001  # Weights chooses it
     with TestClient(create_app(Predictor(Weights(weights)))) as client:
         yield Service(client)
 
