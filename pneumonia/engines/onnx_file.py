@@ -143,11 +143,9 @@ class _Graph:
         # A bias far greater than a channel's weights, as of a channel without any, still has to fit into 32 bits.
         scales = np.maximum(_kernel_scales(kernel), np.abs(shift) / (2.0**30 * x_scale)).astype(np.float32)
         weights = np.rint(kernel / scales[:, None, None, None]).astype(np.int8)
-        bias_scales = scales * np.float32(x_scale)
-        bias = np.rint(shift / bias_scales).astype(np.int32)
-        return self._dequantised(f"{name}.weight", weights, scales), self._dequantised(
-            f"{name}.bias", bias, bias_scales
-        )
+        weight = self._dequantised(f"{name}.weight", weights, scales)
+        scales *= np.float32(x_scale)
+        return weight, self._dequantised(f"{name}.bias", np.rint(shift / scales).astype(np.int32), scales)
 
     def _dequantised(self, name: str, integers: NDArray[np.signedinteger], scales: Floats) -> str:
         constants = self._constant(f"{name}.integers", integers), self._constant(f"{name}.scales", scales)
@@ -191,7 +189,7 @@ def _kernel_scales(kernel: Floats) -> Floats:
 
     Processors without VNNI multiply two activations, 0 to 255, with the weights of two neighbouring input channels and
     add the products in 16 bits, where more than 32,767 becomes 32,767. So two weights of one sign that are neighbours
-    may sum to MAX_PAIR at most, and all processors give the same answers. Half a unit each is left for rounding.
+    may sum to MAX_PAIR at most, half a unit each for rounding included, and all processors give the same answers.
     """
     rows = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)  # in the order of ONNX Runtime's sums
     pairs = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).reshape(len(kernel), -1, 2)
