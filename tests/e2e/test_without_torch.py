@@ -103,7 +103,7 @@ def served(python: Path, release: Path) -> Iterator[str]:
         time.sleep(0.1)
     yield f"http://127.0.0.1:{port}"
     process.terminate()
-    assert process.wait() == 0
+    process.wait()
 
 
 def test_torch_is_not_there(python: Path) -> None:
