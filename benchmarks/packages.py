@@ -17,6 +17,8 @@ from types import SimpleNamespace
 sys.path.insert(0, ".")
 import app
 
+CUDA = ("nvidia", "cuda", "triton")  # what the ordinary index's torch for Linux brings, and a CPU wheel does not
+
 
 def answer(event: dict[str, object]) -> None:
     """Have the handler answer an event.
@@ -57,12 +59,16 @@ def main() -> None:
     boto3.client("s3", region_name="eu-central-1")
     by_others = imported()
     print("| package | MB | imported by |", "|---|---|---|", sep="\n")
+    sizes: dict[str, float] = {}
     for distribution in sorted(distributions(), key=lambda one: one.name.lower()):
         files = [file.locate() for file in distribution.files or []]
         size = sum(file.stat().st_size for file in files if file.is_file())  # type: ignore[attr-defined]
+        sizes[distribution.name] = size / 1e6
         user = "others" if distribution.name in by_others else "none"
         user = "prediction" if distribution.name in by_prediction else user
         print(f"| {distribution.name} | {size / 1e6:.2f} | {user} |")
+    cuda = sum(size for name, size in sizes.items() if name.startswith(CUDA))
+    print(f"\nAll: {sum(sizes.values()):.0f} MB, {cuda:.0f} of them CUDA's, which a CPU wheel of torch does without.")
 
 
 if __name__ == "__main__":

@@ -5,17 +5,35 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 PEERS = ("straightforward", "plain onnx")  # in each table, the ratios to these
 Results = dict[str, Any]
+
+
+class Goal(NamedTuple):
+    """A figure that ours should reach.
+
+    Attributes:
+        figure: what it is.
+        part: of the benchmark.
+        of: given the part's results and an app's name, returns the app's figure.
+        peer: app whose figure it is divided by; None for a figure that stands for itself.
+        aims: by app; the most, for requests per second the least.
+    """
+
+    figure: str
+    part: str
+    of: Callable[[Results, str], float]
+    peer: str | None
+    aims: dict[str, float]
 
 
 def tables(report: Results) -> str:
     """Return all that was measured."""
     packages = ", ".join(f"{name} {number}" for name, number in report["packages"].items())
     parts = [TABLES[part](report[part]) for part in TABLES if part in report]
-    return "\n\n".join([f"{report['machine']}; {packages}.", *parts])
+    return "\n\n".join([f"{report['machine']}; {packages}.", *parts, goals_table(report)])
 
 
 def ratios(value: float, of: Mapping[str, float]) -> str:
@@ -104,6 +122,53 @@ def soak_table(result: Results) -> str:
     return "\n".join(lines)
 
 
+def goals_table(report: Results) -> str:
+    """Return the figures that have a goal, and the goals in brackets, of the parts that were measured."""
+    apps = list(dict.fromkeys(name for goal in GOALS for name in goal.aims))
+    lines = headed("reached (goal)", *apps)
+    for goal in GOALS:
+        if result := report.get(goal.part):
+            whole = goal.of(result, goal.peer) if goal.peer else 1
+            cells = [
+                f"{goal.of(result, name) / whole:.2f} ({goal.aims[name]:g})" if name in goal.aims else ""
+                for name in apps
+            ]
+            lines.append(f"| {goal.figure} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cold(result: Results, app: str) -> float:
+    return float(statistics.median(result["seconds"][app]))
+
+
+def _megabytes(result: Results, app: str) -> float:
+    return float(result["bytes"][app]) / 1e6
+
+
+def _warm(cores: int) -> Callable[[Results, str], float]:
+    return lambda result, app: float(statistics.median(result[str(cores)]["milliseconds"][app]))
+
+
+def _memory(result: Results, app: str) -> float:
+    return float(result[app])
+
+
+def _rate(result: Results, app: str) -> float:
+    return middle(result[app]["16"], "requests_per_second")
+
+
+TORCH, ONNX, HALF = "ours, torch", "ours, onnx", "ours, onnx half"
+GOALS = (
+    Goal("cold start, of straightforward", "cold", _cold, "straightforward", {TORCH: 0.36, ONNX: 0.14}),
+    Goal("cold start, of plain onnx", "cold", _cold, "plain onnx", {ONNX: 0.7}),
+    Goal("MB fetched on a cold start", "cold", _megabytes, None, {TORCH: 22.6, ONNX: 11.4}),
+    Goal(
+        "warm, one core, of straightforward", "warm", _warm(1), "straightforward", {TORCH: 0.6, ONNX: 0.4, HALF: 0.58}
+    ),
+    Goal("warm, two cores, of straightforward", "warm", _warm(2), "straightforward", {TORCH: 0.65, ONNX: 0.45}),
+    Goal("memory, of straightforward", "memory", _memory, "straightforward", {TORCH: 0.72, ONNX: 0.2}),
+    Goal("requests/s with 16 clients, of straightforward", "uvicorn", _rate, "straightforward", {TORCH: 2.5, ONNX: 3}),
+)
 TABLES: dict[str, Callable[[Results], str]] = {
     "cold": cold_table,
     "warm": warm_table,
