@@ -87,11 +87,10 @@ class Fault:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """An archive, and the version of its release."""
-    folder = tmp_path_factory.mktemp("trained")
-    archive = archive_with(folder, 1)
-    return archive, unpack_release(str(archive)).manifest.version
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ReleaseFiles]:
+    """An archive, and its release."""
+    archive = archive_with(tmp_path_factory.mktemp("trained"), 1)
+    return archive, unpack_release(str(archive))
 
 
 class Work:
@@ -103,10 +102,11 @@ class Work:
     """
 
     def __init__(
-        self, moto: Moto, bucket: str, trained: tuple[Path, str], old: Path, patch: pytest.MonkeyPatch
+        self, moto: Moto, bucket: str, trained: tuple[Path, ReleaseFiles], old: Path, patch: pytest.MonkeyPatch
     ) -> None:
         self._moto, self.bucket, self._old, self._patch = moto, bucket, old, patch
-        self._archive, self.new = trained
+        self._archive, self._files = trained
+        self.new = self._files.manifest.version
         patch.setenv("MODEL_BUCKET", bucket)
 
     def arguments(self, name: str) -> list[str]:
@@ -120,8 +120,7 @@ class Work:
 
     def export(self) -> list[str]:
         """Put an older release into the bucket, and return the arguments of the command that exports it."""
-        files = unpack_release(str(self._archive))
-        older = ReleaseFiles(files.weights, None, dataclasses.replace(files.manifest, onnx=None))
+        older = ReleaseFiles(self._files.weights, None, dataclasses.replace(self._files.manifest, onnx=None))
         publish_files(older, self.bucket)
         return ["export", self.new]
 
@@ -153,7 +152,9 @@ class Work:
 
 
 @pytest.fixture
-def work(moto: Moto, bucket: str, trained: tuple[Path, str], weights: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+def work(
+    moto: Moto, bucket: str, trained: tuple[Path, ReleaseFiles], weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> Work:
     return Work(moto, bucket, trained, weights, monkeypatch)
 
 
