@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pneumonia.files import locked, remove_abandoned, replacing, sync
 from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME, WEIGHTS_NAME
+from pneumonia.releases.engine_file import NAMES
 from pneumonia.releases.manifest import Manifest, parse
 from pneumonia.releases.release import Release
 
@@ -75,8 +76,7 @@ class ReleaseFiles:
         Raises:
             OSError: as `write_release`.
         """
-        names = {"torch": WEIGHTS_NAME, "onnx": ONNX_NAME}
-        write_release({folder / names[engine]: content for engine, content in self.by_engine().items()}, self.manifest)
+        write_release({folder / NAMES[engine]: content for engine, content in self.by_engine().items()}, self.manifest)
 
 
 def write_release(files: Mapping[Path, bytes], manifest: Manifest | None) -> None:
