@@ -5,21 +5,20 @@ norm becomes part of the convolution before it. All operators are ONNX's own, so
 Runtime makes 8-bit convolutions and sums of those between `DequantizeLinear` and `QuantizeLinear`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from pneumonia.engines.onnx_reading import SHAPES
+from pneumonia.network.activations import Ranges
 from pneumonia.network.outputs import Floats
 from pneumonia.network.resnet import BasicBlock, ResNet18
 
-Ranges = Mapping[str, tuple[float, float]]
 OPSET = 17
 IR_VERSION = 8  # of the file's format: what came with that opset
 # Of a weight, and of two weights of one sign that are neighbours: see `_kernel_scales`.
@@ -32,8 +31,8 @@ def onnx_file(network: ResNet18, activations: Ranges | None = None) -> bytes:
 
     Args:
         network: in evaluation mode, on the CPU.
-        activations: the least and the greatest value of tensors in `quantised_tensors`, for arithmetic in 8-bit
-            integers. A convolution whose input or output is left out stays in float32, as all do by default.
+        activations: the least and the greatest value of tensors in `network.activations.TENSORS`, for arithmetic in
+            8-bit integers. A convolution whose input or output is left out stays in float32, as all do by default.
 
     Returns:
         A file whose graph maps `pixels` to what `network.outputs.Outputs` holds, under these names.
@@ -41,22 +40,6 @@ def onnx_file(network: ResNet18, activations: Ranges | None = None) -> bytes:
     graph = _Graph(activations or {})
     graph.write(network)
     return graph.file()
-
-
-def quantised_tensors() -> list[str]:
-    """Return the names of the tensors that arithmetic in 8-bit integers needs the ranges of, in the network's order.
-
-    `pixels` is the input, `relu` the stem's output before pooling. In a block, `relu1` is what follows the first
-    convolution, `bn2` what the second adds to the shortcut, `downsample` the shortcut's convolution, where it has one,
-    and `out` the block's output. That of the last block stays in float32, and is not among them.
-    """
-    with torch.device("meta"):
-        network = ResNet18()
-    names = ["pixels", "relu"]
-    for name, block in _blocks(network):
-        parts = ["relu1", "bn2", *["downsample"] * (block.downsample is not None), "out"]
-        names += [f"{name}.{part}" for part in parts]
-    return names[:-1]
 
 
 def _blocks(network: ResNet18) -> Iterator[tuple[str, BasicBlock]]:

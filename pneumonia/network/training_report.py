@@ -12,6 +12,7 @@ from typing import Any
 
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing
+from pneumonia.network.activations import Ranges, activations_in
 from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.data_check import DataCheck, data_check_in
 from pneumonia.network.figures import is_possible
@@ -51,6 +52,7 @@ class TrainingReport:
         dataset: the images.
         calibrated_on: images, rule and former release of the calibration, if it is not from this training.
         data_check: what was counted in the images that makes the figures untrue; None if nothing was counted.
+        activations: the ranges of the network's activations on training images, for arithmetic in 8-bit integers.
         settings: the run's arguments, and the device, precision and version of torch that it used.
     """
 
@@ -66,6 +68,7 @@ class TrainingReport:
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     calibrated_on: dict[str, Any] | None = None
     data_check: DataCheck | None = None
+    activations: Ranges | None = None
 
     def to_json(self) -> str:
         """Return indented JSON."""
@@ -124,6 +127,7 @@ def _report_of(content: dict[str, Any]) -> TrainingReport:
         settings=_field(content, "settings", dict, {}),
         calibrated_on=_field(content, "calibrated_on", dict | None, None),
         data_check=data_check_in(content),
+        activations=activations_in(content),
     )
 
 

@@ -16,6 +16,7 @@ from pneumonia.command import say
 from pneumonia.errors import TrainingError
 from pneumonia.files import read_plain, write_json
 from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.activations import Ranges
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.data_check import DataCheck
@@ -24,6 +25,7 @@ from pneumonia.network.resnet import ResNet18
 from pneumonia.network.training_report import Dataset, TrainingReport
 from pneumonia.network.weights_file import MAX_BYTES, at_rest, save_whole, saved
 from pneumonia.training import metrics, plots
+from pneumonia.training.activations import activations_of
 from pneumonia.training.batches import Split, all_logits
 from pneumonia.training.fitting import fit, log_odds, suspicions
 from pneumonia.training.input_check_fitting import input_check_of
@@ -62,14 +64,17 @@ def report(
     logits = {name: all_logits(run.model, splits[name], settings["batch_size"], processes) for name in ("val", "test")}
     check_finite(logits.values(), settings["learning_rate"])
     fitted = fit(logits["val"], splits["val"].labels)
-    input_check = input_check_for(run.model, splits, settings["batch_size"], processes)
+    network = serving_network(run.model, processes)
+    train, validation = (splits[name].images.pixels for name in ("train", "val"))
+    input_check = input_check_of(network, train, validation, settings["batch_size"], processes.gather)
+    activations = activations_of(network, train, settings["batch_size"], processes.gather)
     summaries = {name: summary(logits[name], splits[name], fitted) for name in logits}
     say(test_line(summaries["test"]))
     if processes.is_first:
         write_json(output / "history.json", run.history)
         write_json(output / "metrics.json", {"calibration": dataclasses.asdict(fitted), **summaries})
         digest = hashlib.sha256(data).hexdigest()
-        told = report_for(splits, data_check, settings, digest, summaries, fitted, input_check)
+        told = report_for(splits, data_check, settings, digest, summaries, fitted, input_check, activations)
         told.write_beside(weights)
         draw(run.history, logits["test"], splits["test"].labels, fitted, output)
 
@@ -114,13 +119,11 @@ def check_finite(logits: Iterable[Tensor], learning_rate: float) -> None:
         )
 
 
-def input_check_for(model: nn.Module, splits: Mapping[str, Split], batch_size: int, processes: Processes) -> InputCheck:
-    """Fit the input check, each process running the network over its share of the images."""
-    network = ResNet18()  # torchvision's does not tell its layers' outputs
+def serving_network(model: nn.Module, processes: Processes) -> ResNet18:
+    """Return the network as it serves; training's, which is torchvision's, does not tell its layers' outputs."""
+    network = ResNet18()
     network.load_state_dict(model.state_dict())
-    network.to(processes.device).eval()
-    train, validation = (splits[name].images.pixels for name in ("train", "val"))
-    return input_check_of(network, train, validation, batch_size, processes.gather)
+    return network.to(processes.device).eval()
 
 
 def summary(logits: Tensor, split: Split, fitted: Calibration) -> dict[str, Any]:
@@ -152,6 +155,7 @@ def report_for(
     summaries: Mapping[str, Any],
     fitted: Calibration,
     input_check: InputCheck,
+    activations: Ranges,
 ) -> TrainingReport:
     """Return what promotion makes the release's manifest of."""
     figures = {
@@ -168,6 +172,7 @@ def report_for(
         metrics={f"{name}_{figure}": value for name, one in figures.items() for figure, value in one.items()},
         dataset=Dataset(settings["dataset"], {name: split.channel.counts() for name, split in splits.items()}),
         data_check=data_check,
+        activations=activations,
         settings={**settings, "weights": Path(settings["weights"]).name, "torch": str(torch.__version__)},
     )
 

@@ -27,7 +27,7 @@ def untrained() -> ResNet18:
 
 @torch.inference_mode()
 def ranges_of(network: ResNet18, pixels: Floats) -> dict[str, tuple[float, float]]:
-    """Return the least and the greatest value of each of `quantised_tensors` for these images."""
+    """Return the least and the greatest value of each of `TENSORS` for these images."""
     ranges: dict[str, tuple[float, float]] = {}
 
     def seen(name: str, tensor: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from onnx import TensorProto, numpy_helper
 
 from pneumonia.engines import onnx as onnx_engine
 from pneumonia.engines import torch as torch_engine
-from pneumonia.engines.onnx_file import onnx_file, quantised_tensors
+from pneumonia.engines.onnx_file import onnx_file
 from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.network.activations import TENSORS
 from pneumonia.network.outputs import Floats, Outputs, probes
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import at_rest, load_weights
@@ -93,11 +94,10 @@ def test_file_is_valid_and_the_same_for_the_same_values(network: ResNet18, half:
 
 def test_tensors_to_record_are_all_that_pass_through_8_bits() -> None:
     network = untrained()
-    names = quantised_tensors()
-    assert ranges_of(network, probes()).keys() == set(names)
-    model = onnx.load_from_string(onnx_file(network, dict.fromkeys(names, (0.0, 1.0))))
+    assert ranges_of(network, probes()).keys() == set(TENSORS)
+    model = onnx.load_from_string(onnx_file(network, dict.fromkeys(TENSORS, (0.0, 1.0))))
     passing = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    assert passing == {*names, "maxpool"}
+    assert passing == {*TENSORS, "maxpool"}
 
 
 def kernels_of(data: bytes) -> list[NDArray[np.int8]]:

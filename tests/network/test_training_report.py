@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pneumonia.errors import WeightsError
 from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.activations import TENSORS
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.data_check import DataCheck
 from pneumonia.network.figures import is_possible
@@ -35,7 +36,13 @@ REPORT = TrainingReport(
     data_check=DataCheck(
         {"train and test": {"images": 1, "patients": 2}}, ["train and test share 1 image and 2 patients."]
     ),
+    activations=dict.fromkeys(TENSORS, (-0.5, 2.0)),
 )
+
+
+def ranges(ends: object) -> dict[str, object]:
+    """Return the same range for all tensors."""
+    return dict.fromkeys(TENSORS, ends)
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -68,6 +75,7 @@ def test_json_has_what_trainings_have_written_before() -> None:
             "shared": {"train and test": {"images": 1, "patients": 2}},
             "warnings": ["train and test share 1 image and 2 patients."],
         },
+        "activations": {name: [-0.5, 2.0] for name in TENSORS},
     }
     assert text == json.dumps(expected, indent=2) + "\n"
 
@@ -124,6 +132,11 @@ def test_time_is_taken_as_utc() -> None:
         ("data_check", {"shared": {"train and test": 3}, "warnings": []}),
         ("data_check", {"shared": {"train and test": {"images": True}}, "warnings": []}),
         ("data_check", {"shared": {}, "warnings": [1]}),
+        ("activations", []),
+        ("activations", {}),
+        ("activations", ranges([0, 1]) | {"layer4.1.out": [0, 1]}),
+        ("activations", {name: ends for name, ends in ranges([0, 1]).items() if name != "pixels"}),
+        *[("activations", ranges(ends)) for ends in (1, [0], [0, 1, 2], [0, True], [1, 0], [0, 1e39], [0, 10**400])],
     ],
 )
 def test_a_field_that_training_never_writes_is_refused(field: str, value: object) -> None:

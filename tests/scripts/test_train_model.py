@@ -29,11 +29,13 @@ from pneumonia.engines.torch import engine_of
 from pneumonia.errors import ConfigurationError, DataError
 from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING, SIZE, normalized
+from pneumonia.network.activations import activations_in
 from pneumonia.network.calibration import Calibration, is_pneumonia
 from pneumonia.network.detector import Detector
 from pneumonia.network.input_check import input_check_in
 from pneumonia.network.resnet import ResNet18, logits_of, normalize
 from pneumonia.network.weights_file import load_weights, save_weights
+from pneumonia.training.activations import activations_of
 from pneumonia.training.batches import Split, all_logits, check_divisible, shuffled_batches
 from pneumonia.training.channels import SPLITS, Channel, scan_channels
 from pneumonia.training.checkpoint_file import one_before
@@ -475,6 +477,17 @@ def test_the_weights_file_is_the_tested_network(finished: Training, dataset: Pat
         assert told["served"]["sensitivity"] == found / IMAGES[split]["PNEUMONIA"]
         assert told["served"]["counts"] == IMAGES[split]
         assert told["served"]["patients"] == len(images)
+
+
+@pytest.mark.processes
+def test_the_report_has_the_ranges_of_all_processes_images(finished: Training, dataset: Path) -> None:
+    ranges = activations_in(finished.report())
+    images = load_channel(scan_channels({"train": dataset / "train"})["train"], 1)
+    expected = activations_of(load_weights(finished.model / "pneumonia_classifier.pth"), images.pixels, 9)
+    assert ranges
+    assert ranges.keys() == expected.keys()
+    for name, ends in expected.items():
+        assert ranges[name] == pytest.approx(ends, rel=1e-3, abs=1e-4), name
 
 
 @pytest.mark.processes
