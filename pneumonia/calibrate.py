@@ -140,6 +140,7 @@ def report_of(
         metrics={name: value for name, value in manifest.metrics.items() if not name.endswith(changed)},
         dataset=Dataset(manifest.dataset_fingerprint),
         data_check=manifest.data_check,
+        activations=manifest.activations,
     )
 
 

@@ -67,6 +67,7 @@ def test_release_has_the_same_weights_and_says_what_it_was_calibrated_on(calibra
     before, after = read_release(RELEASED_WEIGHTS).manifest, manifest_in(calibrated)
     assert before
     assert (after.sha256, after.size, after.input_check) == (before.sha256, before.size, before.input_check)
+    assert after.activations == before.activations
     assert after.version > before.version
     assert after.calibration != before.calibration
     assert after.calibrated_on

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
 
 from pneumonia.network.calibration import Calibration
 from pneumonia.releases.bucket import WeightsBucket
@@ -14,8 +13,6 @@ from pneumonia.releases.trial import check_serving
 
 def export(bucket: str, version: str) -> tuple[Manifest, bool]:
     """Add the ONNX file to a release of a bucket that has none, or has lost it.
-
-    Kernels are in half precision, because a stored release does not tell the ranges that int8 needs.
 
     Args:
         bucket: the weights bucket.
@@ -39,18 +36,14 @@ def export(bucket: str, version: str) -> tuple[Manifest, bool]:
     return files.manifest, True
 
 
-def with_onnx(
-    release: Release,
-    manifest: Manifest,
-    activations: Mapping[str, tuple[float, float]] | None = None,
-    own: Calibration | None = None,
-) -> ReleaseFiles:
+def with_onnx(release: Release, manifest: Manifest, own: Calibration | None = None) -> ReleaseFiles:
     """Return the files of a release, with an ONNX file of the network in its weights file.
+
+    It is in 8-bit integers if the manifest tells the ranges of the activations, else in half precision.
 
     Args:
         release: as the engine torch reads it.
         manifest: the release's, with or without what it says about another ONNX file.
-        activations: the ranges that `engines.onnx_file` needs for int8; None for half precision.
         own: the ONNX file's own calibration, None for the release's.
 
     Raises:
@@ -61,6 +54,6 @@ def with_onnx(
     from pneumonia.network.weights_file import network_in  # noqa: PLC0415
 
     # The file's own checksums are checked, too: of weights that training has just left, no digest tells anything yet.
-    content = onnx_file(network_in(release.weights, release.source), activations)
-    told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "int8" if activations else "half", own)
+    content = onnx_file(network_in(release.weights, release.source), manifest.activations)
+    told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "int8" if manifest.activations else "half", own)
     return ReleaseFiles(release.weights, content, dataclasses.replace(manifest, onnx=told))

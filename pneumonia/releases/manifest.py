@@ -12,6 +12,7 @@ from typing import Any
 
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing
+from pneumonia.network.activations import Ranges, activations_in
 from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
 from pneumonia.network.data_check import DataCheck, data_check_in
@@ -61,6 +62,8 @@ class Manifest:
         calibrated_on: images, rule and former release of the calibration, if it is not from the training.
         data_check: what training counted in its images that makes its figures untrue; None in older releases.
         onnx: the ONNX file beside the weights; None in older releases, which have none.
+        activations: the ranges of the network's activations, for an ONNX file in 8-bit integers; None in older
+            releases, whose ONNX file is in half precision.
         forced: the objections to this release, if someone forced its promotion.
     """
 
@@ -79,6 +82,7 @@ class Manifest:
     calibrated_on: dict[str, Any] | None = None
     data_check: DataCheck | None = None
     onnx: OnnxFile | None = None
+    activations: Ranges | None = None
 
     def to_json(self) -> str:
         """Return indented JSON, with a digest of all that it says."""
@@ -152,6 +156,7 @@ def _manifest_in(content: object) -> Manifest:
         input_check=input_check_in(content),
         data_check=data_check_in(content),
         onnx=_onnx_in(content),
+        activations=activations_in(content),
     )
     if OWN_DIGEST in content and content[OWN_DIGEST] != _digest(content):
         raise ValueError(f"its {OWN_DIGEST} does not fit: it is damaged, or was edited with that field left in")

@@ -133,6 +133,7 @@ def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
         input_check=report.input_check,
         calibrated_on=report.calibrated_on,
         data_check=report.data_check,
+        activations=report.activations,
     )
 
 

@@ -29,7 +29,7 @@ from pneumonia.releases.release_files import ReleaseFiles
 from pneumonia.releases.trial import check_serving
 from pneumonia.serving.api import create_app
 from pneumonia.serving.predictor import Predictor
-from tests.builders.archives import model_archive
+from tests.builders.archives import REPORT, archive_of, model_archive
 from tests.builders.images import XRAY
 from tests.builders.networks import ranges_of, untrained
 from tests.builders.releases import exported, manifest_for, publish, publish_files
@@ -88,12 +88,23 @@ def test_the_same_archive_gives_the_same_onnx_file(tmp_path: Path, trained: Path
 def test_an_int8_file_is_one_if_the_ranges_are_known(files: ReleaseFiles, trained: Path) -> None:
     ranges = ranges_of(load_weights(trained), probes())
     own = dataclasses.replace(files.manifest.calibration, bias=-0.44)
-    quantised = with_onnx(files.read_by("torch", "here"), files.manifest, ranges, own)
+    manifest = dataclasses.replace(files.manifest, activations=ranges)
+    quantised = with_onnx(files.read_by("torch", "here"), manifest, own)
     check_serving(quantised, "here")
     told = quantised.manifest.onnx
     assert told
     assert (told.precision, told.calibration) == ("int8", own)
     assert told.size < 12_000_000
+
+
+def test_promotion_builds_the_file_in_int8_if_training_recorded_the_ranges(tmp_path: Path, trained: Path) -> None:
+    network = load_weights(trained)
+    ranges = ranges_of(network, probes())
+    archive = archive_of(network.state_dict(), REPORT | {"activations": ranges}, tmp_path)
+    manifest = promote_to_folder(str(archive), tmp_path / "released")
+    assert manifest.activations == ranges
+    assert manifest.onnx
+    assert (manifest.onnx.precision, manifest.onnx.calibration) == ("int8", None)
 
 
 def test_an_onnx_file_of_another_network_is_refused(bucket: str, files: ReleaseFiles, weights: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pneumonia.errors import WeightsError
 from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.activations import TENSORS
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.data_check import DataCheck
@@ -98,6 +99,15 @@ def test_manifest_from_before_there_was_an_onnx_file_has_none(file: Path) -> Non
     content = dataclasses.asdict(manifest_for(file))
     del content["onnx"]
     assert parse(json.dumps(content), "here") == manifest_for(file)
+
+
+def test_manifest_has_the_ranges_that_training_recorded() -> None:
+    ranges = dict.fromkeys(TENSORS, (-0.5, 2.0))
+    manifest = parse(json.dumps(MANIFEST | {"activations": ranges}), "here")
+    assert manifest.activations == ranges
+    assert parse(manifest.to_json(), "here") == manifest
+    with pytest.raises(WeightsError, match="the range of its activation pixels is"):
+        parse(json.dumps(MANIFEST | {"activations": ranges | {"pixels": [1, 0]}}), "here")
 
 
 def test_the_four_numbers_are_a_calibration_of_its_own() -> None:
