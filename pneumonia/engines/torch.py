@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pneumonia.engines.cores import paid_cores
 from pneumonia.imaging.preprocessing import SIZE
@@ -124,12 +124,16 @@ class _Convolution:
     """A convolution with its batch norm, laid out for square inputs of `side` pixels a side."""
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, side: int) -> None:
-        fused = fuse_conv_bn_eval(convolution, norm)
-        self._geometry = (list(fused.padding), list(fused.stride), list(fused.dilation), fused.groups)
-        shape = [1, fused.in_channels, side, side]
-        self._kernel = torch.ops.mkldnn._reorder_convolution_weight(fused.weight.detach(), *self._geometry, shape)
-        del convolution.weight
-        self._bias = cast("Tensor", fused.bias).detach()  # the batch norm's shift, if nothing else
+        self._geometry = (
+            list(cast("tuple[int, ...]", convolution.padding)),
+            list(convolution.stride),
+            list(convolution.dilation),
+            convolution.groups,
+        )
+        shape = [1, convolution.in_channels, side, side]
+        kernel, bias = _fused(convolution, norm)
+        self._kernel = torch.ops.mkldnn._reorder_convolution_weight(kernel, *self._geometry, shape)
+        self._bias = bias  # the batch norm's shift, if nothing else
 
     def __call__(self, x: Tensor, then: str) -> Tensor:
         """Return the convolution of x, after `then`: "relu" or "none"."""
@@ -141,3 +145,13 @@ class _Convolution:
         operator = torch.ops.mkldnn._convolution_pointwise.binary
         arguments: Any = (x, shortcut, self._kernel, self._bias, *self._geometry, "add", 1.0, "relu", [], "")
         return operator(*arguments)  # type: ignore[no-any-return]
+
+
+def _fused(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return a convolution's kernel and bias with its batch norm in them; the convolution loses its kernel."""
+    mean, variance = cast("Tensor", norm.running_mean), cast("Tensor", norm.running_var)
+    kernel, bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
+    )
+    del convolution.weight
+    return kernel.detach(), bias.detach()

@@ -123,7 +123,7 @@ def network_in(data: bytes, name: str, *, is_checked: bool = False) -> ResNet18:
         network = ResNet18()
     expected = network.state_dict()
     _check_names(state, expected, name)
-    network.load_state_dict(sound({key: state[key] for key in expected}, expected, name), assign=True)
+    network.load_state_dict(sound({key: state.pop(key) for key in expected}, expected, name), assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
 
@@ -152,12 +152,13 @@ def whole_in(data: bytes, name: str, expected: str, *, is_checked: bool = False)
 
 
 def sound(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str, advice: str = "promote another model"
+    state: dict[str, Tensor], expected: Mapping[str, Tensor], name: str, advice: str = "promote another model"
 ) -> dict[str, Tensor]:
     """Return a file's tensors as networks use them, copied, floating-point numbers as float32.
 
     Args:
-        state: the tensors.
+        state: the tensors, which are taken out of it: together with all of the copies, they would set the process's
+            peak of memory.
         expected: for each of them, and maybe others, one of the right shape and kind of number.
         name: the file's, for the error's sentence.
         advice: what to do instead of using a file with such values, for the error's sentence.
@@ -167,7 +168,7 @@ def sound(
     """
     for key, tensor in state.items():
         _check_tensor(key, tensor, expected[key], name)
-    values = {key: _in_use(tensor) for key, tensor in state.items()}
+    values = {key: _in_use(state.pop(key)) for key in [*state]}
     _check_values(values, name, advice)
     return values
 

@@ -1,7 +1,5 @@
 """The model in use: loaded when it is first needed, replaced when the bucket serves another release."""
 
-import contextlib
-import ctypes
 import logging
 import math
 import threading
@@ -15,6 +13,7 @@ from pneumonia.network.outputs import check_outputs
 from pneumonia.releases.fetch import Weights
 from pneumonia.releases.loading import classifier_of, load_found
 from pneumonia.serving import telemetry
+from pneumonia.serving.memory import sparing_memory
 from pneumonia.serving.telemetry import Record
 
 GRACE = 0.2  # seconds after the deadline, in which a load that gives up says why
@@ -103,9 +102,8 @@ class CurrentModel:
 
     def _load(self, deadline: Deadline, record: Record) -> Classifier:
         try:
-            model = load_found(self._weights, deadline, lambda: record.timed("Load"))
-            give_back_memory()
-            return model
+            with sparing_memory():
+                return load_found(self._weights, deadline, lambda: record.timed("Load"))
         finally:
             if self._weights.download_seconds is not None:
                 record.add("Download", self._weights.download_seconds)
@@ -144,10 +142,10 @@ class CurrentModel:
             version = self._weights.served_version(min(deadline, Deadline.after(ASK_SECONDS)))
             if version is None or version == self.version:
                 return
-            model = classifier_of(self._weights.served(deadline))
-            check_outputs(model.engine, f"release {model.version}")
-            self._model = model
-            give_back_memory()
+            with sparing_memory():
+                model = classifier_of(self._weights.served(deadline))
+                check_outputs(model.engine, f"release {model.version}")
+                self._model = model
             outcome, reason = "Refreshes", None
         except Exception as error:
             logger.log(
@@ -163,13 +161,3 @@ class CurrentModel:
             {outcome: [1], "RefreshMilliseconds": [milliseconds]},
             {"model_version": self.version, "reason": reason},
         )
-
-
-def give_back_memory() -> None:
-    """Give the system what has been freed, where glibc manages the memory.
-
-    A load frees the bytes of the weights file, and what was made of them. Of that glibc would keep 24 MB after the
-    first load, and some 300 MB after forty. This takes a millisecond or two.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, or Windows
-        ctypes.CDLL(None).malloc_trim(0)
