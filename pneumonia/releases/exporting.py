@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 
-from pneumonia.network.calibration import Calibration
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.manifest import Manifest, OnnxFile
 from pneumonia.releases.release import Release
@@ -36,7 +35,7 @@ def export(bucket: str, version: str) -> tuple[Manifest, bool]:
     return files.manifest, True
 
 
-def with_onnx(release: Release, manifest: Manifest, own: Calibration | None = None) -> ReleaseFiles:
+def with_onnx(release: Release, manifest: Manifest) -> ReleaseFiles:
     """Return the files of a release, with an ONNX file of the network in its weights file.
 
     It is in 8-bit integers if the manifest tells the ranges of the activations, else in half precision.
@@ -44,7 +43,6 @@ def with_onnx(release: Release, manifest: Manifest, own: Calibration | None = No
     Args:
         release: as the engine torch reads it.
         manifest: the release's, with or without what it says about another ONNX file.
-        own: the ONNX file's own calibration, None for the release's.
 
     Raises:
         WeightsError: the weights are not of this network.
@@ -55,5 +53,5 @@ def with_onnx(release: Release, manifest: Manifest, own: Calibration | None = No
 
     # The file's own checksums are checked, too: of weights that training has just left, no digest tells anything yet.
     content = onnx_file(network_in(release.weights, release.source), manifest.activations)
-    told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "int8" if manifest.activations else "half", own)
+    told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "int8" if manifest.activations else "half")
     return ReleaseFiles(release.weights, content, dataclasses.replace(manifest, onnx=told))

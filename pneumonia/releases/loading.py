@@ -11,6 +11,7 @@ from pneumonia.engines.choice import chosen_engine, engine_in
 from pneumonia.errors import ConfigurationError, WeightsError
 from pneumonia.files import is_there
 from pneumonia.imaging.preprocessing import PREPROCESSING
+from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.detector import Detector
@@ -134,4 +135,5 @@ def classifier_of(release: Release) -> Classifier:
     engine = engine_in(release.engine, release.weights, release.source, is_checked=told is not None)
     detector = Detector(told.input_check) if told and told.input_check else None
     logger.info("loaded %s, model version %s", release.source, release.version)
-    return Classifier(engine, release.version, release.sha256, release.calibration, detector, is_foreign=told is None)
+    calibration = told.calibration if told else Calibration()
+    return Classifier(engine, release.version, release.sha256, calibration, detector, is_foreign=told is None)

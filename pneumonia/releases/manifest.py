@@ -34,13 +34,11 @@ class OnnxFile:
         sha256: of the file, 64 hexadecimal digits.
         size: of the file, in bytes.
         precision: of its kernels, one of PRECISIONS.
-        calibration: its own, if its outputs are not those of the weights file; None for the release's.
     """
 
     sha256: str
     size: int
     precision: str
-    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -168,14 +166,13 @@ def _onnx_in(content: dict[str, Any]) -> OnnxFile | None:
     """Return what a manifest says about the release's ONNX file, None if it has none.
 
     Raises:
-        ValueError, OverflowError: it says something else.
+        ValueError: it says something else.
     """
     if (given := content.get("onnx")) is None:
         return None
     if not isinstance(given, dict) or not all(is_right(given.get(name)) for name, is_right in OF_ONNX.items()):
         raise ValueError(f"its onnx is {given!r:.200}")
-    own = None if given.get("calibration") is None else calibration_in(given)
-    return OnnxFile(**{name: given[name] for name in OF_ONNX}, calibration=own)
+    return OnnxFile(**{name: given[name] for name in OF_ONNX})
 
 
 def _digest(content: dict[str, Any]) -> str:

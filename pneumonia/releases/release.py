@@ -15,7 +15,6 @@ from pneumonia.deadline import Deadline
 from pneumonia.engines.choice import chosen_engine
 from pneumonia.errors import WeightsError, WeightsUnavailableError
 from pneumonia.files import NotPlainError, read_plain
-from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
 from pneumonia.releases.engine_file import described
 from pneumonia.releases.manifest import MAX_MANIFEST, Manifest, parse
@@ -69,14 +68,6 @@ class Release:
     def version(self) -> str:
         """The release's name; of foreign weights, the beginning of their digest."""
         return self.manifest.version if self.manifest else f"sha256-{self.sha256[:12]}"
-
-    @property
-    def calibration(self) -> Calibration:
-        """How the engine's outputs become an answer; of foreign weights, nothing is known of that."""
-        if self.manifest is None:
-            return Calibration()
-        own = self.manifest.onnx.calibration if self.engine == "onnx" and self.manifest.onnx else None
-        return own or self.manifest.calibration
 
 
 def read_release(path: Path, deadline: Deadline | None = None, engine: str | None = None) -> Release:

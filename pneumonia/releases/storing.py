@@ -125,8 +125,6 @@ class Storing:
         """
         told = self._manifest.onnx
         others = [name for name in OF_ANSWERS if getattr(stored, name) != getattr(self._manifest, name)]
-        if told and stored.onnx and stored.onnx.sha256 == told.sha256 and stored.onnx.calibration != told.calibration:
-            others.append("calibration of the ONNX file")
         if others:
             raise WeightsError(
                 f"{self._at}/{manifest_key(self._version)} has another {' and '.join(others)} than is promoted now: "
@@ -134,7 +132,9 @@ class Storing:
             )
         stays = told is None or stored.onnx == told or self._is(onnx_key(self._version), stored.onnx)
         forced = stored.forced or self._manifest.forced
-        return dataclasses.replace(stored, forced=forced, onnx=stored.onnx if stays else told)
+        if stays:
+            return dataclasses.replace(stored, forced=forced)
+        return dataclasses.replace(stored, forced=forced, onnx=told, activations=self._manifest.activations)
 
     def _stored(self) -> tuple[Manifest | None, str | None]:
         """Return the stored manifest, None if it is broken or of other weights, and its ETag, None without any."""

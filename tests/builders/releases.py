@@ -38,9 +38,9 @@ def files_of(weights: Path, manifest: Manifest) -> ReleaseFiles:
     return ReleaseFiles(weights.read_bytes(), None, manifest)
 
 
-def with_onnx(files: ReleaseFiles, content: bytes, calibration: Calibration | None = None) -> ReleaseFiles:
-    """Return a release with these bytes as its ONNX file, which may have a calibration of its own."""
-    told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "int8" if calibration else "half", calibration)
+def with_onnx(files: ReleaseFiles, content: bytes) -> ReleaseFiles:
+    """Return a release with these bytes as its ONNX file."""
+    told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "half")
     return ReleaseFiles(files.weights, content, dataclasses.replace(files.manifest, onnx=told))
 
 

@@ -13,7 +13,6 @@ from pneumonia.deadline import Deadline
 from pneumonia.errors import WeightsError
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import preprocess
-from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME, WEIGHTS_NAME
 from pneumonia.network.outputs import probes
@@ -81,19 +80,18 @@ def test_the_same_archive_gives_the_same_onnx_file(tmp_path: Path, trained: Path
     first, second = (promote_to_folder(str(archive), tmp_path / name).onnx for name in ("a", "b"))
     assert first
     assert first == second
-    assert (first.precision, first.calibration) == ("half", None)
+    assert first.precision == "half"
     assert first.size == (tmp_path / "a" / ONNX_NAME).stat().st_size < 22_500_000
 
 
 def test_an_int8_file_is_one_if_the_ranges_are_known(files: ReleaseFiles, trained: Path) -> None:
     ranges = ranges_of(load_weights(trained), probes())
-    own = dataclasses.replace(files.manifest.calibration, bias=-0.44)
     manifest = dataclasses.replace(files.manifest, activations=ranges)
-    quantised = with_onnx(files.read_by("torch", "here"), manifest, own)
+    quantised = with_onnx(files.read_by("torch", "here"), manifest)
     check_serving(quantised, "here")
     told = quantised.manifest.onnx
     assert told
-    assert (told.precision, told.calibration) == ("int8", own)
+    assert told.precision == "int8"
     assert told.size < 12_000_000
 
 
@@ -104,7 +102,7 @@ def test_promotion_builds_the_file_in_int8_if_training_recorded_the_ranges(tmp_p
     manifest = promote_to_folder(str(archive), tmp_path / "released")
     assert manifest.activations == ranges
     assert manifest.onnx
-    assert (manifest.onnx.precision, manifest.onnx.calibration) == ("int8", None)
+    assert manifest.onnx.precision == "int8"
 
 
 def test_an_onnx_file_of_another_network_is_refused(bucket: str, files: ReleaseFiles, weights: Path) -> None:
@@ -120,11 +118,12 @@ def test_an_onnx_file_of_another_network_is_refused(bucket: str, files: ReleaseF
     assert listing(bucket).splitlines()[-1].startswith("* 1 ")
 
 
-def test_a_calibration_that_moves_answers_is_refused(files: ReleaseFiles) -> None:
-    assert files.manifest.onnx
-    moved = dataclasses.replace(files.manifest.onnx, calibration=Calibration(1.37, 5.0, 0.3, 0.7), precision="int8")
+def test_an_int8_file_of_another_network_is_refused(files: ReleaseFiles, weights: Path) -> None:
+    ranges = ranges_of(load_weights(weights), probes())
+    other = exported(weights, dataclasses.replace(manifest_for(weights, "2"), activations=ranges))
+    mixed = ReleaseFiles(files.weights, other.onnx, dataclasses.replace(files.manifest, onnx=other.manifest.onnx))
     with pytest.raises(WeightsError, match=r"and at most 0\.1 is allowed"):
-        check_serving(dataclasses.replace(files, manifest=dataclasses.replace(files.manifest, onnx=moved)), "here")
+        check_serving(mixed, "here")
 
 
 @pytest.mark.usefixtures("_onnx")

@@ -11,7 +11,6 @@ import pytest
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import ConfigurationError, PneumoniaError, WeightsError, WeightsUnavailableError
-from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME, WEIGHTS_NAME
 from pneumonia.releases.engine_file import path_for
 from pneumonia.releases.fetch import DEFAULT_PATH, Weights
@@ -19,7 +18,7 @@ from pneumonia.releases.layout import onnx_key
 from pneumonia.releases.loading import release_at, weights_at
 from pneumonia.releases.release import read_release
 from pneumonia.releases.release_files import ReleaseFiles
-from tests.builders.releases import CALIBRATION, files_of, manifest_for, publish, publish_files, with_onnx
+from tests.builders.releases import files_of, manifest_for, publish, publish_files, with_onnx
 from tools.stand_ins.moto import Moto
 
 VERSION = "20260102-030405-0a1b2c3d"
@@ -108,18 +107,6 @@ def test_an_onnx_file_without_any_manifest_is_foreign(folder: Path) -> None:
     (folder / MANIFEST_NAME).unlink()
     release = read_release(folder / ONNX_NAME)
     assert (release.manifest, release.version[:7]) == (None, "sha256-")
-    assert release.calibration == Calibration()
-
-
-@pytest.mark.parametrize(
-    ("engine", "own"), [("torch", None), ("onnx", None), ("onnx", Calibration(1.1, 0.2, 0.4, 0.6))]
-)
-def test_a_calibration_of_its_own_is_the_onnx_files_alone(
-    files: ReleaseFiles, engine: str, own: Calibration | None
-) -> None:
-    release = with_onnx(files, CONTENT, own).read_by(engine, "here")
-    assert release.calibration == (own or CALIBRATION)
-    assert with_onnx(files, CONTENT, own).read_by("torch", "here").calibration == CALIBRATION
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "empty"])

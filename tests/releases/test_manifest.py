@@ -85,9 +85,8 @@ def test_manifest_says_what_training_found_in_its_images(file: Path) -> None:
         parse(json.dumps(content | {"data_check": ["17"]}), "here")
 
 
-@pytest.mark.parametrize("own", [None, Calibration(1.1, 0.2, 0.4, 0.6)], ids=["the release's", "its own"])
-def test_manifest_says_which_onnx_file_lies_beside_it(file: Path, own: Calibration | None) -> None:
-    manifest = dataclasses.replace(manifest_for(file), onnx=OnnxFile("e" * 64, 22_400_000, "half", own))
+def test_manifest_says_which_onnx_file_lies_beside_it(file: Path) -> None:
+    manifest = dataclasses.replace(manifest_for(file), onnx=OnnxFile("e" * 64, 22_400_000, "half"))
     assert parse(manifest.to_json(), "here") == manifest
     content = json.loads(manifest.to_json())
     content["onnx"]["size"] += 1
@@ -110,18 +109,11 @@ def test_manifest_has_the_ranges_that_training_recorded() -> None:
         parse(json.dumps(MANIFEST | {"activations": ranges | {"pixels": [1, 0]}}), "here")
 
 
-def test_the_four_numbers_are_a_calibration_of_its_own() -> None:
-    four = {"temperature": 1.1, "bias": 0.2, "uncertain_low": 0.4, "uncertain_high": 0.6}
-    manifest = parse(json.dumps(MANIFEST | {"onnx": ONNX | {"calibration": four}}), "here")
-    assert manifest.onnx == OnnxFile("e" * 64, 11_300_000, "int8", Calibration(1.1, 0.2, 0.4, 0.6))
-
-
 @pytest.mark.parametrize(
     "broken",
     [
         *({"sha256": "E" * 64}, {"sha256": None}, {"size": 0}, {"size": True}, {"size": 10**12}, {"size": "5"}),
-        *({"precision": "double"}, {"precision": None}, {"precision": ["half"]}, {"calibration": {}}),
-        *({"calibration": [1, 0, 0.5, 0.5]}, {"calibration": dataclasses.asdict(CALIBRATION) | {"temperature": 0}}),
+        *({"precision": "double"}, {"precision": None}, {"precision": ["half"]}),
     ],
 )
 def test_an_onnx_file_that_cannot_be_is_refused(broken: dict[str, Any]) -> None:
@@ -204,7 +196,7 @@ def test_version_that_is_no_name_is_refused(weights: Path, version: object) -> N
 
 
 def test_any_flipped_bit_is_noticed_or_changes_nothing(weights: Path) -> None:
-    manifest = dataclasses.replace(manifest_for(weights), onnx=OnnxFile("e" * 64, 5, "int8", CALIBRATION))
+    manifest = dataclasses.replace(manifest_for(weights), onnx=OnnxFile("e" * 64, 5, "int8"))
     text = manifest.to_json().encode()
     for place in range(len(text)):
         for bit in range(8):

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pneumonia.errors import ReleaseConflictError, WeightsError
-from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import ONNX_NAME, WEIGHTS_NAME
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.layout import manifest_key, onnx_key
@@ -123,17 +122,6 @@ def test_a_release_with_an_onnx_file_keeps_it(
     WeightsBucket(bucket).add(files)
     WeightsBucket(bucket).add(older)
     check_that_it_is(moto, bucket, files)
-
-
-def test_a_calibration_of_the_onnx_file_that_is_another_is_refused(
-    moto: Moto, bucket: str, older: ReleaseFiles, files: ReleaseFiles
-) -> None:
-    assert files.onnx
-    own = with_onnx(older, files.onnx, Calibration(1.1, 0.2, 0.4, 0.6))
-    WeightsBucket(bucket).add(own)
-    with pytest.raises(WeightsError, match=r"has another calibration of the ONNX file than is promoted now: remove"):
-        WeightsBucket(bucket).add(files)
-    check_that_it_is(moto, bucket, own)
 
 
 def test_a_manifest_that_another_process_writes_meanwhile_is_looked_at_again(

@@ -28,7 +28,7 @@ def test_a_release_gets_an_onnx_file_in_integers(tmp_path: Path) -> None:
     images = load_channel(scan_folder(tmp_path / "train"), 1)
     assert files.manifest.activations == activations_of(load_weights(weights), images.pixels, 32)
     assert files.manifest.onnx
-    assert (files.manifest.onnx.precision, files.manifest.onnx.calibration) == ("int8", None)
+    assert files.manifest.onnx.precision == "int8"
     by_torch, by_onnx = (
         engine_in(engine, content, engine, is_checked=True)(probes()) for engine, content in files.by_engine().items()
     )
