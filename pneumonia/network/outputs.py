@@ -5,9 +5,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pneumonia.errors import WeightsError
-from pneumonia.imaging.preprocessing import SIZE, normalized
+from pneumonia.imaging.preprocessing import SIZE, preprocess
 
 Floats = NDArray[np.float32]
 
@@ -41,27 +42,26 @@ class Engine(Protocol):
         """
 
 
-def check_outputs(engine: Engine, name: str) -> Floats:
-    """Check that an engine's logits are finite for noise, a black and a white image, and return them.
+def check_outputs(engine: Engine, name: str) -> Outputs:
+    """Check that an engine's logits for `probes` are finite, and return its outputs.
 
     Args:
         engine: the engine.
         name: where the network comes from, for the error's sentence.
 
-    Returns:
-        Those of `probes`, shape (4, 2).
-
     Raises:
         WeightsError: a logit is not finite.
     """
-    logits = engine(probes()).logits
-    if not np.isfinite(logits).all():
+    outputs = engine(probes())
+    if not np.isfinite(outputs.logits).all():
         raise WeightsError(f"The outputs of the network in {name} are not finite: training diverged, train again.")
-    return logits
+    return outputs
 
 
 def probes() -> Floats:
-    """Return the network's input for two images of noise, a black and a white one, the same each time."""
-    noise = np.frombuffer(Random(0).randbytes(2 * 3 * SIZE * SIZE), np.uint8).reshape(2, 3, SIZE, SIZE)
-    black, white = np.zeros_like(noise[:1]), np.full_like(noise[:1], 255)
-    return normalized(np.concatenate([noise, black, white]))
+    """Return the network's input for noise, shades as smooth as a film's, black and white, the same each time."""
+    random = Random(0)
+    noise = Image.frombytes("RGB", (SIZE, SIZE), random.randbytes(3 * SIZE * SIZE))
+    shades = Image.frombytes("L", (9, 9), random.randbytes(81)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    flat = [Image.new("L", (SIZE, SIZE), value) for value in (0, 255)]
+    return np.concatenate([preprocess(image) for image in (noise, shades, *flat)])
