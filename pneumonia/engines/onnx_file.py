@@ -1,4 +1,6 @@
-"""Build the ONNX file of a network: float32 arithmetic from kernels in half precision, or 8-bit integers.
+"""Build the ONNX file of a network: 8-bit integers, or float32 arithmetic from kernels in half precision.
+
+Kernels that half precision would round, which weights files of other programs may have, stay in single precision.
 
 Built from the state dict rather than exported: the graph is small, the same for every release, and here to read. Batch
 norm becomes part of the convolution before it. All operators are ONNX's own, so any runtime can read the file; ONNX
@@ -42,6 +44,23 @@ def onnx_file(network: ResNet18, activations: Ranges | None = None) -> bytes:
     return graph.file()
 
 
+def precision_of(network: ResNet18, activations: Ranges | None) -> str:
+    """Return the precision of the kernels in the ONNX file of a network; arguments as for `onnx_file`.
+
+    Returns:
+        "int8"; without ranges "half", or "single" if half precision would round them.
+    """
+    if activations:
+        return "int8"
+    return "half" if _fits_half(network) else "single"
+
+
+def _fits_half(network: ResNet18) -> bool:
+    kernels = [_values(module.weight) for module in network.modules() if isinstance(module, nn.Conv2d)]
+    with np.errstate(over="ignore"):
+        return all(np.array_equal(kernel.astype(np.float16), kernel) for kernel in kernels)
+
+
 def _blocks(network: ResNet18) -> Iterator[tuple[str, BasicBlock]]:
     for layer in ("layer1", "layer2", "layer3", "layer4"):
         for index, block in enumerate(cast("nn.Sequential", network.get_submodule(layer))):
@@ -57,6 +76,7 @@ class _Graph:
 
     def __init__(self, ranges: Ranges) -> None:
         self._ranges = ranges
+        self._fits_half = True
         self._scales: dict[str, float] = {}  # of the tensors that pass through 8 bits
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
@@ -71,6 +91,7 @@ class _Graph:
 
     def write(self, network: ResNet18) -> None:
         """Write the nodes of a network."""
+        self._fits_half = _fits_half(network)
         x = self._convolution("relu", self._at_8_bits("pixels"), network.conv1, network.bn1)
         x = self._node("MaxPool", "maxpool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
         x = self._at_8_bits(x, "relu")  # a maximum has the range of what it is taken from
@@ -108,16 +129,19 @@ class _Graph:
         if is_quantised:
             constants = self._integers(name, kernel * factor, shift, self._scales[x])
         else:
-            constants = self._halves(name, kernel, factor, shift)
+            constants = self._floats(name, kernel, factor, shift)
         then = "Relu" if "relu" in name else "Identity"
         geometry = {"pads": [*convolution.padding] * 2, "strides": [*convolution.stride]}
         self._node(then, name, self._node("Conv", f"{name}.convolution", x, *constants, **geometry))
         return self._at_8_bits(name) if is_quantised else name
 
-    def _halves(self, name: str, kernel: Floats, factor: Floats, shift: Floats) -> tuple[str, str]:
-        """Write a kernel in half precision and what batch norm does; return the names of kernel and bias in single."""
-        half = self._constant(f"{name}.half", kernel.astype(np.float16))
-        single = self._node("Cast", f"{name}.single", half, to=TensorProto.FLOAT)
+    def _floats(self, name: str, kernel: Floats, factor: Floats, shift: Floats) -> tuple[str, str]:
+        """Write a kernel and what batch norm does; return the names of kernel and bias in single precision."""
+        if self._fits_half:
+            half = self._constant(f"{name}.half", kernel.astype(np.float16))
+            single = self._node("Cast", f"{name}.single", half, to=TensorProto.FLOAT)
+        else:
+            single = self._constant(f"{name}.single", kernel)
         weight = self._node("Mul", f"{name}.weight", single, self._constant(f"{name}.factor", factor))
         return weight, self._constant(f"{name}.bias", shift)
 

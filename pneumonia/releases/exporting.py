@@ -38,7 +38,8 @@ def export(bucket: str, version: str) -> tuple[Manifest, bool]:
 def with_onnx(release: Release, manifest: Manifest) -> ReleaseFiles:
     """Return the files of a release, with an ONNX file of the network in its weights file.
 
-    It is in 8-bit integers if the manifest tells the ranges of the activations, else in half precision.
+    It is in 8-bit integers if the manifest tells the ranges of the activations, else in half precision, or in single if
+    half precision would round the weights.
 
     Args:
         release: as the engine torch reads it.
@@ -48,10 +49,12 @@ def with_onnx(release: Release, manifest: Manifest) -> ReleaseFiles:
         WeightsError: the weights are not of this network.
     """
     # Seconds, for torch, which listing releases does without.
-    from pneumonia.engines.onnx_file import onnx_file  # noqa: PLC0415
+    from pneumonia.engines.onnx_file import onnx_file, precision_of  # noqa: PLC0415
     from pneumonia.network.weights_file import network_in  # noqa: PLC0415
 
     # The file's own checksums are checked, too: of weights that training has just left, no digest tells anything yet.
-    content = onnx_file(network_in(release.weights, release.source), manifest.activations)
-    told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), "int8" if manifest.activations else "half")
+    network = network_in(release.weights, release.source)
+    content = onnx_file(network, manifest.activations)
+    precision = precision_of(network, manifest.activations)
+    told = OnnxFile(hashlib.sha256(content).hexdigest(), len(content), precision)
     return ReleaseFiles(release.weights, content, dataclasses.replace(manifest, onnx=told))

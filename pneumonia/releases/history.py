@@ -66,7 +66,7 @@ def listing(bucket: str) -> str:
     stored = releases.stored()
     if not stored and not pointer:
         return f"s3://{bucket} has no releases yet: promote a model.tar.gz there."
-    lines = [f"  {'version':<24}  {'accuracy':<8}  {'AUROC':<6}  {'ONNX':<4}  training job"]
+    lines = [f"  {'version':<24}  {'accuracy':<8}  {'AUROC':<6}  {'ONNX':<6}  training job"]
     for version, sizes in reversed(stored.items()):
         mark = "*" if pointer and pointer.version == version else " "
         lines.append(f"{mark} {version:<24}  {_described(releases, version, sizes)}")
@@ -161,7 +161,7 @@ def _described(releases: WeightsBucket, version: str, sizes: Sizes) -> str:
     accuracy, auroc = (f"{manifest.metrics[name]:.4f}" if name in manifest.metrics else "-" for name in FLOORS)
     forced = f"  forced: {manifest.forced}" if manifest.forced else ""
     precision = told.precision if told else "-"
-    return printable(f"{accuracy:<8}  {auroc:<6}  {precision:<4}  {manifest.training_job or '-'}{forced}")
+    return printable(f"{accuracy:<8}  {auroc:<6}  {precision:<6}  {manifest.training_job or '-'}{forced}")
 
 
 def _broken(what: str, found: int | None, told: int) -> str | None:

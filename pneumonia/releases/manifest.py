@@ -22,7 +22,7 @@ from pneumonia.releases.version import is_version
 from pneumonia.strict_json import json_text, strict_json
 
 MAX_MANIFEST = 1024 * 1024  # bytes; the arrays of an input check have at most 300,000
-PRECISIONS = ("half", "int8")  # of an ONNX file's kernels
+PRECISIONS = ("single", "half", "int8")  # of an ONNX file's kernels
 OWN_DIGEST = "manifest_sha256"  # the field by which a manifest is checked itself; older ones lack it
 
 

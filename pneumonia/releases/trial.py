@@ -10,13 +10,13 @@ from pneumonia.releases.release_files import ReleaseFiles
 
 # What P(PNEUMONIA) of one image may differ by between the engines, by the ONNX file's precision. Quantisation moves a
 # film's by 0.003 on average and 0.09 at most.
-MOST = {"half": 1e-4, "int8": 0.1}
+MOST = {"single": 1e-4, "half": 1e-4, "int8": 0.1}
 STEEPEST = 4  # log-odds for each 1 that P changes by, where it changes the fastest
 # What the features of one image may differ by, as a share of their length. Quantisation moves a film's by 0.04 at most,
 # the smooth probe's by 0.03; another network's differ by 1 or so.
 MOST_OF_FEATURES = 0.2
 # Of the probes: the first is noise, which exceeds the ranges that 8-bit integers have from films.
-COMPARED = {"half": slice(None), "int8": slice(1, None)}
+COMPARED = {"single": slice(None), "half": slice(None), "int8": slice(1, None)}
 
 
 def check_serving(files: ReleaseFiles, source: str) -> None:

@@ -5,10 +5,11 @@ from torch import Tensor, nn
 
 from pneumonia.network.outputs import Floats
 from pneumonia.network.resnet import BasicBlock, ResNet18
+from pneumonia.network.weights_file import at_rest
 
 
 def untrained() -> ResNet18:
-    """Return a network whose batch norms have statistics, scales and shifts of their own, as after a training."""
+    """Return a network as of a weights file after training: its batch norms have statistics, scales and shifts."""
     torch.manual_seed(0)
     network = ResNet18()
     for module in network.modules():
@@ -22,6 +23,7 @@ def untrained() -> ResNet18:
                 (module.bias.data, -0.5, 0.5),
             ):
                 tensor.uniform_(low, high)
+    network.load_state_dict(at_rest(network.state_dict()))
     return network.eval()
 
 

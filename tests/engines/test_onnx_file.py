@@ -8,12 +8,12 @@ from onnx import TensorProto, numpy_helper
 
 from pneumonia.engines import onnx as onnx_engine
 from pneumonia.engines import torch as torch_engine
-from pneumonia.engines.onnx_file import onnx_file
+from pneumonia.engines.onnx_file import onnx_file, precision_of
 from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.activations import TENSORS
 from pneumonia.network.outputs import Floats, Outputs, probes
 from pneumonia.network.resnet import ResNet18
-from pneumonia.network.weights_file import at_rest, load_weights
+from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from tests.builders.networks import ranges_of, untrained
 
@@ -23,9 +23,7 @@ def network(request: pytest.FixtureRequest) -> ResNet18:
     """Return a network with the values of its weights file."""
     if request.param == "released":
         return load_weights(RELEASED_WEIGHTS)
-    network = untrained()
-    network.load_state_dict(at_rest(network.state_dict()))
-    return network
+    return untrained()
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +68,15 @@ def test_outputs_of_64_images_are_those_of_torch() -> None:
     check_outputs_are_those_of_torch(network, onnx_file(network), noise(64))
 
 
+def test_weights_that_half_precision_would_round_or_not_hold_stay_as_they_are() -> None:
+    network = untrained()
+    network.get_parameter("layer1.0.conv1.weight").detach().mul_(1e6)
+    network.get_buffer("layer1.0.bn1.running_var").mul_(1e12)
+    network.get_buffer("layer1.0.bn1.running_mean").mul_(1e6)
+    assert precision_of(network, None) == "single"
+    check_outputs_are_those_of_torch(network, onnx_file(network), probes())
+
+
 def test_integers_give_nearly_the_same_outputs(network: ResNet18, integers: bytes) -> None:
     for one, other in zip(by_onnx(integers, probes()), by_torch(network, probes()), strict=True):
         assert np.abs(one - other).mean() <= 0.05 * np.abs(other).max()
@@ -87,6 +94,7 @@ def test_evidence_and_biases_sum_to_the_log_odds(network: ResNet18, file: str, r
 def test_file_is_valid_and_the_same_for_the_same_values(network: ResNet18, half: bytes, integers: bytes) -> None:
     assert half == onnx_file(deepcopy(network))
     assert integers == onnx_file(deepcopy(network), ranges_of(network, probes()))
+    assert precision_of(network, None) == "half"
     for data, most in ((half, 22_500_000), (integers, 11_500_000)):
         onnx.checker.check_model(data, full_check=True)
         assert len(data) < most

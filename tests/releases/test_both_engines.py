@@ -16,13 +16,14 @@ from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME, WEIGHTS_NAME
 from pneumonia.network.outputs import probes
-from pneumonia.network.weights_file import load_weights, save_weights
+from pneumonia.network.training_report import REPORT_NAME
+from pneumonia.network.weights_file import load_weights, save_weights, save_whole
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.exporting import with_onnx
 from pneumonia.releases.fetch import Weights
 from pneumonia.releases.history import listing, rollback
 from pneumonia.releases.layout import onnx_key
-from pneumonia.releases.loading import load
+from pneumonia.releases.loading import classifier_of, load, release_at
 from pneumonia.releases.promotion import promote_to_folder
 from pneumonia.releases.release_files import ReleaseFiles
 from pneumonia.releases.trial import check_serving
@@ -82,6 +83,18 @@ def test_the_same_archive_gives_the_same_onnx_file(tmp_path: Path, trained: Path
     assert first == second
     assert first.precision == "half"
     assert first.size == (tmp_path / "a" / ONNX_NAME).stat().st_size < 22_500_000
+
+
+def test_weights_in_single_precision_are_not_rounded(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    state = {name: tensor * 1.0001 if tensor.dim() > 1 else tensor for name, tensor in untrained().state_dict().items()}
+    save_whole(state, tmp_path / "model" / WEIGHTS_NAME)  # as other programs do
+    (tmp_path / "model" / REPORT_NAME).write_text(json.dumps(REPORT))
+    manifest = promote_to_folder(str(tmp_path / "model"), tmp_path / "released")
+    assert manifest.onnx
+    assert manifest.onnx.precision == "single"
+    torch, onnx = (classifier_of(release_at(tmp_path / "released", engine)) for engine in ("torch", "onnx"))
+    assert np.abs(suspicions(torch) - suspicions(onnx)).max() < 1e-5
 
 
 def test_an_int8_file_is_one_if_the_ranges_are_known(files: ReleaseFiles, trained: Path) -> None:

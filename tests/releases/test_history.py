@@ -201,7 +201,7 @@ def test_junk_in_place_of_the_pointer_is_a_pointer_that_is_lost(moto: Moto, two:
 
 def test_a_release_with_impossible_figures_that_is_listed_stays_served(moto: Moto, two: str) -> None:
     with_fields(metrics={"test_accuracy": 5, "test_auroc": 0.97})(moto, two)
-    assert listing(two).splitlines()[2].startswith(f"  {OLD}  -         0.9700  -     pneu")
+    assert listing(two).splitlines()[2].startswith(f"  {OLD}  -         0.9700  -       pneu")
     assert rollback(two, None) == (OLD, NEW, False)
     assert dataclasses.asdict(WeightsBucket(two).check(OLD))["metrics"] == {"test_auroc": 0.97}
 

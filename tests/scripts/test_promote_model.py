@@ -186,10 +186,10 @@ def test_releases_are_listed_shown_and_rolled_back(
 ) -> None:
     versions = [command(archive).split()[1] for archive in archives]
     assert command("list").splitlines() == [
-        "  version                   accuracy  AUROC   ONNX  training job",
-        f"* {versions[2]}  0.9500    0.9800  half  job-3",
-        f"  {versions[1]}  0.9500    0.9800  half  job-2",
-        f"  {versions[0]}  0.9500    0.9800  half  job-1",
+        "  version                   accuracy  AUROC   ONNX    training job",
+        f"* {versions[2]}  0.9500    0.9800  half    job-3",
+        f"  {versions[1]}  0.9500    0.9800  half    job-2",
+        f"  {versions[0]}  0.9500    0.9800  half    job-1",
     ]
     assert json.loads(command("show", versions[0]))["training_job"] == "job-1"
 
