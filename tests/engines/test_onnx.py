@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pneumonia.engines.onnx import engine_in
 from pneumonia.engines.onnx_file import onnx_file
 from pneumonia.errors import WeightsError
+from pneumonia.network.contract import ONNX_NAME
 from pneumonia.network.outputs import probes
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from tests.builders.checkout import PROJECT
@@ -33,6 +34,13 @@ def integers() -> bytes:
     return onnx_file(network, ranges_of(network, probes()))
 
 
+@pytest.fixture(scope="module")
+def single() -> bytes:
+    network = untrained()
+    network.conv1.weight.detach().mul_(1.0001)
+    return onnx_file(network)
+
+
 def test_eight_threads_at_once_get_the_same_outputs(integers: bytes) -> None:
     engine = engine_in(integers, "model.onnx", is_checked=True)
     with ThreadPoolExecutor(8) as pool:
@@ -48,9 +56,10 @@ def test_layout_of_the_image_does_not_matter(integers: bytes) -> None:
     assert np.array_equal(engine(channels_last).logits, engine(probes()).logits)
 
 
-def test_a_release_file_is_read_as_any_other(half: bytes) -> None:
-    checked, other = (engine_in(half, "model.onnx", is_checked=is_checked) for is_checked in (True, False))
-    assert np.array_equal(checked(probes()).logits, other(probes()).logits)
+def test_a_release_file_is_read_as_any_other(half: bytes, integers: bytes, single: bytes) -> None:
+    for data in (half, integers, single, RELEASED_WEIGHTS.with_name(ONNX_NAME).read_bytes()):
+        checked, other = (engine_in(data, "model.onnx", is_checked=is_checked) for is_checked in (True, False))
+        assert np.array_equal(checked(probes()).logits, other(probes()).logits)
 
 
 def refused(data: bytes, *, is_checked: bool = False) -> str:
@@ -151,11 +160,39 @@ def test_no_other_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "kernel.bin" in refused(data, is_checked=True)  # by ONNX Runtime: there is no such file where it may look
 
 
-def test_operators_of_other_networks_are_refused(half: bytes) -> None:
-    def loop(model: onnx.ModelProto) -> None:
-        model.graph.node.append(helper.make_node("Loop", ["", ""], ["endless"], body=onnx.GraphProto(name="body")))
+def with_a_loop(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Loop", ["", ""], ["endless"], body=onnx.GraphProto(name="body")))
 
-    assert refused(changed(half, loop)) == "model.onnx is an ONNX file of another network: it has the operators Loop."
+
+def with_a_great_constant(model: onnx.ModelProto) -> None:
+    """Add a tensor that doubles 40 times, in operators that this network has."""
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 8), np.float32), "0"))
+    model.graph.node.extend(helper.make_node("Concat", [f"{i}"] * 2, [f"{i + 1}"], axis=1) for i in range(40))
+
+
+def with_broad_padding(model: onnx.ModelProto) -> None:
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
+    for attribute in convolution.attribute:
+        if attribute.name == "pads":
+            attribute.ints[:] = [30_000] * 4
+
+
+def with_other_logits(model: onnx.ModelProto) -> None:
+    next(node for node in model.graph.node if node.output[0] == "logits").input[2] = "layer4.1.bn2.bias"
+
+
+def of_another_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version += 1
+
+
+@pytest.mark.parametrize(
+    "change", [with_a_loop, with_a_great_constant, with_broad_padding, with_other_logits, of_another_opset]
+)
+def test_graphs_of_other_networks_are_refused(half: bytes, integers: bytes, change: Damage) -> None:
+    for data in (half, integers):
+        assert refused(changed(data, change)) == (
+            "model.onnx is an ONNX file of another network: it has other operators or constants."
+        )
 
 
 WITHOUT_TORCH = """
