@@ -28,6 +28,7 @@ MAX_WEIGHT = 127
 MAX_PAIR = 128
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of ranges that cannot be; the trial finds what becomes of them
 def onnx_file(network: ResNet18, activations: Ranges | None = None) -> bytes:
     """Return the ONNX file of a network; the same bytes for the same values.
 

@@ -10,7 +10,7 @@ from pneumonia.engines import onnx as onnx_engine
 from pneumonia.engines import torch as torch_engine
 from pneumonia.engines.onnx_file import onnx_file, precision_of
 from pneumonia.imaging.preprocessing import SIZE
-from pneumonia.network.activations import TENSORS
+from pneumonia.network.activations import GREATEST, TENSORS
 from pneumonia.network.outputs import Floats, Outputs, probes
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import load_weights
@@ -132,3 +132,8 @@ def test_channels_without_weights_and_with_great_biases_are_written() -> None:
     ranges = ranges_of(network, probes())
     expected, outputs = by_torch(network, probes()), by_onnx(onnx_file(network, ranges), probes())
     assert np.abs(outputs.logits - expected.logits).max() <= 0.2 * np.abs(expected.logits).max()
+
+
+@pytest.mark.parametrize("ends", [(0.0, 0.0), (0.0, 1e-30), (-GREATEST, GREATEST)])
+def test_ranges_that_cannot_be_print_no_warnings(ends: tuple[float, float]) -> None:
+    assert by_onnx(onnx_file(untrained(), dict.fromkeys(TENSORS, ends)), probes()).logits.shape == (4, 2)
