@@ -1,7 +1,7 @@
 # The inference image for AWS Lambda: an engine, the pinned requirements, the files that serving needs.
 # No weights: a cold start fetches the served release from S3, so that promoting a model takes no new image.
 
-# torch answers by PyTorch and promotes models; onnx answers by ONNX Runtime, without PyTorch, and promotes none.
+# torch: PyTorch runs the network, and promotion is included. onnx: ONNX Runtime runs it, without PyTorch or promotion.
 ARG ENGINE=torch
 # AWS's base image, unless a build names another. Dependabot reads `FROM`, but no build argument.
 ARG BASE_IMAGE=aws
@@ -9,9 +9,9 @@ FROM public.ecr.aws/lambda/python:3.13 AS aws
 FROM ${BASE_IMAGE} AS base
 WORKDIR ${LAMBDA_TASK_ROOT}
 
-# Packages before the code, so that a change of code installs nothing again. What is taken away again serves a laptop
-# (uvicorn), or an engine where it compiles: `benchmarks/packages.py` lists what the functions import, and
-# tests/deployment/test_image.py holds that nothing else is left.
+# Packages before the code, so that a change of code installs nothing again. The packages that are uninstalled serve a
+# laptop (uvicorn), or parts of an engine that compile: `benchmarks/packages.py` lists what the functions import, and
+# tests/deployment/test_image.py checks that nothing else is left.
 
 FROM base AS torch
 # The ordinary index has CUDA builds of torch for Linux, gigabytes that Lambda has no use for. Of two equal versions pip
@@ -34,12 +34,12 @@ RUN --mount=type=bind,source=tools,target=/tmp/tools \
 
 FROM ${ENGINE}
 ARG ENGINE
-# The threads of a process share one heap: 10 MB less, and no slower, where one network runs at a time. ONNX Runtime sends
-# no reports to its maker.
+# The threads of a process share one heap: 10 MB less, and no slower, where one network runs at a time. ONNX Runtime's
+# telemetry is off.
 ENV ENGINE=${ENGINE} MALLOC_ARENA_MAX=1 ORT_DISABLE_TELEMETRY=1
 
-# The doors of the functions and the rooms behind them: app.py predicts, pneumonia/batch/s3_operations.py answers S3
-# Batch Operations, and promote_model.py, which is beside torch, promotes. Training stays outside.
+# The functions' handlers and the folders that they import: app.py predicts, pneumonia/batch/s3_operations.py answers S3
+# Batch Operations, and promote_model.py, which only the image of torch has, promotes. Training is left out.
 COPY app.py ./
 COPY pneumonia/*.py ./pneumonia/
 COPY pneumonia/imaging ./pneumonia/imaging/

@@ -22,8 +22,8 @@ IS_ONNX := $(filter onnx,$(ENGINE))
 help:  ## list the commands
 	@sed -n "s/^\([a-z-]*\):.*## /\1\t/p" $(MAKEFILE_LIST) | expand -t 14
 
-# What development needs has all that serving needs, and its PyTorch may be another build: it stays. The engine onnx has
-# an environment of its own, in which there is no PyTorch at all.
+# An environment for development also has what serving needs, and its PyTorch may be another build: it stays as it is. The
+# engine onnx has an environment of its own, without PyTorch.
 ifdef IS_ONNX
 run: .venv/onnx/serving
 run: BIN := .venv/onnx/bin
@@ -81,7 +81,7 @@ bench: .venv/development  ## the figures of serving in docs/performance.md; XRAY
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/serving.py $(XRAY)
 
-# Development's first, as it has most to agree on: the others take its versions, so that what is tested is what is served.
+# Development's first, because it has the most packages: the others take its versions, so that what is tested is what is served.
 lock: COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" $(UPGRADE) pyproject.toml
 lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows; UPGRADE= keeps those that are pinned
 	$(COMPILE) --extra onnx --extra promotion --extra train --group dev --output-file requirements-dev.txt
@@ -111,11 +111,11 @@ endef
 KEEP := {"rules": [{"rulePriority": 1, "description": "the newest 20", "action": {"type": "expire"}, \
 	"selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 20}}]}
 
-# An image's tag is its commit and what it is built for; torch for x86_64 goes without saying.
+# An image's tag is its commit, and after it the engine unless it is torch, and the architecture unless it is x86_64.
 tag = $(TAG)$(patsubst %,-%,$(filter-out torch,$(1)))$(patsubst %,-%,$(filter-out x86_64,$(ARCHITECTURE)))
 
-# Promotion takes the image of torch, whatever the engine. The repository is not part of the stack, as the stack's
-# functions need an image from the start.
+# Promotion always has the image of torch. The repository is not part of the stack, because the stack's functions need an
+# image when they are created.
 deploy:  ## build, push, and deploy template.yaml behind a canary; ENGINE=onnx ARCHITECTURE=arm64 PARAMETERS="UrlAuthorization=NONE"
 	$(if $(filter-out torch onnx,$(ENGINE)),@echo "ENGINE is $(ENGINE): set it to torch or onnx." >&2; exit 1)
 	$(if $(filter x86_64 arm64,$(ARCHITECTURE)),,@echo "ARCHITECTURE is $(ARCHITECTURE): set it to x86_64 or arm64." >&2; exit 1)
@@ -167,7 +167,7 @@ IS_NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.
 	tools/install.sh cpu requirements.txt
 	@touch $@
 
-# By pip, as uv is for choosing a build of PyTorch, and would be an eighth of what is installed here.
+# With pip: uv is there to choose a build of PyTorch, and would take an eighth of this environment's disk space.
 .venv/onnx/serving: requirements-onnx.txt
 	@$(PYTHON) -c $(IS_NEW_ENOUGH)
 	$(PYTHON) -m venv --clear .venv/onnx
