@@ -1,4 +1,5 @@
-"""What runs the network: PyTorch or ONNX Runtime, behind one interface (`network.outputs.Engine`).
+"""The engines, which run the network: PyTorch and ONNX Runtime, behind one interface (`network.outputs.Engine`).
 
-Nothing else may import torch or onnxruntime in order to serve. Reading releases and answering requests stay outside.
+What serves imports torch and onnxruntime through this folder alone. Reading releases and answering requests are done
+elsewhere.
 """

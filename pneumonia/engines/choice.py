@@ -1,4 +1,4 @@
-"""Which engine this process runs. Imports none before it is asked for: torch takes seconds."""
+"""Choose the engine of this process. An engine is imported only when it is needed, because torch takes seconds."""
 
 import importlib
 import os
@@ -11,11 +11,11 @@ from pneumonia.errors import ConfigurationError
 if TYPE_CHECKING:
     from pneumonia.network.outputs import Engine
 
-PACKAGES = {"torch": "torch", "onnx": "onnxruntime"}  # by engine, what it runs on
+PACKAGES = {"torch": "torch", "onnx": "onnxruntime"}  # by engine, the package that it needs
 
 
 def chosen_engine() -> str:
-    """Return the name of the engine that ENGINE asks for: by default "torch", or "onnx" where there is no torch.
+    """Return the engine's name, "torch" or "onnx", from the variable ENGINE; without it, "torch" if torch is installed.
 
     Raises:
         ConfigurationError: ENGINE names no engine, or one that is not installed.
@@ -31,7 +31,7 @@ def chosen_engine() -> str:
 
 
 def engine_module(engine: str | None = None) -> ModuleType:
-    """Return the module of an engine, by default of the chosen one, imported.
+    """Import and return the module of an engine, by default of the chosen one.
 
     Raises:
         ConfigurationError: as `chosen_engine`.
@@ -40,16 +40,17 @@ def engine_module(engine: str | None = None) -> ModuleType:
 
 
 def engine_in(engine: str, data: bytes, name: str, *, is_checked: bool) -> "Engine":
-    """Return an engine with the network of a file of a release.
+    """Return an engine that runs the network in a weights file or an ONNX file.
 
     Args:
-        engine: its name.
-        data: the file's bytes.
-        name: the file's, for the error's sentence.
-        is_checked: the bytes have the digest that they should have. Otherwise the file's own checksums are checked.
+        engine: the engine's name, "torch" or "onnx".
+        data: the bytes of the weights file for torch, of the ONNX file for onnx.
+        name: the file's name, for error messages.
+        is_checked: whether the digest of the bytes has been compared with a manifest. Otherwise the content is checked:
+            a weights file's own checksums, or the parts and the values of an ONNX file.
 
     Raises:
-        WeightsError: not the weights of this network, in the form that the engine reads.
+        WeightsError: the bytes are not a file of this network that the engine can read.
     """
     loaded: Engine = engine_module(engine).engine_in(data, name, is_checked=is_checked)
     return loaded

@@ -1,4 +1,4 @@
-"""How many threads a network may run on."""
+"""The number of threads that run the network."""
 
 import os
 
@@ -6,7 +6,7 @@ MEGABYTES_OF_A_CORE = 1769  # https://docs.aws.amazon.com/lambda/latest/dg/confi
 
 
 def paid_cores() -> int | None:
-    """Return how many cores the memory of a Lambda function pays for, at least one; None elsewhere.
+    """Return how many cores the memory size of a Lambda function pays for, at least 1; None outside Lambda.
 
     A function sees two cores, however small its share of them is. If it runs more threads than its share, they wait for
     each other to be scheduled, and an answer takes twice as long or more (docs/performance.md).
@@ -16,9 +16,9 @@ def paid_cores() -> int | None:
 
 
 def threads() -> int:
-    """Return on how many threads ONNX Runtime should run the network, as torch decides it for itself.
+    """Return how many threads ONNX Runtime should run the network with, at least 1, by the rule that torch follows.
 
-    That is the cores that are paid for; elsewhere what OMP_NUM_THREADS says, or the cores that this process may use.
+    On Lambda these are as many as `paid_cores`; elsewhere OMP_NUM_THREADS, or the cores that this process may use.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,8 +1,8 @@
-"""ResNet-18 by ONNX Runtime, for serving: in a third of torch's memory, and without its seconds of import."""
+"""Run ResNet-18 with ONNX Runtime, for serving: with a third of torch's memory, and without seconds of imports."""
 
 import os
 
-# Unless it is told otherwise before it is imported, it sends its maker what runs where, and keeps a number for that.
+# Otherwise ONNX Runtime sends usage data to Microsoft, with an identifier of the machine. It reads this when imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
@@ -12,15 +12,15 @@ from pneumonia.engines.onnx_reading import check_file, check_tensors
 from pneumonia.errors import WeightsError
 from pneumonia.network.outputs import Engine, Floats, Outputs
 
-NOWHERE = "/dev/null"  # no file lies below it
-FATAL = 4  # of ONNX Runtime's levels of severity
+NOWHERE = "/dev/null"  # as a folder of other files that a model may name: there can be none
+FATAL = 4  # the highest of ONNX Runtime's log levels
 
 
 def engine_in(data: bytes, name: str, *, is_checked: bool) -> Engine:
-    """Return the engine with the network of an ONNX file, as `engines.choice.engine_in` does.
+    """Return an engine that runs the network in an ONNX file; arguments as for `engines.choice.engine_in`.
 
     Raises:
-        WeightsError: not an ONNX file of this network.
+        WeightsError: the bytes are not an ONNX file of this network, or hold NaN or infinite values.
     """
     try:
         if not is_checked:
@@ -28,7 +28,7 @@ def engine_in(data: bytes, name: str, *, is_checked: bool) -> Engine:
         session = _session(data)
     except WeightsError:
         raise
-    except Exception as error:  # ONNX Runtime's have no base class of their own
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         from pneumonia.network.foreign_files import kind_of_onnx  # noqa: PLC0415  # a cold start goes without
 
         kind = kind_of_onnx(data, str(error))
@@ -39,7 +39,7 @@ def engine_in(data: bytes, name: str, *, is_checked: bool) -> Engine:
 
 
 class _OnnxEngine:
-    """Runs a network by ONNX Runtime; safe to use from many threads."""
+    """Runs a network with ONNX Runtime; safe to use from many threads."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
@@ -51,13 +51,13 @@ class _OnnxEngine:
 def _session(data: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
-    # Threads that wait in a loop for the next operator take the core from whoever decodes the next image.
+    # Threads that wait for the next operator in a loop would take the core from the thread that decodes the next image.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False  # it would keep the memory of the largest batch
+    options.enable_cpu_mem_arena = False  # an arena would keep the memory of the largest batch
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", NOWHERE)
-    options.log_severity_level = FATAL  # whatever it logs of a model, it also raises
+    options.log_severity_level = FATAL  # it also raises whatever it logs about a model
     session = onnxruntime.InferenceSession(
         data, options, ["CPUExecutionProvider"], enable_fallback=False, read_config_from_model=False
     )
-    session._model_bytes = None  # noqa: SLF001  # 11 or 22 MB, kept for changing to another kind of processor
+    session._model_bytes = None  # noqa: SLF001  # 11 or 22 MB, which only a change of the execution provider would need
     return session

@@ -2,9 +2,10 @@
 
 Kernels that half precision would round, which weights files of other programs may have, stay in single precision.
 
-Built from the state dict rather than exported: the graph is small, the same for every release, and here to read. Batch
-norm becomes part of the convolution before it. All operators are ONNX's own, so any runtime can read the file; ONNX
-Runtime makes 8-bit convolutions and sums of those between `DequantizeLinear` and `QuantizeLinear`.
+The file is built from the state dict rather than exported: the graph is small, the same for every release, and can be
+read here. Batch norm becomes part of the convolution before it. All operators are from the ONNX standard, so that any
+runtime can read the file. ONNX Runtime computes the convolutions and sums that stand between `DequantizeLinear` and
+`QuantizeLinear` in 8-bit integers.
 """
 
 from collections.abc import Iterator
@@ -22,23 +23,23 @@ from pneumonia.network.outputs import Floats
 from pneumonia.network.resnet import BasicBlock, ResNet18
 
 OPSET = 17
-IR_VERSION = 8  # of the file's format: what came with that opset
-# Of a weight, and of two weights of one sign that are neighbours: see `_kernel_scales`.
+IR_VERSION = 8  # of the file's format, as published with that opset
+# The largest absolute values of a weight, and of the sum of two neighbours with the same sign: see `_kernel_scales`.
 MAX_WEIGHT = 127
 MAX_PAIR = 128
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of ranges that cannot be; the trial finds what becomes of them
 def onnx_file(network: ResNet18, activations: Ranges | None = None) -> bytes:
-    """Return the ONNX file of a network; the same bytes for the same values.
+    """Return the bytes of the ONNX file of a network; they are the same for the same values.
 
     Args:
         network: in evaluation mode, on the CPU.
-        activations: the least and the greatest value of tensors in `network.activations.TENSORS`, for arithmetic in
-            8-bit integers. A convolution whose input or output is left out stays in float32, as all do by default.
+        activations: the activation ranges of tensors in `network.activations.TENSORS`, for arithmetic in 8-bit
+            integers. A convolution stays in float32 if its input or output has no range; by default all do.
 
     Returns:
-        A file whose graph maps `pixels` to what `network.outputs.Outputs` holds, under these names.
+        A file whose graph maps the input `pixels` to outputs that are named as the fields of `network.outputs.Outputs`.
     """
     graph = _Graph(activations or {})
     graph.write(network)
@@ -69,7 +70,7 @@ def _blocks(network: ResNet18) -> Iterator[tuple[str, BasicBlock]]:
 
 
 class _Graph:
-    """An ONNX graph in the making; tensors go by their names.
+    """Builds an ONNX graph; methods take and return the names of tensors.
 
     Args:
         ranges: as for `onnx_file`.
@@ -78,12 +79,12 @@ class _Graph:
     def __init__(self, ranges: Ranges) -> None:
         self._ranges = ranges
         self._fits_half = True
-        self._scales: dict[str, float] = {}  # of the tensors that pass through 8 bits
+        self._scales: dict[str, float] = {}  # by the name of a tensor that was rounded to 8 bits
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
     def file(self) -> bytes:
-        """Return the file with what has been written."""
+        """Return the bytes of the file with the nodes written so far."""
         pixels, *outputs = (helper.make_tensor_value_info(name, TensorProto.FLOAT, SHAPES[name]) for name in SHAPES)
         graph = helper.make_graph(self._nodes, "resnet18", [pixels], outputs, self._constants)
         opsets = [helper.make_opsetid("", OPSET)]
@@ -91,11 +92,11 @@ class _Graph:
         return cast("bytes", model.SerializeToString(deterministic=True))
 
     def write(self, network: ResNet18) -> None:
-        """Write the nodes of a network."""
+        """Write all nodes of a network."""
         self._fits_half = _fits_half(network)
         x = self._convolution("relu", self._at_8_bits("pixels"), network.conv1, network.bn1)
         x = self._node("MaxPool", "maxpool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-        x = self._at_8_bits(x, "relu")  # a maximum has the range of what it is taken from
+        x = self._at_8_bits(x, "relu")  # a maximum has the range of the values that it is taken from
         means = []
         for name, block in _blocks(network):
             x = self._block(name, x, block)
@@ -124,7 +125,7 @@ class _Graph:
         return self._at_8_bits(self._node("Relu", f"{name}.out", total))
 
     def _convolution(self, name: str, x: str, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
-        """Write a convolution with its batch norm, and ReLU where the output is named after one; return the output."""
+        """Write a convolution with its batch norm, and a ReLU if `name` contains "relu"; return the output."""
         kernel, (factor, shift) = _values(convolution.weight), _factor_and_shift(norm)
         is_quantised = x in self._scales and name in self._ranges
         if is_quantised:
@@ -137,7 +138,7 @@ class _Graph:
         return self._at_8_bits(name) if is_quantised else name
 
     def _floats(self, name: str, kernel: Floats, factor: Floats, shift: Floats) -> tuple[str, str]:
-        """Write a kernel and what batch norm does; return the names of kernel and bias in single precision."""
+        """Write a kernel and its batch norm; return the names of kernel and bias, both float32."""
         if self._fits_half:
             half = self._constant(f"{name}.half", kernel.astype(np.float16))
             single = self._node("Cast", f"{name}.single", half, to=TensorProto.FLOAT)
@@ -147,8 +148,8 @@ class _Graph:
         return weight, self._constant(f"{name}.bias", shift)
 
     def _integers(self, name: str, kernel: Floats, shift: Floats, x_scale: float) -> tuple[str, str]:
-        """Write a kernel in 8 bits and a bias in 32; return the names of both in single precision."""
-        # A bias far greater than a channel's weights, as of a channel without any, still has to fit into 32 bits.
+        """Write a kernel in 8 bits and its bias in 32; return the names of kernel and bias, both float32."""
+        # A bias that is far greater than its channel's weights, which may all be 0, still has to fit into 32 bits.
         scales = np.maximum(_kernel_scales(kernel), np.abs(shift) / (2.0**30 * x_scale)).astype(np.float32)
         weights = np.rint(kernel / scales[:, None, None, None]).astype(np.int8)
         weight = self._dequantised(f"{name}.weight", weights, scales)
@@ -160,7 +161,7 @@ class _Graph:
         return self._node("DequantizeLinear", name, *constants, axis=0)
 
     def _at_8_bits(self, name: str, like: str | None = None) -> str:
-        """Write the passage of a tensor through 8 bits if the range of it, or of one like it, is known."""
+        """Write the rounding of a tensor to 8 bits if its range, or that of `like`, is known; return the result."""
         if (like or name) not in self._ranges:
             return name
         low, high = self._ranges[like or name]
@@ -186,18 +187,18 @@ def _values(tensor: Tensor) -> Floats:
 
 
 def _factor_and_shift(norm: nn.BatchNorm2d) -> tuple[Floats, Floats]:
-    """Return what batch norm multiplies a kernel with, shape (channels, 1, 1, 1), and what it adds, (channels,)."""
+    """Return batch norm's factor for a kernel, shape (channels, 1, 1, 1), and the bias it adds, shape (channels,)."""
     mean, variance = cast("tuple[Tensor, Tensor]", (norm.running_mean, norm.running_var))
     factor = norm.weight.detach() / (variance + norm.eps).sqrt()
     return _values(factor[:, None, None, None]), _values(norm.bias - mean * factor)
 
 
 def _kernel_scales(kernel: Floats) -> Floats:
-    """Return what a kernel's weights are divided by to become integers, for each output channel.
+    """Return the scale of each output channel, by which a kernel's weights are divided to become integers.
 
-    Processors without VNNI multiply two activations, 0 to 255, with the weights of two neighbouring input channels and
-    add the products in 16 bits, where more than 32,767 becomes 32,767. So two weights of one sign that are neighbours
-    may sum to MAX_PAIR at most, half a unit each for rounding included, and all processors give the same answers.
+    Processors without VNNI multiply two activations, 0 to 255, by the weights of two neighbouring input channels and
+    add the products in 16 bits, where more than 32,767 becomes 32,767. So the sum of two neighbouring weights with the
+    same sign is at most MAX_PAIR, after each was rounded by up to a half. Then all processors give the same answers.
     """
     rows = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)  # in the order of ONNX Runtime's sums
     pairs = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).reshape(len(kernel), -1, 2)
@@ -207,7 +208,7 @@ def _kernel_scales(kernel: Floats) -> Floats:
 
 
 def _scale_and_zero(low: float, high: float) -> tuple[Floats, NDArray[np.uint8]]:
-    """Return how 0 to 255 stand for a range, which is widened to hold 0: padding and ReLU need it exactly."""
+    """Return the scale and the zero point that map a range to 0 to 255, widened to hold 0, as padding and ReLU need."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32(max(high - low, 1e-6) / 255)
     return np.array(scale), np.array(round(-low / float(scale)), np.uint8)

@@ -1,8 +1,8 @@
-"""Whether an ONNX file is what `onnx_file` writes, and nothing else.
+"""Check that an ONNX file holds what `onnx_file` writes, and nothing else.
 
-A model may name other files to read, loop for ever, take all memory, or hold NaN, which ReLU turns into 0, so that the
-answer would look like any other. This does without the `onnx` package, as a function does: a file of protocol buffers
-is a list of numbered fields, some of which are such lists again.
+Another file could name further files to read, loop forever, take all memory, or hold NaN, which ReLU turns into 0, so
+that the answer would look like any other. The functions on Lambda have no package `onnx`, so this reads the protocol
+buffers itself: a message is a list of numbered fields, some of which are messages again.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from pneumonia.network.contract import CLASSES
 from pneumonia.network.input_check import FEATURES
 
 Shape = list[str | int]
-SIDE = SIZE // 32  # of the last layer's output
-SHAPES: dict[str, Shape] = {  # of the input and the outputs, all in float32; N images
+SIDE = SIZE // 32  # height and width of the last layer's output
+SHAPES: dict[str, Shape] = {  # of the input and the outputs, all float32; N is the number of images
     "pixels": ["N", 3, SIZE, SIZE],
     "logits": ["N", len(CLASSES)],
     "evidence": ["N", SIDE, SIDE],
@@ -40,20 +40,20 @@ GRAPHS = {
     "f4e7eca64bcb778bacc3a5037fa70b88c2941f4db5756131c90044dce82c0ce8",
 }
 NUMBERS = {b"\x01": "<f4", b"\x0a": "<f2", b"\x02": "u1", b"\x03": "i1", b"\x06": "<i4", b"\x07": "<i8"}  # by KIND
-MAX_PARTS = 10_000  # of a part; this network's graph has some hundred
+MAX_PARTS = 10_000  # fields of a message; this network's graph has a few hundred
 Fields = dict[int, list[memoryview]]
 
 
 def check_file(data: bytes, name: str) -> None:
-    """Check that an ONNX file holds only what `onnx_file` writes, and finite numbers.
+    """Check that an ONNX file has only the parts that `onnx_file` writes, and only finite numbers.
 
     Args:
         data: the file's bytes.
-        name: the file's, for the error's sentence.
+        name: the file's name, for error messages.
 
     Raises:
         WeightsError: it has other parts or another graph, or a number that is not finite.
-        ValueError: it is no file of protocol buffers, or damaged.
+        ValueError: it is not made of protocol buffers, or is damaged.
     """
     model = _parts(memoryview(data), {IR_VERSION, PRODUCER, GRAPH, OPSETS}, name)
     (graph,) = model[GRAPH]
@@ -68,11 +68,11 @@ def check_tensors(given: Mapping[str, tuple[str, Shape]], name: str) -> None:
     """Check that a model's input and outputs have the names, types and shapes of SHAPES.
 
     Args:
-        given: by name, the type as ONNX Runtime calls it, and the shape.
-        name: the file's, for the error's sentence.
+        given: by the tensor's name, its type as ONNX Runtime calls it, and its shape.
+        name: the file's name, for error messages.
 
     Raises:
-        WeightsError: they have not.
+        WeightsError: a name, a type or a shape is another one.
     """
     if given.keys() != SHAPES.keys():
         others = f"its tensors are {some([*given])}, not {', '.join(SHAPES)}"
@@ -115,10 +115,10 @@ def _text(values: list[memoryview]) -> str:
 
 
 def _parts(data: memoryview, known: set[int], file: str) -> Fields:
-    """Return the fields of a list by their numbers.
+    """Return the fields of a message by their numbers.
 
     Raises:
-        WeightsError: a number is not known.
+        WeightsError: a field is not in `known`, or there are too many.
         ValueError: as `_fields`.
     """
     parts: Fields = defaultdict(list)
@@ -131,10 +131,10 @@ def _parts(data: memoryview, known: set[int], file: str) -> Fields:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield the number and the bytes of each field.
+    """Yield the number and the bytes of each field of a message.
 
     Raises:
-        ValueError: these are no such fields.
+        ValueError: the bytes are not a message, or are cut off.
     """
     place = 0
     while place < len(data):
@@ -148,15 +148,19 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         else:
             place = start + {1: 8, 5: 4}.get(tag & 7, len(data) + 1)
         if place > len(data) or tag < 8:
-            raise ValueError("not such fields, or cut off")
+            raise ValueError("not a message of protocol buffers, or cut off")
         yield tag >> 3, data[start:place]
 
 
 def _integer(data: memoryview, place: int) -> tuple[int, int]:
-    """Return an integer, in groups of 7 bits from the least on, and the place after it."""
+    """Return a varint, whose bytes hold 7 bits each, the lowest first, and the place after it.
+
+    Raises:
+        ValueError: the bytes are not a varint, or are cut off.
+    """
     value = 0
     for index, byte in enumerate(data[place : place + 10]):
         value |= (byte & 127) << 7 * index
         if byte < 128:
             return value, place + index + 1
-    raise ValueError("no such integer, or cut off")
+    raise ValueError("not a varint of protocol buffers, or cut off")

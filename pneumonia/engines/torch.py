@@ -1,4 +1,4 @@
-"""ResNet-18 by PyTorch, for serving: the same outputs in about four fifths of the time (docs/performance.md).
+"""Run ResNet-18 with PyTorch, for serving: the same outputs in about four fifths of the time (docs/performance.md).
 
 Batch norm becomes part of the convolution before it, because after training it is a fixed scale and shift. Kernels are
 laid out for oneDNN once instead of at every call. What follows a convolution, the shortcut's sum and ReLU, happens
@@ -20,10 +20,10 @@ from pneumonia.network.weights_file import network_in
 
 
 def engine_in(data: bytes, name: str, *, is_checked: bool) -> Engine:
-    """Return the engine with the network of a weights file, as `engines.choice.engine_in` does.
+    """Return an engine that runs the network in a weights file; arguments as for `engines.choice.engine_in`.
 
     Raises:
-        WeightsError: not a state dict of this network.
+        WeightsError: the bytes are not a state dict of this network.
     """
     if cores := paid_cores():
         torch.set_num_threads(cores)
@@ -31,12 +31,12 @@ def engine_in(data: bytes, name: str, *, is_checked: bool) -> Engine:
 
 
 def engine_of(network: ResNet18) -> Engine:
-    """Return the engine that runs a network; arguments as for `fuse`."""
+    """Return an engine that runs a network; arguments as for `fuse`."""
     return _TorchEngine(fuse(network))
 
 
 class _TorchEngine:
-    """Runs a network by PyTorch; safe to use from many threads."""
+    """Runs a network with PyTorch; safe to use from many threads."""
 
     def __init__(self, network: "Network") -> None:
         self._network = network
