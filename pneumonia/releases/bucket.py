@@ -43,7 +43,7 @@ NO_WEIGHTS = dict.fromkeys(("404", "NoSuchKey"), "promote the model again")
 
 
 class Sizes(NamedTuple):
-    """The bytes of a stored release's weights file and ONNX file, None for what is not there."""
+    """The sizes of a stored release's weights file and ONNX file in bytes, None for a file that is not there."""
 
     weights: int | None
     onnx: int | None
@@ -84,7 +84,7 @@ class WeightsBucket:
         return released(found[0], f"s3://{self._name}/{key}", version)
 
     def stored(self) -> dict[str, Sizes]:
-        """Return the releases that have a manifest, the oldest first, and the sizes of each one's weights."""
+        """Return the sizes of the files of each release that has a manifest, the oldest release first."""
         with _refusals(f"The releases of s3://{self._name} cannot be listed"):
             sizes = self._objects.sizes(RELEASES)
         versions = sorted(version for version in map(version_of, sizes) if version is not None)
@@ -109,7 +109,7 @@ class WeightsBucket:
         return manifest
 
     def files(self, version: str) -> ReleaseFiles:
-        """Return a whole release, as inference reads it.
+        """Return all files of a release.
 
         Raises:
             WeightsError: the release is not complete.
@@ -119,10 +119,14 @@ class WeightsBucket:
         return ReleaseFiles(self.release(manifest, "torch").weights, onnx, manifest)
 
     def release(self, manifest: Manifest, engine: str) -> Release:
-        """Return a whole release as an engine reads it, weights and manifest.
+        """Return a release as an engine reads it.
+
+        Args:
+            manifest: the release's manifest.
+            engine: "torch" or "onnx".
 
         Raises:
-            WeightsError: the engine's weights are missing, or damaged.
+            WeightsError: the engine's file is missing, or damaged.
         """
         key = KEYS[engine](manifest.version)
         unreadable = _unreadable(self._at(key))
@@ -140,7 +144,7 @@ class WeightsBucket:
             return self._objects.digest(PLAIN_KEY)[0]
 
     def has_onnx(self, manifest: Manifest) -> bool:
-        """Return whether a release has an ONNX file that is what its manifest says."""
+        """Return whether a release has an ONNX file with the digest and the size that its manifest gives."""
         told, key = manifest.onnx, onnx_key(manifest.version)
         with _refusals(f"The ONNX file cannot be read from {self._at(key)}"):
             if told is None or key not in self._objects.sizes(key):
@@ -151,7 +155,7 @@ class WeightsBucket:
         """Store a complete release without serving it, as `Storing.store` does.
 
         Raises:
-            WeightsError, ReleaseConflictError: as there.
+            WeightsError, ReleaseConflictError, WeightsUnavailableError, WeightsRefusedError: as there.
         """
         Storing(self._objects, self._name, files).store()
 
@@ -159,7 +163,7 @@ class WeightsBucket:
         """Store the ONNX file of a release that is stored without one, as `Storing.add_onnx` does.
 
         Raises:
-            WeightsError, ReleaseConflictError: as there.
+            WeightsError, ReleaseConflictError, WeightsUnavailableError, WeightsRefusedError: as there.
         """
         Storing(self._objects, self._name, files).add_onnx()
 

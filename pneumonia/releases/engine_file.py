@@ -1,4 +1,4 @@
-"""Which of a release's two files an engine reads: PyTorch the weights file, ONNX Runtime the ONNX file.
+"""Find the file of a release that an engine reads: the weights file for PyTorch, the ONNX file for ONNX Runtime.
 
 This imports no engine, so that a download can run while one is being imported.
 """
@@ -18,17 +18,17 @@ OTHER = {"torch": "onnx", "onnx": "torch"}
 
 
 def path_for(path: Path, engine: str) -> Path:
-    """Return the file that an engine reads: the path itself, or the one beside it if it names the other engine's."""
+    """Return the path of the file that an engine reads: if `path` is the other engine's file, the one beside it."""
     return path.with_suffix(SUFFIXES[engine]) if path.suffix == SUFFIXES[OTHER[engine]] else path
 
 
 def described(manifest: Manifest, engine: str, bucket: str | None = None) -> Manifest | OnnxFile:
-    """Return what has the digest and the size of an engine's file: the manifest, or what it says about the ONNX file.
+    """Return what has `sha256` and `size` of an engine's file: the manifest, or its description of the ONNX file.
 
     Args:
-        manifest: of the release.
+        manifest: the release's manifest.
         engine: "torch" or "onnx".
-        bucket: where the release is, None for a folder.
+        bucket: the bucket that the release is in, None if it is in a folder.
 
     Raises:
         WeightsError: the release has no such file.
@@ -47,7 +47,12 @@ def described(manifest: Manifest, engine: str, bucket: str | None = None) -> Man
 
 
 def missing(path: Path, engine: str) -> str | None:
-    """Return what to do if an engine's file does not exist, but the other engine's does; None if that neither does."""
+    """Return what to do if only the other engine's file exists; None if that does not exist either.
+
+    Args:
+        path: the file that the engine reads, which does not exist.
+        engine: "torch" or "onnx".
+    """
     other = OTHER[engine]
     beside = path_for(path, other)
     if beside == path or not is_there(beside):

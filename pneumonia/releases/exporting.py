@@ -1,4 +1,4 @@
-"""The ONNX file of a release, which the engine onnx reads: built from the weights file, where torch is installed."""
+"""Build the ONNX file of a release, which the engine onnx reads, from its weights file. This needs torch."""
 
 import dataclasses
 import hashlib
@@ -11,18 +11,19 @@ from pneumonia.releases.trial import check_serving
 
 
 def export(bucket: str, version: str) -> tuple[Manifest, bool]:
-    """Add the ONNX file to a release of a bucket that has none, or has lost it.
+    """Add the ONNX file to a release in a bucket if it is missing or damaged.
 
     Args:
         bucket: the weights bucket.
         version: the release.
 
     Returns:
-        The release's manifest, and whether anything was missing.
+        The release's manifest, and whether an ONNX file was added.
 
     Raises:
-        WeightsError: there is no such release, or it is not complete, or its ONNX file would not answer as it does.
-        ReleaseConflictError: another process writes this release.
+        WeightsError: there is no such release, or it is not complete, or the answers of its ONNX file would differ too
+            much from those of its weights file.
+        ReleaseConflictError: another process is writing this release.
         WeightsUnavailableError: S3 refuses or cannot be reached.
     """
     releases = WeightsBucket(bucket)
@@ -36,23 +37,23 @@ def export(bucket: str, version: str) -> tuple[Manifest, bool]:
 
 
 def with_onnx(release: Release, manifest: Manifest) -> ReleaseFiles:
-    """Return the files of a release, with an ONNX file of the network in its weights file.
+    """Return the files of a release, with a new ONNX file of the network in its weights file.
 
-    It is in 8-bit integers if the manifest tells the ranges of the activations, else in half precision, or in single if
-    half precision would round the weights.
+    The ONNX file is in 8-bit integers if the manifest has the activation ranges, otherwise in half precision, or in
+    single if half precision would round the weights.
 
     Args:
         release: as the engine torch reads it.
-        manifest: the release's, with or without what it says about another ONNX file.
+        manifest: the release's manifest; what it says about an earlier ONNX file is replaced.
 
     Raises:
         WeightsError: the weights are not of this network.
     """
-    # Seconds, for torch, which listing releases does without.
+    # These import torch, which takes seconds; listing releases does without it.
     from pneumonia.engines.onnx_file import onnx_file, precision_of  # noqa: PLC0415
     from pneumonia.network.weights_file import network_in  # noqa: PLC0415
 
-    # The file's own checksums are checked, too: of weights that training has just left, no digest tells anything yet.
+    # The weights file's own checksums are checked, too: weights that come from training have no digest to compare with.
     network = network_in(release.weights, release.source)
     content = onnx_file(network, manifest.activations)
     precision = precision_of(network, manifest.activations)

@@ -42,8 +42,8 @@ class Weights:
     """The weights of one process, in the file that the chosen engine reads; safe to use from many threads at once.
 
     Args:
-        path: the file, which is downloaded if it does not exist; a weights file stands for the ONNX file beside it, if
-            that is what the engine reads, and the other way round.
+        path: the file, which is downloaded if it does not exist. If it is the other engine's file, the one beside it
+            is read.
         bucket: S3 bucket to download from, None for the released weights of this repository.
         key: the weights' key in a bucket without `current.json`.
     """
@@ -93,7 +93,7 @@ class Weights:
             return self._find_or_fetch(deadline)
         if is_there(self.path):
             return read_release(self.path, deadline, self.engine)
-        is_meant = self.path != path_for(Path(DEFAULT_PATH), self.engine)  # by somebody
+        is_meant = self.path != path_for(Path(DEFAULT_PATH), self.engine)  # by the user
         if is_meant and (advice := missing(self.path, self.engine)):
             raise WeightsUnavailableError(advice)
         if (released := path_for(RELEASED_WEIGHTS, self.engine)).exists():
@@ -190,7 +190,7 @@ def fetch(bucket: str, key: str, deadline: Deadline, engine: str | None = None) 
         bucket: the weights bucket.
         key: the weights' key, for a bucket without `current.json`.
         deadline: when to give up.
-        engine: whose weights, by default those of the chosen engine.
+        engine: the engine that reads the weights, by default the chosen one.
 
     Raises:
         WeightsUnavailableError: S3 refuses, lacks the object or cannot be reached in time.
@@ -223,10 +223,10 @@ def _current_manifest(source: BucketReader, bucket: str) -> Manifest | None:
 
 
 def _check_plain(bucket: str, key: str, engine: str) -> None:
-    """Check that the object for a bucket without `current.json` may be an engine's, and log that it serves.
+    """Check that an engine can read the plain key of a bucket without `current.json`, and log that it is served.
 
     Raises:
-        WeightsUnavailableError: by its name, it is the other engine's.
+        WeightsUnavailableError: by its suffix, the key is of the other engine's file.
     """
     advice = "promote a model, or serve a release that is there by `promote_model.py rollback VERSION`"
     if key.endswith(SUFFIXES[OTHER[engine]]):

@@ -22,7 +22,7 @@ class RolledBack(NamedTuple):
     Attributes:
         version: the release that is served now.
         before: the release that was served before, None if `current.json` could not be read.
-        has_onnx: the release has an ONNX file, so that it serves functions with the engine onnx, too.
+        has_onnx: whether the release has an ONNX file, so that functions with the engine onnx can serve it, too.
     """
 
     version: str
@@ -145,7 +145,7 @@ def _described(releases: WeightsBucket, version: str, sizes: Sizes) -> str:
     Args:
         releases: of the bucket.
         version: the release.
-        sizes: of its weights.
+        sizes: the sizes of its files.
     """
     try:
         manifest = releases.manifest(version)
@@ -165,7 +165,13 @@ def _described(releases: WeightsBucket, version: str, sizes: Sizes) -> str:
 
 
 def _broken(what: str, found: int | None, told: int) -> str | None:
-    """Return what is wrong with a file of a release by its size in bytes, None if nothing is."""
+    """Return what is wrong with the size of a release's file, in bytes; None if nothing is.
+
+    Args:
+        what: the name for the file.
+        found: its size, None if the file is missing.
+        told: its size by the manifest.
+    """
     if found is None:
         return f"its {what} is missing"
     return f"its {what} has {found:,} bytes, not {told:,}" if found != told else None

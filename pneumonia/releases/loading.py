@@ -35,8 +35,8 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
 
     Args:
         source: a weights file with its manifest beside it; a folder with both; or `s3://bucket`, for the release that
-            the bucket serves. By default, the released weights that come with this package. The engine onnx reads the
-            ONNX file of the same name instead, which may be named as well.
+            the bucket serves. By default, the released weights that come with this package. The path of either
+            engine's file will do: the engine reads its own, beside the other.
 
     Raises:
         ConfigurationError: there is no such file, or the address names more than a bucket.
@@ -52,7 +52,7 @@ def release_at(source: str | os.PathLike[str], engine: str | None = None) -> Rel
 
     Args:
         source: as `load` takes it.
-        engine: whose weights, by default those of the chosen engine.
+        engine: the engine that reads the weights, by default the chosen one.
 
     Raises:
         ConfigurationError, WeightsError, WeightsUnavailableError: as `load`.
@@ -67,7 +67,7 @@ def release_at(source: str | os.PathLike[str], engine: str | None = None) -> Rel
 
 
 def weights_at(source: str | os.PathLike[str], engine: str) -> Path:
-    """Return the file with an engine's weights that a user names, itself or by its folder.
+    """Return the path of the file that an engine reads, from a path of a file or a folder that the user named.
 
     Raises:
         ConfigurationError: there is no such file.

@@ -31,9 +31,9 @@ class OnnxFile:
     """What a manifest says about the release's ONNX file.
 
     Attributes:
-        sha256: of the file, 64 hexadecimal digits.
-        size: of the file, in bytes.
-        precision: of its kernels, one of PRECISIONS.
+        sha256: the digest of the file, 64 hexadecimal digits.
+        size: the size of the file in bytes.
+        precision: how it holds the kernels: "half" for half precision, "int8" for 8-bit integers.
     """
 
     sha256: str
@@ -59,9 +59,9 @@ class Manifest:
         input_check: recognises images that are not chest X-rays; without it, no image gets that warning.
         calibrated_on: images, rule and former release of the calibration, if it is not from the training.
         data_check: what training counted in its images that makes its figures untrue; None in older releases.
-        onnx: the ONNX file beside the weights; None in older releases, which have none.
-        activations: the ranges of the network's activations, for an ONNX file in 8-bit integers; None in older
-            releases, whose ONNX file is in half precision.
+        onnx: describes the ONNX file beside the weights file; None for an older release, which has none.
+        activations: the activation ranges, for an ONNX file in 8-bit integers; None for an older release, whose ONNX
+            file is in half precision.
         forced: the objections to this release, if someone forced its promotion.
     """
 

@@ -86,7 +86,7 @@ def _reason_to_wait(version: str, pointer: Pointer, now: datetime) -> str | None
 
 
 def promote_to_folder(source: str, directory: Path) -> Manifest:
-    """Put the release that training left into a local folder, all its files, whatever its figures are.
+    """Write all files of the release that training left into a local folder, whatever its figures are.
 
     Raises:
         ConfigurationError, WeightsError, WeightsUnavailableError, OSError: as `promote`.
@@ -98,7 +98,7 @@ def promote_to_folder(source: str, directory: Path) -> Manifest:
 
 
 def unpack_release(source: str) -> ReleaseFiles:
-    """Return the release that training left, with an ONNX file of its network, after checking all that inference will.
+    """Return the files of the release that training left, with a new ONNX file, after the checks that inference makes.
 
     Raises:
         WeightsError, WeightsUnavailableError, OSError: as `promote`.

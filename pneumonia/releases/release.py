@@ -1,4 +1,4 @@
-"""A release in memory: the bytes of the file that an engine reads, and the manifest that describes them.
+"""A release in memory: the bytes of the file that an engine reads, and the manifest that describes this file.
 
 Everything that answers is made from one of these, wherever it comes from. So nothing that happens to a file or to a
 bucket in the meantime can mix two releases. This imports neither torch nor boto3.
@@ -28,14 +28,14 @@ States = list[tuple[int, ...] | None]
 
 @dataclass(frozen=True)
 class Release:
-    """The weights of one release, as one engine reads them, and its manifest.
+    """One release, as one engine reads it: the engine's file and the manifest.
 
     Attributes:
-        source: the address of the weights, for sentences.
-        weights: the content of the engine's file: the weights file, or the ONNX file.
+        source: the address of the engine's file, for error messages.
+        weights: the bytes of the engine's file: the weights file, or the ONNX file.
         sha256: of the weights, 64 hexadecimal digits.
         manifest: None for foreign weights, of which nothing is known but themselves.
-        engine: the engine's name.
+        engine: "torch" or "onnx".
     """
 
     source: str
@@ -48,7 +48,7 @@ class Release:
         """Check that the manifest describes the weights.
 
         Raises:
-            WeightsError: it is of other weights, or the weights are damaged, or it knows no file for this engine.
+            WeightsError: it is of other weights, or the weights are damaged, or it describes no file for this engine.
         """
         told = described(self.manifest, self.engine) if self.manifest else None
         size = len(self.weights)
@@ -79,7 +79,7 @@ def read_release(path: Path, deadline: Deadline | None = None, engine: str | Non
     Args:
         path: the file that the engine reads.
         deadline: when to give up; by default, in READ_SECONDS.
-        engine: its name, by default that of the chosen one.
+        engine: the engine's name, by default that of the chosen one.
 
     Raises:
         WeightsError: one of both is damaged, or of another release, or no plain file.

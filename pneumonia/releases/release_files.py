@@ -1,4 +1,4 @@
-"""All files of a release: weights, ONNX file and manifest, in memory and on a disk."""
+"""All files of a release, in memory and on a disk: weights file, ONNX file and manifest."""
 
 import contextlib
 import hashlib
@@ -20,9 +20,9 @@ class ReleaseFiles:
     """All files of one release.
 
     Attributes:
-        weights: the content of the weights file.
-        onnx: the content of the ONNX file; None for a release without one.
-        manifest: describes both.
+        weights: the bytes of the weights file.
+        onnx: the bytes of the ONNX file; None for a release without one.
+        manifest: describes both files.
     """
 
     weights: bytes
@@ -33,8 +33,8 @@ class ReleaseFiles:
         """Check that the manifest describes the files.
 
         Raises:
-            WeightsError: it describes others.
-            ValueError: only one of both knows an ONNX file.
+            WeightsError: a file is not what the manifest describes.
+            ValueError: there is an ONNX file that the manifest does not describe, or the other way round.
         """
         if (self.onnx is None) != (self.manifest.onnx is None):
             raise ValueError("an ONNX file without its description, or a description without its ONNX file")
@@ -46,15 +46,15 @@ class ReleaseFiles:
         """Read the files of a release in a folder.
 
         Raises:
-            WeightsError: they do not fit each other.
-            OSError: they cannot be read.
+            WeightsError: the manifest is damaged, or does not describe the files.
+            OSError: a file cannot be read.
         """
         manifest = parse((folder / MANIFEST_NAME).read_bytes(), str(folder / MANIFEST_NAME))
         onnx = (folder / ONNX_NAME).read_bytes() if manifest.onnx else None
         return cls((folder / WEIGHTS_NAME).read_bytes(), onnx, manifest)
 
     def by_engine(self) -> dict[str, bytes]:
-        """Return the contents of the weights, by the engine that reads them."""
+        """Return the bytes of each engine's file, by the engine's name."""
         return {"torch": self.weights} | ({} if self.onnx is None else {"onnx": self.onnx})
 
     def read_by(self, engine: str, source: str) -> Release:
@@ -62,10 +62,11 @@ class ReleaseFiles:
 
         Args:
             engine: "torch" or "onnx".
-            source: where the files come from, for sentences.
+            source: where the files come from, for error messages.
 
         Raises:
-            WeightsError: the manifest does not describe the engine's file, or there is none.
+            WeightsError: the engine's file is not what the manifest describes.
+            KeyError: there is no file for the engine.
         """
         content = self.by_engine()[engine]
         return Release(source, content, hashlib.sha256(content).hexdigest(), self.manifest, engine)
@@ -80,15 +81,15 @@ class ReleaseFiles:
 
 
 def write_release(files: Mapping[Path, bytes], manifest: Manifest | None) -> None:
-    """Write the weights of a release, for one engine or several, and its manifest, in place of another release.
+    """Write the files of a release, for one engine or both, and its manifest, in place of another release.
 
-    All are whole on the disk before any takes its name, and the manifest takes its name first. So wherever this is
-    killed, a release's weights never lie there without a manifest, and a reader that compares the two finds the release
-    from before, the new one, or that they do not fit. Two processes that write at once do so one after the other.
+    All are whole on the disk under temporary names before any is renamed, and the manifest is renamed first. So when
+    this is killed, no weights are left without a manifest, and a reader that compares the two finds the earlier
+    release, the new one, or that they do not fit. Two processes that write at once do so one after the other.
 
     Args:
-        files: their paths, in one existing folder, and their bytes.
-        manifest: theirs; None for foreign weights, which leave no manifest of another release beside them.
+        files: the bytes of each file by its path; all paths are in one existing folder.
+        manifest: the release's; None for foreign weights, in which case an existing manifest is deleted.
 
     Raises:
         OSError: the files cannot be written, the disk is full, or another process keeps on writing there.

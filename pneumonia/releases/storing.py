@@ -1,7 +1,7 @@
-"""Store the files of a release in a bucket: the weights, the ONNX file, and at last the manifest, which makes it one.
+"""Store the files of a release in a bucket: the weights file, the ONNX file, and last the manifest.
 
-What is there already stays, if the manifest that describes it is there, too: two versions of this code may write the
-same network into ONNX files that differ.
+Without a manifest, no release counts as stored. A file that is stored already stays if the stored manifest describes
+it: two versions of this code may write the same network into different ONNX files.
 """
 
 import dataclasses
@@ -15,20 +15,20 @@ from pneumonia.releases.release_files import ReleaseFiles
 from pneumonia.storage.refusals import refusals_as
 from pneumonia.storage.writing import WritableBucket
 
-ATTEMPTS = 3  # at a manifest that others write at the same time
-# What answers depend on. Two of one version would be served side by side, as running instances keep what they have.
+ATTEMPTS = 3  # to write a manifest that other processes write at the same time
+# Fields that answers depend on. If a stored one were replaced, running instances would keep answering by the old one.
 OF_ANSWERS = ("classes", "preprocessing", "calibration", "input_check")
 logger = logging.getLogger(__name__)
 _refusals = functools.partial(refusals_as, WeightsUnavailableError, permanent=WeightsRefusedError)
 
 
 class Storing:
-    """Stores one release in a bucket; an error says how far it came.
+    """Stores one release in a bucket; its errors say what was stored before.
 
     Args:
-        objects: the bucket's.
-        bucket: its name.
-        files: of the release.
+        objects: writes the objects of the bucket.
+        bucket: the bucket's name.
+        files: the files of the release.
     """
 
     def __init__(self, objects: WritableBucket, bucket: str, files: ReleaseFiles) -> None:
@@ -41,12 +41,14 @@ class Storing:
     def store(self) -> None:
         """Store the whole release, without serving it.
 
-        A stored manifest is replaced if it cannot be read, and gets what it lacks: the ONNX file, or the reason why
-        this release had to be forced.
+        A stored manifest is replaced if it cannot be read. Otherwise what it lacks is added: the ONNX file, or the
+        reason why this release had to be forced.
 
         Raises:
-            WeightsError: other weights, or another calibration, say, are stored under the same version.
-            ReleaseConflictError: another process writes this release.
+            WeightsError: other weights, or another calibration for example, are stored under the same version.
+            ReleaseConflictError: another process is writing this release.
+            WeightsUnavailableError: S3 cannot be reached, or fails.
+            WeightsRefusedError: S3 refuses.
         """
         with _refusals(f"Release {self._version} is not served, because storing its weights in {self._at} failed"):
             self._put_weights()
@@ -61,7 +63,7 @@ class Storing:
         """Add the ONNX file to a release that is stored without one.
 
         Raises:
-            WeightsError, ReleaseConflictError: as `store`.
+            WeightsError, ReleaseConflictError, WeightsUnavailableError, WeightsRefusedError: as `store`.
         """
         self._add_onnx(
             f"Release {self._version} is as it was in {self._at}",
@@ -73,9 +75,9 @@ class Storing:
         """Store the ONNX file and the manifest.
 
         Args:
-            before: what is done before that, for an error's sentence.
-            after: what is done once the ONNX file is stored.
-            again: how to go on.
+            before: the state before the ONNX file is stored, for error messages.
+            after: the state once it is stored, for error messages.
+            again: what to do after an error.
         """
         if self._files.onnx is not None:
             with _refusals(f"{before}, but storing its ONNX file failed ({again})"):
@@ -89,21 +91,21 @@ class Storing:
             raise other_weights(f"{self._at}/{key}", self._version)
 
     def _put_onnx(self, content: bytes) -> None:
-        """Write the ONNX file, unless the one that is there is the same, or is the one of the stored manifest."""
+        """Write the ONNX file, unless the stored one is the same, or is what the stored manifest describes."""
         key, told = onnx_key(self._version), self._manifest.onnx
         if self._objects.put(key, content, IfNoneMatch="*") or self._is(key, told):
             return
         stored, _ = self._stored()
         if stored and self._is(key, stored.onnx):
-            logger.warning("%s/%s is not as this code would write it, and stays, as it is whole.", self._at, key)
+            logger.warning("%s/%s is not what this code would write. It stays, because it is whole.", self._at, key)
             return
-        found = self._objects.read(key, 1)  # what a promotion left that ended before its manifest
+        found = self._objects.read(key, 1)  # left by a promotion that ended before it stored the manifest
         condition = {"IfMatch": found[1]} if found else {"IfNoneMatch": "*"}
         if not self._objects.put(key, content, **condition) and not self._is(key, told):
             raise self._conflict(key)
 
     def _put_manifest(self) -> None:
-        """Write the manifest, unless the one that is there says as much."""
+        """Write the manifest, unless the stored one has all that it has."""
         key = manifest_key(self._version)
         if self._objects.put(key, self._manifest.to_json().encode(), IfNoneMatch="*"):
             return
@@ -118,10 +120,10 @@ class Storing:
         raise self._conflict(key)
 
     def _completed(self, stored: Manifest) -> Manifest:
-        """Return a stored manifest with what it lacks.
+        """Return a stored manifest, completed by what it lacks.
 
         Raises:
-            WeightsError: with the same weights, it would give other answers.
+            WeightsError: with the stored manifest, the same weights give other answers.
         """
         told = self._manifest.onnx
         others = [name for name in OF_ANSWERS if getattr(stored, name) != getattr(self._manifest, name)]
@@ -137,7 +139,7 @@ class Storing:
         return dataclasses.replace(stored, forced=forced, onnx=told, activations=self._manifest.activations)
 
     def _stored(self) -> tuple[Manifest | None, str | None]:
-        """Return the stored manifest, None if it is broken or of other weights, and its ETag, None without any."""
+        """Return the stored manifest, None if it is broken or of other weights, and its ETag, None if there is none."""
         found = self._objects.read(manifest_key(self._version), MAX_MANIFEST + 1)
         if found is None:
             return None, None
@@ -149,7 +151,7 @@ class Storing:
         return stored if is_ours else None, found[1]
 
     def _is(self, key: str, told: Manifest | OnnxFile | None) -> bool:
-        """Return whether an object is what a manifest says."""
+        """Return whether an object has the digest and the size that a manifest gives."""
         return told is not None and self._objects.digest(key) == (told.sha256, told.size)
 
     def _conflict(self, key: str) -> ReleaseConflictError:

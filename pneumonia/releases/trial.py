@@ -1,4 +1,4 @@
-"""Try a release as new instances of inference do, by both engines, before it is served."""
+"""Try a release with both engines, as new instances of inference do, before it is served."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ from pneumonia.network.outputs import Floats, check_outputs
 from pneumonia.releases.loading import classifier_of
 from pneumonia.releases.release_files import ReleaseFiles
 
-# What P(PNEUMONIA) of one image may differ by between the engines, by the ONNX file's precision. Quantisation moves a
-# film's by 0.003 on average and 0.09 at most.
+# The largest difference of P(PNEUMONIA) between the engines, by the ONNX file's precision. Quantisation changes that of
+# a film by 0.003 on average and by 0.09 at most.
 MOST = {"single": 1e-4, "half": 1e-4, "int8": 0.1}
-STEEPEST = 4  # log-odds for each 1 that P changes by, where it changes the fastest
-# What the features of one image may differ by, as a share of their length. Quantisation moves a film's by 0.04 at most,
-# the smooth probe's by 0.03; another network's differ by 1 or so.
+STEEPEST = 4  # change of the log-odds for each change of P, at P = 0.5, where P changes the fastest
+# The largest difference of an image's features between the engines, as a share of their length. Quantisation changes
+# those of a film by 0.04 at most, those of the smooth probe by 0.03; those of another network differ by about 1.
 MOST_OF_FEATURES = 0.2
-# Of the probes: the first is noise, which exceeds the ranges that 8-bit integers have from films.
+# The probes that are compared. The first is noise, which exceeds the activation ranges, as they come from films.
 COMPARED = {"single": slice(None), "half": slice(None), "int8": slice(1, None)}
 
 
@@ -23,18 +23,18 @@ def check_serving(files: ReleaseFiles, source: str) -> None:
     """Check that inference can serve a release.
 
     Args:
-        files: the release's.
-        source: where they come from, for sentences.
+        files: the files of the release.
+        source: where they come from, for error messages.
 
     Raises:
         WeightsError: a file cannot be loaded, was trained for other classes or another preprocessing than this code's,
-            or has outputs that are not finite; or the two give different answers.
+            or has outputs that are not finite; or the answers of the two files differ too much.
     """
     tried = [_tried(classifier_of(files.read_by(engine, source)), source) for engine in files.by_engine()]
     if files.manifest.onnx:
         version, precision = files.manifest.version, files.manifest.onnx.precision
         (ours, our_features), (theirs, their_features) = ([part[COMPARED[precision]] for part in one] for one in tried)
-        # Of probabilities close to 0 or 1 the log-odds tell what films would show.
+        # The probes' probabilities may be close to 0 or 1, where large differences do not show. The log-odds show them.
         differ = np.abs(ours - theirs) / STEEPEST / np.abs(ours).clip(1)
         _check_most(differ, MOST[precision], version, "P(PNEUMONIA) may differ by {:.2g}")
         differ = np.linalg.norm(our_features - their_features, axis=1) / np.linalg.norm(our_features, axis=1)
@@ -42,7 +42,7 @@ def check_serving(files: ReleaseFiles, source: str) -> None:
 
 
 def _tried(model: Classifier, source: str) -> tuple[Floats, Floats]:
-    """Return the calibrated log-odds of PNEUMONIA of the probes, shape (4,), and their features, (4, FEATURES).
+    """Return the calibrated log-odds of PNEUMONIA for the probes, shape (4,), and their features, (4, FEATURES).
 
     Raises:
         WeightsError: a logit is not finite.
@@ -52,10 +52,16 @@ def _tried(model: Classifier, source: str) -> tuple[Floats, Floats]:
 
 
 def _check_most(differ: Floats, most: float, version: str, how: str) -> None:
-    """Check that no image's outputs differ by too much between the engines.
+    """Check that no image's outputs differ too much between the engines.
+
+    Args:
+        differ: the difference for each image, shape (N,).
+        most: the largest difference that is allowed.
+        version: the release.
+        how: the sentence about a difference, to be formatted with it.
 
     Raises:
-        WeightsError: one's do, or what is not a number.
+        WeightsError: a difference is larger, or NaN.
     """
     if not (differ <= most).all():
         raise WeightsError(

@@ -81,7 +81,7 @@ def test_a_whole_onnx_file_of_another_version_of_the_code_stays(
     with caplog.at_level(logging.WARNING):
         WeightsBucket(bucket).add(files)
     check_that_it_is(moto, bucket, otherwise)
-    assert f"{ONNX_NAME} is not as this code would write it, and stays, as it is whole." in caplog.text
+    assert f"{ONNX_NAME} is not what this code would write. It stays, because it is whole." in caplog.text
 
 
 @pytest.mark.parametrize("manifest", [None, b"{}", "older"], ids=["no manifest", "a broken one", "an older one"])
