@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     from pneumonia.releases.loading import release_at  # noqa: PLC0415  # seconds, for torch: --help does without
 
-    release = release_at(args.weights, "torch")  # whatever answers: it is this file that is copied
+    release = release_at(args.weights, "torch")  # whatever ENGINE is: it is the weights file that is copied
     calibration, source = fitted(args, release) if args.folder else moved(args, release.manifest)
     say(", ".join(f"{name} {value:.4f}" for name, value in dataclasses.asdict(calibration).items()))
     written = write(release, calibration, source, args.output)

@@ -23,7 +23,7 @@ WEIGHTS_HELP = (
     "weights file, a folder with one, or s3://bucket (as serving: MODEL_PATH, MODEL_BUCKET, else the released model)"
 )
 # At the end of the help of every command that answers on this machine.
-ENGINE_HELP = "the variable ENGINE chooses what computes the answers: torch (PyTorch) or onnx (ONNX Runtime)"
+ENGINE_HELP = "the variable ENGINE chooses the engine, which runs the network: torch (PyTorch) or onnx (ONNX Runtime)"
 # What --sign takes in every command that asks a server.
 SIGN_HELP = "region of the Lambda function to sign requests for, if URL is not its Function URL"
 EXIT_STATUSES = (
@@ -121,14 +121,14 @@ def exit_status(command: Callable[[], int | None]) -> int:
 
 @contextlib.contextmanager
 def packages_needed_by(command: str, advice: str) -> Iterator[None]:
-    """Say what to install where a command imports a package that is not there.
+    """Turn the error for a package that is not installed into a sentence that says what to install.
 
     Args:
-        command: what the user called.
+        command: the command that the user called.
         advice: how to install all that it needs.
 
     Raises:
-        ConfigurationError: with that sentence.
+        ConfigurationError: the block imports a package that is not installed.
     """
     try:
         yield

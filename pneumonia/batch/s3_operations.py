@@ -119,4 +119,4 @@ def object_of(task: dict[str, Any]) -> S3Object:
 
 
 logs.set_up()
-engine_module()  # torch takes seconds to import, of which Lambda gives the most before the first request
+engine_module()  # imported here, because torch takes seconds, and Lambda gives the most time before the first request

@@ -22,7 +22,7 @@ NEAR, FAR = (
     1.0,
 )  # shares of the bulk: few pixels count in full up to the first distance, not at all from the second
 _BLOCKS = 2**18  # at most, that are looked at; more would change the range by less than one of 256 gray levels
-_AT_ONCE = 2**16  # values that are converted at a time: as float64, they stay in a processor's cache
+_AT_ONCE = 2**16  # values that are converted at a time: as float64, they fit into the processor's cache
 
 Values = NDArray[Any]
 

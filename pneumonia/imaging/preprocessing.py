@@ -60,9 +60,9 @@ def preprocess(image: Image.Image) -> NDArray[np.float32]:
     """Return the network's input for one decoded image: float32, shape (1, 3, SIZE, SIZE)."""
     pixels = np.empty((1, 3, SIZE, SIZE), np.float32)
     for shades, channel, normal in zip(SHADES, resize(image), pixels[0], strict=True):
-        shades.take(channel, out=normal, mode="clip")  # the mode that checks nothing: 8 bits are never out of range
+        shades.take(channel, out=normal, mode="clip")  # "clip" skips the check of the range, which 8 bits never leave
     return pixels
 
 
-# What `normalized` makes of each value in each channel, shape (3, 256): to look it up takes 0.4 of the time.
+# The result of `normalized` for each value of each channel, shape (3, 256): looking it up takes 0.4 of the time.
 SHADES = normalized(np.arange(256).reshape(1, 1, 256))[:, 0]

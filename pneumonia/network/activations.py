@@ -1,14 +1,13 @@
-"""The ranges of the network's activations, within which arithmetic in 8-bit integers rounds them.
+"""The activation ranges: by tensor, the least and the greatest value that 8-bit integers stand for.
 
-`training.activations` records them, and `engines.onnx_file` builds the file of an ONNX engine from them. This does not
-import torch.
+`training.activations` records them, and `engines.onnx_file` builds the ONNX file with them. This does not import torch.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 Ranges = dict[str, tuple[float, float]]
-GREATEST = (2 - 2**-23) * 2.0**127  # of a float32
+GREATEST = (2 - 2**-23) * 2.0**127  # the greatest finite float32
 
 
 def _names() -> Iterator[str]:
@@ -21,16 +20,17 @@ def _names() -> Iterator[str]:
 
 
 # The tensors that are rounded, in the network's order. `pixels` is the input, `relu` the stem's output before pooling.
-# In a block, `relu1` is what follows the first convolution, `bn2` what the second adds to the shortcut, `downsample`
-# the shortcut's convolution, where it has one, and `out` the block's output. The last block's is not rounded.
+# In a block, `relu1` is the output of the first ReLU, `bn2` the second convolution's output with batch norm, before the
+# shortcut is added, `downsample` the same of the shortcut's convolution, if there is one, and `out` the block's output.
+# The output of the last block is not rounded.
 TENSORS = tuple(_names())[:-1]
 
 
 def activations_in(content: dict[str, Any]) -> Ranges | None:
-    """Return the least and the greatest value of each of TENSORS in a training report, None if it has none.
+    """Return the activation ranges in a training report or a manifest, None if it has none.
 
     Raises:
-        ValueError: not the ranges of just these tensors.
+        ValueError: these are not ranges, or not those of all TENSORS and of no others.
         OverflowError: an integer is too large.
     """
     given = content.get("activations")
@@ -47,5 +47,5 @@ def _range_in(name: str, value: object) -> tuple[float, float]:
         raise ValueError(f"the range of its activation {name} is {value!r:.200}, not two numbers")
     low, high = map(float, value)
     if not -GREATEST <= low <= high <= GREATEST:
-        raise ValueError(f"the range of its activation {name} is {value!r:.200}, not from a number to one no smaller")
+        raise ValueError(f"the range of its activation {name} is {value!r:.200}, not a finite minimum and maximum")
     return low, high

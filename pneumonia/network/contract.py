@@ -2,6 +2,6 @@
 
 CLASSES = ("NORMAL", "PNEUMONIA")  # in the order of the network's outputs
 WEIGHTS_NAME = "pneumonia_classifier.pth"  # of the weights file, in every folder and bucket
-ONNX_NAME = "pneumonia_classifier.onnx"  # of the same network as an ONNX file, beside the weights file of a release
+ONNX_NAME = "pneumonia_classifier.onnx"  # the ONNX file of the same network, beside the weights file
 MAX_WEIGHTS = 128 * 1024 * 1024  # bytes of either file; a ResNet-18 in single precision has 45 million
 MANIFEST_NAME = "manifest.json"  # of the manifest beside the weights file of a release

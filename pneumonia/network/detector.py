@@ -8,7 +8,7 @@ from pneumonia.imaging.preprocessing import MEAN, STD, of_channels
 from pneumonia.network.input_check import FEATURES, THUMBNAIL, InputCheck, decoded
 from pneumonia.network.outputs import Floats, Outputs
 
-# A network with values that no training leaves, or a check with such limits, gives infinities here. They count as far.
+# Extreme weights, or extreme limits of the check, give infinities here. Such an image counts as far from an X-ray.
 _quiet = np.errstate(over="ignore", invalid="ignore")
 
 

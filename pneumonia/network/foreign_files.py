@@ -30,7 +30,7 @@ BEGINNINGS = {
     # The length of its JSON in 8 bytes, and the JSON.
     rb"...\0{5}\{": "a safetensors file: save what safetensors.torch.load_file returns, with torch.save",
     rb"\x89HDF\r\n\x1a\n": f"an HDF5 file, as Keras writes: {SAVE_IT}",
-    rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]": f"{ONNX}: {SAVE_IT}",  # its version, and the next field's number
+    rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]": f"{ONNX}: {SAVE_IT}",  # the format's version, and the next field
     rb"\x93NUMPY": f"a NumPy array: {SAVE_IT}",
     rb"GGUF": f"a GGUF file: {SAVE_IT}",
     rb"\x1f\x8b": "a gzip archive: name the weights file that is in it",
@@ -68,11 +68,11 @@ def kind_of_file(data: bytes) -> str:
 
 
 def kind_of_onnx(data: bytes, reason: str) -> str:
-    """Return what a file is that ONNX Runtime did not read, by its bytes, and what to do.
+    """Return what kind of file it is that ONNX Runtime could not read, and what to do.
 
     Args:
         data: the file's bytes.
-        reason: why it was not read.
+        reason: ONNX Runtime's error message.
     """
     if data.startswith((b"PK", LEGACY)):
         return "a zip archive or a pickle, as weights files of PyTorch are: set ENGINE to torch, or name the ONNX file"
@@ -84,7 +84,7 @@ def kind_of_onnx(data: bytes, reason: str) -> str:
 
 def kind_of_content(content: object) -> str:
     """Return what was saved instead of a state dict, and what to do."""
-    from torch import Tensor  # noqa: PLC0415  # the other functions serve where there is no torch
+    from torch import Tensor  # noqa: PLC0415  # the other functions are used without torch, too
 
     if not isinstance(content, dict):
         return f"a saved {on_terminal(type(content).__name__)}: {SAVE_IT}"

@@ -9,12 +9,12 @@ from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.classifier import BATCH_SIZE, Classifier
 from pneumonia.network.contract import CLASSES
 
-LIBRARIES = ("numpy", "pillow", "simplejpeg", "imagecodecs", "pydicom")  # which decode and compute, beside the engine's
-ROOMS = ("imaging", "network", "engines")  # whose code does
+LIBRARIES = ("numpy", "pillow", "simplejpeg", "imagecodecs", "pydicom")  # decode and compute, as an engine does
+ROOMS = ("imaging", "network", "engines")  # folders of the package whose code decodes and computes
 
 
 def identity_of(model: Classifier, engine: str) -> str:
-    """Return a SHA-256 over all that a model's answers depend on: weights, version, calibration, input check and code.
+    """Return a SHA-256 over all that answers depend on: engine, weights, version, calibration, input check and code.
 
     The network counts by the digest of its file. Of two machines with the same identity, the last digits may differ.
 

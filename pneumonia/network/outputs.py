@@ -1,4 +1,4 @@
-"""What a network returns for images, and the engine that runs it. Knows neither torch nor ONNX Runtime."""
+"""The interface of the engines: what an engine takes and returns. This imports neither torch nor ONNX Runtime."""
 
 from random import Random
 from typing import NamedTuple, Protocol
@@ -14,15 +14,15 @@ Floats = NDArray[np.float32]
 
 
 class Outputs(NamedTuple):
-    """What answers to N images are made of; float32 all of it.
+    """The network's outputs for N images, all float32.
 
     Attributes:
         logits: shape (N, 2), in the order of CLASSES.
-        evidence: shape (N, 7, 7), what each position adds to the log-odds of PNEUMONIA, before calibration. The map's
-            mean, and the difference of the last layer's biases, sum to the log-odds.
-        means: shape (N, FEATURES), the means over positions of the last two layers' outputs, which the input check
-            looks at.
-        features: shape (N, 512, 7, 7), the last layer's outputs.
+        evidence: shape (N, 7, 7), what each position adds to the log-odds of PNEUMONIA, before calibration. The
+            log-odds are its mean plus the difference of the two biases of the fully connected layer.
+        means: shape (N, FEATURES), the means over positions of the outputs of the last two layers of blocks, for the
+            input check.
+        features: shape (N, 512, 7, 7), the outputs of the last layer of blocks.
     """
 
     logits: Floats
@@ -32,13 +32,13 @@ class Outputs(NamedTuple):
 
 
 class Engine(Protocol):
-    """A network that is loaded into PyTorch or ONNX Runtime. Safe to use from many threads."""
+    """Runs one network with PyTorch or ONNX Runtime. Safe to use from many threads."""
 
     def __call__(self, pixels: Floats, /) -> Outputs:
         """Run the network.
 
         Args:
-            pixels: shape (N, 3, SIZE, SIZE), as `preprocess` gives them.
+            pixels: float32, shape (N, 3, SIZE, SIZE), as `preprocess` gives them.
         """
 
 
@@ -47,7 +47,7 @@ def check_outputs(engine: Engine, name: str) -> Outputs:
 
     Args:
         engine: the engine.
-        name: where the network comes from, for the error's sentence.
+        name: where the network comes from, for error messages.
 
     Raises:
         WeightsError: a logit is not finite.
@@ -59,7 +59,11 @@ def check_outputs(engine: Engine, name: str) -> Outputs:
 
 
 def probes() -> Floats:
-    """Return the network's input for noise, shades as smooth as a film's, black and white, the same each time."""
+    """Return an image of noise, one as smooth as a film, a black and a white one, which are the same at each call.
+
+    Returns:
+        The network's input, float32, shape (4, 3, SIZE, SIZE).
+    """
     random = Random(0)
     noise = Image.frombytes("RGB", (SIZE, SIZE), random.randbytes(3 * SIZE * SIZE))
     shades = Image.frombytes("L", (9, 9), random.randbytes(81)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)

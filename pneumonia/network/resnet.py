@@ -68,7 +68,7 @@ class ResNet18(nn.Module):
 
 
 def pooled(layers: Sequence[Tensor]) -> Tensor:
-    """Return the means over positions of the last two layers' outputs, shape (N, FEATURES).
+    """Return the means over positions of the last two layers' outputs, float32, shape (N, FEATURES).
 
     The third layer still distinguishes what no radiograph shows; the last layer, trained to tell one radiograph from
     another, does so less. To the first two layers, frames, labels and a scan's tint look as unusual as other images.

@@ -52,7 +52,7 @@ class TrainingReport:
         dataset: the images.
         calibrated_on: images, rule and former release of the calibration, if it is not from this training.
         data_check: what was counted in the images that makes the figures untrue; None if nothing was counted.
-        activations: the ranges of the network's activations on training images, for arithmetic in 8-bit integers.
+        activations: the activation ranges on training images, for an ONNX file in 8-bit integers.
         settings: the run's arguments, and the device, precision and version of torch that it used.
     """
 

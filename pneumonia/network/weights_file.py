@@ -157,8 +157,8 @@ def sound(
     """Return a file's tensors as networks use them, copied, floating-point numbers as float32.
 
     Args:
-        state: the tensors, which are taken out of it: together with all of the copies, they would set the process's
-            peak of memory.
+        state: the tensors. It is empty afterwards: if they were kept while copies are made, the process's peak of
+            memory would be higher.
         expected: for each of them, and maybe others, one of the right shape and kind of number.
         name: the file's, for the error's sentence.
         advice: what to do instead of using a file with such values, for the error's sentence.

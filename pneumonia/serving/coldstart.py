@@ -1,4 +1,4 @@
-"""Shorten a cold start by leaving out what no answer needs of the packages that are imported (docs/performance.md)."""
+"""Shorten a cold start: leave out the parts of imported packages that no answer needs (docs/performance.md)."""
 
 import contextlib
 import gc
@@ -9,27 +9,29 @@ from typing import Any
 
 
 class _Types(ModuleType):
-    """Stands for a module of NumPy's that is imported to write annotations, which nothing reads."""
+    """Stands in for a module of NumPy that only annotations need, which nothing reads."""
 
     NDArray = list
 
 
-# Modules that NumPy, torch and FastAPI always import and that serving never uses, and what stands in for each. A
-# stand-in that no longer suffices makes the import fail, in tests too: versions are pinned.
+# Modules that NumPy, torch and FastAPI always import and that serving never uses, with a stand-in for each. If a newer
+# version needs more than the stand-in has, the import fails, in tests too; versions are pinned.
 UNUSED: dict[str, ModuleType | None] = {
-    # Unions and literals of all of NumPy's types: half of NumPy's import. NumPy itself annotates named tuples with it.
+    # Unions and literals of all types of NumPy: half of its import. NumPy annotates its own named tuples with them.
     "numpy._typing": _Types("numpy._typing"),
     "numpy.typing": _Types("numpy.typing"),
     # Computes shapes without values, for torch.compile and torch.export; takes a quarter of torch's import or more.
     "torch._meta_registrations": ModuleType("torch._meta_registrations"),
-    # FastAPI checks whether an annotation is a model of Pydantic 1; to it, an ImportError means no.
+    # FastAPI checks whether an annotation is a model of Pydantic 1, and takes an ImportError for a no.
     "pydantic.v1": None,
 }
 
 
 @contextlib.contextmanager
 def lean_imports() -> Iterator[None]:
-    """Import, and make apps, without the modules in UNUSED, the schemas of Pydantic's models, and garbage collection.
+    """Run the block without the modules in UNUSED, without building Pydantic's schemas, and without garbage collection.
+
+    The block imports what serving needs, and makes the app.
 
     Imports leave little garbage. Only for processes that serve: torchvision and torch.compile need
     torch._meta_registrations, which must then be imported between this block and them. Modules imported before the
@@ -61,14 +63,14 @@ def _without_unused() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _schemas_deferred() -> Iterator[None]:
-    """Leave building a model's schema to its first use: dozens of FastAPI's describe /openapi.json and nothing else."""
+    """Build a model's schema at its first use: dozens of FastAPI's models are needed for /openapi.json alone."""
     from pydantic import BaseModel  # noqa: PLC0415  # within the block
-    from pydantic._internal._config import config_defaults  # noqa: PLC0415  # nothing public changes all models
+    from pydantic._internal._config import config_defaults  # noqa: PLC0415  # no public setting concerns all models
 
     rebuild = vars(BaseModel)["model_rebuild"]
 
     def rebuild_in_use(model: type[BaseModel], /, **how: Any) -> bool | None:  # noqa: ANN401  # as Pydantic's
-        """Leave out the bare calls that FastAPI makes; Pydantic's own, at a first use, say how."""
+        """Do nothing for FastAPI's calls, which pass no arguments; Pydantic's own calls, at a first use, pass some."""
         done: bool | None = rebuild.__func__(model, **how) if how else None
         return done
 

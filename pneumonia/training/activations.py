@@ -1,4 +1,4 @@
-"""Record the ranges of the network's activations, for arithmetic in 8-bit integers."""
+"""Record the activation ranges of a network, for an ONNX file in 8-bit integers."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ from pneumonia.network.activations import TENSORS, Ranges
 from pneumonia.network.resnet import ResNet18, normalize
 
 # Chosen on the test films; docs/model-card.md compares other rules.
-IMAGES = 256  # training images that the ranges are recorded from, of all processes together
-SHARE = 1e-5  # of a tensor's values, that lie beyond each end: they get the end's value, and all others finer steps
-# Where a tensor is not a module's output, the module that takes it in. Those of a block lie in the block.
+IMAGES = 256  # training images that the ranges are recorded from, over all processes
+SHARE = 1e-5  # of a tensor's values lie beyond each end of its range and are clipped; the others get finer steps
+# For a tensor that is recorded as a module's input, the name of that module, within the block if there is one.
 INPUT_OF = {"pixels": "conv1", "relu": "maxpool", "relu1": "conv2"}
 
 
@@ -23,13 +23,13 @@ def activations_of(
     batch_size: int,
     gather: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> Ranges:
-    """Return the ranges of TENSORS on some of the training images, without what is rarer than SHARE.
+    """Return the activation ranges on about IMAGES training images, without the SHARE of values at each end.
 
     Args:
         network: in evaluation mode, on any device.
-        train: training images, uint8, shape (N, 1 or 3, SIZE, SIZE).
-        batch_size: images at a time.
-        gather: makes one tensor of what several processes have, each for its share of the images.
+        train: this process's training images, uint8, shape (N, 1 or 3, SIZE, SIZE).
+        batch_size: images that go through the network at a time.
+        gather: concatenates the tensors of all processes, each of which has a share of the images.
     """
     some = train[:: math.ceil(len(gather(train[:, 0, 0, :1])) / IMAGES)]
     tails = tails_of(network, some, batch_size, len(gather(some[:, 0, 0, :1])))
@@ -42,16 +42,16 @@ def activations_of(
 
 @torch.inference_mode()
 def tails_of(network: ResNet18, pixels: Tensor, batch_size: int, count: int) -> dict[str, Tensor]:
-    """Return the extreme values of each of TENSORS, as many as make up SHARE in all processes' images.
+    """Return the extreme values of each of TENSORS, at each end as many as SHARE of the values of all processes.
 
     Args:
         network: in evaluation mode, on any device.
         pixels: uint8, shape (N, 1 or 3, SIZE, SIZE).
-        batch_size: images at a time.
-        count: the number of images of all processes together.
+        batch_size: images that go through the network at a time.
+        count: the number of images over all processes.
 
     Returns:
-        For each tensor float32, shape (K, 2): the least values, with their signs changed, and the greatest ones.
+        For each tensor, float32 of shape (K, 2): the least values with their signs changed, and the greatest values.
     """
     device = network.fc.weight.device
     tails: dict[str, Tensor] = {}
@@ -69,7 +69,7 @@ def tails_of(network: ResNet18, pixels: Tensor, batch_size: int, count: int) -> 
 
 @contextmanager
 def watched(network: ResNet18, see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Have each of TENSORS seen by name whenever the network runs, until the context ends."""
+    """Call `see` with the name and the values of each of TENSORS whenever the network runs within the block."""
     with ExitStack() as hooks:
         for name in TENSORS:
             place, _, part = name.rpartition(".")

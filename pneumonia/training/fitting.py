@@ -102,7 +102,7 @@ def log_odds(logits: Tensor) -> Tensor:
 
 
 def suspicions(calibration: Calibration, odds: Tensor) -> Tensor:
-    """Return P(PNEUMONIA), float64, shape (N,), of log-odds as `log_odds` gives them."""
+    """Return the calibrated P(PNEUMONIA), float64, shape (N,), for log-odds as `log_odds` gives them."""
     return torch.tensor([calibration.probability(one) for one in odds.tolist()], dtype=torch.float64)
 
 

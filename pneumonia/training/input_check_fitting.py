@@ -214,7 +214,7 @@ def _reduced(maps: Tensor, directions: Tensor) -> Tensor:
 
 
 def _in_parts(look: Callable[[Floats], Floats], pixels: Tensor) -> Tensor:
-    """Return what a function of the network's input, 64 images at a time, gives for all images, on the CPU."""
+    """Return the results of a function of the network's input for all images, 64 at a time, on the CPU."""
     parts = (part.cpu().numpy() for part in torch.split(pixels, 64))
     return torch.from_numpy(np.concatenate([look(normalized(part)) for part in parts]))
 

@@ -120,7 +120,7 @@ def check_finite(logits: Iterable[Tensor], learning_rate: float) -> None:
 
 
 def serving_network(model: nn.Module, processes: Processes) -> ResNet18:
-    """Return the network as it serves; training's, which is torchvision's, does not tell its layers' outputs."""
+    """Return the trained network as a `ResNet18`: unlike torchvision's model, it returns its layers' outputs."""
     network = ResNet18()
     network.load_state_dict(model.state_dict())
     return network.to(processes.device).eval()
