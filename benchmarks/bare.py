@@ -1,4 +1,4 @@
-"""Decoding and the network with nothing around them: what an invocation of ours cannot be faster than.
+"""Decode an image and run the network, and nothing else: no invocation of this project can be faster.
 
 A Lambda handler for benchmarks/serving.py, so that it takes turns with the others under the same conditions.
 """
@@ -17,7 +17,7 @@ model = load(Path(os.environ["MODEL_PATH"]))
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """Answer the event's `image`, base64; `seconds` is what decoding and the network took."""
+    """Answer the event's `image`, base64; `seconds` in the answer is the time for decoding and the network."""
     data = base64.b64decode(event["image"])
     started = time.perf_counter()
     model.engine(preprocess(decode(data).image))

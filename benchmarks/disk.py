@@ -1,8 +1,8 @@
-"""What `make run` puts on the disk of a bare machine, for each engine.
+"""Measure what `make run` writes to the disk of a bare machine, for each engine.
 
-`python benchmarks/disk.py` copies what is committed of this checkout into an empty folder, with a home folder and
-caches of its own, runs `make run` there until the server answers, and prints a Markdown table of megabytes on the disk,
-blocks that are used; hard links count once. `make run ENGINE=onnx` does the same in another folder.
+`python benchmarks/disk.py` copies the last commit into an empty folder, with a home folder and caches of its own. There
+it runs `make run` until the server answers, and then does the same with `make run ENGINE=onnx` in another folder. It
+prints a Markdown table of megabytes, counted by the blocks that are used; hard links count once.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
-CUDA = ("nvidia", "cuda", "triton")  # what the ordinary index's torch for Linux brings, and a CPU wheel does not
-SHOWN = 8  # packages
+CUDA = ("nvidia", "cuda", "triton")  # what torch of pip's default index needs on Linux, unlike a CPU wheel
+SHOWN = 8  # packages in a line of the table
 
 
 def used(paths: Iterable[Path]) -> float:
@@ -37,7 +37,7 @@ def used(paths: Iterable[Path]) -> float:
 
 
 def checkout(folder: Path) -> Path:
-    """Write what is committed into a new folder."""
+    """Write the files of the last commit into a new folder; return the folder."""
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=PROJECT, check=True, stdout=subprocess.PIPE).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(folder, filter="data")
@@ -49,7 +49,7 @@ def run_until_it_answers(folder: Path, home: Path, engine: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # Neither this process's environment nor its caches are there on a bare machine.
+    # A bare machine has neither this process's virtual environment nor its caches.
     outside = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "UV_CACHE_DIR"}}
     bare = outside | {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
     command = ["make", "run", f"PYTHON={sys.base_prefix}/bin/python3", f"PORT={port}", f"ENGINE={engine}"]
@@ -65,7 +65,7 @@ def wait_for(process: "subprocess.Popen[bytes]", port: int) -> None:
     """Wait until the server at a port answers.
 
     Raises:
-        RuntimeError: the process ends before.
+        RuntimeError: the process ends before that.
     """
     while process.poll() is None:
         with contextlib.suppress(ConnectionRefusedError):
@@ -88,7 +88,7 @@ def packages_in(folder: Path) -> dict[str, float]:
 
 
 def row(engine: str, folder: Path) -> str:
-    """Return what `make run` puts on the disk, with one engine, as a line of the table."""
+    """Return what `make run` writes to the disk with one engine, as a line of the table."""
     source, home = checkout(folder / "checkout"), folder / "home"
     home.mkdir()
     before = used(folder.rglob("*"))

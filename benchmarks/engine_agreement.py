@@ -1,9 +1,9 @@
-"""Whether both engines give the same answers: P(PNEUMONIA) by ONNX Runtime against PyTorch, film by film.
+"""Compare P(PNEUMONIA) of both engines, image by image.
 
-`python benchmarks/engine_agreement.py FOLDER...` answers for all images in the folders with the released weights: by
-PyTorch one by one, and by ONNX Runtime in batches of 1, 5 and 64, from the released ONNX file and from one in half
-precision at rest. It prints a Markdown table of how far the probabilities lie from PyTorch's, and how many films change
-their class. A file that cannot be read ends it.
+`python benchmarks/engine_agreement.py FOLDER...` classifies all images in the folders with the released model: with
+PyTorch one by one, and with ONNX Runtime in batches of 1, 5 and 64, from the released ONNX file and from one in half
+precision. It prints a Markdown table of how far the probabilities are from PyTorch's, and for how many images the class
+changes. It ends at a file that cannot be read.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BATCHES = (1, 5, 64)
 
 
 def suspicions(engine: str, weights: Path, images: list[Path], batch: int) -> list[float]:
-    """Return P(PNEUMONIA) of each image, in batches, by one engine.
+    """Return P(PNEUMONIA) of each image with one engine, in batches.
 
     Raises:
         ImageError: an image cannot be read.

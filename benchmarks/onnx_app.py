@@ -1,7 +1,7 @@
-"""The same network served by ONNX Runtime instead of torch: what a user would pick who wants the least.
+"""Serve the network with ONNX Runtime, in an app that is as simple as one in a tutorial.
 
-Pillow and NumPy for preprocessing, boto3 for the download, imported when it is needed. It could be leaner by what ours
-does: signed GETs, a download in the background, leaner imports, half precision at rest. benchmarks/serving.py exports
+Pillow and NumPy preprocess; boto3 downloads, and is imported when it is needed. What this project does would make the
+app leaner, too: signed GETs, a download in the background, fewer imports, half precision. benchmarks/serving.py exports
 the network, in float32, and puts it into the bucket.
 """
 

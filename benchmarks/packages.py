@@ -1,10 +1,10 @@
-"""What is installed, how large it is, and which of the image's functions imports it.
+"""List what is installed, how large it is, and which of the image's functions imports it.
 
 `python benchmarks/packages.py < EVENT.json` has app.py's handler answer the event, one of a Function URL, and prints a
-Markdown table of the installed distributions, with the megabytes of those of their files that are there. What promotion
-and S3 Batch Operations need on top, they have a client of S3 imported for; what DICOM files need, `imaging.dicom`
-imports; progressive JPEGs need simplejpeg; markdown-it shows the model card. It needs nothing but what serving needs,
-so it runs in the image too:
+Markdown table of the installed distributions, with the megabytes of those of their files that exist. Promotion and S3
+Batch Operations also import a client of S3. DICOM files need what `imaging.dicom` imports, progressive JPEGs need
+simplejpeg, and markdown-it shows the model card. This needs nothing but what serving needs, so it runs in the image
+too:
 `docker run --rm -i --entrypoint python IMAGE -c "$(cat benchmarks/packages.py)" < EVENT.json`.
 """
 
@@ -17,7 +17,7 @@ from types import SimpleNamespace
 sys.path.insert(0, ".")
 import app
 
-CUDA = ("nvidia", "cuda", "triton")  # what the ordinary index's torch for Linux brings, and a CPU wheel does not
+CUDA = ("nvidia", "cuda", "triton")  # what torch of pip's default index needs on Linux, unlike a CPU wheel
 
 
 def answer(event: dict[str, object]) -> None:
@@ -51,7 +51,7 @@ def main() -> None:
 
     import pneumonia.imaging.dicom  # noqa: PLC0415
 
-    if find_spec("promote_model"):  # not where there is no torch
+    if find_spec("promote_model"):  # only the image with torch has it
         import pneumonia.engines.onnx  # noqa: PLC0415
         import pneumonia.engines.onnx_file  # noqa: F401, PLC0415
         import promote_model  # noqa: F401, PLC0415
@@ -68,7 +68,7 @@ def main() -> None:
         user = "prediction" if distribution.name in by_prediction else user
         print(f"| {distribution.name} | {size / 1e6:.2f} | {user} |")
     cuda = sum(size for name, size in sizes.items() if name.startswith(CUDA))
-    print(f"\nAll: {sum(sizes.values()):.0f} MB, {cuda:.0f} of them CUDA's, which a CPU wheel of torch does without.")
+    print(f"\nAll: {sum(sizes.values()):.0f} MB, {cuda:.0f} of them CUDA's, which a CPU wheel of torch does not need.")
 
 
 if __name__ == "__main__":

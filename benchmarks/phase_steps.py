@@ -1,7 +1,7 @@
-# ruff: noqa: PLC0415  # what an app imports itself, and when, is what is measured
-"""The phases of one app in one process, from its import to its answers; for benchmarks/phases.py.
+# ruff: noqa: PLC0415  # imports are measured, so they come when an app needs them
+"""Time the phases of one app in one process, from its import to its answers; for benchmarks/phases.py.
 
-`python benchmarks/phase_steps.py APP XRAY ROUNDS` prints JSON: the milliseconds of each phase, the first ones first.
+`python benchmarks/phase_steps.py APP XRAY ROUNDS` prints JSON: for each phase the milliseconds, in the order of time.
 """
 
 import importlib
@@ -22,7 +22,7 @@ from serving_apps import APPS, App
 
 
 class Clock:
-    """Times phases; the milliseconds of each are in `taken`."""
+    """Times phases; `taken` has the milliseconds by phase."""
 
     def __init__(self) -> None:
         self.taken: dict[str, list[float]] = defaultdict(list)
@@ -36,7 +36,7 @@ class Clock:
 
 
 def imported(app: App, clock: Clock) -> Any:  # noqa: ANN401  # a module
-    """Import an app as on Lambda, but without the download that ours begins meanwhile."""
+    """Import an app as on Lambda, but without the download that this project's app starts meanwhile."""
     variables = dict(os.environ)
     os.environ["AWS_LAMBDA_RUNTIME_API"] = "127.0.0.1:9"
     if app.engine:
@@ -48,7 +48,7 @@ def imported(app: App, clock: Clock) -> Any:  # noqa: ANN401  # a module
 
 
 def ours(module: Any, clock: Clock) -> Callable[[bytes], None]:  # noqa: ANN401
-    """Fetch and load the model of ours; return what takes an X-ray through the phases."""
+    """Fetch and load the model of this project's app; return a function that takes an X-ray through the phases."""
     from pneumonia.deadline import Deadline
     from pneumonia.imaging.decoding import decode
     from pneumonia.imaging.preprocessing import preprocess
@@ -77,7 +77,7 @@ def ours(module: Any, clock: Clock) -> Callable[[bytes], None]:  # noqa: ANN401
 
 
 def straightforward(module: Any, clock: Clock) -> Callable[[bytes], None]:  # noqa: ANN401
-    """Fetch and load the model of the straightforward app; return what takes an X-ray through the phases."""
+    """Fetch and load the model of the straightforward app; return a function that takes an X-ray through the phases."""
     with clock("download"):
         module.boto3.client("s3").download_file(module.MODEL_BUCKET, module.MODEL_KEY, str(module.MODEL_PATH))
     with clock("load"):
@@ -95,7 +95,7 @@ def straightforward(module: Any, clock: Clock) -> Callable[[bytes], None]:  # no
 
 
 def plain_onnx(module: Any, clock: Clock) -> Callable[[bytes], None]:  # noqa: ANN401
-    """Fetch and load the model of the plain app with ONNX Runtime; return what takes an X-ray through the phases."""
+    """Fetch and load the model of the plain ONNX app; return a function that takes an X-ray through the phases."""
     with clock("download"):
         import boto3
 

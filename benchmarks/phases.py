@@ -1,12 +1,12 @@
-"""Where the time of a cold start and of a warm answer goes, phase by phase, for each app of benchmarks/serving.py.
+"""Time the phases of a cold start and of a warm answer, for each app of benchmarks/serving.py.
 
 `python benchmarks/phases.py XRAY` prints Markdown tables of medians, in milliseconds, where the function pays for one
 core. Each app runs in processes of its own, which take turns.
 
-Imports by package are Python's own account (`-X importtime`), which slows them down a little; a package counts where it
-is imported first. `whole answer` is decoding, preprocessing, network, input check and calibration in the app's own way;
-what an invocation takes beyond that is the form, the JSON and the runtime client. The floor is decoding and the
-network.
+The time of imports by package is measured by Python (`-X importtime`), which slows them down a little; a package counts
+where it is imported first. `whole answer` is decoding, preprocessing, network, input check and calibration, as the app
+runs them. An invocation also takes time for the form, the JSON and the runtime client. No answer can take less than
+decoding and the network.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def phases_table(title: str, phases: tuple[str, ...], by_app: dict[str, Millisec
 
 
 def row(name: str, values: Iterable[float | None]) -> str:
-    """Return a line of a table; a value that there is not is left empty."""
+    """Return a line of a table; the cell of a missing value is empty."""
     return f"| {name} | {' | '.join('' if value is None else f'{value:.1f}' for value in values)} |"
 
 

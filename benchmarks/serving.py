@@ -1,17 +1,17 @@
-"""Cold start, warm invocations, memory and concurrency of four apps, side by side.
+"""Compare cold starts, warm invocations, memory and concurrency of five apps.
 
 `python benchmarks/serving.py XRAY` runs all parts, or those named by --parts, prints Markdown tables and writes
-DIR/serving.json. The apps (benchmarks/serving_apps.py) are ours with torch and with ONNX Runtime, the straightforward
-app that tutorials show, and a plain app with ONNX Runtime. They run under the real runtime client, `awslambdaric`, or
-under uvicorn, with weights from a local S3 server (moto's), and take turns within a round.
+DIR/serving.json. The apps (benchmarks/serving_apps.py) are this project with torch, and with ONNX Runtime and two ONNX
+files, the straightforward app that tutorials show, and a plain app with ONNX Runtime. They run under the real runtime
+client, `awslambdaric`, or under uvicorn, with weights from a local S3 server (moto's), and take turns within a round.
 
-import torch      `python -c "import torch"`, all of it; ours leaves a part out
-bare              benchmarks/bare.py, decoding and the network alone, by either engine
+import torch      `python -c "import torch"`, all of it; this project leaves a part out
+bare              benchmarks/bare.py, decoding and the network alone, with either engine
 
 cold       from starting the process to the first answer, by the clock and the processor; and the bytes fetched
-warm       an invocation from the event to the response, where one core is paid for, and two
+warm       an invocation from the event to the response, with memory that pays for one core, and for two
 memory     largest resident memory (VmHWM) after 100 invocations
-uvicorn    requests per second by clients at once, the 99th percentile of /health meanwhile, and threads
+uvicorn    requests per second by the number of clients, the 99th percentile of /health meanwhile, and threads
 soak       resident memory over 10,000 requests, and what is left in the temporary folder
 """
 

@@ -1,10 +1,10 @@
-"""The apps that benchmarks/serving.py compares, as processes under Lambda's runtime client or uvicorn.
+"""Run the apps that benchmarks/serving.py compares, under Lambda's runtime client or uvicorn.
 
 ours, torch       app.py with ENGINE=torch
-ours, onnx        app.py with ENGINE=onnx, the ONNX file as promotion publishes it
-ours, onnx half   the same with the network's arithmetic in single precision, kernels in half precision at rest
+ours, onnx        app.py with ENGINE=onnx, the released ONNX file
+ours, onnx half   the same with an ONNX file in half precision, computed in single precision
 straightforward   benchmarks/straightforward_app.py, what tutorials show; float32 weights
-plain onnx        benchmarks/onnx_app.py, the network by ONNX Runtime; float32 weights
+plain onnx        benchmarks/onnx_app.py, a simple app with ONNX Runtime; float32 weights
 """
 
 import contextlib
@@ -34,13 +34,13 @@ TICKS = os.sysconf("SC_CLK_TCK")  # a second, in /proc
 
 @dataclass(frozen=True)
 class App:
-    """One of those that are compared.
+    """One of the apps that are compared.
 
     Attributes:
-        module: has `app` and `handler`.
-        bucket: where its weights are.
-        key: of its weights, for an app that knows no releases.
-        engine: for ours.
+        module: the name of the module, which has `app` and `handler`.
+        bucket: the bucket with its weights.
+        key: the key of its weights, for an app that knows no releases.
+        engine: the engine, for this project's app.
     """
 
     module: str
@@ -49,7 +49,7 @@ class App:
     engine: str = ""
 
 
-# Two buckets of ours: both serve the same network, and differ in the precision of the ONNX file.
+# The first two buckets are for this project: they serve the same network, with ONNX files of different precision.
 AS_PROMOTED, IN_HALF, PEERS = "as-promoted", "in-half", "peers"
 APPS = {
     "ours, torch": App("app", AS_PROMOTED, engine="torch"),
@@ -78,7 +78,7 @@ class Bench:
 
         Args:
             app: the app.
-            cores: how many the function pays for; by default the app finds no limit, and takes all there are.
+            cores: the number that the function's memory pays for; by default there is no limit, and the app uses all.
         """
         temporary = tempfile.mkdtemp(dir=self.folder)
         return (
@@ -131,7 +131,11 @@ class Function:
         self.process = process
 
     def invoke(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Return the response to an event, which must be a good one."""
+        """Return the response to an event.
+
+        Raises:
+            RuntimeError: the status is not 200.
+        """
         response = self._api.invoke(event, process=self.process)
         if response["statusCode"] != 200:
             raise RuntimeError(f"answered {response}")
@@ -152,7 +156,7 @@ class Server:
         self.temporary = temporary
 
     def ask(self, xray: Path, clients: int, requests: int) -> float:
-        """Have clients ask for so many predictions; return the seconds."""
+        """Have a number of clients ask for a number of predictions; return the seconds that all took."""
         script = str(PROJECT / "benchmarks/clients.py")
         command = [sys.executable, script, str(self.port), str(xray), str(clients), str(requests)]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -179,12 +183,12 @@ class Server:
 
 
 def cores_paid(cores: int) -> dict[str, str]:
-    """Return what tells apps how many threads to run: ours by the function's memory, the others by OpenMP's number."""
+    """Return the variables that set the number of threads: the memory size for this project, else OpenMP's."""
     return {"OMP_NUM_THREADS": str(cores), "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(cores * MEGABYTES_OF_A_CORE)}
 
 
 def image_variables() -> dict[str, str]:
-    """Return the environment variables that the Dockerfile sets to the same for all engines."""
+    """Return the environment variables that the Dockerfile sets, except those that depend on the engine."""
     lines = re.findall(r"^ENV (.+)$", (PROJECT / "Dockerfile").read_text(), re.MULTILINE)
     return {name: value for line in lines for name, value in re.findall(r"(\w+)=(\S+)", line) if "$" not in value}
 

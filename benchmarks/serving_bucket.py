@@ -1,4 +1,4 @@
-"""The buckets that the apps of benchmarks/serving.py fetch from, with the network in the form that each takes."""
+"""Fill the buckets that the apps of benchmarks/serving.py fetch from, with the network in the format of each app."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from tools.stand_ins.moto import Moto
 
 
 def fill_buckets(bench: Bench) -> None:
-    """Put the released network into all buckets; keep the releases in folders of the same names, too."""
+    """Store the released network in all buckets, and the releases also in folders of the same names."""
     network, manifest = load_weights(RELEASED_WEIGHTS), released_manifest()
     shutil.copytree(RELEASED_WEIGHTS.parent, bench.folder / AS_PROMOTED)
     in_half = write_in_half(bench.folder / IN_HALF, network, manifest)
@@ -43,7 +43,7 @@ def released_manifest() -> Manifest:
 
 
 def write_in_half(folder: Path, network: ResNet18, manifest: Manifest) -> Manifest:
-    """Write the release with an ONNX file in half precision at rest; return its manifest."""
+    """Write the release into a new folder, with an ONNX file in half precision; return its manifest."""
     folder.mkdir()
     shutil.copy(RELEASED_WEIGHTS, folder)
     file = folder / ONNX_NAME

@@ -48,7 +48,7 @@ def cold_start(bench: Bench, app: App) -> dict[str, float]:
 
 
 def importing_torch(bench: Bench) -> float:
-    """Return the seconds that a process takes that imports torch, all of it; ours leaves a part out."""
+    """Return the seconds of a process that imports all of torch; this project leaves a part out."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import torch"], check=True, env=bench.environment(APPS["ours, torch"]))
     return time.perf_counter() - started
@@ -64,12 +64,12 @@ def fetched_bytes(bench: Bench, app: App) -> int:
 
 
 def warm(bench: Bench) -> Results:
-    """Time warm invocations where the function pays for one core, and for two."""
+    """Time warm invocations with memory that pays for one core, and for two."""
     return {str(cores): warm_with(bench, cores) for cores in (1, 2)}
 
 
 def warm_with(bench: Bench, cores: int) -> Results:
-    """Return the milliseconds of each invocation by the clock, and those of the processor on average."""
+    """Return the milliseconds of each invocation, and the mean of those of processor time."""
     with contextlib.ExitStack() as stack:
         functions = {
             name: stack.enter_context(bench.function(app.module, bench.environment(app, cores)))
@@ -98,7 +98,7 @@ def take_turns(clocks: dict[str, Callable[[], float]]) -> dict[str, float]:
 
 
 def invocations(function: Function, bench: Bench) -> Callable[[], float]:
-    """Return what invokes an app and returns the milliseconds from the event to the response."""
+    """Return a function that invokes an app and returns the milliseconds from the event to the response."""
 
     def clock() -> float:
         started = time.perf_counter()
@@ -109,7 +109,7 @@ def invocations(function: Function, bench: Bench) -> Callable[[], float]:
 
 
 def bare(stack: contextlib.ExitStack, bench: Bench, app: App, cores: int) -> Callable[[], float]:
-    """Start benchmarks/bare.py; return what has it decode and run the network, and returns the milliseconds."""
+    """Start benchmarks/bare.py; return a function that invokes it and returns the milliseconds that it measured."""
     environment = bench.environment(app, cores) | {"MODEL_PATH": str(bench.folder / app.bucket / WEIGHTS_NAME)}
     function = stack.enter_context(bench.function("benchmarks.bare", environment))
     event = {"image": base64.b64encode(bench.xray).decode()}
@@ -166,14 +166,14 @@ def under_load(server: Server, bench: Bench, clients: int) -> Results:
 
 
 def soak(bench: Bench) -> Results:
-    """Send each of ours 10,000 small X-rays from four clients; note resident memory, in MB, after each thousand."""
+    """Send this project, with each engine, 10,000 small X-rays from four clients; measure the memory meanwhile."""
     small = bench.folder / "small.jpeg"
     Image.open(bench.path).resize((SIZE, SIZE)).save(small)
     return {name: soaked(bench, APPS[name], small) for name in OURS}
 
 
 def soaked(bench: Bench, app: App, xray: Path) -> Results:
-    """Return an app's resident memory after each thousand of X-rays, and what is left in its temporary folder."""
+    """Return an app's resident memory in MB after each thousand X-rays, and the files left in its temporary folder."""
     resident = []
     with bench.server(app) as server:
         for _ in range(10):

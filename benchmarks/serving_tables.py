@@ -1,4 +1,4 @@
-"""What benchmarks/serving.py measured, as Markdown: `python benchmarks/serving_tables.py SERVING.json`."""
+"""Print what benchmarks/serving.py measured, as Markdown: `python benchmarks/serving_tables.py SERVING.json`."""
 
 import json
 import statistics
@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PEERS = ("straightforward", "plain onnx")  # in each table, the ratios to these
+PEERS = ("straightforward", "plain onnx")  # each table has the ratios to these
 Results = dict[str, Any]
 
 
 class Goal(NamedTuple):
-    """A figure that ours should reach.
+    """A figure that this project should reach.
 
     Attributes:
-        figure: what it is.
-        part: of the benchmark.
-        of: given the part's results and an app's name, returns the app's figure.
-        peer: app whose figure it is divided by; None for a figure that stands for itself.
-        aims: by app; the most, for requests per second the least.
+        figure: what it is called in the table.
+        part: the part of the benchmark that measures it.
+        of: returns an app's figure, given the part's results and the app's name.
+        peer: the app by whose figure it is divided; None for a figure that is not divided.
+        aims: by app, the largest figure that reaches the goal; for requests per second, the smallest.
     """
 
     figure: str
@@ -30,14 +30,14 @@ class Goal(NamedTuple):
 
 
 def tables(report: Results) -> str:
-    """Return all that was measured."""
+    """Return all tables of what was measured."""
     packages = ", ".join(f"{name} {number}" for name, number in report["packages"].items())
     parts = [TABLES[part](report[part]) for part in TABLES if part in report]
     return "\n\n".join([f"{report['machine']}; {packages}.", *parts, goals_table(report)])
 
 
 def ratios(value: float, of: Mapping[str, float]) -> str:
-    """Return the cells of a value against both peers."""
+    """Return the cells with the ratios of a value to both peers'."""
     return " | ".join(f"{value / of[peer]:.2f}" for peer in PEERS)
 
 
@@ -123,7 +123,7 @@ def soak_table(result: Results) -> str:
 
 
 def goals_table(report: Results) -> str:
-    """Return the figures that have a goal, and the goals in brackets, of the parts that were measured."""
+    """Return the figures of the measured parts that have a goal, with the goal in brackets."""
     apps = list(dict.fromkeys(name for goal in GOALS for name in goal.aims))
     lines = headed("reached (goal)", *apps)
     for goal in GOALS:

@@ -75,7 +75,7 @@ def restored(bench: Bench, app: App, seconds: Seconds, promoted: str | None = No
 
     Args:
         bench: with the bucket.
-        app: ours, with one engine.
+        app: this project's, with one engine.
         seconds: gets the times.
         promoted: release that is served while the process waits.
     """

@@ -3,10 +3,10 @@
 Every price and amount is an argument, as prices differ by region and change. The defaults are examples: US
 dollars in us-east-1, without free tiers, savings plans and taxes. Look the prices up before you rely on the sum.
 
-With --measured, a second table has each engine's and architecture's thousand predictions, by the milliseconds in the
-JSON of benchmarks/serving.py, with the memory that costs least. A function gets a processor for each 1,769 MB. So an
-invocation takes as long as measured, or, with a smaller share of a processor, as long as its processor time takes then.
-arm64 is taken to be as fast as x86-64. An account of your own knows better: *Lambda: duration* on the dashboard.
+With --measured, a second table has the cost of a thousand predictions for each app and both processors, from the times
+in the JSON of benchmarks/serving.py, with the memory size that costs least. A function gets one processor for each
+1,769 MB. With less, an invocation takes its processor time divided by the share of a processor, and never less than was
+measured. arm64 is assumed to be as fast as x86-64. Real times are on your dashboard, under *Lambda: duration*.
 """
 
 import argparse
@@ -43,8 +43,8 @@ USAGE = (  # name, example, what it is
     ("cold-share", "0.05", "share of the requests that go to a new instance"),
     ("cold-gets", "3", "GET requests to S3 of a new instance"),
     ("log-bytes", "2000", "of logs that a request leaves"),
-    ("image-memory", "400", "MB that the largest image takes on top of those measured"),
-    ("slower", "1", "times as long as measured that Lambda takes"),
+    ("image-memory", "400", "MB that the largest image needs on top of the memory measured"),
+    ("slower", "1", "factor by which Lambda is slower than measured"),
     ("training-minutes", "30", "billed for a training job"),
     ("instances", "1", "that train together"),
     ("volume-gb", "30", "of each instance's volume"),
@@ -56,7 +56,7 @@ USAGE = (  # name, example, what it is
 )
 
 
-MOST_MEMORY = 2 * MEGABYTES_OF_A_CORE  # MB: more processors than two have not been measured
+MOST_MEMORY = 2 * MEGABYTES_OF_A_CORE  # MB; more than two processors have not been measured
 
 
 class Line(NamedTuple):
@@ -67,18 +67,18 @@ class Line(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Milliseconds of an invocation: by the clock with whole processors, and of processor time."""
+    """The milliseconds of an invocation with whole processors, and its milliseconds of processor time."""
 
     clock: float
     processor: float
 
     def with_cores(self, cores: float) -> float:
-        """Return the milliseconds by the clock with so many processors, or such a share of one."""
+        """Return the milliseconds with a number of processors, which may be less than one."""
         return max(self.clock, self.processor / cores)
 
 
 class Measured(NamedTuple):
-    """An app, as benchmarks/serving.py measured it: its invocations, by whole processors, and its memory in MB."""
+    """An app as benchmarks/serving.py measured it: a cold start, warm invocations by processors, and memory in MB."""
 
     cold: Timing
     warm: dict[int, Timing]
@@ -99,7 +99,7 @@ def measured_in(report: dict[str, Any], app: str) -> Measured:
 
 
 def with_memory(args: argparse.Namespace, app: Measured, memory: int) -> argparse.Namespace:
-    """Return the amounts of a function that runs an app with so many megabytes."""
+    """Return the amounts for a function that runs an app with `memory` MB."""
     cores = memory / MEGABYTES_OF_A_CORE
     warm = app.warm[max(1, round(cores))].with_cores(cores)  # as many threads as pneumonia/engines/cores.py has it run
     times = {"warm_milliseconds": warm * args.slower, "cold_milliseconds": app.cold.with_cores(cores) * args.slower}
@@ -107,7 +107,7 @@ def with_memory(args: argparse.Namespace, app: Measured, memory: int) -> argpars
 
 
 def cheapest(args: argparse.Namespace, app: Measured) -> argparse.Namespace:
-    """Return the amounts with the memory that costs least; of equal dollars, to six digits, the fastest."""
+    """Return the amounts with the memory size that costs least; if several cost the same to six digits, the fastest."""
     enough = math.ceil(app.megabytes + args.image_memory)
     choices = [with_memory(args, app, memory) for memory in range(enough, MOST_MEMORY + 1)]
     return min(choices, key=lambda one: (round(total(thousand_predictions(one)), 6), -one.memory))
@@ -164,7 +164,7 @@ def table(args: argparse.Namespace) -> str:
 
 
 def comparison(args: argparse.Namespace, report: dict[str, Any]) -> str:
-    """Return what a thousand predictions of each app cost, by its measurements, as a Markdown table."""
+    """Return what a thousand predictions of each measured app cost, as a Markdown table."""
     titles = ("memory, MB", "warm, ms", "cold, ms", "x86_64, $", "arm64, $", f"x86_64 with {args.memory:,.0f} MB, $")
     rows = [f"| a thousand predictions | {' | '.join(titles)} |", "|---" * 7 + "|"]
     for name in report["memory"]:

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Build this commit's image and push it, unless it is there: tools/push_image.sh ENGINE ARCHITECTURE IMAGE
+# Build this commit's image and push it, unless it was pushed before: tools/push_image.sh ENGINE ARCHITECTURE IMAGE
 #
 # ARCHITECTURE is Lambda's name for it, x86_64 or arm64. IMAGE is a repository of ECR and a tag that begins with the
-# commit. No tag ever moves: another commit is another image, and each is pushed once.
+# commit. Tags never move: each commit has its own image, which is pushed once.
 set -eu
 engine=$1
 architecture=$2

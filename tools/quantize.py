@@ -1,7 +1,7 @@
-"""Give a release an ONNX file in 8-bit integers, as promotion gives it to newer ones.
+"""Build the ONNX file in 8-bit integers for a release whose training did not record the activation ranges.
 
-`python tools/quantize.py WEIGHTS FOLDER` records the ranges of the network's activations on the training images in
-FOLDER, and writes the ONNX file and the manifest beside WEIGHTS. It is for releases whose training did not record them.
+`python tools/quantize.py WEIGHTS FOLDER` records the ranges on the training images in FOLDER, and writes the ONNX file
+and the manifest beside WEIGHTS. For newer releases, promotion builds such a file.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     release = read_release(args.weights, engine="torch")
     if release.manifest is None:
-        parser.error(f"no manifest of {args.weights} lies beside it")
+        parser.error(f"{args.weights} has no manifest beside it: name the weights file of a release")
     network = network_in(release.weights, release.source, is_checked=True)
     ranges = activations_of(network, load_channel(scan_folder(args.folder), 2).pixels, 32)
     files = with_onnx(release, dataclasses.replace(release.manifest, activations=ranges))

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     release = read_release(args.weights, engine="torch")
     manifest = release.manifest
     if manifest is None:
-        parser.error(f"no manifest of {args.weights} lies beside it")
+        parser.error(f"{args.weights} has no manifest beside it: name the weights file of a release")
     channel = scan_folder(args.folder)
     images = load_channel(channel, 2)
     odds, pneumonia = odds_of(release, images), images.labels == 1

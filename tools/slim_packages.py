@@ -1,6 +1,6 @@
 """Delete what the functions never read from the packages of their image; the Dockerfile runs it.
 
-It needs nothing but those packages, of either engine, and does nothing about those that are not installed.
+It works in the image of either engine, needs nothing but the packages themselves, and skips those that are missing.
 """
 
 import shutil
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import imagecodecs
 
-# As patterns in the folder of the packages.
+# Patterns of paths within the folder of the packages.
 UNUSED = (
-    "onnxruntime/capi/libonnxruntime.so.*",  # the runtime for programs in C: Python's module has a copy of its own
-    "onnxruntime/transformers",  # makes models of other kinds
-    "torch/bin/protoc*",
-    "torch/include",  # both for compiling against torch
+    "onnxruntime/capi/libonnxruntime.so.*",  # for programs in C; Python's module contains a copy
+    "onnxruntime/transformers",  # tools for models of other kinds
+    "torch/bin/protoc*",  # for compiling against torch
+    "torch/include",  # the same
 )
-SERVICES = ("s3", "sts")  # of AWS that the functions ask: botocore describes four hundred
+SERVICES = ("s3", "sts")  # the services of AWS that the functions call; botocore describes four hundred
 CODECS = ("jpeg2k_decode", "jpeg8_decode", "jpegls_decode", "png_decode", "tiff_decode")
 
 
@@ -31,7 +31,7 @@ def unused_in(packages: Path) -> list[Path]:
 
 
 def _other_codecs(packages: Path) -> list[Path]:
-    """Return the libraries of imagecodecs that decoding does not load, of formats that no X-ray comes in."""
+    """Return the libraries of imagecodecs that decoding does not load: they are for formats that are not accepted."""
     for name in CODECS:
         getattr(imagecodecs, name)  # loads its libraries
     loaded = Path("/proc/self/maps").read_text()
@@ -40,7 +40,7 @@ def _other_codecs(packages: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Delete it."""
+    """Delete the unused files and folders."""
     for path in unused_in(Path(imagecodecs.__file__).parents[1]):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
