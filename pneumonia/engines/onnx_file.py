@@ -29,7 +29,7 @@ MAX_WEIGHT = 127
 MAX_PAIR = 128
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of ranges that cannot be; the trial finds what becomes of them
+@np.errstate(over="ignore", invalid="ignore")  # from impossible ranges; the trial finds a wrong result
 def onnx_file(network: ResNet18, activations: Ranges | None = None) -> bytes:
     """Return the bytes of the ONNX file of a network; they are the same for the same values.
 

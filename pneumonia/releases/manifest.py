@@ -33,7 +33,7 @@ class OnnxFile:
     Attributes:
         sha256: the digest of the file, 64 hexadecimal digits.
         size: the size of the file in bytes.
-        precision: how it holds the kernels: "half" for half precision, "int8" for 8-bit integers.
+        precision: how it holds the kernels: "single" or "half" for that precision, "int8" for 8-bit integers.
     """
 
     sha256: str
