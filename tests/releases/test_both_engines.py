@@ -20,11 +20,12 @@ from pneumonia.network.training_report import REPORT_NAME
 from pneumonia.network.weights_file import load_weights, save_weights, save_whole
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.exporting import with_onnx
-from pneumonia.releases.fetch import Weights
+from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.history import listing, rollback
 from pneumonia.releases.layout import onnx_key
 from pneumonia.releases.loading import classifier_of, load, release_at
 from pneumonia.releases.promotion import promote_to_folder
+from pneumonia.releases.release import read_release
 from pneumonia.releases.release_files import ReleaseFiles
 from pneumonia.releases.trial import check_serving
 from pneumonia.serving.api import create_app
@@ -129,6 +130,17 @@ def test_an_onnx_file_of_another_network_is_refused(bucket: str, files: ReleaseF
     with pytest.raises(WeightsError, match=sentence):
         rollback(bucket, "2")
     assert listing(bucket).splitlines()[-1].startswith("* 1 ")
+
+
+@pytest.mark.parametrize("share", [0.3, 30.0])
+def test_ranges_that_do_not_fit_the_network_are_refused(share: float) -> None:
+    release = read_release(RELEASED_WEIGHTS, engine="torch")
+    assert release.manifest
+    assert release.manifest.activations
+    ranges = {name: (low * share, high * share) for name, (low, high) in release.manifest.activations.items()}
+    files = with_onnx(release, dataclasses.replace(release.manifest, activations=ranges))
+    with pytest.raises(WeightsError, match="does not answer as its weights file does"):
+        check_serving(files, "here")
 
 
 def test_an_int8_file_of_another_network_is_refused(files: ReleaseFiles, weights: Path) -> None:
