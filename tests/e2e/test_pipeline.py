@@ -93,7 +93,7 @@ def release(moto: Moto, weights_bucket: str, engine: str) -> Release:
     onnx = manifest["onnx"]
     if engine == "torch":
         return Release("float", manifest["calibration"])
-    return Release(onnx["precision"], onnx["calibration"] or manifest["calibration"])
+    return Release(onnx["precision"], manifest["calibration"])
 
 
 class Function:
