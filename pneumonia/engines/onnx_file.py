@@ -41,7 +41,7 @@ def onnx_file(network: ResNet18, activations: Ranges | None = None) -> bytes:
     Returns:
         A file whose graph maps the input `pixels` to outputs that are named as the fields of `network.outputs.Outputs`.
     """
-    graph = _Graph(activations or {})
+    graph = _Graph(activations or {}, fits_half=_fits_half(network))
     graph.write(network)
     return graph.file()
 
@@ -74,11 +74,12 @@ class _Graph:
 
     Args:
         ranges: as for `onnx_file`.
+        fits_half: the network's kernels are the same in half precision.
     """
 
-    def __init__(self, ranges: Ranges) -> None:
+    def __init__(self, ranges: Ranges, *, fits_half: bool) -> None:
         self._ranges = ranges
-        self._fits_half = True
+        self._fits_half = fits_half
         self._scales: dict[str, float] = {}  # by the name of a tensor that was rounded to 8 bits
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
@@ -93,7 +94,6 @@ class _Graph:
 
     def write(self, network: ResNet18) -> None:
         """Write all nodes of a network."""
-        self._fits_half = _fits_half(network)
         x = self._convolution("relu", self._at_8_bits("pixels"), network.conv1, network.bn1)
         x = self._node("MaxPool", "maxpool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
         x = self._at_8_bits(x, "relu")  # a maximum has the range of the values that it is taken from
