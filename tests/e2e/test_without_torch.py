@@ -18,7 +18,7 @@ from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME
 from pneumonia.releases.loading import load
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.checkout import PROJECT
-from tests.builders.function import BUCKET, Function
+from tests.builders.function import Function
 from tests.builders.images import encoded
 from tests.builders.releases import bucket_with
 from tools.stand_ins.events import function_url_event, multipart
@@ -139,12 +139,12 @@ def test_a_server_answers(python: Path, served: str, xrays: Path, expected: list
 
 
 def test_the_function_answers_with_a_heatmap(
-    python: Path, moto: Moto, weights: Path, xrays: Path, expected: list[float], tmp_path: Path
+    python: Path, moto: Moto, bucket: str, weights: Path, xrays: Path, expected: list[float], tmp_path: Path
 ) -> None:
-    moto.make_bucket(BUCKET)
     for key, data in bucket_with(weights, VERSION).items():
-        moto.s3().put_object(Bucket=BUCKET, Key=key, Body=data)
-    with Function(tmp_path, {"AWS_ENDPOINT_URL": moto.endpoint, "ENGINE": ""}, python=python) as function:
+        moto.s3().put_object(Bucket=bucket, Key=key, Body=data)
+    variables = {"AWS_ENDPOINT_URL": moto.endpoint, "MODEL_BUCKET": bucket, "ENGINE": ""}
+    with Function(tmp_path, variables, python=python) as function:
         for path, suspicion in zip(sorted(xrays.iterdir()), expected, strict=True):
             body, content_type = multipart("file", path.name, path.read_bytes(), "image/png")
             event = function_url_event("POST", "/predict?explain=true", body, {"Content-Type": content_type})
