@@ -11,6 +11,7 @@ from pneumonia.errors import WeightsError
 from pneumonia.imaging.preprocessing import SIZE, preprocess
 
 Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
 
 
 class Outputs(NamedTuple):

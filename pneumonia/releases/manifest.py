@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import Any
 
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing
+from pneumonia.imaging.preprocessing import PLAIN, PREPROCESSING
 from pneumonia.network.activations import Ranges, activations_in
 from pneumonia.network.calibration import Calibration, calibration_in
-from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
+from pneumonia.network.contract import CLASSES, MANIFEST_NAME, MAX_WEIGHTS
 from pneumonia.network.data_check import DataCheck, data_check_in
 from pneumonia.network.figures import is_possible
 from pneumonia.network.input_check import InputCheck, input_check_in
@@ -121,13 +122,13 @@ def parse(text: str | bytes, source: str) -> Manifest:
         raise WeightsError(f"{source} is not a valid manifest ({error}): promote the model again.") from error
 
 
-def check_code(manifest: Manifest, classes: Sequence[str], preprocessing: Mapping[str, Any]) -> None:
-    """Check that a release was trained for the classes and the preprocessing of this code.
+def check_code(manifest: Manifest) -> None:
+    """Check that a release was trained for the classes, and with a preprocessing, that this code knows.
 
     Raises:
         WeightsError: it was not: its answers would be wrong without notice.
     """
-    if (manifest.classes, manifest.preprocessing) != (list(classes), preprocessing):
+    if manifest.classes != list(CLASSES) or manifest.preprocessing not in (PREPROCESSING, PLAIN):
         raise WeightsError(
             f"Release {manifest.version} was trained for other classes or another preprocessing than this code's: "
             "deploy the code that it was trained with, or promote another model."

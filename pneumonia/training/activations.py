@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pneumonia.network.activations import TENSORS, Ranges
-from pneumonia.network.resnet import ResNet18, normalize
+from pneumonia.network.resnet import ResNet18, network_input
 
 # Chosen on the test films; docs/model-card.md compares other rules.
 IMAGES = 256  # training images that the ranges are recorded from, over all processes
@@ -63,7 +63,7 @@ def tails_of(network: ResNet18, pixels: Tensor, batch_size: int, count: int) -> 
 
     with watched(network, see):
         for part in torch.split(pixels, batch_size):
-            network(normalize(part.to(device)).contiguous(memory_format=torch.channels_last))
+            network(network_input(part.to(device)))
     return tails
 
 
