@@ -65,8 +65,10 @@ def network_input(pixels: NDArray[np.uint8], *, equalized: bool) -> NDArray[np.f
 def equalization(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the new value of each value so that, inside the border, all values are about equally frequent.
 
-    The darkest inner value becomes 0 and the brightest 255 (Gonzalez and Woods, *Digital Image Processing*, 3.3.1, with
-    the shares of the darker pixels). An image of one value stays as it is.
+    A value becomes the mean rank of its pixels among all of them, scaled so that the darkest becomes 0 and the brightest
+    255. So it hardly matters whether a file tells fine shades apart or not: where two values are merged, the new one
+    lies between theirs. An image of one value stays as it is. (Gonzalez and Woods, *Digital Image Processing*, section
+    3.3, take the rank of a value's last pixel.)
 
     Args:
         channel: shape (SIZE, SIZE).
@@ -76,11 +78,12 @@ def equalization(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     inner = channel[BORDER:-BORDER, BORDER:-BORDER]
     counts = np.bincount(inner.ravel(), minlength=256)
-    darker = counts.cumsum() - counts
-    most = darker[inner.max()]
+    ranks = 2 * counts.cumsum() - counts  # twice the mean rank
+    ranks -= ranks[inner.min()]
+    most = ranks[inner.max()]
     if most == 0:
         return np.arange(256, dtype=np.uint8)
-    table: NDArray[np.uint8] = ((darker * 255 + most // 2) // most).clip(max=255).astype(np.uint8)
+    table: NDArray[np.uint8] = ((ranks * 255 + most // 2) // most).clip(0, 255).astype(np.uint8)
     return table
 
 

@@ -106,9 +106,10 @@ def equalize(pixels: Tensor) -> Tensor:
     inner = values[..., border:-border, border:-border].flatten(2)
     counts = torch.zeros(*inner.shape[:2], 256, dtype=torch.int32, device=pixels.device)
     counts.scatter_add_(2, inner, counts.new_ones(()).expand(inner.shape))
-    darker = counts.cumsum(2) - counts
-    most = darker.gather(2, inner.amax(2, keepdim=True))
-    table = (darker * 255 + most // 2).div_(most.clamp(min=1), rounding_mode="floor").clamp_(max=255)
+    ranks = 2 * counts.cumsum(2) - counts
+    ranks -= ranks.gather(2, inner.amin(2, keepdim=True))
+    most = ranks.gather(2, inner.amax(2, keepdim=True))
+    table = (ranks * 255 + most // 2).div_(most.clamp(min=1), rounding_mode="floor").clamp_(0, 255)
     table = torch.where(most > 0, table, torch.arange(256, device=pixels.device))
     return table.float().gather(2, values.flatten(2)).view(pixels.shape)
 
