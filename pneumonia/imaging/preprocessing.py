@@ -65,8 +65,8 @@ def network_input(pixels: NDArray[np.uint8], *, equalized: bool) -> NDArray[np.f
 def equalization(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the new value of each value so that, inside the border, all values are about equally frequent.
 
-    A value becomes the mean rank of its pixels among all of them, scaled so that the darkest becomes 0 and the brightest
-    255. So it hardly matters whether a file tells fine shades apart or not: where two values are merged, the new one
+    A value becomes the mean rank of its pixels among all of them, scaled so that the darkest becomes 0 and the
+    brightest 255. So it hardly matters how finely a file tells shades apart: where two values are merged, the new one
     lies between theirs. An image of one value stays as it is. (Gonzalez and Woods, *Digital Image Processing*, section
     3.3, take the rank of a value's last pixel.)
 

@@ -103,7 +103,8 @@ def equalize(pixels: Tensor) -> Tensor:
     """
     values = pixels.round().long() if pixels.is_floating_point() else pixels.long()
     border = pixels.shape[-1] * BORDER // SIZE
-    inner = values[..., border:-border, border:-border].flatten(2)
+    within = slice(border, pixels.shape[-1] - border)
+    inner = values[..., within, within].flatten(2)
     counts = torch.zeros(*inner.shape[:2], 256, dtype=torch.int32, device=pixels.device)
     counts.scatter_add_(2, inner, counts.new_ones(()).expand(inner.shape))
     ranks = 2 * counts.cumsum(2) - counts

@@ -10,7 +10,6 @@ from pneumonia.deadline import Deadline
 from pneumonia.engines.choice import chosen_engine, engine_in
 from pneumonia.errors import ConfigurationError, WeightsError
 from pneumonia.files import is_there
-from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.detector import Detector
@@ -135,7 +134,7 @@ def classifier_of(release: Release) -> Classifier:
     detector = Detector(told.input_check) if told and told.input_check else None
     logger.info("loaded %s, model version %s", release.source, release.version)
     calibration = told.calibration if told else Calibration()
-    is_equalized = told is not None and told.preprocessing == PREPROCESSING
+    is_equalized = told is not None and told.is_equalized
     return Classifier(
         engine, release.version, release.sha256, calibration, detector, is_equalized, is_foreign=told is None
     )

@@ -83,6 +83,11 @@ class Manifest:
     onnx: OnnxFile | None = None
     activations: Ranges | None = None
 
+    @property
+    def is_equalized(self) -> bool:
+        """Whether the network was trained on images with equalised histograms."""
+        return self.preprocessing == PREPROCESSING
+
     def to_json(self) -> str:
         """Return indented JSON, with a digest of all that it says."""
         content = json.loads(json_text(dataclasses.asdict(self)))
