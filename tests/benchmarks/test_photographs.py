@@ -2,7 +2,6 @@
 
 import io
 import json
-import runpy
 from pathlib import Path
 from random import Random
 
@@ -12,9 +11,9 @@ from PIL import Image
 
 from pneumonia.network.prediction import Prediction
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
-from tests.builders.checkout import PROJECT
+from tests.builders.benchmarks import benchmark
 
-PHOTOGRAPHS = runpy.run_path(str(PROJECT / "benchmarks/photographs.py"))
+PHOTOGRAPHS = benchmark("photographs")
 
 
 def answer(suspicion: float, *warnings: str) -> Prediction:
