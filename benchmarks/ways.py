@@ -1,0 +1,295 @@
+"""What ways to train hold elsewhere, in small: 128 pixels, few epochs, several seeds and folds.
+
+`python benchmarks/ways.py FOLDER ADULTS --weights PATH` trains each way once for each seed on the images of
+FOLDER/{NORMAL,PNEUMONIA} without those called NORMAL2-…, which are another collection. Run i validates on fold i of the
+patients, and tests on the pneumonias of the next fold and all of NORMAL2. The network is then judged, at 128 pixels and
+calibrated on its validation as a release is, by
+
+validation, test   AUROC; for the test also balanced accuracy and expected calibration error, as served
+adults             AUROC and calibration error on ADULTS/{NORMAL,PNEUMONIA}, which nothing is trained or chosen by
+photographs        how many answers for 120 of the test's films, half of them NORMAL2, change when the film is
+                   photographed (benchmarks/photographs.py), and how many normal films become pneumonias
+
+DIR/ways.json, in the folder that --output names, gets the figures of each run; a run that is there is not done again.
+The script prints a Markdown table of mean and standard deviation. A run takes a tenth of a release's training: compare
+the ways with each other, not with a release.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import update_bn
+from torchvision.transforms.v2.functional import equalize as equalize_whole
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from photographs import photograph
+from recipe import mean_and_spread
+
+from pneumonia.files import write_json
+from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import resize
+from pneumonia.network.contract import CLASSES
+from pneumonia.network.resnet import equalize, normalize
+from pneumonia.training import metrics
+from pneumonia.training.augmentation import augment
+from pneumonia.training.batches import RETAKEN_SHARE
+from pneumonia.training.channels import scan_folder
+from pneumonia.training.fitting import fit, log_odds, suspicions
+from pneumonia.training.hyperparameters import Hyperparameters
+from pneumonia.training.images import Images, load_channel
+from pneumonia.training.pretrained import build_network
+from pneumonia.training.processes import Processes
+from pneumonia.training.run import Run
+from pneumonia.training.split import labelled_files, split_by_patient
+
+SIDE = 128  # pixels
+FOLDS = 5
+ELSEWHERE = "NORMAL2-"  # how the names of the other collection's files begin
+NORMALIZED_BY = 512  # training images that batch-norm statistics are re-estimated from
+PHOTOGRAPHED = 60  # films of each class
+FIGURES = {
+    "val_auroc": "validation AUROC",
+    "auroc": "test AUROC",
+    "balanced_accuracy": "balanced accuracy",
+    "ece": "ECE",
+    "adults_auroc": "adults AUROC",
+    "adults_ece": "ECE",
+    "changed": "photographs: changed",
+    "alarms": "false alarms",
+}
+Intensity = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is done otherwise than by the recipe.
+
+    Attributes:
+        intensity: from float32 pixels in [0, 255] to such.
+        crops: share of the images that are cropped to a tenth of their area or more before they are varied.
+        retaken: share of the images that look as if taken otherwise.
+        mixup: parameter of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0 for none.
+        dropout: share of the features before `fc` that are left out at a step.
+        weight_decay: of AdamW.
+    """
+
+    intensity: Intensity = equalize
+    crops: float = 0.0
+    retaken: float = RETAKEN_SHARE
+    mixup: float = 0.0
+    dropout: float = 0.0
+    weight_decay: float = 0.01
+
+
+WAYS = {
+    "recipe": Way(),
+    "not equalised": Way(intensity=lambda pixels: pixels),
+    "border counted": Way(intensity=lambda pixels: equalize_whole(pixels.round().byte()).float()),
+    "hard crops": Way(crops=0.5),
+    "not equalised, hard crops": Way(intensity=lambda pixels: pixels, crops=0.5),
+    "all retaken": Way(retaken=1.0),
+    "mixup": Way(mixup=0.3),
+    "dropout": Way(dropout=0.5),
+    "more weight decay": Way(weight_decay=0.1),
+}
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The images of one run: indices in the data set."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data set and the adults, decoded; `folds` has the indices of each fold's images."""
+
+    images: Images
+    paths: list[Path]
+    folds: list[list[int]]
+    adults: Images
+
+    @classmethod
+    def read(cls, folder: Path, adults: Path) -> "Data":
+        """Decode all images, and divide those of the data set by patient."""
+        channel = scan_folder(folder)
+        parts = split_by_patient(labelled_files(channel), {str(part): 1 / FOLDS for part in range(FOLDS)}, seed=0)
+        return cls(load_channel(channel, 2), channel.paths, list(parts.values()), load_channel(scan_folder(adults), 2))
+
+    def fold(self, number: int) -> Fold:
+        """Return the images of run `number`."""
+        elsewhere = {index for index, path in enumerate(self.paths) if path.name.startswith(ELSEWHERE)}
+        validated, tested = number % FOLDS, (number + 1) % FOLDS
+        here = [[index for index in part if index not in elsewhere] for part in self.folds]
+        train = [index for part in range(FOLDS) if part not in (validated, tested) for index in here[part]]
+        pneumonias = [index for index in here[tested] if self.images.labels[index] == 1]
+        return Fold(*map(torch.tensor, (train, here[validated], pneumonias + sorted(elsewhere))))
+
+
+def cropped(images: Tensor) -> Tensor:
+    """Crop each image to 0.1 to 1 of its area, its sides in a ratio of 3:4 to 4:3, as RandomResizedCrop does."""
+    area, ratio, right, down = torch.rand(4, len(images), 1, 1, 1)
+    area, ratio = 0.1 + 0.9 * area, ((2 * ratio - 1) * math.log(4 / 3)).exp()
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    x, y = (2 * right - 1) * (1 - width), (2 * down - 1) * (1 - height)
+    rows = [width, torch.zeros_like(x), x, torch.zeros_like(x), height, y]
+    affine = torch.cat(rows, 1).view(-1, 2, 3)
+    grid = functional.affine_grid(affine, [*images.shape[:2], SIDE, SIDE], align_corners=False)
+    return functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+
+
+def varied(images: Tensor, way: Way) -> Tensor:
+    """Vary a batch, uint8 (N, 1, SIZE, SIZE), in a way; float32 (N, 3, SIDE, SIDE), as the network takes it."""
+    if way.crops:
+        is_cropped = torch.rand(len(images), 1, 1, 1) < way.crops
+        images = torch.where(is_cropped, cropped(images), small(images))
+    return network_input(augment(images, SIDE, way.retaken), way)
+
+
+def small(images: Tensor) -> Tensor:
+    """Return images of SIDE pixels, float32."""
+    return functional.interpolate(images.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+
+
+def network_input(images: Tensor, way: Way) -> Tensor:
+    """Return the network's input for images of SIDE pixels, float32 in [0, 255]."""
+    return normalize(way.intensity(images)).contiguous(memory_format=torch.channels_last)
+
+
+def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: int) -> nn.Module:
+    """Train by train_model.py's steps in a way; return the averaged network."""
+    torch.manual_seed(seed)
+    network, pretrained = build_network(weights)
+    if way.dropout:
+        network.get_submodule("fc").register_forward_pre_hook(
+            lambda fc, given: functional.dropout(given[0], way.dropout, fc.training)
+        )
+    chosen = Hyperparameters(epochs=epochs, weight_decay=way.weight_decay)
+    run = Run.start(network, pretrained, chosen, len(fold.train), Processes(1, 0, torch.device("cpu")))
+    torch.manual_seed(seed)
+    for _ in range(epochs):
+        run.model.train()
+        for index in torch.split(fold.train[torch.randperm(len(fold.train))], run.batch_size):
+            step(run, varied(data.images.pixels[index], way), data.images.labels[index], way)
+    for average, own in zip(run.averaged.buffers(), run.model.buffers(), strict=True):
+        average.copy_(own)
+    some = torch.split(fold.train[torch.randperm(len(fold.train))[:NORMALIZED_BY]], run.batch_size)
+    update_bn((network_input(small(data.images.pixels[index]), way) for index in some), run.averaged)
+    return run.averaged.eval()
+
+
+def step(run: Run, inputs: Tensor, labels: Tensor, way: Way) -> None:
+    """Take one step on a batch, its images mixed in pairs where the way says so."""
+    targets = labels
+    if way.mixup:
+        share = float(torch.distributions.Beta(way.mixup, way.mixup).sample())
+        partners, targets = torch.randperm(len(labels)), functional.one_hot(labels, len(CLASSES)).float()
+        inputs, targets = (torch.lerp(both[partners], both, share) for both in (inputs, targets))
+    run.step(inputs, targets)
+    run.follow()
+
+
+@torch.inference_mode()
+def logits_of(network: nn.Module, images: Tensor, way: Way) -> Tensor:
+    """Return the logits for images, uint8 (N, 1 or 3, SIZE, SIZE)."""
+    return torch.cat([network(network_input(small(part), way)) for part in torch.split(images, 64)])
+
+
+def judged(network: nn.Module, way: Way, fold: Fold, data: Data) -> dict[str, float]:
+    """Return FIGURES of a network."""
+    images, labels = data.images.pixels, data.images.labels
+    validation = logits_of(network, images[fold.validation], way)
+    calibration = fit(validation, labels[fold.validation])
+
+    def answers(some: Tensor) -> Tensor:
+        return suspicions(calibration, log_odds(logits_of(network, some, way)))
+
+    test, adults = answers(images[fold.test]), answers(data.adults.pixels)
+    films, photographs = photographed(fold, data)
+    before, after = answers(films) >= 0.5, answers(photographs) >= 0.5
+    return {
+        "val_auroc": metrics.auroc(log_odds(validation), labels[fold.validation]),
+        "auroc": metrics.auroc(test, labels[fold.test]),
+        "balanced_accuracy": balanced_accuracy(test >= 0.5, labels[fold.test] == 1),
+        "ece": metrics.ece(metrics.reliability(test, labels[fold.test])),
+        "adults_auroc": metrics.auroc(adults, data.adults.labels),
+        "adults_ece": metrics.ece(metrics.reliability(adults, data.adults.labels)),
+        "changed": int((before != after).sum()),
+        "alarms": int((~before & after)[PHOTOGRAPHED:].sum()),
+    }
+
+
+def photographed(fold: Fold, data: Data) -> tuple[Tensor, Tensor]:
+    """Return PHOTOGRAPHED pneumonias and as many normal films of the test, and a photograph of each."""
+    some = torch.cat([fold.test[:PHOTOGRAPHED], fold.test[-PHOTOGRAPHED:]])
+    films = [Image.fromarray(pixels[0].numpy()) for pixels in data.images.pixels[some]]
+    files = [photograph(film, np.random.default_rng(index)) for film, index in zip(films, some.tolist(), strict=True)]
+    photographs = np.stack([resize(decode(file).image) for file in files])
+    return data.images.pixels[some], torch.from_numpy(photographs)
+
+
+def balanced_accuracy(answers: Tensor, truth: Tensor) -> float:
+    """Return the mean of sensitivity and specificity."""
+    return float(answers[truth].float().mean() + (~answers[~truth]).float().mean()) / 2
+
+
+def table(results: dict[str, list[dict[str, float]]]) -> str:
+    """Return mean and standard deviation of every way's runs as a Markdown table."""
+    lines = ["| way | runs | " + " | ".join(FIGURES.values()) + " |", "|---" * (2 + len(FIGURES)) + "|"]
+    for way, runs in results.items():
+        cells = [mean_and_spread([one[name] for one in runs]) for name in FIGURES]
+        lines.append(f"| {way} | {len(runs)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
+    parser.add_argument("adults", type=Path, metavar="ADULTS", help="the same of adults")
+    parser.add_argument("--weights", default="imagenet", help="as train_model.py takes it (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("ways"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="of each way, at most 5 (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=5, metavar="N", help="(%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train and judge what is missing, print what is there."""
+    args = parse_arguments(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
+    path = args.output / "ways.json"
+    results: dict[str, list[dict[str, float]]] = json.loads(path.read_text()) if path.exists() else {}
+    data = Data.read(args.folder, args.adults)
+    for number in range(args.runs):
+        for name in args.ways:
+            runs = results.setdefault(name, [])
+            if len(runs) <= number:
+                runs.append(result(WAYS[name], number, data, args))
+                write_json(path, results)
+    print(table(results))
+    return 0
+
+
+def result(way: Way, number: int, data: Data, args: argparse.Namespace) -> dict[str, float]:
+    """Train and judge once."""
+    fold = data.fold(number)
+    return judged(trained(way, fold, data, number, args.weights, args.epochs), way, fold, data)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
