@@ -62,9 +62,9 @@ def thirds(name: str, values: Sequence[float]) -> dict[str, Mask]:
     given = np.array(values)
     first, second = np.quantile(given, [1 / 3, 2 / 3])
     return {
-        f"{name}: to {first:.0f}": given <= first,
-        f"{name}: {first:.0f} to {second:.0f}": (first < given) & (given <= second),
-        f"{name}: from {second:.0f}": given > second,
+        f"{name}: to {first:.1f}": given <= first,
+        f"{name}: {first:.1f} to {second:.1f}": (first < given) & (given <= second),
+        f"{name}: from {second:.1f}": given > second,
     }
 
 

@@ -73,8 +73,8 @@ def test_images_belong_to_groups_by_name_size_and_gray_level(tmp_path: Path) -> 
     assert groups["NORMAL2-"] == [False, False, True, False, False, False]
     assert groups["bacteria"] == [False, False, False, True, True, False]
     assert groups["virus"] == [False, False, False, False, False, True]
-    assert groups["file, KB: to 3"] == groups["mean gray level: to 50"] == [True, True, False, False, False, False]
-    assert groups["file, KB: from 4"] == groups["mean gray level: from 100"] == [False] * 4 + [True] * 2
+    assert groups["file, KB: to 2.7"] == groups["mean gray level: to 50.0"] == [True, True, False, False, False, False]
+    assert groups["file, KB: from 4.3"] == groups["mean gray level: from 100.0"] == [False] * 4 + [True] * 2
     assert groups["no letter in a corner"] == [True] * 6
     assert "letter in a corner" not in groups
 
@@ -89,7 +89,7 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert set(bacteria["intervals"]) == {"sensitivity", "auroc"}
     first = GROUPS["figures"](given, groups["IM-"])
     assert (first["sensitivity"], first["specificity"], first["auroc"]) == (None, 0.5, pytest.approx(3 / 6))
-    both = GROUPS["figures"](given, groups["file, KB: 3 to 4"])
+    both = GROUPS["figures"](given, groups["file, KB: 2.7 to 4.3"])
     assert (both["sensitivity"], both["specificity"], both["auroc"]) == (1, 1, 1)
 
 
