@@ -149,10 +149,10 @@ class Run:
         with torch.autocast(labels.device.type, self.precision, enabled=self.precision is not torch.float32):
             logits = self.parallel(inputs)
         loss = training_loss(logits.float(), labels)
-        self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.optimizer.zero_grad()  # now, so that memory never holds gradients beside what the next forward pass keeps
         return loss.detach()
 
     def follow(self) -> None:

@@ -325,6 +325,12 @@ def test_any_number_of_steps_can_be_trained(epochs: int) -> None:
     assert moved.schedule.state_dict()["total_steps"] == max(epochs, 11)
 
 
+def test_gradients_are_freed_when_a_step_ends() -> None:
+    network = Onlooker()
+    Run.start(network, (), recipe(), 1, ONE).step(torch.zeros(1, 3, 8, 8), torch.tensor([1]))
+    assert all(weight.grad is None for weight in network.parameters())
+
+
 def test_images_that_are_varied_at_once_make_several_steps() -> None:
     network = Onlooker()
     moved = Run.start(network, (), recipe(batch_size=2), 5, ONE)
