@@ -14,7 +14,7 @@ from pneumonia.training.images import Images
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
 from pneumonia.training.run import Run
-from train_model import train_one_epoch
+from train_model import SMALL_SIZE, train_one_epoch
 
 BATCH_SIZE = 32
 COUNT = 3 * GPU_IMAGES  # images: three times what is varied at once
@@ -32,17 +32,18 @@ def watched(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, 
 
 
 def main() -> None:
-    """Train for an epoch on images of noise."""
+    """Train for an epoch of each size on images of noise."""
     device = torch.device("cuda", torch.cuda.current_device())
     processes = Processes(1, 0, device)
     pixels = torch.randint(0, 256, (COUNT, 1, SIZE, SIZE), dtype=torch.uint8, device=device)
     labels = torch.arange(COUNT, device=device) % 2
     split = Split(Channel("train", Path(), [Path()] * COUNT, labels.tolist()), Images(pixels, labels, [""] * COUNT))
-    chosen = Hyperparameters(learning_rate=1e-4, epochs=1, batch_size=BATCH_SIZE)
+    chosen = Hyperparameters(learning_rate=1e-4, epochs=2, batch_size=BATCH_SIZE)
     run = Run.start(build_network("none")[0], (), chosen, COUNT, processes)
-    batches = shuffled_batches(split, BATCH_SIZE, processes)
-    train_one_epoch(run, watched(batches), SIZE)
-    print(f"none of {(COUNT - GPU_IMAGES) // BATCH_SIZE} steps waits")
+    sizes = (SMALL_SIZE, SIZE)
+    for size in sizes:
+        train_one_epoch(run, watched(shuffled_batches(split, BATCH_SIZE, processes)), size)
+    print(f"none of {len(sizes) * (COUNT - GPU_IMAGES) // BATCH_SIZE} steps waits")
 
 
 if __name__ == "__main__":
