@@ -11,11 +11,16 @@ ceiling          the network, loss and optimiser of ours on one batch that lies 
                  loaded or varied
 ceiling, small   the same at the smaller size
 
-The first epoch of ours includes decoding, as nobody can train before. Peak memory is the process's, and the GPU's where
-there is one.
+The first epoch of ours includes decoding, as nobody can train before. Images per second of processor time, of all cores
+and processes together, are comparable on a machine that does other work, too, where OMP_WAIT_POLICY=passive keeps
+waiting threads from using any. Peak memory is the process's, that of all its processes together (Linux, sampled), and
+the GPU's where there is one.
+
+`--profile WAY` prints instead which operations an epoch's time goes to.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -26,10 +31,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torchvision
 from torch.nn import functional
@@ -47,6 +53,7 @@ from pneumonia.training.processes import Processes
 from pneumonia.training.run import Run, training_precision
 
 BATCH_SIZE = 32
+SAMPLED = 0.5  # seconds between two looks at the memory of a training's processes
 
 
 def straightforward(folder: Path, images: int) -> Callable[[], int]:
@@ -145,25 +152,82 @@ def measure(way: str, folder: Path, images: int, epochs: int) -> dict[str, Any]:
     """Train in one way; return images per second of the first and of the later epochs, and peak memory in MB."""
     torch.manual_seed(0)
     epoch = WAYS[way](folder, images)
-    rates = []
+    rates, by_processor = [], []
     for _ in range(epochs):
-        started = time.perf_counter()
-        rates.append(epoch() / (time.perf_counter() - started))
+        started, used = time.perf_counter(), processor_seconds()
+        count = epoch()
+        rates.append(count / (time.perf_counter() - started))
+        by_processor.append(count / (processor_seconds() - used))
     return {
         "first": rates[0],
         "later": statistics.median(rates[1:]),
+        "by_processor": statistics.median(by_processor[1:]),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
         "gpu_memory": torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0.0,
     }
+
+
+def processor_seconds() -> float:
+    """Return the processor time that this process and those that it has ended have used."""
+    return sum(os.times()[:4])
+
+
+def profile(way: str, folder: Path, images: int) -> str:
+    """Train in one way for an epoch, and for another; return a table of the operations of that one."""
+    torch.manual_seed(0)
+    epoch = WAYS[way](folder, images)
+    epoch()
+    with torch.profiler.profile() as profiler:
+        epoch()
+    return profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=40)
 
 
 def measure_apart(way: str, args: argparse.Namespace) -> dict[str, Any]:
     """Measure in a new process, so that one way's memory and threads do not touch another's."""
     options = ["--images", str(args.images), "--epochs", str(args.epochs), "--way", way]
     command = [sys.executable, __file__, str(args.folder), *options]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        peak = peak_memory(process)
+        output, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"{way}: training ended with exit status {process.returncode}")
     result: dict[str, Any] = json.loads(output.splitlines()[-1])  # before it the network tells of its weights
-    return result
+    print(f"{way}: {result}", file=sys.stderr, flush=True)
+    return {**result, "all_memory": peak}
+
+
+def peak_memory(process: "subprocess.Popen[bytes]") -> float:
+    """Wait for a process to end; return the most MB that it and those that it started have held together, as sampled.
+
+    0 where the system is not Linux.
+    """
+    peak = 0.0
+    while process.poll() is None:
+        with contextlib.suppress(OSError, KeyError, psutil.Error):  # one of them has ended meanwhile
+            root = psutil.Process(process.pid)
+            peak = max(peak, memory_of([root.pid, *(child.pid for child in root.children(recursive=True))]))
+        time.sleep(SAMPLED)
+    return peak
+
+
+def memory_of(pids: Sequence[int]) -> float:
+    """Return the MB that processes hold together; what they share counts once.
+
+    The pages of files, which are those of libraries, count as the process has them that has most. Their proportional
+    share, as psutil's `pss` has it, would be less if other programs on the machine use the same libraries.
+
+    Raises:
+        OSError, KeyError: a process has ended.
+    """
+    own = [sizes_in(Path(f"/proc/{pid}/smaps_rollup")) for pid in pids]
+    files = [sizes_in(Path(f"/proc/{pid}/status"))["RssFile"] for pid in pids]
+    return sum(sizes["Pss_Anon"] + sizes["Pss_Shmem"] for sizes in own) + max(files)
+
+
+def sizes_in(file: Path) -> dict[str, float]:
+    """Return the sizes, in MB, that a file of /proc tells in lines such as `RssFile:  1234 kB`."""
+    lines = [line.split() for line in file.read_text().splitlines()]
+    return {line[0].rstrip(":"): int(line[1]) * 1024 / 1e6 for line in lines if line[-1:] == ["kB"]}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -174,6 +238,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="2 or more (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(%(default)s)")
     parser.add_argument("--way", choices=WAYS, help="measure this one here, and print JSON")
+    parser.add_argument("--profile", choices=WAYS, metavar="WAY", help="print the operations of an epoch of this one")
     args = parser.parse_args()
     if args.epochs < 2:
         parser.error("--epochs must be 2 or more: the first epoch is told apart from the later ones")
@@ -183,6 +248,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     args = parse_arguments()
+    if args.profile:
+        print(profile(args.profile, args.folder, args.images))
+        return
     if args.way:
         print(json.dumps(measure(args.way, args.folder, args.images, args.epochs)))
         return
@@ -198,15 +266,18 @@ def main() -> None:
         f"{args.epochs} epochs, medians of {args.rounds} rounds.\n"
     )
     print(
-        "| way | images/s, first epoch | images/s, later | of straightforward | of the ceiling | MB | MB of the GPU |"
+        "| way | images/s, first epoch | images/s, later | of straightforward | of the ceiling "
+        "| images per processor second | of straightforward | MB | MB of all processes | MB of the GPU |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for way, one in medians.items():
         top = medians["ceiling, small" if way.endswith("small") else "ceiling"]
-        slow, most = one["later"] / medians["straightforward"]["later"], one["later"] / top["later"]
+        slow, most = (one["later"] / other["later"] for other in (medians["straightforward"], top))
+        less = one["by_processor"] / medians["straightforward"]["by_processor"]
         print(
-            f"| {way} | {one['first']:.1f} | {one['later']:.1f} | {slow:.2f} | {most:.2f} | {one['memory']:.0f} "
-            f"| {one['gpu_memory']:.0f} |"
+            f"| {way} | {one['first']:.1f} | {one['later']:.1f} | {slow:.2f} | {most:.2f} "
+            f"| {one['by_processor']:.1f} | {less:.2f} "
+            f"| {one['memory']:.0f} | {one['all_memory']:.0f} | {one['gpu_memory']:.0f} |"
         )
 
 
