@@ -35,8 +35,6 @@ def build_network(weights: str) -> tuple[nn.Module, Collection[str]]:
     """
     model = torchvision.models.resnet18(weights=None)
     model.fc = nn.Linear(model.fc.in_features, len(CLASSES))
-    # The ReLU of the maximum is the maximum of the ReLUs, gradients included, for a quarter of the work.
-    model.relu, model.maxpool = model.maxpool, model.relu
     if weights == "none":
         say("weights: none, the network starts from random values")
         return model, ()

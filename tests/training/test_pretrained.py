@@ -51,29 +51,6 @@ def test_a_released_model_can_be_trained_further(tmp_path: Path, capsys: pytest.
     assert all(torch.equal(own[name], tensor) for name, tensor in released.items())
 
 
-def test_the_network_learns_as_torchvisions_does_to_the_last_bit() -> None:
-    torch.manual_seed(0)
-    network, _ = build_network("none")
-    torchvisions = torchvision.models.resnet18(num_classes=2)
-    torchvisions.load_state_dict(network.state_dict())
-    images, labels = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 0, 1])
-    for one in (network, torchvisions):
-        torch.nn.functional.cross_entropy(one(images), labels).backward()  # type: ignore[no-untyped-call]
-    for own, others in zip(network.parameters(), torchvisions.parameters(), strict=True):
-        assert own.grad is not None
-        assert torch.equal(own.grad, others.grad)
-    assert all(torch.equal(value, torchvisions.state_dict()[name]) for name, value in network.state_dict().items())
-
-
-def test_the_first_relu_sees_what_pooling_has_left() -> None:
-    network, _ = build_network("none")
-    sizes = []
-    first = next(module for module in network.children() if isinstance(module, torch.nn.ReLU))
-    first.register_forward_pre_hook(lambda _, given: sizes.append(given[0].shape[-1]))
-    network(torch.randn(2, 3, 64, 64))
-    assert sizes == [16]
-
-
 def test_random_weights_follow_the_seed(capsys: pytest.CaptureFixture[str]) -> None:
     kernels = []
     for seed in (1, 1, 2):
