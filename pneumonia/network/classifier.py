@@ -66,7 +66,7 @@ class Classifier:
         sha256: of the file that the engine reads, 64 hexadecimal digits.
         calibration: temperature, bias and band of doubt.
         detector: recognises negatives, and images that are not frontal chest X-rays; without one, none is recognised.
-        is_equalized: the network was trained on images with equalised histograms.
+        is_equalized: the network was trained on images equalised half-way.
         is_foreign: the weights came without a manifest, so that nothing is calibrated, and each answer says so.
     """
 

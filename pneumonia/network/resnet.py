@@ -92,7 +92,7 @@ def normalize(pixels: Tensor) -> Tensor:
 
 
 def equalize(pixels: Tensor) -> Tensor:
-    """Equalise histograms as `imaging.preprocessing.equalization` does, on any device and without waiting for it.
+    """Equalise histograms half-way, as `imaging.preprocessing.equalization` does, on any device without waiting for it.
 
     Args:
         pixels: uint8, or float in [0, 255], which is rounded; shape (N, C, height, width). Of a smaller image than SIZE
@@ -111,7 +111,8 @@ def equalize(pixels: Tensor) -> Tensor:
     ranks -= ranks.gather(2, inner.amin(2, keepdim=True))
     most = ranks.gather(2, inner.amax(2, keepdim=True))
     table = (ranks * 255 + most // 2).div_(most.clamp(min=1), rounding_mode="floor").clamp_(0, 255)
-    table = torch.where(most > 0, table, torch.arange(256, device=pixels.device))
+    same = torch.arange(256, device=pixels.device)
+    table = torch.where(most > 0, (table + same + 1) // 2, same)
     return table.float().gather(2, values.flatten(2)).view(pixels.shape)
 
 

@@ -85,7 +85,7 @@ class Manifest:
 
     @property
     def is_equalized(self) -> bool:
-        """Whether the network was trained on images with equalised histograms."""
+        """Whether the network was trained on images equalised half-way."""
         return self.preprocessing == PREPROCESSING
 
     def to_json(self) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pneumonia.command import progress
 from pneumonia.errors import ConfigurationError, DataError
-from pneumonia.network.resnet import logits_of, network_input
+from pneumonia.network.resnet import equalize, logits_of, normalize
 from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import Channel
 from pneumonia.training.data_checking import check_readable
@@ -134,7 +134,7 @@ def shuffled_batches(
 
 
 def varied_input(images: Tensor, size: int) -> Tensor:
-    """Vary images, then preprocess them.
+    """Vary images as serving gives them to the network: equalised images. So exposure is still varied.
 
     Args:
         images: uint8, shape (N, C, H, W).
@@ -143,7 +143,8 @@ def varied_input(images: Tensor, size: int) -> Tensor:
     Returns:
         float32, shape (N, 3, size, size), its channels last in memory.
     """
-    return network_input(augment(images, size, RETAKEN_SHARE))
+    varied = augment(equalize(images), size, RETAKEN_SHARE)
+    return normalize(varied).contiguous(memory_format=torch.channels_last)
 
 
 def all_logits(network: nn.Module, split: Split, batch_size: int, processes: Processes) -> Tensor:

@@ -58,13 +58,14 @@ def test_varied_images_are_equalised_as_rounded_ones() -> None:
     assert torch.equal(resnet.equalize(pixels + 0.3), resnet.equalize(pixels.byte()))
 
 
-def test_a_value_becomes_the_mean_rank_of_its_pixels() -> None:
+def test_a_value_moves_half_way_to_the_mean_rank_of_its_pixels() -> None:
     for channel in films(3)[:, 0]:
         inner = np.sort(channel[BORDER:-BORDER, BORDER:-BORDER].ravel())
-        ranks = {value: np.flatnonzero(inner == value).mean() for value in np.unique(inner)}
+        ranks = {int(value): np.flatnonzero(inner == value).mean() for value in np.unique(inner)}
         lowest, highest = ranks[inner[0]], ranks[inner[-1]]
         for value, rank in ranks.items():
-            assert equalization(channel)[value] == pytest.approx((rank - lowest) / (highest - lowest) * 255, abs=0.51)
+            full = (rank - lowest) / (highest - lowest) * 255
+            assert equalization(channel)[value] == pytest.approx((full + value) / 2, abs=0.76)
 
 
 def test_a_flat_image_stays_as_it_is() -> None:
@@ -72,10 +73,10 @@ def test_a_flat_image_stays_as_it_is() -> None:
         assert np.array_equal(network_input(flat(value), equalized=True), normalized(flat(value)))
 
 
-def test_the_darkest_becomes_black_and_the_brightest_white() -> None:
+def test_the_darkest_moves_half_way_to_black_and_the_brightest_to_white() -> None:
     changed = equalization(of_two_values(0.3)[0, 0])
-    assert changed[90] == 0
-    assert changed[200] == 255
+    assert changed[90] == 45
+    assert changed[200] == 228
 
 
 @pytest.mark.parametrize(
@@ -83,16 +84,14 @@ def test_the_darkest_becomes_black_and_the_brightest_white() -> None:
     [lambda v: v // 2, lambda v: v // 2 + 100, lambda v: (v / 255) ** 0.5 * 255, lambda v: v / 4 + 3],
     ids=["darker", "brighter", "gamma", "faint"],
 )
-def test_the_same_film_exposed_otherwise_gives_nearly_the_same_input(
+def test_the_same_film_exposed_otherwise_gives_an_input_half_as_far_away(
     change: Callable[[Gray], NDArray[np.float64]],
 ) -> None:
-    """Only the values that were merged by the change, as 8 bits are few, differ."""
     film = films(1)
     changed = change(film).round().astype(np.uint8)
     one, other = (network_input(pixels, equalized=True) for pixels in (film, changed))
     without, with_change = (network_input(pixels, equalized=False) for pixels in (film, changed))
-    assert np.abs(one - other).mean() < 0.06
-    assert np.abs(one - other).mean() < np.abs(without - with_change).mean() / 4
+    assert np.abs(one - other).mean() < 0.55 * np.abs(without - with_change).mean()
 
 
 def test_what_lies_at_the_border_does_not_change_the_inside() -> None:

@@ -40,13 +40,13 @@ def test_a_release_is_served_as_it_was_trained(
     path = Path(shutil.copyfile(weights, tmp_path / weights.name))
     dataclasses.replace(manifest_for(path), preprocessing=preprocessing).write_beside(path)
     model = load(path)
-    assert answered(model) == pytest.approx(log_odds(model, equalized=equalized), abs=1e-4)
-    assert abs(log_odds(model, equalized=True) - log_odds(model, equalized=False)) > 1e-3
+    assert answered(model) == pytest.approx(log_odds(model, equalized=equalized), abs=1e-5)
+    assert abs(log_odds(model, equalized=True) - log_odds(model, equalized=False)) > 2e-4
 
 
 def test_weights_without_a_manifest_are_served_as_torchvisions_are(weights: Path, tmp_path: Path) -> None:
     model = load(shutil.copyfile(weights, tmp_path / "model.pth"))
-    assert answered(model) == pytest.approx(log_odds(model, equalized=False), abs=1e-4)
+    assert answered(model) == pytest.approx(log_odds(model, equalized=False), abs=1e-5)
 
 
 @pytest.mark.parametrize(

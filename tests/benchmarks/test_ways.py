@@ -1,0 +1,79 @@
+"""Ways to train, compared in small: which images a run sees, and what its table says."""
+
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from pneumonia.training.synthetic import draw_dataset, draw_radiograph
+from tests.builders.benchmarks import benchmark
+
+WAYS = benchmark("ways")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Films of twenty patients, five of them of the other collection."""
+    folder = tmp_path_factory.mktemp("films")
+    for number in range(20):
+        label = "PNEUMONIA" if number < 10 else "NORMAL"
+        name = f"person{number}_virus_1" if number < 10 else f"{'NORMAL2-' * (number >= 15)}IM-{number:04}-0001"
+        (folder / label).mkdir(exist_ok=True)
+        draw_radiograph(Random(number), label, 64).save(folder / label / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adults")
+    draw_dataset(folder, {"adults": 2}, size=64)
+    return folder / "adults"
+
+
+def test_a_run_trains_and_validates_on_nothing_of_the_other_collection(folder: Path, adults: Path) -> None:
+    data = WAYS["Data"].read(folder, adults)
+    names = [path.name for path in data.paths]
+    for number in range(5):
+        fold = data.fold(number)
+        train, validation, test = (
+            {names[index] for index in part} for part in (fold.train, fold.validation, fold.test)
+        )
+        assert not train & validation
+        assert not (train | validation) & test
+        assert not [name for name in train | validation if name.startswith("NORMAL2-")]
+        assert {name for name in test if name.startswith("person")}
+        assert {name for name in test if not name.startswith("person")} == {
+            n for n in names if n.startswith("NORMAL2-")
+        }
+
+
+def test_crops_show_a_part_of_the_image() -> None:
+    torch.manual_seed(0)
+    ramp = torch.arange(224, dtype=torch.uint8).expand(50, 1, 224, 224)  # its value is the place
+    shown = WAYS["cropped"](ramp)[:, 0, 64]
+    width = shown.amax(1) - shown.amin(1)
+    assert shown.shape == (50, 128)
+    assert (shown >= 0).all()
+    assert (shown <= 223).all()
+    assert width.min() >= 0.95 * 223 * (0.1 * 3 / 4) ** 0.5
+    assert 100 < width.mean() < 190
+
+
+@pytest.mark.slow
+def test_ways_are_trained_and_judged_once(
+    folder: Path, adults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = [str(folder), str(adults), "--output", str(tmp_path)]
+    arguments = [*places, "--weights", "none", "--epochs", "1", "--ways", "recipe", "mixup", "dropout", "--runs", "1"]
+    assert WAYS["main"](arguments) == 0
+    first = (tmp_path / "ways.json").read_text()
+    results = json.loads(first)
+    assert results.keys() == {"recipe", "mixup", "dropout"}
+    assert all(0 <= one[0]["auroc"] <= 1 for one in results.values())
+    assert len({str(one) for one in results.values()}) == 3
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| dropout | 1 | ")
+    (tmp_path / "ways.json").write_text(json.dumps(results | {"mixup": results["recipe"]}))
+    assert WAYS["main"](arguments) == 0
+    assert json.loads((tmp_path / "ways.json").read_text())["mixup"] == results["recipe"]
