@@ -75,7 +75,9 @@ class Way:
     """What is done otherwise than by the recipe.
 
     Attributes:
-        intensity: from float32 pixels in [0, 255] to such.
+        intensity: from pixels, float32 in [0, 255], to such; in training and whenever the network is run.
+        late: in training after the images are varied, not before.
+        backgrounds: share of the images whose outer parts are another image's.
         crops: share of the images that are cropped to a tenth of their area or more before they are varied.
         retaken: share of the images that look as if taken otherwise.
         mixup: parameter of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0 for none.
@@ -84,6 +86,8 @@ class Way:
     """
 
     intensity: Intensity = equalize
+    late: bool = False
+    backgrounds: float = 0.0
     crops: float = 0.0
     retaken: float = RETAKEN_SHARE
     mixup: float = 0.0
@@ -91,12 +95,31 @@ class Way:
     weight_decay: float = 0.01
 
 
+def as_they_are(pixels: Tensor) -> Tensor:
+    """Return the pixels."""
+    return pixels
+
+
+def equalized_fully(pixels: Tensor) -> Tensor:
+    """Equalise histograms, not only half-way."""
+    return (2 * equalize(pixels) - pixels).clamp(0, 255)
+
+
+def equalized_with_border(pixels: Tensor) -> Tensor:
+    """Equalise histograms of whole images, as Pillow does."""
+    whole: Tensor = equalize_whole(pixels.round().byte())
+    return whole.float()
+
+
 WAYS = {
     "recipe": Way(),
-    "not equalised": Way(intensity=lambda pixels: pixels),
-    "border counted": Way(intensity=lambda pixels: equalize_whole(pixels.round().byte()).float()),
-    "hard crops": Way(crops=0.5),
-    "not equalised, hard crops": Way(intensity=lambda pixels: pixels, crops=0.5),
+    "not equalised": Way(intensity=as_they_are),
+    "fully equalised": Way(intensity=equalized_fully),
+    "fully equalised, late": Way(intensity=equalized_fully, late=True),
+    "fully equalised with the border, late": Way(intensity=equalized_with_border, late=True),
+    "fully equalised, late, hard crops": Way(intensity=equalized_fully, late=True, crops=0.5),
+    "not equalised, hard crops": Way(intensity=as_they_are, crops=0.5),
+    "not equalised, other backgrounds": Way(intensity=as_they_are, backgrounds=0.5),
     "all retaken": Way(retaken=1.0),
     "mixup": Way(mixup=0.3),
     "dropout": Way(dropout=0.5),
@@ -153,10 +176,26 @@ def cropped(images: Tensor) -> Tensor:
 
 def varied(images: Tensor, way: Way) -> Tensor:
     """Vary a batch, uint8 (N, 1, SIZE, SIZE), in a way; float32 (N, 3, SIDE, SIDE), as the network takes it."""
+    images = images.float() if way.late else way.intensity(images.float())
     if way.crops:
-        is_cropped = torch.rand(len(images), 1, 1, 1) < way.crops
-        images = torch.where(is_cropped, cropped(images), small(images))
-    return network_input(augment(images, SIDE, way.retaken), way)
+        images = torch.where(chance(images, way.crops), cropped(images), small(images))
+    images = augment(images, SIDE, way.retaken)
+    if way.backgrounds:
+        images = torch.where(chance(images, way.backgrounds), before_another(images), images)
+    return normalized(way.intensity(images) if way.late else images)
+
+
+def chance(images: Tensor, share: float) -> Tensor:
+    """Return True for about this share of the images, shape (N, 1, 1, 1)."""
+    return torch.rand(len(images), 1, 1, 1) < share
+
+
+def before_another(images: Tensor) -> Tensor:
+    """Replace what lies outside an ellipse by the next image, which may be of the other class, with a soft seam."""
+    place = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1  # -1 to 1
+    across, down = 0.75 + 0.25 * torch.rand(2, len(images), 1, 1, 1)
+    distance = (place / across) ** 2 + (place.view(-1, 1) / down) ** 2
+    return torch.lerp(images.roll(1, 0), images, ((1.15 - distance) / 0.3).clamp(0, 1))
 
 
 def small(images: Tensor) -> Tensor:
@@ -165,8 +204,15 @@ def small(images: Tensor) -> Tensor:
 
 
 def network_input(images: Tensor, way: Way) -> Tensor:
-    """Return the network's input for images of SIDE pixels, float32 in [0, 255]."""
-    return normalize(way.intensity(images)).contiguous(memory_format=torch.channels_last)
+    """Return the network's input for images that are not varied, uint8 (N, 1 or 3, SIZE, SIZE)."""
+    if way.late:  # as it was tried, at the size that the network sees
+        return normalized(way.intensity(small(images)))
+    return normalized(small(way.intensity(images.float())))
+
+
+def normalized(images: Tensor) -> Tensor:
+    """Normalise images in [0, 255], with the channels last in memory."""
+    return normalize(images).contiguous(memory_format=torch.channels_last)
 
 
 def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: int) -> nn.Module:
@@ -187,7 +233,7 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
     for average, own in zip(run.averaged.buffers(), run.model.buffers(), strict=True):
         average.copy_(own)
     some = torch.split(fold.train[torch.randperm(len(fold.train))[:NORMALIZED_BY]], run.batch_size)
-    update_bn((network_input(small(data.images.pixels[index]), way) for index in some), run.averaged)
+    update_bn((network_input(data.images.pixels[index], way) for index in some), run.averaged)
     return run.averaged.eval()
 
 
@@ -205,7 +251,7 @@ def step(run: Run, inputs: Tensor, labels: Tensor, way: Way) -> None:
 @torch.inference_mode()
 def logits_of(network: nn.Module, images: Tensor, way: Way) -> Tensor:
     """Return the logits for images, uint8 (N, 1 or 3, SIZE, SIZE)."""
-    return torch.cat([network(network_input(small(part), way)) for part in torch.split(images, 64)])
+    return torch.cat([network(network_input(part, way)) for part in torch.split(images, 64)])
 
 
 def judged(network: nn.Module, way: Way, fold: Fold, data: Data) -> dict[str, float]:
