@@ -23,7 +23,7 @@ from pneumonia.command import Parser, say
 from pneumonia.errors import PneumoniaError, file_sentence, first_line, keeping, printable
 from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.data_check import DataCheck
-from pneumonia.network.resnet import network_input
+from pneumonia.network.resnet import normalize
 from pneumonia.network.weights_file import save_weights
 from pneumonia.training import metrics
 from pneumonia.training.batches import (
@@ -31,8 +31,8 @@ from pneumonia.training.batches import (
     all_logits,
     check_divisible,
     load_splits,
+    network_input,
     shuffled_batches,
-    varied_input,
 )
 from pneumonia.training.channels import SPLITS, scan_channels
 from pneumonia.training.checkpoint import CHECKPOINT_NAME
@@ -182,7 +182,7 @@ def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: in
     total: Tensor | float = 0.0
     count = 0
     for images, labels in batches:
-        parts = zip(varied_input(images, size).split(run.batch_size), labels.split(run.batch_size), strict=True)
+        parts = zip(network_input(images, size).split(run.batch_size), labels.split(run.batch_size), strict=True)
         for inputs, answers in parts:
             loss = run.step(inputs, answers)
             run.follow()
@@ -202,7 +202,7 @@ def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int, pro
     images = split.images.pixels
     chosen = torch.randperm(len(images))[: math.ceil(NORMALIZED_BY / processes.count)].split(batch_size)
     batches = (images[index.to(images.device)].to(processes.device) for index in chosen)
-    update_bn((network_input(batch) for batch in batches), network)
+    update_bn((normalize(batch).contiguous(memory_format=torch.channels_last) for batch in batches), network)
     processes.average(network.buffers())
 
 

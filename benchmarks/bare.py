@@ -20,5 +20,5 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Answer the event's `image`, base64; `seconds` in the answer is the time for decoding and the network."""
     data = base64.b64decode(event["image"])
     started = time.perf_counter()
-    model.engine(preprocess(decode(data).image, equalized=model.is_equalized))
+    model.engine(preprocess(decode(data).image))
     return {"statusCode": 200, "seconds": time.perf_counter() - started}

@@ -23,7 +23,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +41,9 @@ from pneumonia.releases.loading import load
 Way = Callable[[], None]
 
 
-def pixels_of(model: Classifier, path: Path) -> Floats:
+def pixels_of(path: Path) -> Floats:
     """Return the network's input for one file, shape (1, 3, SIZE, SIZE)."""
-    return preprocess(decode(path.read_bytes()).image, equalized=model.is_equalized)
+    return preprocess(decode(path.read_bytes()).image)
 
 
 def batches(paths: list[Path], size: int) -> Iterator[list[Path]]:
@@ -55,20 +54,20 @@ def batches(paths: list[Path], size: int) -> Iterator[list[Path]]:
 def bare(model: Classifier, paths: list[Path], size: int = BATCH_SIZE) -> None:
     """Decode and run the network, straightforwardly."""
     for some in batches(paths, size):
-        model.engine(np.concatenate([pixels_of(model, path) for path in some]))
+        model.engine(np.concatenate([pixels_of(path) for path in some]))
 
 
 def bare_threads(model: Classifier, paths: list[Path]) -> None:
     """Decode a batch on all cores, run the network, and so on."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for some in batches(paths, BATCH_SIZE):
-            model.engine(np.concatenate(list(pool.map(partial(pixels_of, model), some))))
+            model.engine(np.concatenate(list(pool.map(pixels_of, some))))
 
 
 def bare_at_once(model: Classifier, paths: list[Path]) -> None:
     """Decode on all cores, and run the network meanwhile."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images = pool.map(partial(pixels_of, model), paths)
+        images = pool.map(pixels_of, paths)
         for some in batches(paths, BATCH_SIZE):
             model.engine(np.concatenate(list(itertools.islice(images, len(some)))))
 
@@ -127,7 +126,7 @@ def main() -> None:
     paths = list(files_below(args.folder))
     paths = paths[:: max(1, len(paths) // args.images)][: args.images] * args.repeat
     model = load(RELEASED_WEIGHTS)
-    one_batch = np.concatenate([pixels_of(model, path) for path in paths[:BATCH_SIZE]])
+    one_batch = np.concatenate([pixels_of(path) for path in paths[:BATCH_SIZE]])
     with tempfile.TemporaryDirectory() as temporary:
         ways: dict[str, Way] = {
             "ours": lambda: ours(paths, Path(temporary)),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from pneumonia.releases.loading import load
 
@@ -34,7 +35,7 @@ def row(path: Path, rounds: int) -> str:
         image, told = decode(data)
         times.append(1000 * (time.perf_counter() - started))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    probability = load(RELEASED_WEIGHTS).predict(image).probabilities["PNEUMONIA"]
+    probability = load(RELEASED_WEIGHTS).answers(preprocess(image))[0].probabilities["PNEUMONIA"]
     size = f"{image.width} x {image.height}"
     header = " ".join(told) or "none"
     numbers = f"{imported:.2f} | {statistics.median(times):.1f} | {grown:.0f} | {probability:.4f}"

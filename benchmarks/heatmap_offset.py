@@ -32,11 +32,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="X-rays, at full size or squashed to 224")
     parser.add_argument("--patches", type=int, default=128, help="in each X-ray (default: %(default)s)")
     args = parser.parse_args()
-    model, random = load(), Random(0)
+    engine, random = load().engine, Random(0)
     paths = sorted(path for path in args.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    images = (decode(path.read_bytes()).image for path in paths)
-    inputs = (preprocess(image, equalized=model.is_equalized) for image in images)
-    offsets = [offset_in(model.engine, pixels, args.patches, random) for pixels in inputs]
+    offsets = [offset_in(engine, preprocess(decode(path.read_bytes()).image), args.patches, random) for path in paths]
     print(f"| {len(paths)} X-rays | pixels of {SIZE} | 95% interval |\n|---|---|---|")
     for direction, values in zip(("below", "to the right"), zip(*offsets, strict=True), strict=True):
         mean, half = statistics.mean(values), 1.96 * statistics.stdev(values) / len(values) ** 0.5

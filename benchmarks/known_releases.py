@@ -13,6 +13,7 @@ from typing import Any
 
 import pneumonia
 from pneumonia.files import sha256
+from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.training_report import TrainingReport
 from pneumonia.network.weights_file import load_weights, save_weights
@@ -114,7 +115,7 @@ def _training_output(folder: Path, index: int) -> str:
         weights_sha256=sha256(folder / WEIGHTS_NAME),
         finished=FINISHED + timedelta(minutes=index),
         classes=list(CLASSES),
-        preprocessing=manifest.preprocessing,
+        preprocessing=PREPROCESSING,
         metrics=manifest.metrics,
         calibration=dataclasses.replace(manifest.calibration, bias=manifest.calibration.bias + index / 4),
         input_check=manifest.input_check,

@@ -25,11 +25,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.errors import ImageError
 from pneumonia.files import write_json
 from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.network.classifier import Classifier
-from pneumonia.network.prediction import Prediction
 from pneumonia.releases.loading import load
 
 Variants = Callable[[Image.Image], Iterable[Image.Image]]
+BATCH_SIZE = 16
 WARNINGS = ("not_a_chest_xray", "not_a_frontal_view", "inverted")  # an image gets at most one of them
 
 
@@ -170,7 +171,10 @@ FILMS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def count_flagged(model: Classifier, images: Iterable[Image.Image]) -> dict[str, int]:
     """Return how many images there are, at least one, and how many of them carry which of the warnings."""
-    answers = [answer for answer in model.predict_many(images) if isinstance(answer, Prediction)]
+    inputs = [preprocess(image) for image in images]
+    starts = range(0, len(inputs), BATCH_SIZE)
+    batches = (np.concatenate(inputs[start : start + BATCH_SIZE]) for start in starts)
+    answers = [answer for batch in batches for answer in model.answers(batch)]
     counts = {name: sum(name in answer.warnings for answer in answers) for name in WARNINGS}
     return {"images": len(answers), "flagged": sum(counts[name] for name in WARNINGS[:2]), **counts}
 

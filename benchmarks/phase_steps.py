@@ -65,7 +65,7 @@ def ours(module: Any, clock: Clock) -> Callable[[bytes], None]:  # noqa: ANN401
         with clock("decode"):
             image = decode(xray).image
         with clock("preprocess"):
-            pixels = preprocess(image, equalized=model.is_equalized)
+            pixels = preprocess(image)
         with clock("network"):
             outputs = model.engine(pixels)
         with clock("heatmap"):

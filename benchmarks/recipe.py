@@ -12,7 +12,6 @@ with the test fold's images of the other class: how a model does on images of an
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 import subprocess
@@ -31,12 +30,9 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
 from pneumonia.files import write_json
-from pneumonia.imaging.preprocessing import PLAIN, PREPROCESSING
-from pneumonia.network import resnet
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
-from pneumonia.network.training_report import REPORT_NAME
 from pneumonia.releases.loading import load
-from pneumonia.training import augmentation, batches, evaluate, report
+from pneumonia.training import augmentation, batches, evaluate
 from pneumonia.training import run as running
 from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import SPLITS, scan_folder
@@ -81,16 +77,6 @@ def set_name(module: ModuleType, name: str, value: object) -> Callable[[], None]
     return lambda: setattr(module, name, value)
 
 
-def not_equalized() -> None:
-    """Train on images as they are, and say so in the report."""
-    for module, name, value in (
-        (batches, "equalize", lambda images: images),
-        (resnet, "equalize", lambda images: images),
-        (report, "PREPROCESSING", PLAIN),
-    ):
-        set_name(module, name, value)()
-
-
 def without(step: str) -> Callable[[], None]:
     """Return what leaves out one of the steps that vary images."""
     return set_name(augmentation, step, lambda images, _: images)
@@ -98,7 +84,6 @@ def without(step: str) -> Callable[[], None]:
 
 VARIANTS: dict[str, Callable[[], None]] = {
     "recipe": lambda: None,
-    "not equalised": not_equalized,
     "from scratch": set_name(train_model, "build_network", lambda _: build_network("none")),
     "not varied": set_name(batches, "augment", resized),
     "half untouched": set_name(batches, "augment", half_untouched),
@@ -150,8 +135,8 @@ def run(variant: str, number: int, args: argparse.Namespace) -> dict[str, float]
         for split in ("val", "test"):
             file = answers_file(args.output, variant, number, split)
             write_answers(root / "model" / WEIGHTS_NAME, root / "data" / split, file)
-        told = json.loads((root / "model" / REPORT_NAME).read_text())
-    return {name: told["metrics"][name] for name in FIGURES}
+        report = json.loads((root / "model" / "training.json").read_text())
+    return {name: report["metrics"][name] for name in FIGURES}
 
 
 def answers_file(output: Path, variant: str, number: int, split: str) -> Path:
@@ -161,9 +146,7 @@ def answers_file(output: Path, variant: str, number: int, split: str) -> Path:
 
 def write_answers(weights: Path, folder: Path, file: Path) -> None:
     """Write what a bare network answers to a folder's images, as `pneumonia evaluate` does."""
-    told = json.loads(weights.with_name(REPORT_NAME).read_text())
-    model = dataclasses.replace(load(weights), is_equalized=told["preprocessing"] == PREPROCESSING)
-    channel = scan_folder(folder)
+    model, channel = load(weights), scan_folder(folder)
     images = load_channel(channel, 2)
     file.parent.mkdir(parents=True, exist_ok=True)
     evaluate.write_predictions(evaluate.answers_to(channel, images, model, 64), file)
@@ -208,17 +191,17 @@ def main() -> int:
     path = args.output / "recipe.json"
     settings: dict[str, Any] = {"folder": args.folder.name, "weights": Path(args.weights).name}
     settings |= {name: getattr(args, name) for name in ("folds", "epochs", "hold_out")}
-    done = json.loads(path.read_text()) if path.exists() else {"settings": settings, "results": {}}
-    if done["settings"] != settings:
-        print(f"{path} is of runs with {done['settings']}: name another --output.", file=sys.stderr)
+    report = json.loads(path.read_text()) if path.exists() else {"settings": settings, "results": {}}
+    if report["settings"] != settings:
+        print(f"{path} is of runs with {report['settings']}: name another --output.", file=sys.stderr)
         return 1
     for number in range(args.runs):
         for variant in args.variants:
-            runs = done["results"].setdefault(variant, [])
+            runs = report["results"].setdefault(variant, [])
             if len(runs) <= number:
                 runs.append(run(variant, number, args))
-                write_json(path, done)
-    print(table(done["results"]))
+                write_json(path, report)
+    print(table(report["results"]))
     return 0
 
 

@@ -37,9 +37,9 @@ from recipe import mean_and_spread
 
 from pneumonia.files import write_json
 from pneumonia.imaging.decoding import decode
-from pneumonia.imaging.preprocessing import resize
+from pneumonia.imaging.preprocessing import SIZE, resize
 from pneumonia.network.contract import CLASSES
-from pneumonia.network.resnet import equalize, normalize
+from pneumonia.network.resnet import normalize
 from pneumonia.training import metrics
 from pneumonia.training.augmentation import augment
 from pneumonia.training.batches import RETAKEN_SHARE
@@ -53,6 +53,7 @@ from pneumonia.training.run import Run
 from pneumonia.training.split import labelled_files, split_by_patient
 
 SIDE = 128  # pixels
+BORDER = SIZE // 10  # pixels at each edge of an image of SIZE pixels
 FOLDS = 5
 ELSEWHERE = "NORMAL2-"  # how the names of the other collection's files begin
 NORMALIZED_BY = 512  # training images that batch-norm statistics are re-estimated from
@@ -70,6 +71,42 @@ FIGURES = {
 Intensity = Callable[[Tensor], Tensor]
 
 
+def as_they_are(pixels: Tensor) -> Tensor:
+    """Return the pixels."""
+    return pixels
+
+
+def equalized(pixels: Tensor) -> Tensor:
+    """Equalise histograms, counted without BORDER of the image at each edge, where frames and labels lie.
+
+    A value becomes the mean rank of its pixels, scaled so that the darkest becomes 0 and the brightest 255. So it
+    hardly matters how finely a file tells shades apart. (Gonzalez and Woods, *Digital Image Processing*, section 3.3,
+    take the rank of its last pixel.) An image of one value stays as it is.
+    """
+    values, side = pixels.round().long(), pixels.shape[-1]
+    border = side * BORDER // SIZE
+    within = slice(border, side - border)
+    inner = values[..., within, within].flatten(2)
+    counts = torch.zeros(*inner.shape[:2], 256, dtype=torch.int32)
+    counts.scatter_add_(2, inner, counts.new_ones(()).expand(inner.shape))
+    ranks = 2 * counts.cumsum(2) - counts  # twice the mean rank
+    ranks -= ranks.gather(2, inner.amin(2, keepdim=True))
+    most = ranks.gather(2, inner.amax(2, keepdim=True))
+    table = torch.where(most > 0, (ranks / most.clamp(min=1) * 255).round().clamp(0, 255), torch.arange(256))
+    return table.gather(2, values.flatten(2)).view(pixels.shape)
+
+
+def equalized_half_way(pixels: Tensor) -> Tensor:
+    """Return the mean of the pixels and the equalised ones."""
+    return (pixels + equalized(pixels)) / 2
+
+
+def equalized_with_border(pixels: Tensor) -> Tensor:
+    """Equalise histograms of whole images, as Pillow does."""
+    whole: Tensor = equalize_whole(pixels.round().byte())
+    return whole.float()
+
+
 @dataclass(frozen=True)
 class Way:
     """What is done otherwise than by the recipe.
@@ -85,7 +122,7 @@ class Way:
         weight_decay: of AdamW.
     """
 
-    intensity: Intensity = equalize
+    intensity: Intensity = as_they_are
     late: bool = False
     backgrounds: float = 0.0
     crops: float = 0.0
@@ -95,31 +132,15 @@ class Way:
     weight_decay: float = 0.01
 
 
-def as_they_are(pixels: Tensor) -> Tensor:
-    """Return the pixels."""
-    return pixels
-
-
-def equalized_fully(pixels: Tensor) -> Tensor:
-    """Equalise histograms, not only half-way."""
-    return (2 * equalize(pixels) - pixels).clamp(0, 255)
-
-
-def equalized_with_border(pixels: Tensor) -> Tensor:
-    """Equalise histograms of whole images, as Pillow does."""
-    whole: Tensor = equalize_whole(pixels.round().byte())
-    return whole.float()
-
-
 WAYS = {
     "recipe": Way(),
-    "not equalised": Way(intensity=as_they_are),
-    "fully equalised": Way(intensity=equalized_fully),
-    "fully equalised, late": Way(intensity=equalized_fully, late=True),
-    "fully equalised with the border, late": Way(intensity=equalized_with_border, late=True),
-    "fully equalised, late, hard crops": Way(intensity=equalized_fully, late=True, crops=0.5),
-    "not equalised, hard crops": Way(intensity=as_they_are, crops=0.5),
-    "not equalised, other backgrounds": Way(intensity=as_they_are, backgrounds=0.5),
+    "equalised half-way": Way(intensity=equalized_half_way),
+    "equalised": Way(intensity=equalized),
+    "equalised late": Way(intensity=equalized, late=True),
+    "equalised late, with the border": Way(intensity=equalized_with_border, late=True),
+    "equalised late, hard crops": Way(intensity=equalized, late=True, crops=0.5),
+    "other backgrounds": Way(backgrounds=0.5),
+    "hard crops": Way(crops=0.5),
     "all retaken": Way(retaken=1.0),
     "mixup": Way(mixup=0.3),
     "dropout": Way(dropout=0.5),

@@ -27,13 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the training images")
     args = parser.parse_args(argv)
     release = read_release(args.weights, engine="torch")
-    manifest = release.manifest
-    if manifest is None:
+    if release.manifest is None:
         parser.error(f"{args.weights} has no manifest beside it: name the weights file of a release")
     network = network_in(release.weights, release.source, is_checked=True)
-    pixels = load_channel(scan_folder(args.folder), 2).pixels
-    ranges = activations_of(network, pixels, 32, equalized=manifest.is_equalized)
-    files = with_onnx(release, dataclasses.replace(manifest, activations=ranges))
+    ranges = activations_of(network, load_channel(scan_folder(args.folder), 2).pixels, 32)
+    files = with_onnx(release, dataclasses.replace(release.manifest, activations=ranges))
     check_serving(files, release.source)
     files.write_into(args.weights.parent)
     print(files.manifest.onnx)

@@ -13,12 +13,12 @@ from PIL import Image
 
 from pneumonia.errors import ImageError, WeightsError, file_sentence
 from pneumonia.imaging.decoding import Decoded, decode, from_pillow
-from pneumonia.imaging.preprocessing import network_input, resize
+from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.imaging.reading import read_file
 from pneumonia.network.calibration import Calibration, is_pneumonia
-from pneumonia.network.detector import Detector
+from pneumonia.network.detector import Detector, inverted
 from pneumonia.network.heatmap import heatmap_png
-from pneumonia.network.outputs import Engine, Floats, Pixels
+from pneumonia.network.outputs import Engine, Floats
 from pneumonia.network.prediction import Explanation, Prediction
 
 BATCH_SIZE = 16  # images that the network takes at a time
@@ -28,22 +28,22 @@ Source = str | os.PathLike[str] | bytes | Image.Image
 
 @dataclass(frozen=True)
 class Input:
-    """A decoded image, resized.
+    """An image that is ready for the network.
 
     Attributes:
-        pixels: uint8, shape (1, 3, SIZE, SIZE), as `resize` gives it.
+        pixels: float32, shape (1, 3, SIZE, SIZE), as `preprocess` gives it.
         size: width and height of the decoded image.
         warnings: what the file itself says against the answer.
     """
 
-    pixels: Pixels
+    pixels: Floats
     size: tuple[int, int]
     warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, decoded: Decoded) -> "Input":
-        """Return the input for a decoded image."""
-        return cls(resize(decoded.image)[np.newaxis], decoded.image.size, decoded.warnings)
+        """Return the network's input for a decoded image."""
+        return cls(preprocess(decoded.image), decoded.image.size, decoded.warnings)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ class Classifier:
         sha256: of the file that the engine reads, 64 hexadecimal digits.
         calibration: temperature, bias and band of doubt.
         detector: recognises negatives, and images that are not frontal chest X-rays; without one, none is recognised.
-        is_equalized: the network was trained on images equalised half-way.
         is_foreign: the weights came without a manifest, so that nothing is calibrated, and each answer says so.
     """
 
@@ -75,7 +74,6 @@ class Classifier:
     sha256: str
     calibration: Calibration
     detector: Detector | None = None
-    is_equalized: bool = False
     is_foreign: bool = False
 
     def predict(self, image: Source) -> Prediction:
@@ -152,11 +150,11 @@ class Classifier:
         """
         return heatmap_png(evidence if answer.prediction == "PNEUMONIA" else -evidence, size)
 
-    def answers(self, pixels: Pixels) -> list[Prediction]:
+    def answers(self, pixels: Floats) -> list[Prediction]:
         """Classify a batch of images, in their order.
 
         Args:
-            pixels: uint8, shape (N, 3, SIZE, SIZE), as `resize` gives them.
+            pixels: float32, shape (N, 3, SIZE, SIZE), as `normalized` gives them.
 
         Raises:
             WeightsError: the probabilities are not finite.
@@ -173,11 +171,11 @@ class Classifier:
         answers = iter(self.answers(np.concatenate(good)) if good else [])
         return [next(answers).warned(one.warnings) if isinstance(one, Input) else one for one in images]
 
-    def answers_with_evidence(self, pixels: Pixels) -> tuple[list[Prediction], Floats]:
+    def answers_with_evidence(self, pixels: Floats) -> tuple[list[Prediction], Floats]:
         """Return what `answers` returns, and what heatmaps are made of.
 
         Args:
-            pixels: uint8, shape (N, 3, SIZE, SIZE), as `resize` gives them.
+            pixels: float32, shape (N, 3, SIZE, SIZE).
 
         Returns:
             The answers; float32, shape (N, 7, 7), as in `Outputs`.
@@ -186,19 +184,19 @@ class Classifier:
             WeightsError: the probabilities are not finite.
         """
         negative, positives = self._positives(pixels)
-        outputs = self.engine(network_input(positives, equalized=self.is_equalized))
+        outputs = self.engine(positives)
         suspicions = [self.calibration.probability(yes - no) for no, yes in outputs.logits.tolist()]
         doubts = self.detector.warnings(outputs, positives) if self.detector else [[] for _ in suspicions]
         notes = [more or ["inverted"] * was for more, was in zip(doubts, negative, strict=True)]
         return [self._prediction(*image) for image in zip(suspicions, notes, strict=True)], outputs.evidence
 
-    def _positives(self, pixels: Pixels) -> tuple[list[bool], Pixels]:
+    def _positives(self, pixels: Floats) -> tuple[list[bool], Floats]:
         """Return for each image whether it is a negative, and the images with the negatives inverted."""
         if self.detector is None:
             return [False] * len(pixels), pixels
         negative = self.detector.negatives(pixels)
         if negative.any():
-            pixels = np.where(negative[:, None, None, None], 255 - pixels, pixels)
+            pixels = np.where(negative[:, None, None, None], inverted(pixels), pixels)
         return negative.tolist(), pixels
 
     def _prediction(self, suspicion: float, notes: list[str]) -> Prediction:
@@ -211,7 +209,7 @@ class Classifier:
 
 
 def prepared(image: Source) -> Input:
-    """Return the input for an image.
+    """Return the network's input for an image.
 
     Args:
         image: the path of a file, its bytes, or a Pillow image.

@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia.errors import WeightsError
+from pneumonia.imaging.preprocessing import MEAN, STD, of_channels
 from pneumonia.network.input_check import FEATURES, THUMBNAIL, InputCheck, decoded
-from pneumonia.network.outputs import Floats, Outputs, Pixels
+from pneumonia.network.outputs import Floats, Outputs
 
 # Extreme weights, or extreme limits of the check, give infinities here. Such an image counts as far from an X-ray.
 _quiet = np.errstate(over="ignore", invalid="ignore")
@@ -35,17 +36,17 @@ class Detector:
         self.check = check
 
     @_quiet
-    def warnings(self, outputs: Outputs, pixels: Pixels) -> list[list[str]]:
+    def warnings(self, outputs: Outputs, pixels: Floats) -> list[list[str]]:
         """Return for each image why its answer means nothing: `not_a_chest_xray`, `not_a_frontal_view` or nothing.
 
         Args:
             outputs: the network's for `pixels`.
-            pixels: uint8, shape (N, 3, SIZE, SIZE), as `resize` gives them.
+            pixels: float32, shape (N, 3, SIZE, SIZE), as `normalized` gives them.
         """
         pairs = zip(self.unlike(outputs.means, pixels), self.other_view(outputs.features), strict=True)
         return [["not_a_chest_xray"] * unlike or ["not_a_frontal_view"] * other for unlike, other in pairs]
 
-    def unlike(self, means: Floats, pixels: Pixels) -> list[bool]:
+    def unlike(self, means: Floats, pixels: Floats) -> list[bool]:
         """Return for each image whether its features or colours are unlike those of the training images."""
         is_far = ~(self.distances(means) <= self.check.distance)  # NaN counts as far, too
         return (is_far | (colour(pixels) > self.check.colour)).tolist()  # type: ignore[no-any-return]
@@ -57,11 +58,11 @@ class Detector:
         sums = features.reshape(len(features), -1) @ self._layout
         return (~(sums <= self.check.layout_limit)).tolist()  # type: ignore[no-any-return]
 
-    def negatives(self, pixels: Pixels) -> NDArray[np.bool_]:
+    def negatives(self, pixels: Floats) -> NDArray[np.bool_]:
         """Return for each image whether it is a negative: its thumbnail correlates negatively with the usual one.
 
         Args:
-            pixels: uint8, shape (N, 3, SIZE, SIZE), as `resize` gives them.
+            pixels: float32, shape (N, 3, SIZE, SIZE), as `normalized` gives them.
 
         Returns:
             bool, shape (N,).
@@ -85,21 +86,21 @@ class Detector:
         return (np.square(deviations).sum(1) - np.square(within).sum(1)) / FEATURES  # type: ignore[no-any-return]
 
 
-def colour(pixels: Pixels) -> Floats:
+def colour(pixels: Floats) -> Floats:
     """Return each image's mean over the pixels of the brightest channel minus the darkest, 0 (gray) to 1.
 
     Args:
-        pixels: uint8, shape (N, 3, height, width).
+        pixels: float32, shape (N, 3, height, width), as `normalized` gives them.
     """
-    some = pixels[..., ::4, ::4]  # 1 in 16
-    return (some.max(1) - some.min(1)).mean((1, 2), dtype=np.float32) / 255  # type: ignore[no-any-return]
+    some = pixels[..., ::4, ::4] * of_channels(STD) + of_channels(MEAN)  # 1 in 16
+    return (some.max(1) - some.min(1)).mean((1, 2))  # type: ignore[no-any-return]
 
 
-def thumbnails(pixels: Pixels) -> Floats:
+def thumbnails(pixels: Floats) -> Floats:
     """Return thumbnails of the images' inner parts, without frames and labels; each has mean 0 and length 1.
 
     Args:
-        pixels: uint8, shape (N, 3, SIZE, SIZE), as `resize` gives them.
+        pixels: float32, shape (N, 3, SIZE, SIZE), as `normalized` gives them.
 
     Returns:
         float32, shape (N, THUMBNAIL²).
@@ -107,9 +108,19 @@ def thumbnails(pixels: Pixels) -> Floats:
     count, border = len(pixels), pixels.shape[-1] // 14
     inner = pixels[:, 1, border:-border, border:-border]  # of green alone: the channels of a film hardly differ
     part = inner.shape[-1] // THUMBNAIL
-    small = inner.reshape(count, THUMBNAIL, part, THUMBNAIL, part).mean((2, 4), dtype=np.float32).reshape(count, -1)
+    small = inner.reshape(count, THUMBNAIL, part, THUMBNAIL, part).mean((2, 4)).reshape(count, -1)
     small -= small.mean(1, keepdims=True)
     return small / np.linalg.norm(small, axis=1, keepdims=True).clip(1e-12)  # type: ignore[no-any-return]
+
+
+def inverted(pixels: Floats) -> Floats:
+    """Return the network's input for the negatives of images: 255 minus each pixel value.
+
+    Args:
+        pixels: float32, shape (N, 3, SIZE, SIZE), as `normalized` gives them.
+    """
+    white = of_channels(tuple((1 - 2 * mean) / std for mean, std in zip(MEAN, STD, strict=True)))
+    return white - pixels
 
 
 def _array(text: str, dtype: str) -> Floats:

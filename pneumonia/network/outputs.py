@@ -11,7 +11,6 @@ from pneumonia.errors import WeightsError
 from pneumonia.imaging.preprocessing import SIZE, preprocess
 
 Floats = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
 
 
 class Outputs(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pneumonia.imaging.preprocessing import BORDER, MEAN, SIZE, STD
+from pneumonia.imaging.preprocessing import MEAN, STD
 from pneumonia.network.contract import CLASSES
 
 
@@ -91,44 +91,6 @@ def normalize(pixels: Tensor) -> Tensor:
     return pixels.float().div(255).sub(mean).div_(std)  # not sub_: one channel becomes three
 
 
-def equalize(pixels: Tensor) -> Tensor:
-    """Equalise histograms half-way, as `imaging.preprocessing.equalization` does, on any device without waiting for it.
-
-    Args:
-        pixels: uint8, or float in [0, 255], which is rounded; shape (N, C, height, width). Of a smaller image than SIZE
-            as large a part of the border is left out.
-
-    Returns:
-        float32, of the same shape, whole numbers in [0, 255].
-    """
-    values = pixels.round().long() if pixels.is_floating_point() else pixels.long()
-    border = pixels.shape[-1] * BORDER // SIZE
-    within = slice(border, pixels.shape[-1] - border)
-    inner = values[..., within, within].flatten(2)
-    counts = torch.zeros(*inner.shape[:2], 256, dtype=torch.int32, device=pixels.device)
-    counts.scatter_add_(2, inner, counts.new_ones(()).expand(inner.shape))
-    ranks = 2 * counts.cumsum(2) - counts
-    ranks -= ranks.gather(2, inner.amin(2, keepdim=True))
-    most = ranks.gather(2, inner.amax(2, keepdim=True))
-    table = (ranks * 255 + most // 2).div_(most.clamp(min=1), rounding_mode="floor").clamp_(0, 255)
-    same = torch.arange(256, device=pixels.device)
-    table = torch.where(most > 0, (table + same + 1) // 2, same)
-    return table.float().gather(2, values.flatten(2)).view(pixels.shape)
-
-
-def network_input(pixels: Tensor, *, equalized: bool = True) -> Tensor:
-    """Turn images into the network's input, as `imaging.preprocessing.network_input` does, on any device.
-
-    Args:
-        pixels: uint8, or float in [0, 255], shape (N, 1 or 3, height, width).
-        equalized: as training has it by now; False is for the networks of older releases.
-
-    Returns:
-        float32, shape (N, 3, height, width), its channels last in memory.
-    """
-    return normalize(equalize(pixels) if equalized else pixels).contiguous(memory_format=torch.channels_last)
-
-
 @torch.inference_mode()
 def logits_of(network: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
     """Run a network over many images, in float32 as in serving.
@@ -143,4 +105,5 @@ def logits_of(network: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
     """
     device = next(network.parameters()).device
     parts = (pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size))
-    return torch.cat([network(network_input(part.to(device))) for part in parts])
+    batches = (normalize(part.to(device)).contiguous(memory_format=torch.channels_last) for part in parts)
+    return torch.cat([network(batch) for batch in batches])

@@ -10,8 +10,10 @@ from pneumonia.deadline import Deadline
 from pneumonia.engines.choice import chosen_engine, engine_in
 from pneumonia.errors import ConfigurationError, WeightsError
 from pneumonia.files import is_there
+from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
+from pneumonia.network.contract import CLASSES
 from pneumonia.network.detector import Detector
 from pneumonia.releases.engine_file import NAMES, missing, path_for
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights, fetch
@@ -129,12 +131,9 @@ def classifier_of(release: Release) -> Classifier:
     """
     told = release.manifest
     if told:
-        check_code(told)
+        check_code(told, CLASSES, PREPROCESSING)
     engine = engine_in(release.engine, release.weights, release.source, is_checked=told is not None)
     detector = Detector(told.input_check) if told and told.input_check else None
     logger.info("loaded %s, model version %s", release.source, release.version)
     calibration = told.calibration if told else Calibration()
-    is_equalized = told is not None and told.is_equalized
-    return Classifier(
-        engine, release.version, release.sha256, calibration, detector, is_equalized, is_foreign=told is None
-    )
+    return Classifier(engine, release.version, release.sha256, calibration, detector, is_foreign=told is None)

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,10 +12,9 @@ from typing import Any
 
 from pneumonia.errors import WeightsError
 from pneumonia.files import replacing
-from pneumonia.imaging.preprocessing import PLAIN, PREPROCESSING
 from pneumonia.network.activations import Ranges, activations_in
 from pneumonia.network.calibration import Calibration, calibration_in
-from pneumonia.network.contract import CLASSES, MANIFEST_NAME, MAX_WEIGHTS
+from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
 from pneumonia.network.data_check import DataCheck, data_check_in
 from pneumonia.network.figures import is_possible
 from pneumonia.network.input_check import InputCheck, input_check_in
@@ -83,11 +82,6 @@ class Manifest:
     onnx: OnnxFile | None = None
     activations: Ranges | None = None
 
-    @property
-    def is_equalized(self) -> bool:
-        """Whether the network was trained on images equalised half-way."""
-        return self.preprocessing == PREPROCESSING
-
     def to_json(self) -> str:
         """Return indented JSON, with a digest of all that it says."""
         content = json.loads(json_text(dataclasses.asdict(self)))
@@ -127,13 +121,13 @@ def parse(text: str | bytes, source: str) -> Manifest:
         raise WeightsError(f"{source} is not a valid manifest ({error}): promote the model again.") from error
 
 
-def check_code(manifest: Manifest) -> None:
-    """Check that a release was trained for the classes, and with a preprocessing, that this code knows.
+def check_code(manifest: Manifest, classes: Sequence[str], preprocessing: Mapping[str, Any]) -> None:
+    """Check that a release was trained for the classes and the preprocessing of this code.
 
     Raises:
         WeightsError: it was not: its answers would be wrong without notice.
     """
-    if manifest.classes != list(CLASSES) or manifest.preprocessing not in (PREPROCESSING, PLAIN):
+    if (manifest.classes, manifest.preprocessing) != (list(classes), preprocessing):
         raise WeightsError(
             f"Release {manifest.version} was trained for other classes or another preprocessing than this code's: "
             "deploy the code that it was trained with, or promote another model."

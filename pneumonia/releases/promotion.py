@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pneumonia.errors import WeightsError
 from pneumonia.files import sha256
-from pneumonia.imaging.preprocessing import PLAIN, PREPROCESSING
+from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
 from pneumonia.releases.bucket import WeightsBucket
@@ -124,7 +124,7 @@ def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
         sha256=digest,
         size=weights.stat().st_size,
         classes=list(CLASSES),
-        preprocessing=report.preprocessing or PLAIN,
+        preprocessing=PREPROCESSING,
         metrics=report.metrics,
         training_job=report.training_job,
         dataset_fingerprint=report.dataset.fingerprint,
@@ -145,10 +145,9 @@ def _check_report(weights: Path, report: TrainingReport, name: str) -> None:
     """
     if report.weights_sha256 not in {None, sha256(weights)}:
         raise WeightsError(f"{REPORT_NAME} in {name} is of other weights: train again, into an empty model directory.")
-    for field, given, known in (
-        ("classes", report.classes, [list(CLASSES)]),
-        ("preprocessing", report.preprocessing, [PREPROCESSING, PLAIN]),
+    for field, given, expected in (
+        ("classes", report.classes, list(CLASSES)),
+        ("preprocessing", report.preprocessing, PREPROCESSING),
     ):
-        if given not in (None, *known):
-            expected = " or ".join(map(str, known))
+        if given not in (None, expected):
             raise WeightsError(f"The model in {name} was trained with {field} {given}, but inference has {expected}.")

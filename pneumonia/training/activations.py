@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pneumonia.network.activations import TENSORS, Ranges
-from pneumonia.network.resnet import ResNet18, network_input
+from pneumonia.network.resnet import ResNet18, normalize
 
 # Chosen on the test films; docs/model-card.md compares other rules.
 IMAGES = 256  # training images that the ranges are recorded from, over all processes
@@ -22,8 +22,6 @@ def activations_of(
     train: Tensor,
     batch_size: int,
     gather: Callable[[Tensor], Tensor] = lambda part: part,
-    *,
-    equalized: bool = True,
 ) -> Ranges:
     """Return the activation ranges on about IMAGES training images, without the SHARE of values at each end.
 
@@ -32,10 +30,9 @@ def activations_of(
         train: this process's training images, uint8, shape (N, 1 or 3, SIZE, SIZE).
         batch_size: images that go through the network at a time.
         gather: concatenates the tensors of all processes, each of which has a share of the images.
-        equalized: as in `network_input`.
     """
     some = train[:: math.ceil(len(gather(train[:, 0, 0, :1])) / IMAGES)]
-    tails = tails_of(network, some, batch_size, len(gather(some[:, 0, 0, :1])), equalized=equalized)
+    tails = tails_of(network, some, batch_size, len(gather(some[:, 0, 0, :1])))
     ranges = {}
     for name, own in tails.items():
         below, above = gather(own).topk(len(own), 0).values[-1].tolist()
@@ -44,9 +41,7 @@ def activations_of(
 
 
 @torch.inference_mode()
-def tails_of(
-    network: ResNet18, pixels: Tensor, batch_size: int, count: int, *, equalized: bool = True
-) -> dict[str, Tensor]:
+def tails_of(network: ResNet18, pixels: Tensor, batch_size: int, count: int) -> dict[str, Tensor]:
     """Return the extreme values of each of TENSORS, at each end as many as SHARE of the values of all processes.
 
     Args:
@@ -54,7 +49,6 @@ def tails_of(
         pixels: uint8, shape (N, 1 or 3, SIZE, SIZE).
         batch_size: images that go through the network at a time.
         count: the number of images over all processes.
-        equalized: as in `network_input`.
 
     Returns:
         For each tensor, float32 of shape (K, 2): the least values with their signs changed, and the greatest values.
@@ -69,7 +63,7 @@ def tails_of(
 
     with watched(network, see):
         for part in torch.split(pixels, batch_size):
-            network(network_input(part.to(device), equalized=equalized))
+            network(normalize(part.to(device)).contiguous(memory_format=torch.channels_last))
     return tails
 
 

@@ -51,7 +51,7 @@ def augment(images: Tensor, size: int, retaken: float = 1.0) -> Tensor:
     """Vary each image in its own way.
 
     Args:
-        images: whole numbers in [0, 255] of any type, shape (N, C, H, W).
+        images: uint8, shape (N, C, H, W).
         size: height and width of the result in pixels, a multiple of 8.
         retaken: share of the images, by chance, that look as if they had been taken otherwise; all look as if they had
             been stored otherwise.

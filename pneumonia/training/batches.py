@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pneumonia.command import progress
 from pneumonia.errors import ConfigurationError, DataError
-from pneumonia.network.resnet import equalize, logits_of, normalize
+from pneumonia.network.resnet import logits_of, normalize
 from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import Channel
 from pneumonia.training.data_checking import check_readable
@@ -133,8 +133,8 @@ def shuffled_batches(
         yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
-def varied_input(images: Tensor, size: int) -> Tensor:
-    """Vary images as serving gives them to the network: equalised images. So exposure is still varied.
+def network_input(images: Tensor, size: int) -> Tensor:
+    """Vary images and normalise them.
 
     Args:
         images: uint8, shape (N, C, H, W).
@@ -143,8 +143,7 @@ def varied_input(images: Tensor, size: int) -> Tensor:
     Returns:
         float32, shape (N, 3, size, size), its channels last in memory.
     """
-    varied = augment(equalize(images), size, RETAKEN_SHARE)
-    return normalize(varied).contiguous(memory_format=torch.channels_last)
+    return normalize(augment(images, size, RETAKEN_SHARE)).contiguous(memory_format=torch.channels_last)
 
 
 def all_logits(network: nn.Module, split: Split, batch_size: int, processes: Processes) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from pneumonia.command import say
 from pneumonia.errors import ConfigurationError, keeping
 from pneumonia.files import real, replacing, write_json
+from pneumonia.imaging.preprocessing import normalized
 from pneumonia.names import in_csv
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.classifier import Classifier
@@ -92,7 +93,7 @@ def answers_to(channel: Channel, images: Images, model: Classifier, batch_size: 
         WeightsError: the network gives no finite numbers.
     """
     starts = range(0, len(images), batch_size)
-    batches = (images.pixels[start : start + batch_size].expand(-1, 3, -1, -1).numpy() for start in starts)
+    batches = (normalized(images.pixels[start : start + batch_size].numpy()) for start in starts)
     return Answered(channel, images, [answer for batch in batches for answer in model.answers(batch)])
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.imaging.preprocessing import SIZE, normalized
 from pneumonia.network.detector import Detector, colour, thumbnails
 from pneumonia.network.input_check import InputCheck, encoded
-from pneumonia.network.outputs import Floats, Pixels
-from pneumonia.network.resnet import ResNet18, network_input, pooled
+from pneumonia.network.outputs import Floats
+from pneumonia.network.resnet import ResNet18, normalize, pooled
 from pneumonia.training.augmentation import augment
 from pneumonia.training.other_views import TINT, depicted, frontal, no_frontal
 
@@ -47,8 +47,8 @@ def features_of(network: ResNet18, pixels: Tensor, batch_size: int, *, varied: b
         torch.manual_seed(SEED)
         for part in torch.split(pixels, batch_size):
             images = part.to(device)
-            inputs = network_input(_depict_otherwise(images) if varied else images)
-            features.append(pooled(network.layers(inputs)))
+            inputs = normalize(_depict_otherwise(images) if varied else images)
+            features.append(pooled(network.layers(inputs.contiguous(memory_format=torch.channels_last))))
     return torch.cat(features)
 
 
@@ -71,8 +71,8 @@ def maps_of(network: ResNet18, pixels: Tensor, batch_size: int, change: Change, 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for part in torch.split(pixels, batch_size):
-            inputs = network_input(depicted(change(part.to(device).float() / 255)))
-            maps.append(network.layers(inputs)[-1].half().cpu())
+            inputs = normalize(depicted(change(part.to(device).float() / 255)))
+            maps.append(network.layers(inputs.contiguous(memory_format=torch.channels_last))[-1].half().cpu())
     return torch.cat(maps)
 
 
@@ -213,10 +213,10 @@ def _reduced(maps: Tensor, directions: Tensor) -> Tensor:
     return torch.cat(parts).flatten(1)
 
 
-def _in_parts(look: Callable[[Pixels], Floats], pixels: Tensor) -> Tensor:
-    """Return the results of a function of pixels for all images, 64 at a time, on the CPU."""
-    parts = (part.expand(-1, 3, -1, -1).cpu().numpy() for part in torch.split(pixels, 64))
-    return torch.from_numpy(np.concatenate([look(part) for part in parts]))
+def _in_parts(look: Callable[[Floats], Floats], pixels: Tensor) -> Tensor:
+    """Return the results of a function of the network's input for all images, 64 at a time, on the CPU."""
+    parts = (part.cpu().numpy() for part in torch.split(pixels, 64))
+    return torch.from_numpy(np.concatenate([look(normalized(part)) for part in parts]))
 
 
 def _depict_otherwise(images: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,6 +60,22 @@ def test_crops_show_a_part_of_the_image() -> None:
     assert (shown <= 223).all()
     assert width.min() >= 0.95 * 223 * (0.1 * 3 / 4) ** 0.5
     assert 100 < width.mean() < 190
+
+
+def test_equalised_values_are_the_mean_ranks_of_their_pixels() -> None:
+    film = draw_radiograph(Random(0), "PNEUMONIA", 300).convert("L").resize((224, 224))
+    pixels = torch.from_numpy(np.array(film))
+    inner = pixels[22:202, 22:202].flatten().sort().values
+    ranks = {value: (inner == value).nonzero().double().mean().item() for value in torch.unique(inner).tolist()}
+    lowest, highest = ranks[int(inner[0])], ranks[int(inner[-1])]
+    changed = WAYS["equalized"](pixels[None, None].float())[0, 0]
+    for value, rank in ranks.items():
+        assert changed[pixels == value][0].item() == pytest.approx((rank - lowest) / (highest - lowest) * 255, abs=0.51)
+
+
+def test_an_image_of_one_value_stays_as_it_is() -> None:
+    flat = torch.full((1, 1, 224, 224), 77.0)
+    assert torch.equal(WAYS["equalized"](flat), flat)
 
 
 @pytest.mark.slow

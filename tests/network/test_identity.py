@@ -20,7 +20,6 @@ def test_whatever_an_answer_depends_on_makes_another_model() -> None:
         "sha256": "0" * 64,
         "calibration": Calibration(bias=1e-9),
         "detector": Detector(InputCheck(**INPUT_CHECK)),
-        "is_equalized": True,
         "is_foreign": True,
     }
     assert others.keys() | {"engine"} == {field.name for field in dataclasses.fields(model)}

@@ -19,10 +19,10 @@ from PIL import Image, ImageDraw, ImageOps
 
 from pneumonia.__main__ import main
 from pneumonia.errors import WeightsError
-from pneumonia.imaging.preprocessing import SIZE, preprocess, resize
+from pneumonia.imaging.preprocessing import SIZE, normalized, preprocess, resize
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
-from pneumonia.network.detector import Detector, colour
+from pneumonia.network.detector import Detector, colour, inverted
 from pneumonia.network.input_check import (
     FEATURES,
     LAYOUT,
@@ -32,8 +32,8 @@ from pneumonia.network.input_check import (
     encoded,
     input_check_in,
 )
-from pneumonia.network.outputs import Floats, Outputs, Pixels
-from pneumonia.network.resnet import network_input, pooled
+from pneumonia.network.outputs import Floats, Outputs
+from pneumonia.network.resnet import normalize, pooled
 from pneumonia.network.weights_file import load_weights
 from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.loading import load
@@ -129,7 +129,7 @@ NO_XRAYS: dict[str, Callable[[], Image.Image]] = {
 
 @pytest.mark.parametrize("name", NO_XRAYS)
 def test_released_weights_flag_what_is_no_xray(name: str) -> None:
-    assert "not_a_chest_xray" in load(RELEASED_WEIGHTS).predict(NO_XRAYS[name]()).warnings
+    assert "not_a_chest_xray" in load(RELEASED_WEIGHTS).answers(preprocess(NO_XRAYS[name]()))[0].warnings
 
 
 def test_released_manifest_is_small() -> None:
@@ -178,12 +178,12 @@ def test_what_is_like_the_training_images_passes(checked: Path, drawn: Path) -> 
     model = load(checked)
     for path in (drawn / "test").glob("*/*"):
         with Image.open(path) as image:
-            assert model.predict(image).warnings == []
+            assert model.answers(preprocess(image))[0].warnings == []
 
 
 @pytest.mark.parametrize("name", ["black", "white", "red", "noise", "page", "landscape", "gray landscape", "screen"])
 def test_what_is_unlike_the_training_images_is_flagged(checked: Path, name: str) -> None:
-    assert load(checked).predict(NO_XRAYS[name]()).warnings == ["not_a_chest_xray"]
+    assert load(checked).answers(preprocess(NO_XRAYS[name]()))[0].warnings == ["not_a_chest_xray"]
 
 
 def test_what_is_upside_down_is_laid_out_otherwise(checked: Path, drawn: Path) -> None:
@@ -205,8 +205,8 @@ def outputs(means: Floats, features: Floats) -> Outputs:
     return Outputs(np.zeros((count, 2), np.float32), np.zeros((count, 7, 7), np.float32), means, features)
 
 
-def gray(count: int) -> Pixels:
-    return np.zeros((count, 3, SIZE, SIZE), np.uint8)
+def gray(count: int) -> Floats:
+    return normalized(np.zeros((count, 3, SIZE, SIZE), np.uint8))
 
 
 def test_of_the_two_warnings_at_most_one_is_given() -> None:
@@ -229,8 +229,8 @@ def test_an_older_check_knows_no_layout_and_no_negatives(checked: Path, drawn: P
     path = next((drawn / "test").glob("*/*"))
     with Image.open(path) as image:
         for variant in (image.transpose(Image.Transpose.ROTATE_180), ImageOps.invert(image)):
-            assert not {"not_a_frontal_view", "inverted"} & set(model.predict(variant).warnings)
-    assert "not_a_chest_xray" in model.predict(landscape()).warnings
+            assert not {"not_a_frontal_view", "inverted"} & set(model.answers(preprocess(variant))[0].warnings)
+    assert "not_a_chest_xray" in model.answers(preprocess(landscape()))[0].warnings
 
 
 def test_a_negative_is_answered_as_its_positive(checked: Path, drawn: Path) -> None:
@@ -246,8 +246,9 @@ def test_a_negative_is_answered_as_its_positive(checked: Path, drawn: Path) -> N
 
 def test_negatives_are_inverted_one_by_one(checked: Path, drawn: Path) -> None:
     with Image.open(next((drawn / "test").glob("*/*"))) as image:
-        both = np.stack([resize(image), resize(ImageOps.invert(image))])
+        both = np.concatenate([preprocess(image), preprocess(ImageOps.invert(image))])
     assert Detector(check_of(checked)).negatives(both).tolist() == [False, True]
+    np.testing.assert_allclose(inverted(both), both[::-1], rtol=0, atol=1e-5)
 
 
 def test_layout_is_fishers_discriminant() -> None:
@@ -269,7 +270,7 @@ def test_without_a_check_nothing_is_flagged(weights: Path, tmp_path: Path) -> No
     path = Path(shutil.copyfile(weights, tmp_path / "model.pth"))
     manifest_for(path).write_beside(path)
     assert load(path).detector is None
-    assert "not_a_chest_xray" not in load(path).predict(landscape()).warnings
+    assert "not_a_chest_xray" not in load(path).answers(preprocess(landscape()))[0].warnings
 
 
 def test_warning_reaches_every_answer(checked: Path, tmp_path: Path) -> None:
@@ -306,7 +307,7 @@ def test_distance_is_mahalanobis() -> None:
 def test_colour_is_the_difference_of_the_channels() -> None:
     half = Image.new("RGB", (224, 224), (255, 51, 51))
     half.paste((90, 90, 90), (0, 0, 112, 224))
-    images = np.stack([resize(image) for image in (flat(77), Image.new("RGB", (9, 9), "red"), half)])
+    images = np.concatenate([preprocess(image) for image in (flat(77), Image.new("RGB", (9, 9), "red"), half)])
     assert colour(images).tolist() == pytest.approx([0, 1, 0.4], abs=1e-5)
 
 
@@ -328,7 +329,7 @@ def test_features_do_not_depend_on_the_batches_nor_on_the_seed_outside(weights: 
     pixels = torch.from_numpy(np.stack(films))
     plain = features_of(network, pixels, 3, varied=False)
     with torch.inference_mode():
-        expected = pooled(network.layers(network_input(pixels)))
+        expected = pooled(network.layers(normalize(pixels)))
     torch.testing.assert_close(plain, expected, rtol=1e-4, atol=1e-5)
     torch.manual_seed(1)
     varied = features_of(network, pixels, 4, varied=True)

@@ -3,18 +3,16 @@
 import dataclasses
 import json
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
 
 import promote_model
 from pneumonia.deadline import Deadline
 from pneumonia.errors import WeightsError
 from pneumonia.imaging.decoding import decode
-from pneumonia.imaging.preprocessing import SIZE, preprocess
+from pneumonia.imaging.preprocessing import preprocess
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME, WEIGHTS_NAME
 from pneumonia.network.outputs import probes
@@ -59,9 +57,8 @@ def _onnx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def suspicions(model: Classifier) -> np.ndarray:
     """Return P(PNEUMONIA) of an X-ray, noise, a black and a white image."""
-    noise = Image.frombytes("RGB", (SIZE, SIZE), Random(0).randbytes(3 * SIZE * SIZE))
-    images = [decode(XRAY).image, noise, *(Image.new("L", (SIZE, SIZE), value) for value in (0, 255))]
-    return np.array([model.predict(image).probabilities["PNEUMONIA"] for image in images])
+    pixels = np.concatenate([preprocess(decode(XRAY).image), probes()])
+    return np.array([answer.probabilities["PNEUMONIA"] for answer in model.answers(pixels)])
 
 
 def test_a_promoted_folder_answers_the_same_by_both_engines(

@@ -33,7 +33,7 @@ from pneumonia.network.activations import activations_in
 from pneumonia.network.calibration import Calibration, is_pneumonia
 from pneumonia.network.detector import Detector
 from pneumonia.network.input_check import input_check_in
-from pneumonia.network.resnet import ResNet18, logits_of, network_input
+from pneumonia.network.resnet import ResNet18, logits_of, normalize
 from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.training.activations import activations_of
 from pneumonia.training.batches import Split, all_logits, check_divisible, shuffled_batches
@@ -251,7 +251,7 @@ def test_training_shows_varied_images_in_the_scale_of_inference() -> None:
     torch.manual_seed(0)
     network, images = Onlooker(), gray(16)
     one_epoch(network, [(images, torch.zeros(16, dtype=torch.int64))], SIZE)
-    shown, plain = network.shown[0], network_input(images)
+    shown, plain = network.shown[0], normalize(images)
     assert shown.shape == plain.shape == (16, 3, SIZE, SIZE)
     assert not any(torch.equal(one, other) for one, other in zip(shown, plain, strict=True))
     assert shown.mean() == pytest.approx(plain.mean().item(), abs=0.5)
@@ -280,7 +280,7 @@ def test_batch_norm_is_reestimated_from_training_images_as_they_are(size: int) -
     train_one_epoch(moved, [(pixels, labels)], size)
     norm = next(module for module in moved.averaged.modules() if isinstance(module, nn.BatchNorm2d))
     assert norm.running_mean is not None
-    expected = network_input(pixels).mean((0, 2, 3))
+    expected = normalize(pixels).mean((0, 2, 3))
     assert not torch.allclose(norm.running_mean, expected, atol=0.05)
     reestimate_batch_norm(moved.averaged, split, 4, ONE)
     assert torch.allclose(norm.running_mean, expected, atol=1e-4)
@@ -355,7 +355,7 @@ def test_every_image_counts_alike_however_uneven_the_last_batch(batch_size: int)
     network, split = ResNet18(), random_split(5)
     result = Evaluation.of(all_logits(network, split, batch_size, ONE), split.labels)
     with torch.inference_mode():
-        logits = network.eval()(network_input(split.images.pixels))
+        logits = network.eval()(normalize(split.images.pixels))
     assert result.count == 5
     assert result.correct == int((logits.argmax(1) == split.labels).sum())
     assert result.loss == pytest.approx(float(functional.cross_entropy(logits, split.labels)), rel=1e-5)

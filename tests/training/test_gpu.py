@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pneumonia.imaging.preprocessing import SIZE
-from pneumonia.training.batches import GPU_IMAGES, Split, shuffled_batches, varied_input
+from pneumonia.training.batches import GPU_IMAGES, Split, network_input, shuffled_batches
 from pneumonia.training.channels import Channel
 from pneumonia.training.images import Images
 from pneumonia.training.processes import Processes
@@ -48,7 +48,7 @@ def waits_of(steps: int) -> int:
         split, weights = images_on_gpu(4 * steps), [torch.zeros(3, device=GPU)]
         with Waits() as waits:  # type: ignore[no-untyped-call]
             for images, _ in shuffled_batches(split, 4, Processes(1, 0, GPU)):
-                inputs = varied_input(images, 64)
+                inputs = network_input(images, 64)
                 assert inputs.device == GPU
                 for _ in range(len(inputs) // 4):
                     move_average(weights, weights, 0.5)
