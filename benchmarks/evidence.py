@@ -8,7 +8,8 @@ pixels: the positive evidence for the answer, enlarged to the film. Its mass is 
   and what lies between them, is found in each film by benchmarks/thorax.py, without labels.
 - **even**: the share that a heatmap of the same level everywhere would have inside, which is the thorax's share of the
   film.
-- **peak inside**: the share of the films on which most of the heatmap's highest level lies inside the thorax.
+- **peak inside**: the share of films on which more than half of the pixels with the heatmap's highest level lie inside
+  the thorax.
 
 Films without any evidence for their answer are counted and left out. It prints a Markdown table, and writes JSON where
 --output says. --save writes the films with thorax and heatmap to a folder, to look at.
@@ -57,7 +58,7 @@ class Film:
         return float(levels[self.thorax].sum() / levels.sum()) if levels.any() else None
 
     def has_peak_inside(self) -> bool:
-        """Return whether most of the heatmap's highest level lies inside the thorax."""
+        """Return whether more than half of the pixels with the heatmap's highest level lie inside the thorax."""
         levels = np.asarray(self.heatmap)
         return bool(self.thorax[levels == levels.max()].mean() > 0.5)
 

@@ -64,12 +64,12 @@ def thirds(name: str, values: Sequence[float]) -> dict[str, Mask]:
     return {
         f"{name}: to {first:.1f}": given <= first,
         f"{name}: {first:.1f} to {second:.1f}": (first < given) & (given <= second),
-        f"{name}: from {second:.1f}": given > second,
+        f"{name}: above {second:.1f}": given > second,
     }
 
 
 def figures(answered: Answered, group: Mask) -> dict[str, Any]:
-    """Return a group's figures with their intervals; those that need a class it has not are None."""
+    """Return a group's figures with their intervals; those of a class that the group lacks are None."""
     labels = answered.images.labels.numpy()
     counts = {name: int((group & (labels == label)).sum()) for label, name in enumerate(CLASSES)}
     missing = [label for label, name in enumerate(CLASSES) if not counts[name]]
@@ -95,7 +95,7 @@ def worst(groups: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def cell(group: dict[str, Any], name: str) -> str:
-    """Return a figure with its interval; without one, where no resample differs."""
+    """Return a figure with its interval, none where all resamples agree; nothing where there is no figure."""
     if group[name] is None:
         return ""
     low, high = group["intervals"][name]

@@ -5,9 +5,9 @@ It compares the answer of each weights file, its manifest beside it, for a photo
 The photographs are drawn by file name, so every model gets the same ones in every run. It prints a Markdown table, and
 writes JSON where --output says. --save writes the photographs to a folder, to look at.
 
-The film is enlarged to 1,024 pixels, as a screen does, and photographed with a margin of 0 to 15% around it, dark or
-bright, and at an angle, each corner up to 3% of a side off its place. Light falls unevenly, with a vignette, glare and
-moiré; the colours have a cast; blur, the sensor's noise and JPEG of quality 80 follow.
+The film is scaled to 1,024 pixels on its longer side, as a screen does, and photographed with a margin of 0 to 15%
+around it, dark or bright, and at an angle, each corner up to 3% of a side off its place. Light falls unevenly, with a
+vignette, glare and moiré; the colours have a cast; blur, the sensor's noise and JPEG of quality 80 follow.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def photograph(film: Image.Image, random: Random) -> bytes:
 
 
 def placed(film: Image.Image, random: Random) -> Image.Image:
-    """Return the film enlarged, at an angle, and with what lies around it, mode "L"."""
+    """Return the film scaled, at an angle, and with what lies around it, mode "L"."""
     scale = SIDE / max(film.size)
     film = film.resize((round(film.width * scale), round(film.height * scale)), Image.Resampling.BICUBIC)
     around = round(random.choice([random.uniform(0, 45), random.uniform(190, 250)]))

@@ -2,12 +2,12 @@
 
 Lungs are darker than what is between and around them. A pair of lungs is drawn at every place and in every size of a
 grid, and the one counts with which the film's gray levels correlate most, among the pixels of the drawing and of a ring
-around it. Larger drawings fit less closely, so the correlation is weighed with the number of pixels to the power of
-0.3; and it is weighed down away from a usual place and size. Air beside the body is as dark as lungs, and is made
-bright first.
+around it. Larger drawings fit less closely, so the correlation is multiplied by the number of pixels to the power of
+0.3; and it counts less the further the place and size are from the usual. Air beside the body is as dark as lungs, and
+is made bright first.
 
-Seen on 60 films, 20 of them adults': the outline followed the lungs on 57 of them, within about a rib's breadth. On one
-it was too wide, on one too narrow, and on one it left out the tops of the lungs.
+Seen on 60 films, 20 of them of adults: the outline followed the lungs on 57 of them, within about a rib's breadth. On
+one it was too wide, on one too narrow, and on one it left out the tops of the lungs.
 """
 
 from functools import cache
@@ -66,8 +66,9 @@ def drawings_of_lungs() -> tuple[list[Place], Floats, Floats, Floats]:
 
     Returns:
         The places; 1 in each one's thorax and in the ring around it, shape (N, SIDE * SIDE); the drawings, dark lungs
-        in bright surroundings, of the same shape, with a mean of 0 and a norm of 1; what their correlation is
-        multiplied with, shape (N,).
+        in bright surroundings, of the same shape, with a mean of 0 and a norm of 1 / sqrt(pixels of the ring), so that
+        their product with the levels, divided by the levels' standard deviation, is the correlation; what that is
+        multiplied by, shape (N,).
     """
     places = list(product(RIGHT.tolist(), DOWN.tolist(), WIDE.tolist(), HIGH.tolist()))
     rings = np.array([egg(place, SIDE, 1.2).ravel() for place in places], np.float32)

@@ -11,10 +11,10 @@ ceiling          the network, loss and optimiser of ours on one batch that lies 
                  loaded or varied
 ceiling, small   the same at the smaller size
 
-The first epoch of ours includes decoding, as nobody can train before. Images per second of processor time, of all cores
-and processes together, are comparable on a machine that does other work, too, where OMP_WAIT_POLICY=passive keeps
-waiting threads from using any. Peak memory is the process's, that of all its processes together (Linux, sampled), and
-the GPU's where there is one.
+The first epoch of ours includes decoding, as nobody can train before. Images per second of processor time, summed over
+all cores and processes, can be compared even on a busy machine if OMP_WAIT_POLICY=passive keeps waiting threads from
+using any. Peak memory is measured for the process, for it and its workers together (Linux, sampled), and on the GPU
+where there is one.
 
 `--profile WAY` prints instead which operations an epoch's time goes to.
 """
@@ -149,7 +149,7 @@ WAYS: dict[str, Callable[[Path, int], Callable[[], int]]] = {
 
 
 def measure(way: str, folder: Path, images: int, epochs: int) -> dict[str, Any]:
-    """Train in one way; return images per second of the first and of the later epochs, and peak memory in MB."""
+    """Train in one way; return images per second of the first epoch, the later ones and processor time, and peak MB."""
     torch.manual_seed(0)
     epoch = WAYS[way](folder, images)
     rates, by_processor = [], []
@@ -168,12 +168,12 @@ def measure(way: str, folder: Path, images: int, epochs: int) -> dict[str, Any]:
 
 
 def processor_seconds() -> float:
-    """Return the processor time that this process and those that it has ended have used."""
+    """Return the processor time that this process and its children that have ended have used."""
     return sum(os.times()[:4])
 
 
 def profile(way: str, folder: Path, images: int) -> str:
-    """Train in one way for an epoch, and for another; return a table of the operations of that one."""
+    """Train in one way for two epochs; return a table of the second one's operations."""
     torch.manual_seed(0)
     epoch = WAYS[way](folder, images)
     epoch()
@@ -267,16 +267,16 @@ def main() -> None:
     )
     print(
         "| way | images/s, first epoch | images/s, later | of straightforward | of the ceiling "
-        "| images per processor second | of straightforward | MB | MB of all processes | MB of the GPU |"
+        "| images per processor second | of straightforward's | MB | MB of all processes | MB of the GPU |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for way, one in medians.items():
         top = medians["ceiling, small" if way.endswith("small") else "ceiling"]
         slow, most = (one["later"] / other["later"] for other in (medians["straightforward"], top))
-        less = one["by_processor"] / medians["straightforward"]["by_processor"]
+        by_processor = one["by_processor"] / medians["straightforward"]["by_processor"]
         print(
             f"| {way} | {one['first']:.1f} | {one['later']:.1f} | {slow:.2f} | {most:.2f} "
-            f"| {one['by_processor']:.1f} | {less:.2f} "
+            f"| {one['by_processor']:.1f} | {by_processor:.2f} "
             f"| {one['memory']:.0f} | {one['all_memory']:.0f} | {one['gpu_memory']:.0f} |"
         )
 

@@ -1,4 +1,4 @@
-"""What ways to train hold elsewhere, in small: 128 pixels, few epochs, several seeds and folds.
+"""Which ways to train do well on other data, compared on a small scale: 128 pixels, few epochs, several seeds.
 
 `python benchmarks/ways.py FOLDER ADULTS --weights PATH` trains each way once for each seed on the images of
 FOLDER/{NORMAL,PNEUMONIA} without those called NORMAL2-…, which are another collection. Run i validates on fold i of the
@@ -6,11 +6,12 @@ patients, and tests on the pneumonias of the next fold and all of NORMAL2. The n
 calibrated on its validation as a release is, by
 
 validation, test   AUROC; for the test also balanced accuracy and expected calibration error, as served
-adults             AUROC and calibration error on ADULTS/{NORMAL,PNEUMONIA}, which nothing is trained or chosen by
+adults             AUROC and calibration error on ADULTS/{NORMAL,PNEUMONIA}, which nothing is trained or calibrated on
 photographs        how many answers for 120 of the test's films, half of them NORMAL2, change when the film is
                    photographed (benchmarks/photographs.py), and how many normal films become pneumonias
 
-DIR/ways.json, in the folder that --output names, gets the figures of each run; a run that is there is not done again.
+DIR/ways.json, in the folder that --output names, gets the figures of each run; a run that is there is not done again,
+whatever its settings were: other settings need another folder.
 The script prints a Markdown table of mean and standard deviation. A run takes a tenth of a release's training: compare
 the ways with each other, not with a release.
 """
@@ -62,9 +63,9 @@ FIGURES = {
     "val_auroc": "validation AUROC",
     "auroc": "test AUROC",
     "balanced_accuracy": "balanced accuracy",
-    "ece": "ECE",
+    "ece": "test ECE",
     "adults_auroc": "adults AUROC",
-    "adults_ece": "ECE",
+    "adults_ece": "adults ECE",
     "changed": "photographs: changed",
     "alarms": "false alarms",
 }
@@ -251,8 +252,6 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
         run.model.train()
         for index in torch.split(fold.train[torch.randperm(len(fold.train))], run.batch_size):
             step(run, varied(data.images.pixels[index], way), data.images.labels[index], way)
-    for average, own in zip(run.averaged.buffers(), run.model.buffers(), strict=True):
-        average.copy_(own)
     some = torch.split(fold.train[torch.randperm(len(fold.train))[:NORMALIZED_BY]], run.batch_size)
     update_bn((network_input(data.images.pixels[index], way) for index in some), run.averaged)
     return run.averaged.eval()
@@ -332,7 +331,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME")
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="of each way, at most 5 (%(default)s)")
     parser.add_argument("--epochs", type=int, default=5, metavar="N", help="(%(default)s)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not 1 <= args.runs <= FOLDS:
+        parser.error(f"--runs must be 1 to {FOLDS}, not {args.runs}")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:

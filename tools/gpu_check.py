@@ -121,9 +121,10 @@ def take_steps(cpu: bool, until: float) -> Outcome:  # noqa: FBT001
 
 
 def resume_training(data: Path, work: Path, until: float) -> Outcome:
-    """Train twice as it is, and once with a kill in between; return how far that one is off, and how far the two are.
+    """Train twice without a kill and once with one; return how far the killed run's loss is from that of the first.
 
-    On a GPU two runs may differ in the last bits: some sums are taken in any order there.
+    And how far the other two are apart: on a GPU two runs may differ in the last bits, as some sums are added in no
+    fixed order there.
     """
     whole, again, killed = (training(data, work / name, FEW_EPOCHS) for name in ("whole", "again", "killed"))
     run(whole, until)
@@ -133,7 +134,8 @@ def resume_training(data: Path, work: Path, until: float) -> Outcome:
     whole_loss, again_loss, killed_loss = (last_loss(work / name) for name in ("whole", "again", "killed"))
     off, usual = abs(killed_loss - whole_loss), abs(again_loss - whole_loss)
     return Outcome(
-        f"{resumed}; validation loss {whole_loss:.6f}, off by {off:.1e} (two runs never killed: {usual:.1e})"
+        f"{resumed}; validation loss of a run never killed {whole_loss:.6f}, off by {off:.1e} "
+        f"(of another one never killed: {usual:.1e})"
     )
 
 

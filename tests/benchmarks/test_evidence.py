@@ -20,7 +20,7 @@ def film_with(levels: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> obje
     return EVIDENCE["Film"]("PNEUMONIA", Image.fromarray(levels, "P"), MASK)
 
 
-def lungs_and_rest() -> tuple[slice, slice, slice]:
+def inside_the_lungs() -> tuple[slice, slice, slice]:
     """Return rows and columns that lie within the lungs of every drawn film, the left one and the right one."""
     return slice(60, 150), slice(64, 84), slice(140, 160)
 
@@ -29,7 +29,7 @@ def lungs_and_rest() -> tuple[slice, slice, slice]:
 @pytest.mark.parametrize("label", ["NORMAL", "PNEUMONIA"])
 def test_thorax_of_drawn_films(seed: int, label: str) -> None:
     thorax = THORAX["find_thorax"](draw_radiograph(Random(seed), label), 224)
-    rows, left, right = lungs_and_rest()
+    rows, left, right = inside_the_lungs()
     assert thorax[rows, left].mean() > 0.95
     assert thorax[rows, right].mean() > 0.95
     assert 0.2 < thorax.mean() < 0.6
@@ -61,7 +61,7 @@ def test_mass_and_peak_are_told_apart() -> None:
     assert figures["peak_inside"] == 0
 
 
-def test_an_even_heatmap_has_the_share_of_an_even_one() -> None:
+def test_an_even_heatmap_has_the_share_inside_that_the_thorax_has_of_the_film() -> None:
     figures = EVIDENCE["figures"]([film_with(np.full((224, 224), 5, np.uint8))])
     assert figures["inside"] == figures["even"] == 0.25
 

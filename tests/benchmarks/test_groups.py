@@ -74,7 +74,7 @@ def test_images_belong_to_groups_by_name_size_and_gray_level(tmp_path: Path) -> 
     assert groups["bacteria"] == [False, False, False, True, True, False]
     assert groups["virus"] == [False, False, False, False, False, True]
     assert groups["file, KB: to 2.7"] == groups["mean gray level: to 50.0"] == [True, True, False, False, False, False]
-    assert groups["file, KB: from 4.3"] == groups["mean gray level: from 100.0"] == [False] * 4 + [True] * 2
+    assert groups["file, KB: above 4.3"] == groups["mean gray level: above 100.0"] == [False] * 4 + [True] * 2
     assert groups["no letter in a corner"] == [True] * 6
     assert "letter in a corner" not in groups
 

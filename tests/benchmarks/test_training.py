@@ -1,4 +1,4 @@
-"""That the memory of several processes is counted once where they share it."""
+"""The memory of a training's processes: seen, and counted once where they share it."""
 
 import os
 import signal
@@ -32,6 +32,13 @@ def test_memory_that_processes_share_counts_once() -> None:
             assert SHARED_MB < TRAINING["memory_of"]([process.pid, child.pid]) < 1.5 * SHARED_MB
         finally:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.processes
+def test_the_peak_of_a_process_is_seen() -> None:
+    program = f"import time; held = b'x' * {SHARED_MB * 10**6}; time.sleep(2)"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        assert SHARED_MB < TRAINING["peak_memory"](process) < 2 * SHARED_MB
 
 
 @pytest.mark.processes

@@ -1,4 +1,4 @@
-"""Ways to train, compared in small: which images a run sees, and what its table says."""
+"""Ways to train, compared on a small scale: which images a run sees, and what its table says."""
 
 import json
 from pathlib import Path

@@ -87,5 +87,5 @@ def test_all_parts_run(tmp_path: Path) -> None:
     assert " s, test_accuracy=" in clock
     assert sync == "left out: there is no GPU"
     assert resumed.startswith("resumed after epoch ")
-    assert resumed.endswith(", off by 0.0e+00 (two runs never killed: 0.0e+00)")
+    assert resumed.endswith(", off by 0.0e+00 (of another one never killed: 0.0e+00)")
     assert "| ceiling, small |" in (tmp_path / "report.md").read_text()
