@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from other_images import WARNINGS
 from PIL import Image, ImageFilter
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -40,7 +41,6 @@ SIDE = 1024  # pixels of a photograph's longer side, before the margin
 MARGIN = 0.15  # of the film's sides, at most
 TILT = 0.03  # of the film's sides, how far a corner is off its place at most
 QUALITY = 80
-WARNINGS = ("not_a_chest_xray", "not_a_frontal_view", "inverted")
 
 
 def photographs_of(path: Path, count: int) -> list[bytes]:

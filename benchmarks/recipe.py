@@ -16,7 +16,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -158,12 +158,18 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4f}{spread}"
 
 
-def table(results: dict[str, list[dict[str, float]]]) -> str:
-    """Return mean and standard deviation of every variant's runs as a Markdown table."""
-    lines = ["| variant | runs | " + " | ".join(FIGURES) + " |", "|---" * (2 + len(FIGURES)) + "|"]
-    for variant, runs in results.items():
-        cells = [mean_and_spread([one[name] for one in runs]) for name in FIGURES]
-        lines.append(f"| {variant} | {len(runs)} | " + " | ".join(cells) + " |")
+def table(kind: str, results: dict[str, list[dict[str, float]]], columns: Mapping[str, str]) -> str:
+    """Return mean and standard deviation of runs as a Markdown table.
+
+    Args:
+        kind: what the runs of a row have in common.
+        results: the runs' figures of each row.
+        columns: the figures' names, and what they are called in the table.
+    """
+    lines = [f"| {kind} | runs | " + " | ".join(columns.values()) + " |", "|---" * (2 + len(columns)) + "|"]
+    for row, runs in results.items():
+        cells = [mean_and_spread([one[name] for one in runs]) for name in columns]
+        lines.append(f"| {row} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -201,7 +207,7 @@ def main() -> int:
             if len(runs) <= number:
                 runs.append(run(variant, number, args))
                 write_json(path, report)
-    print(table(report["results"]))
+    print(table("variant", report["results"], {name: name for name in FIGURES}))
     return 0
 
 

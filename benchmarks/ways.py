@@ -34,7 +34,7 @@ from torchvision.transforms.v2.functional import equalize as equalize_whole
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from photographs import photograph
-from recipe import mean_and_spread
+from recipe import resized, table
 
 from pneumonia.files import write_json
 from pneumonia.imaging.decoding import decode
@@ -52,12 +52,12 @@ from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
 from pneumonia.training.run import Run
 from pneumonia.training.split import labelled_files, split_by_patient
+from train_model import NORMALIZED_BY
+from train_model import SMALL_SIZE as SIDE
 
-SIDE = 128  # pixels
 BORDER = SIZE // 10  # pixels at each edge of an image of SIZE pixels
 FOLDS = 5
 ELSEWHERE = "NORMAL2-"  # how the names of the other collection's files begin
-NORMALIZED_BY = 512  # training images that batch-norm statistics are re-estimated from
 PHOTOGRAPHED = 60  # films of each class
 FIGURES = {
     "val_auroc": "validation AUROC",
@@ -130,7 +130,7 @@ class Way:
     retaken: float = RETAKEN_SHARE
     mixup: float = 0.0
     dropout: float = 0.0
-    weight_decay: float = 0.01
+    weight_decay: float = Hyperparameters.weight_decay
 
 
 WAYS = {
@@ -222,7 +222,7 @@ def before_another(images: Tensor) -> Tensor:
 
 def small(images: Tensor) -> Tensor:
     """Return images of SIDE pixels, float32."""
-    return functional.interpolate(images.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+    return resized(images, SIDE, 0)
 
 
 def network_input(images: Tensor, way: Way) -> Tensor:
@@ -312,15 +312,6 @@ def balanced_accuracy(answers: Tensor, truth: Tensor) -> float:
     return float(answers[truth].float().mean() + (~answers[~truth]).float().mean()) / 2
 
 
-def table(results: dict[str, list[dict[str, float]]]) -> str:
-    """Return mean and standard deviation of every way's runs as a Markdown table."""
-    lines = ["| way | runs | " + " | ".join(FIGURES.values()) + " |", "|---" * (2 + len(FIGURES)) + "|"]
-    for way, runs in results.items():
-        cells = [mean_and_spread([one[name] for one in runs]) for name in FIGURES]
-        lines.append(f"| {way} | {len(runs)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -350,7 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if len(runs) <= number:
                 runs.append(result(WAYS[name], number, data, args))
                 write_json(path, results)
-    print(table(results))
+    print(table("way", results, FIGURES))
     return 0
 
 
