@@ -563,6 +563,7 @@ def _manifest_beside(weights: Path) -> Path:
     return weights.with_name(MANIFEST_NAME)
 
 
+@pytest.mark.processes
 def test_failed_replacement_keeps_the_file(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     destination.parent.mkdir()
     destination.write_bytes(b"the wei")
