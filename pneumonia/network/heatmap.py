@@ -39,7 +39,7 @@ def draw_heatmap(evidence: Floats, size: tuple[int, int]) -> Image.Image:
         Image of that size, mode "P", with LEVELS colours.
     """
     strongest = max(evidence.max(), np.finfo(np.float32).tiny)
-    shares = (evidence / strongest).clip(0)
+    shares = evidence.clip(0) / strongest  # in this order, as dividing by a tiny one would overflow
     padded = np.pad(shares, (0, 1), mode="edge")  # the last position also stands for what lies beyond it
     height, width = evidence.shape
     first = 0.5 - (CENTRE[0] + 0.5) * height / SIZE, 0.5 - (CENTRE[1] + 0.5) * width / SIZE

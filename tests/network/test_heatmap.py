@@ -108,6 +108,15 @@ def test_image_without_evidence_stays_as_it_is(value: float) -> None:
     assert opacities(draw_heatmap(np.full((7, 7), value, np.float32), (50, 40))).max() == 0
 
 
+def test_evidence_is_drawn_however_weak_it_is_beside_what_speaks_against_the_answer() -> None:
+    evidence = np.full((7, 7), -1e4, np.float32)
+    evidence[:, 5:] = 1e-36
+    with np.errstate(all="raise"):
+        opaque = opacities(draw_heatmap(evidence, (700, 300)))
+    assert opaque[:, :400].max() == 0
+    assert opaque[:, -30:].min() > 150
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1604, 1248), (300, 2), (5000, 5000)])
 def test_file_is_a_png_as_large_as_the_image(size: tuple[int, int]) -> None:
     evidence = np.random.default_rng(0).standard_normal((7, 7), np.float32)
