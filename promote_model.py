@@ -167,11 +167,13 @@ def run_export(bucket: str, version: str) -> None:
 
 
 def shown(manifest: Manifest) -> str:
-    """Return a manifest as indented JSON, with only the lengths of the input check's arrays."""
+    """Return a manifest as indented JSON; the input check's arrays as their lengths, rows of numbers as one text."""
     content = dataclasses.asdict(manifest)
     for name, value in (content["input_check"] or {}).items():
         if isinstance(value, str):
             content["input_check"][name] = f"{len(value):,} characters"
+    if manifest.usual_evidence:
+        content["usual_evidence"] = [" ".join(map(str, row)) for row in manifest.usual_evidence]
     return json.dumps(content, indent=2)
 
 

@@ -141,6 +141,7 @@ def report_of(
         dataset=Dataset(manifest.dataset_fingerprint),
         data_check=manifest.data_check,
         activations=manifest.activations,
+        usual_evidence=manifest.usual_evidence,
     )
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import re
@@ -11,8 +12,11 @@ from PIL import Image
 
 import pneumonia
 from pneumonia.__main__ import main
+from pneumonia.network.activations import TENSORS
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import MANIFEST_NAME, WEIGHTS_NAME
+from pneumonia.network.data_check import DataCheck
+from pneumonia.network.input_check import InputCheck
 from pneumonia.releases.fetch import RELEASED_WEIGHTS
 from pneumonia.releases.manifest import Manifest
 from pneumonia.releases.promotion import promote_to_folder
@@ -24,6 +28,8 @@ from pneumonia.training.synthetic import draw_dataset
 from tests.builders.archives import make_archive, member
 from tests.builders.checkout import PROJECT
 from tests.builders.disk import full_after
+from tests.builders.input_checks import INPUT_CHECK
+from tests.builders.releases import USUAL, manifest_for
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +311,23 @@ def test_release_before_is_never_overwritten(folder: Path, tmp_path: Path, capsy
     assert "exists already" in failure(argv, capsys)
     assert (tmp_path / "weights" / MANIFEST_NAME).read_bytes() == before
     assert json.loads(before)["calibration"]["bias"] < 0
+
+
+def test_what_does_not_change_with_the_calibration_is_kept(tmp_path: Path) -> None:
+    weights = Path(shutil.copyfile(RELEASED_WEIGHTS, tmp_path / WEIGHTS_NAME))
+    before = dataclasses.replace(
+        manifest_for(weights),
+        input_check=InputCheck(**INPUT_CHECK),
+        data_check=DataCheck({}, ["train and test share 17 patients."]),
+        activations=dict.fromkeys(TENSORS, (-0.5, 2.0)),
+        usual_evidence=USUAL,
+    )
+    before.write_beside(weights)
+    argv = ["calibrate", str(tmp_path), "--prevalence", "0.1", "--output", str(tmp_path / "calibrated")]
+    assert main(argv) == 0
+    after = manifest_in(tmp_path / "calibrated")
+    changed = ("version", "created", "calibration", "calibrated_on")
+    assert after == dataclasses.replace(before, **{name: getattr(after, name) for name in changed})
 
 
 def test_a_full_disk_leaves_no_half_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from pneumonia.engines.cores import paid_cores
 from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.outputs import Engine, Floats, Outputs
-from pneumonia.network.resnet import BasicBlock, ResNet18, pooled
+from pneumonia.network.resnet import BasicBlock, ResNet18, evidence_of, pooled
 from pneumonia.network.weights_file import network_in
 
 
@@ -40,14 +40,13 @@ class _TorchEngine:
 
     def __init__(self, network: "Network") -> None:
         self._network = network
-        self._difference = network.fc.weight.detach()[1] - network.fc.weight.detach()[0]
 
     def __call__(self, pixels: Floats, /) -> Outputs:
         with torch.inference_mode():
             layers = self._network.layers(torch.from_numpy(pixels))
             features, means = layers[-1], pooled(layers)
             logits = self._network.fc(features.mean((2, 3)))
-            evidence = torch.einsum("c,nchw->nhw", self._difference, features)
+            evidence = evidence_of(self._network.fc, features)
         return Outputs(*(output.numpy() for output in (logits, evidence, means, features.contiguous())))
 
 

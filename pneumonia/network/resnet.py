@@ -76,6 +76,17 @@ def pooled(layers: Sequence[Tensor]) -> Tensor:
     return torch.cat([layer.mean((2, 3)) for layer in layers[-2:]], 1)
 
 
+def evidence_of(fc: nn.Linear, features: Tensor) -> Tensor:
+    """Return what each position adds to the log-odds of PNEUMONIA, as in `Outputs`, float32, shape (N, 7, 7).
+
+    Args:
+        fc: the network's fully connected layer.
+        features: the last layer's output, float32, shape (N, 512, 7, 7).
+    """
+    normal, pneumonia = fc.weight.detach()
+    return torch.einsum("c,nchw->nhw", pneumonia - normal, features)
+
+
 def normalize(pixels: Tensor) -> Tensor:
     """Turn pixel values into the network's input, as `imaging.preprocessing.normalized` does, on any device.
 

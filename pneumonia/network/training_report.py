@@ -17,6 +17,7 @@ from pneumonia.network.calibration import Calibration, calibration_in
 from pneumonia.network.data_check import DataCheck, data_check_in
 from pneumonia.network.figures import is_possible
 from pneumonia.network.input_check import InputCheck, input_check_in
+from pneumonia.network.usual_evidence import UsualEvidence, usual_evidence_in
 from pneumonia.strict_json import json_text, strict_json
 
 REPORT_NAME = "training.json"
@@ -53,6 +54,7 @@ class TrainingReport:
         calibrated_on: images, rule and former release of the calibration, if it is not from this training.
         data_check: what was counted in the images that makes the figures untrue; None if nothing was counted.
         activations: the activation ranges on training images, for an ONNX file in 8-bit integers.
+        usual_evidence: of each position on validation images; heatmaps show what exceeds it.
         settings: the run's arguments, and the device, precision and version of torch that it used.
     """
 
@@ -69,6 +71,7 @@ class TrainingReport:
     calibrated_on: dict[str, Any] | None = None
     data_check: DataCheck | None = None
     activations: Ranges | None = None
+    usual_evidence: UsualEvidence | None = None
 
     def to_json(self) -> str:
         """Return indented JSON."""
@@ -128,6 +131,7 @@ def _report_of(content: dict[str, Any]) -> TrainingReport:
         calibrated_on=_field(content, "calibrated_on", dict | None, None),
         data_check=data_check_in(content),
         activations=activations_in(content),
+        usual_evidence=usual_evidence_in(content),
     )
 
 

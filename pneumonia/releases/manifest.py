@@ -18,6 +18,7 @@ from pneumonia.network.contract import MANIFEST_NAME, MAX_WEIGHTS
 from pneumonia.network.data_check import DataCheck, data_check_in
 from pneumonia.network.figures import is_possible
 from pneumonia.network.input_check import InputCheck, input_check_in
+from pneumonia.network.usual_evidence import UsualEvidence, usual_evidence_in
 from pneumonia.releases.version import is_version
 from pneumonia.strict_json import json_text, strict_json
 
@@ -62,6 +63,8 @@ class Manifest:
         onnx: describes the ONNX file beside the weights file; None for an older release, which has none.
         activations: the activation ranges, for an ONNX file in 8-bit integers; None for an older release, whose ONNX
             file is in half precision.
+        usual_evidence: of each position on validation images; heatmaps show what exceeds it. None for an older release,
+            whose heatmaps show all evidence.
         forced: the objections to this release, if someone forced its promotion.
     """
 
@@ -81,6 +84,7 @@ class Manifest:
     data_check: DataCheck | None = None
     onnx: OnnxFile | None = None
     activations: Ranges | None = None
+    usual_evidence: UsualEvidence | None = None
 
     def to_json(self) -> str:
         """Return indented JSON, with a digest of all that it says."""
@@ -155,6 +159,7 @@ def _manifest_in(content: object) -> Manifest:
         data_check=data_check_in(content),
         onnx=_onnx_in(content),
         activations=activations_in(content),
+        usual_evidence=usual_evidence_in(content),
     )
     if OWN_DIGEST in content and content[OWN_DIGEST] != _digest(content):
         raise ValueError(f"its {OWN_DIGEST} does not fit: it is damaged, or was edited with that field left in")

@@ -134,6 +134,7 @@ def manifest_for(weights: Path, report: TrainingReport) -> Manifest:
         calibrated_on=report.calibrated_on,
         data_check=report.data_check,
         activations=report.activations,
+        usual_evidence=report.usual_evidence,
     )
 
 

@@ -17,6 +17,7 @@ from pneumonia.storage.writing import WritableBucket
 
 ATTEMPTS = 3  # to write a manifest that other processes write at the same time
 # Fields that answers depend on. If a stored one were replaced, running instances would keep answering by the old one.
+# The usual evidence is none of them: it changes heatmaps, but no class and no probability.
 OF_ANSWERS = ("classes", "preprocessing", "calibration", "input_check")
 logger = logging.getLogger(__name__)
 _refusals = functools.partial(refusals_as, WeightsUnavailableError, permanent=WeightsRefusedError)
@@ -41,8 +42,8 @@ class Storing:
     def store(self) -> None:
         """Store the whole release, without serving it.
 
-        A stored manifest is replaced if it cannot be read. Otherwise what it lacks is added: the ONNX file, or the
-        reason why this release had to be forced.
+        A stored manifest is replaced if it cannot be read. Otherwise what it lacks is added: the ONNX file, the usual
+        evidence, or the reason why this release had to be forced.
 
         Raises:
             WeightsError: other weights, or another calibration for example, are stored under the same version.
@@ -133,10 +134,14 @@ class Storing:
                 "remove that release first."
             )
         stays = told is None or stored.onnx == told or self._is(onnx_key(self._version), stored.onnx)
-        forced = stored.forced or self._manifest.forced
+        completed = dataclasses.replace(
+            stored,
+            forced=stored.forced or self._manifest.forced,
+            usual_evidence=stored.usual_evidence or self._manifest.usual_evidence,
+        )
         if stays:
-            return dataclasses.replace(stored, forced=forced)
-        return dataclasses.replace(stored, forced=forced, onnx=told, activations=self._manifest.activations)
+            return completed
+        return dataclasses.replace(completed, onnx=told, activations=self._manifest.activations)
 
     def _stored(self) -> tuple[Manifest | None, str | None]:
         """Return the stored manifest, None if it is broken or of other weights, and its ETag, None if there is none."""

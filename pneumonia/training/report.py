@@ -16,11 +16,9 @@ from pneumonia.command import say
 from pneumonia.errors import TrainingError
 from pneumonia.files import read_plain, write_json
 from pneumonia.imaging.preprocessing import PREPROCESSING
-from pneumonia.network.activations import Ranges
 from pneumonia.network.calibration import Calibration
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.data_check import DataCheck
-from pneumonia.network.input_check import InputCheck
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.training_report import Dataset, TrainingReport
 from pneumonia.network.weights_file import MAX_BYTES, at_rest, save_whole, saved
@@ -31,6 +29,7 @@ from pneumonia.training.fitting import fit, log_odds, suspicions
 from pneumonia.training.input_check_fitting import input_check_of
 from pneumonia.training.processes import Processes
 from pneumonia.training.run import Evaluation, Run
+from pneumonia.training.usual_evidence import usual_evidence_of
 
 SERVED = ("auroc", "balanced_accuracy", "sensitivity", "specificity")  # figures of the calibrated network
 
@@ -64,18 +63,15 @@ def report(
     logits = {name: all_logits(run.model, splits[name], settings["batch_size"], processes) for name in ("val", "test")}
     check_finite(logits.values(), settings["learning_rate"])
     fitted = fit(logits["val"], splits["val"].labels)
-    network = serving_network(run.model, processes)
-    train, validation = (splits[name].images.pixels for name in ("train", "val"))
-    input_check = input_check_of(network, train, validation, settings["batch_size"], processes.gather)
-    activations = activations_of(network, train, settings["batch_size"], processes.gather)
+    seen = seen_by(serving_network(run.model, processes), splits, settings["batch_size"], processes)
     summaries = {name: summary(logits[name], splits[name], fitted) for name in logits}
     say(test_line(summaries["test"]))
     if processes.is_first:
         write_json(output / "history.json", run.history)
         write_json(output / "metrics.json", {"calibration": dataclasses.asdict(fitted), **summaries})
         digest = hashlib.sha256(data).hexdigest()
-        told = report_for(splits, data_check, settings, digest, summaries, fitted, input_check, activations)
-        told.write_beside(weights)
+        told = report_for(splits, data_check, settings, digest, summaries, fitted)
+        dataclasses.replace(told, **seen).write_beside(weights)
         draw(run.history, logits["test"], splits["test"].labels, fitted, output)
 
 
@@ -126,6 +122,23 @@ def serving_network(model: nn.Module, processes: Processes) -> ResNet18:
     return network.to(processes.device).eval()
 
 
+def seen_by(network: ResNet18, splits: Mapping[str, Split], batch_size: int, processes: Processes) -> dict[str, Any]:
+    """Return what is measured within the network while it sees images, by the names of the training report's fields.
+
+    Args:
+        network: in evaluation mode, as it serves.
+        splits: "train" and "val".
+        batch_size: images that go through the network at a time.
+        processes: those that trained together.
+    """
+    train, validation, gather = splits["train"].images, splits["val"].images, processes.gather
+    return {
+        "input_check": input_check_of(network, train.pixels, validation.pixels, batch_size, gather),
+        "activations": activations_of(network, train.pixels, batch_size, gather),
+        "usual_evidence": usual_evidence_of(network, validation.pixels, validation.labels, batch_size, gather),
+    }
+
+
 def summary(logits: Tensor, split: Split, fitted: Calibration) -> dict[str, Any]:
     """Return a split's figures: as a bare network's, and as served, calibrated."""
     bare = Evaluation.of(logits, split.labels)
@@ -154,10 +167,8 @@ def report_for(
     weights_sha256: str,
     summaries: Mapping[str, Any],
     fitted: Calibration,
-    input_check: InputCheck,
-    activations: Ranges,
 ) -> TrainingReport:
-    """Return what promotion makes the release's manifest of."""
+    """Return what promotion makes the release's manifest of, without what `seen_by` returns."""
     figures = {
         name: one["network"] | {figure: one["served"][figure] for figure in SERVED} for name, one in summaries.items()
     }
@@ -168,11 +179,9 @@ def report_for(
         classes=list(CLASSES),
         preprocessing=PREPROCESSING,
         calibration=fitted,
-        input_check=input_check,
         metrics={f"{name}_{figure}": value for name, one in figures.items() for figure, value in one.items()},
         dataset=Dataset(settings["dataset"], {name: split.channel.counts() for name, split in splits.items()}),
         data_check=data_check,
-        activations=activations,
         settings={**settings, "weights": Path(settings["weights"]).name, "torch": str(torch.__version__)},
     )
 

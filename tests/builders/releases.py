@@ -17,6 +17,8 @@ from pneumonia.releases.release_files import ReleaseFiles
 
 CALIBRATION = Calibration(temperature=1.37, bias=-0.45, uncertain_low=0.3, uncertain_high=0.7)
 
+USUAL = tuple(tuple(float(row - column) for column in range(7)) for row in range(7))  # evidence
+
 
 def manifest_for(weights: Path, version: str = "20260102-030405-0a1b2c3d") -> Manifest:
     return Manifest(

@@ -21,6 +21,7 @@ from pneumonia.network.training_report import Dataset, TrainingReport, parse
 from tests.builders.checkout import PROJECT
 from tests.builders.input_checks import INPUT_CHECK
 from tests.builders.json_values import JSON_VALUES
+from tests.builders.releases import USUAL
 
 REPORT = TrainingReport(
     weights_sha256="0" * 64,
@@ -37,6 +38,7 @@ REPORT = TrainingReport(
         {"train and test": {"images": 1, "patients": 2}}, ["train and test share 1 image and 2 patients."]
     ),
     activations=dict.fromkeys(TENSORS, (-0.5, 2.0)),
+    usual_evidence=USUAL,
 )
 
 
@@ -76,6 +78,7 @@ def test_json_has_what_trainings_have_written_before() -> None:
             "warnings": ["train and test share 1 image and 2 patients."],
         },
         "activations": {name: [-0.5, 2.0] for name in TENSORS},
+        "usual_evidence": [list(row) for row in USUAL],
     }
     assert text == json.dumps(expected, indent=2) + "\n"
 
@@ -137,6 +140,11 @@ def test_time_is_taken_as_utc() -> None:
         ("activations", ranges([0, 1]) | {"layer4.1.out": [0, 1]}),
         ("activations", {name: ends for name, ends in ranges([0, 1]).items() if name != "pixels"}),
         *[("activations", ranges(ends)) for ends in (1, [0], [0, 1, 2], [0, True], [1, 0], [0, 1e39], [0, 10**400])],
+        ("usual_evidence", {}),
+        ("usual_evidence", USUAL[:6]),
+        ("usual_evidence", [*USUAL[:6], [1.0] * 8]),
+        ("usual_evidence", [*USUAL[:6], "1234567"]),
+        *[("usual_evidence", [*USUAL[:6], [one] * 7]) for one in (None, True, "1", [1.0], 1e39, -(10**400))],
     ],
 )
 def test_a_field_that_training_never_writes_is_refused(field: str, value: object) -> None:

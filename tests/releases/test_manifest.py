@@ -21,7 +21,7 @@ from pneumonia.network.figures import is_possible
 from pneumonia.releases.manifest import Manifest, OnnxFile, parse, released
 from pneumonia.releases.version import is_version
 from tests.builders.json_values import JSON_VALUES
-from tests.builders.releases import CALIBRATION, manifest_for
+from tests.builders.releases import CALIBRATION, USUAL, manifest_for
 
 OLDER = {"temperature": 1.37, "threshold": 0.61, "uncertain_low": 0.4, "uncertain_high": 0.8}  # from before the bias
 NAMES = {field.name for field in dataclasses.fields(Manifest)}
@@ -107,6 +107,15 @@ def test_manifest_has_the_ranges_that_training_recorded() -> None:
     assert parse(manifest.to_json(), "here") == manifest
     with pytest.raises(WeightsError, match="the range of its activation pixels is"):
         parse(json.dumps(MANIFEST | {"activations": ranges | {"pixels": [1, 0]}}), "here")
+
+
+def test_manifest_has_the_usual_evidence_that_training_measured() -> None:
+    manifest = parse(json.dumps(MANIFEST | {"usual_evidence": USUAL}), "here")
+    assert manifest.usual_evidence == USUAL
+    assert parse(manifest.to_json(), "here") == manifest
+    assert parse(json.dumps(MANIFEST), "here").usual_evidence is None
+    with pytest.raises(WeightsError, match=r"its usual evidence is \[.*, not 7 rows of 7 finite numbers\): promote"):
+        parse(json.dumps(MANIFEST | {"usual_evidence": USUAL[1:]}), "here")
 
 
 @pytest.mark.parametrize(

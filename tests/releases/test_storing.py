@@ -11,7 +11,7 @@ from pneumonia.network.contract import ONNX_NAME, WEIGHTS_NAME
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.layout import manifest_key, onnx_key
 from pneumonia.releases.release_files import ReleaseFiles
-from tests.builders.releases import files_of, manifest_for, with_onnx
+from tests.builders.releases import USUAL, files_of, manifest_for, with_onnx
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.s3_proxy import proxy
 
@@ -114,6 +114,20 @@ def test_a_release_without_an_onnx_file_gets_one_and_stays_as_it_was(
     getattr(WeightsBucket(bucket), way)(files)
     expected = dataclasses.replace(forced, onnx=files.manifest.onnx)
     check_that_it_is(moto, bucket, dataclasses.replace(files, manifest=expected))
+
+
+def test_a_stored_release_gets_the_usual_evidence_that_it_lacks_and_keeps_what_it_has(
+    moto: Moto, bucket: str, files: ReleaseFiles
+) -> None:
+    """Earlier versions of the code promoted the same training report without it."""
+    newer, other = (
+        dataclasses.replace(files, manifest=dataclasses.replace(files.manifest, usual_evidence=usual))
+        for usual in (USUAL, ((0.0,) * 7,) * 7)
+    )
+    WeightsBucket(bucket).add(files)
+    for again in (newer, other, files):
+        WeightsBucket(bucket).add(again)
+        check_that_it_is(moto, bucket, newer)
 
 
 def test_a_release_with_an_onnx_file_keeps_it(

@@ -26,6 +26,7 @@ from tests.builders.archives import REPORT, archive_of, archive_with, make_archi
 from tests.builders.checkout import PROJECT
 from tests.builders.events import mutations
 from tests.builders.input_checks import INPUT_CHECK
+from tests.builders.releases import USUAL
 from tools.stand_ins.moto import Moto
 from tools.stand_ins.runtime_api import RuntimeApi
 from tools.stand_ins.s3_proxy import proxy
@@ -85,6 +86,13 @@ def test_input_check_reaches_the_manifest_and_is_shown_by_its_length(weights: Pa
         "components": "2,048 characters",
     }
     assert shown["version"] == manifest.version
+
+
+def test_usual_evidence_reaches_the_manifest_and_is_shown_row_by_row(weights: Path) -> None:
+    manifest = manifest_for(weights, parse(json.dumps(REPORT | {"usual_evidence": USUAL}), "training.json"))
+    assert manifest.usual_evidence == USUAL
+    shown = json.loads(promote_model.shown(manifest))["usual_evidence"]
+    assert [tuple(map(float, row.split())) for row in shown] == list(USUAL)
 
 
 @pytest.mark.processes

@@ -34,6 +34,7 @@ from pneumonia.network.calibration import Calibration, is_pneumonia
 from pneumonia.network.detector import Detector
 from pneumonia.network.input_check import input_check_in
 from pneumonia.network.resnet import ResNet18, logits_of, normalize
+from pneumonia.network.usual_evidence import usual_evidence_in
 from pneumonia.network.weights_file import load_weights, save_weights
 from pneumonia.training.activations import activations_of
 from pneumonia.training.batches import Split, all_logits, check_divisible, shuffled_batches
@@ -47,6 +48,7 @@ from pneumonia.training.processes import Processes
 from pneumonia.training.run import Evaluation, Run, is_better, training_precision
 from pneumonia.training.stopping import what_is_kept, what_is_kept_meanwhile
 from pneumonia.training.synthetic import draw_dataset
+from pneumonia.training.usual_evidence import usual_evidence_of
 from tests.builders.disk import full_after
 from train_model import image_size, reestimate_batch_norm, train_one_epoch
 
@@ -494,6 +496,15 @@ def test_the_report_has_the_ranges_of_all_processes_images(finished: Training, d
     assert ranges.keys() == expected.keys()
     for name, ends in expected.items():
         assert ranges[name] == pytest.approx(ends, rel=1e-3, abs=1e-4), name
+
+
+@pytest.mark.processes
+def test_the_report_has_the_usual_evidence_of_all_processes_images(finished: Training, dataset: Path) -> None:
+    usual = usual_evidence_in(finished.report())
+    images = load_channel(scan_channels({"val": dataset / "val"})["val"], 1)
+    network = load_weights(finished.model / "pneumonia_classifier.pth")
+    expected = usual_evidence_of(network, images.pixels, images.labels, len(images))
+    assert np.array(usual) == pytest.approx(np.array(expected), abs=1.1e-3)
 
 
 @pytest.mark.processes
