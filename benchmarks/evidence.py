@@ -2,7 +2,8 @@
 
 `python benchmarks/evidence.py FOLDER WEIGHTS...` lets each weights file, its manifest beside it, answer for the films
 in FOLDER/{NORMAL,PNEUMONIA}, and looks at the heatmap of each answer as `explain` draws it, on the film squashed to 224
-pixels: the positive evidence for the answer, enlarged to the film. Its mass is the sum of its levels.
+pixels: the positive evidence for the answer, beyond the usual evidence if the manifest has that, enlarged to the film.
+Its mass is the sum of its levels.
 
 - **inside**: the share of the mass that lies inside the thorax, mean over the films of an answer. The thorax, lungs
   and what lies between them, is found in each film by benchmarks/thorax.py, without labels.
@@ -11,7 +12,7 @@ pixels: the positive evidence for the answer, enlarged to the film. Its mass is 
 - **peak inside**: the share of films on which more than half of the pixels with the heatmap's highest level lie inside
   the thorax.
 
-Films without any evidence for their answer are counted and left out. It prints a Markdown table, and writes JSON where
+Films without any such evidence are counted and left out. It prints a Markdown table, and writes JSON where
 --output says. --save writes the films with thorax and heatmap to a folder, to look at.
 """
 
@@ -66,8 +67,7 @@ class Film:
 def film_of(model: Classifier, path: Path, thorax: Mask) -> Film:
     """Return a film with what a model answers."""
     (answer,), evidence = model.answers_with_evidence(prepared(path).pixels)
-    supports = evidence[0] if answer.prediction == "PNEUMONIA" else -evidence[0]
-    return Film(answer.prediction, draw_heatmap(supports, (SIZE, SIZE)), thorax)
+    return Film(answer.prediction, draw_heatmap(model.support(answer, evidence[0]), (SIZE, SIZE)), thorax)
 
 
 def figures(films: Sequence[Film]) -> dict[str, Any]:

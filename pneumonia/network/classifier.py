@@ -20,6 +20,7 @@ from pneumonia.network.detector import Detector, inverted
 from pneumonia.network.heatmap import heatmap_png
 from pneumonia.network.outputs import Engine, Floats
 from pneumonia.network.prediction import Explanation, Prediction
+from pneumonia.network.usual_evidence import UsualEvidence
 
 BATCH_SIZE = 16  # images that the network takes at a time
 CORES = os.cpu_count() or 1
@@ -67,6 +68,7 @@ class Classifier:
         calibration: temperature, bias and band of doubt.
         detector: recognises negatives, and images that are not frontal chest X-rays; without one, none is recognised.
         is_foreign: the weights came without a manifest, so that nothing is calibrated, and each answer says so.
+        usual_evidence: of each position; heatmaps show what exceeds it, or without it all evidence.
     """
 
     engine: Engine
@@ -75,6 +77,7 @@ class Classifier:
     calibration: Calibration
     detector: Detector | None = None
     is_foreign: bool = False
+    usual_evidence: UsualEvidence | None = None
 
     def predict(self, image: Source) -> Prediction:
         """Classify one image.
@@ -139,8 +142,7 @@ class Classifier:
         heatmap = self.heatmap(answer, evidence[0], given.size)
         return Explanation(**vars(answer.warned(given.warnings)), heatmap=heatmap)
 
-    @staticmethod
-    def heatmap(answer: Prediction, evidence: Floats, size: tuple[int, int]) -> str:
+    def heatmap(self, answer: Prediction, evidence: Floats, size: tuple[int, int]) -> str:
         """Return a heatmap of what supports an answer, as a PNG file in base64.
 
         Args:
@@ -148,7 +150,20 @@ class Classifier:
             evidence: the image's, float32, shape (7, 7), as `answers_with_evidence` gives it.
             size: width and height of the image.
         """
-        return heatmap_png(evidence if answer.prediction == "PNEUMONIA" else -evidence, size)
+        return heatmap_png(self.support(answer, evidence), size)
+
+    def support(self, answer: Prediction, evidence: Floats) -> Floats:
+        """Return by how much each position of an image supports the answer, beyond what is usual there.
+
+        Args:
+            answer: the image's answer.
+            evidence: the image's, float32, shape (7, 7), as `answers_with_evidence` gives it.
+
+        Returns:
+            In log-odds of the answer, float32, shape (7, 7).
+        """
+        unusual = evidence if self.usual_evidence is None else evidence - np.array(self.usual_evidence, np.float32)
+        return unusual if answer.prediction == "PNEUMONIA" else -unusual
 
     def answers(self, pixels: Floats) -> list[Prediction]:
         """Classify a batch of images, in their order.

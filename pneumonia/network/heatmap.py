@@ -32,7 +32,7 @@ def draw_heatmap(evidence: Floats, size: tuple[int, int]) -> Image.Image:
 
     Args:
         evidence: float32, shape (H, W), what each position of an image squashed to SIZE x SIZE adds to the log-odds
-            of the answer: `Outputs.evidence`, with its sign changed for NORMAL.
+            of the answer beyond what is usual there, as `Classifier.support` gives it.
         size: width and height of the image, in pixels.
 
     Returns:

@@ -135,5 +135,12 @@ def classifier_of(release: Release) -> Classifier:
     engine = engine_in(release.engine, release.weights, release.source, is_checked=told is not None)
     detector = Detector(told.input_check) if told and told.input_check else None
     logger.info("loaded %s, model version %s", release.source, release.version)
-    calibration = told.calibration if told else Calibration()
-    return Classifier(engine, release.version, release.sha256, calibration, detector, is_foreign=told is None)
+    return Classifier(
+        engine,
+        release.version,
+        release.sha256,
+        told.calibration if told else Calibration(),
+        detector,
+        is_foreign=told is None,
+        usual_evidence=told.usual_evidence if told else None,
+    )

@@ -1,5 +1,6 @@
 """The thorax is found in drawn films, and heatmaps inside and outside it are told apart."""
 
+import dataclasses
 import json
 from pathlib import Path
 from random import Random
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pneumonia.network.classifier import prepared
+from pneumonia.releases.loading import load
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.benchmarks import benchmark
 
@@ -71,6 +74,16 @@ def test_films_without_evidence_are_left_out() -> None:
     assert EVIDENCE["figures"]([empty])["inside"] is None
     figures = EVIDENCE["figures"]([empty, film_with(np.where(MASK, 7, 0).astype(np.uint8))])
     assert (figures["films"], figures["without_evidence"], figures["inside"]) == (2, 1, 1)
+
+
+def test_usual_evidence_counts_as_none(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "film.png"
+    draw_radiograph(Random(0), "PNEUMONIA", 48).save(path)
+    model = load(weights)
+    usual = model.answers_with_evidence(prepared(path).pixels)[1][0]
+    assert EVIDENCE["film_of"](model, path, MASK).inside() is not None
+    model = dataclasses.replace(model, usual_evidence=tuple(map(tuple, usual.tolist())))
+    assert EVIDENCE["film_of"](model, path, MASK).inside() is None
 
 
 def test_command_looks_at_all_films(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

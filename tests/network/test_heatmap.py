@@ -1,8 +1,10 @@
 """Heatmaps: exact, where they belong, and drawn as large as the image."""
 
 import base64
+import dataclasses
 import io
 import itertools
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -10,6 +12,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from pneumonia.imaging.preprocessing import SIZE, normalized, preprocess
+from pneumonia.network.calibration import Calibration
+from pneumonia.network.classifier import Classifier
+from pneumonia.network.contract import CLASSES
 from pneumonia.network.heatmap import CENTRE, LEVELS, draw_heatmap, heatmap_png
 from pneumonia.network.outputs import Engine, Floats
 from pneumonia.network.weights_file import load_weights
@@ -115,6 +120,40 @@ def test_evidence_is_drawn_however_weak_it_is_beside_what_speaks_against_the_ans
         opaque = opacities(draw_heatmap(evidence, (700, 300)))
     assert opaque[:, :400].max() == 0
     assert opaque[:, -30:].min() > 150
+
+
+@pytest.fixture(scope="module")
+def model(weights: Path) -> Classifier:
+    """An untrained model, for which the usual evidence is that of a drawn radiograph."""
+    bare = load(weights)
+    usual = bare.engine(preprocess(draw_radiograph(Random(0), "NORMAL"))).evidence[0]
+    return dataclasses.replace(bare, usual_evidence=tuple(map(tuple, usual.tolist())))
+
+
+@pytest.mark.parametrize("label", CLASSES)
+def test_an_answer_is_supported_by_what_exceeds_the_usual_evidence(model: Classifier, label: str) -> None:
+    """An operating point far from the network's makes the answer this one."""
+    model = dataclasses.replace(model, calibration=Calibration(bias=99 if label == "PNEUMONIA" else -99))
+    pixels = preprocess(draw_radiograph(Random(1), "PNEUMONIA"))
+    (answer,), (evidence,) = model.answers_with_evidence(pixels)
+    assert answer.prediction == label
+    unusual = evidence - np.array(model.usual_evidence, np.float32)
+    expected = unusual if label == "PNEUMONIA" else -unusual
+    support = model.support(answer, evidence)
+    assert support.dtype == np.float32
+    assert np.array_equal(support, expected)
+    assert model.heatmap(answer, evidence, (50, 40)) == heatmap_png(expected, (50, 40))
+    older = dataclasses.replace(model, usual_evidence=None)
+    assert np.array_equal(older.support(answer, evidence), evidence if label == "PNEUMONIA" else -evidence)
+
+
+@pytest.mark.parametrize("bias", [-99.0, 99.0])
+def test_a_film_with_the_usual_evidence_everywhere_stays_as_it_is(model: Classifier, bias: float) -> None:
+    usual = draw_radiograph(Random(0), "NORMAL")
+    explained = dataclasses.replace(model, calibration=Calibration(bias=bias)).explain(usual)
+    with Image.open(io.BytesIO(base64.b64decode(explained.heatmap or ""))) as heatmap:
+        assert heatmap.size == usual.size
+        assert opacities(heatmap).max() == 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1604, 1248), (300, 2), (5000, 5000)])
