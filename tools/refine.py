@@ -1,0 +1,149 @@
+"""Train a release a little further, taught by other releases, and average what comes of it with what it started from.
+
+`python tools/refine.py --teachers FILE... --runs N --weights FILE` and train_model.py's arguments for folders. Each run
+starts from --weights and sees all training images once, at 224 pixels, varied as in any training. A part of what it
+learns are the labels, and the other part is what the teachers answer, on average, to the same varied images
+(Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; Beyer et al. 2022, https://arxiv.org/abs/2106.05237).
+Run i has seed i. The weights of the start and of all runs are then averaged (Wortsman et al. 2022,
+https://arxiv.org/abs/2203.05482): runs from one start stay close enough for that. No run is chosen over another.
+
+The model directory gets what train_model.py leaves there, to be promoted like any training's.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from pneumonia.command import say
+from pneumonia.errors import PneumoniaError
+from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.network.contract import CLASSES
+from pneumonia.network.weights_file import load_weights
+from pneumonia.training import metrics
+from pneumonia.training.batches import Split, all_logits, network_input, shuffled_batches
+from pneumonia.training.folders import Folders, claimed
+from pneumonia.training.hyperparameters import Hyperparameters
+from pneumonia.training.pretrained import build_network
+from pneumonia.training.processes import Processes, joined
+from pneumonia.training.report import report
+from pneumonia.training.run import Evaluation, Run, settings_of
+from train_model import parse_arguments, prepare, reestimate_batch_norm, save_best
+
+LEARNING_RATE = 2.5e-4  # at its peak; all layers have learned already, and get 0.4 of it
+TAUGHT = 0.5  # part of what is learned that comes from the teachers
+State = dict[str, Tensor]
+
+
+def refine(
+    teachers: Sequence[nn.Module], runs: int, folders: Folders, chosen: Hyperparameters, processes: Processes
+) -> None:
+    """Make the runs, average them with their start, test the average and report on it.
+
+    Args:
+        teachers: networks in evaluation mode, on the device of `processes`.
+        runs: how many to make.
+        folders: as for a training.
+        chosen: hyperparameters of each run, but for the seed.
+        processes: one, with the device.
+
+    Raises:
+        PneumoniaError: bad input, or training that diverged.
+        OSError: a file cannot be read or written.
+    """
+    model, pretrained, splits, data_check = prepare(folders, chosen, processes)
+    average = Run.start(model, pretrained, chosen, splits["train"].count, processes)
+    results, losses = zip(
+        *(refined(teachers, splits["train"], seed, chosen, processes) for seed in range(runs)), strict=True
+    )
+    average.averaged.load_state_dict(mean_of([model.state_dict(), *results]))
+    torch.manual_seed(chosen.seed)
+    reestimate_batch_norm(average.averaged, splits["train"], chosen.batch_size, processes)
+    logits, labels = all_logits(average.averaged, splits["val"], chosen.batch_size, processes), splits["val"].labels
+    validation, loss = Evaluation.of(logits, labels), math.fsum(losses) / runs
+    average.check_finite(loss, validation, chosen.learning_rate)
+    average.best, average.best_state = validation, average.averaged.state_dict()
+    figures = {"train_loss": loss, "val_accuracy": validation.accuracy, "val_loss": validation.loss}
+    figures["val_auroc"] = metrics.auroc(logits[:, 1] - logits[:, 0], labels)
+    average.history.append({"epoch": 1, **figures, "best": True})
+    save_best(average, folders, processes)
+    settings = settings_of(chosen, splits, processes) | {"runs": runs, "teachers": len(teachers)}
+    report(average, splits, data_check, settings, folders.weights, folders.output, processes)
+
+
+def refined(
+    teachers: Sequence[nn.Module], split: Split, seed: int, chosen: Hyperparameters, processes: Processes
+) -> tuple[State, float]:
+    """Train once; return the moving average of the weights, and the mean loss per image in nats."""
+    torch.manual_seed(seed)
+    model, pretrained = build_network(chosen.weights)
+    run = Run.start(model, pretrained, chosen, split.count, processes)
+    torch.manual_seed(seed)
+    run.model.train()
+    losses = []
+    for images, labels in shuffled_batches(split, chosen.batch_size, processes, f"run {seed + 1}"):
+        parts = (torch.split(each, run.batch_size) for each in (network_input(images, SIZE), labels))
+        for inputs, answers in zip(*parts, strict=True):
+            losses.append(run.step(inputs, targets(teachers, inputs, answers)) * len(answers))
+            run.follow()
+    loss = float(torch.stack(losses).sum()) / split.count
+    say(f"run={seed + 1} train_loss={loss:.4f}")
+    return run.averaged.state_dict(), loss
+
+
+@torch.no_grad()
+def targets(teachers: Sequence[nn.Module], inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return what to learn: the labels and, for the part TAUGHT, the teachers' mean probabilities.
+
+    Args:
+        teachers: networks in evaluation mode.
+        inputs: float32, shape (N, 3, height, width), as the network takes them.
+        labels: int64, shape (N,), indices in CLASSES.
+
+    Returns:
+        Probabilities, float32, shape (N, 2).
+    """
+    taught = torch.stack([teacher(inputs).softmax(1) for teacher in teachers]).mean(0)
+    return torch.lerp(functional.one_hot(labels, len(CLASSES)).float(), taught, TAUGHT)
+
+
+def mean_of(states: Sequence[State]) -> State:
+    """Return the mean of each tensor of state dicts, in its own type."""
+    return {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(first.dtype)
+        for name, first in states[0].items()
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Refine; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="refine.py", description=(__doc__ or "").partition("\n")[0], epilog="more: as train_model.py takes them"
+    )
+    parser.add_argument("--teachers", type=Path, nargs="+", required=True, metavar="FILE", help="weights files")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="(%(default)s)")
+    args, others = parser.parse_known_args(argv)
+    if args.runs < 1:
+        parser.error(f"--runs must be 1 or more, not {args.runs}")
+    try:
+        folders, chosen = parse_arguments(["--epochs", "1", "--learning-rate", str(LEARNING_RATE), *others])
+        with ExitStack() as stack:
+            processes = stack.enter_context(joined())
+            stack.enter_context(claimed(folders, processes))
+            teachers = [load_weights(path).to(processes.device) for path in args.teachers]
+            refine(teachers, args.runs, folders, chosen, processes)
+    except (PneumoniaError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
