@@ -17,10 +17,12 @@ the ways with each other, not with a release.
 """
 
 import argparse
+import copy
+import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from torchvision.transforms.v2.functional import equalize as equalize_whole
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from photographs import photograph
 from recipe import resized, table
+from refine import LEARNING_RATE, mean_of
 
 from pneumonia.files import write_json
 from pneumonia.imaging.decoding import decode
@@ -102,6 +105,11 @@ def equalized_half_way(pixels: Tensor) -> Tensor:
     return (pixels + equalized(pixels)) / 2
 
 
+def equalized_by_a_quarter(pixels: Tensor) -> Tensor:
+    """Return the pixels, moved a quarter of the way to the equalised ones."""
+    return torch.lerp(pixels, equalized(pixels), 0.25)
+
+
 def equalized_with_border(pixels: Tensor) -> Tensor:
     """Equalise histograms of whole images, as Pillow does."""
     whole: Tensor = equalize_whole(pixels.round().byte())
@@ -114,6 +122,7 @@ class Way:
 
     Attributes:
         intensity: from pixels, float32 in [0, 255], to such; in training and whenever the network is run.
+        served: as `intensity`, when the network is run, if that is done otherwise than in training.
         late: in training after the images are varied, not before.
         backgrounds: share of the images whose outer parts are another image's.
         crops: share of the images that are cropped to a tenth of their area or more before they are varied.
@@ -121,9 +130,12 @@ class Way:
         mixup: parameter of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0 for none.
         dropout: share of the features before `fc` that are left out at a step.
         weight_decay: of AdamW.
+        refined: the network is trained for one more epoch, and the weights before and after it are averaged, as
+            benchmarks/refine.py does, but without teachers.
     """
 
     intensity: Intensity = as_they_are
+    served: Intensity | None = None
     late: bool = False
     backgrounds: float = 0.0
     crops: float = 0.0
@@ -131,6 +143,7 @@ class Way:
     mixup: float = 0.0
     dropout: float = 0.0
     weight_decay: float = Hyperparameters.weight_decay
+    refined: bool = False
 
 
 WAYS = {
@@ -146,6 +159,9 @@ WAYS = {
     "mixup": Way(mixup=0.3),
     "dropout": Way(dropout=0.5),
     "more weight decay": Way(weight_decay=0.1),
+    "refined": Way(refined=True),
+    "equalised by a quarter when run": Way(served=equalized_by_a_quarter),
+    "equalised half-way when run": Way(served=equalized_half_way),
 }
 
 
@@ -225,11 +241,11 @@ def small(images: Tensor) -> Tensor:
     return resized(images, SIDE, 0)
 
 
-def network_input(images: Tensor, way: Way) -> Tensor:
+def network_input(images: Tensor, way: Way, intensity: Intensity) -> Tensor:
     """Return the network's input for images that are not varied, uint8 (N, 1 or 3, SIZE, SIZE)."""
     if way.late:  # as it was tried, at the size that the network sees
-        return normalized(way.intensity(small(images)))
-    return normalized(small(way.intensity(images.float())))
+        return normalized(intensity(small(images)))
+    return normalized(small(intensity(images.float())))
 
 
 def normalized(images: Tensor) -> Tensor:
@@ -245,16 +261,29 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
         network.get_submodule("fc").register_forward_pre_hook(
             lambda fc, given: functional.dropout(given[0], way.dropout, fc.training)
         )
-    chosen = Hyperparameters(epochs=epochs, weight_decay=way.weight_decay)
+    chosen = Hyperparameters(epochs=epochs, weight_decay=way.weight_decay, seed=seed)
+    averaged = epochs_of(way, fold, data, network, pretrained, chosen)
+    if way.refined:
+        more = dataclasses.replace(chosen, epochs=1, learning_rate=LEARNING_RATE)
+        names = [name for name, _ in averaged.named_parameters()]
+        further = epochs_of(way, fold, data, copy.deepcopy(averaged), names, more)
+        averaged.load_state_dict(mean_of([averaged.state_dict(), further.state_dict()]))
+    some = torch.split(fold.train[torch.randperm(len(fold.train))[:NORMALIZED_BY]], Hyperparameters.batch_size)
+    update_bn((network_input(data.images.pixels[index], way, way.intensity) for index in some), averaged)
+    return averaged.eval()
+
+
+def epochs_of(
+    way: Way, fold: Fold, data: Data, network: nn.Module, pretrained: Collection[str], chosen: Hyperparameters
+) -> nn.Module:
+    """Train a network; return the moving average, whose batch norm has no statistics of its own."""
     run = Run.start(network, pretrained, chosen, len(fold.train), Processes(1, 0, torch.device("cpu")))
-    torch.manual_seed(seed)
-    for _ in range(epochs):
+    torch.manual_seed(chosen.seed)
+    for _ in range(chosen.epochs):
         run.model.train()
         for index in torch.split(fold.train[torch.randperm(len(fold.train))], run.batch_size):
             step(run, varied(data.images.pixels[index], way), data.images.labels[index], way)
-    some = torch.split(fold.train[torch.randperm(len(fold.train))[:NORMALIZED_BY]], run.batch_size)
-    update_bn((network_input(data.images.pixels[index], way) for index in some), run.averaged)
-    return run.averaged.eval()
+    return run.averaged
 
 
 def step(run: Run, inputs: Tensor, labels: Tensor, way: Way) -> None:
@@ -271,7 +300,8 @@ def step(run: Run, inputs: Tensor, labels: Tensor, way: Way) -> None:
 @torch.inference_mode()
 def logits_of(network: nn.Module, images: Tensor, way: Way) -> Tensor:
     """Return the logits for images, uint8 (N, 1 or 3, SIZE, SIZE)."""
-    return torch.cat([network(network_input(part, way)) for part in torch.split(images, 64)])
+    inputs = (network_input(part, way, way.served or way.intensity) for part in torch.split(images, 64))
+    return torch.cat([network(part) for part in inputs])
 
 
 def judged(network: nn.Module, way: Way, fold: Fold, data: Data) -> dict[str, float]:

@@ -17,9 +17,10 @@ from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
 from pneumonia.training.synthetic import draw_dataset
+from tests.builders.benchmarks import benchmark
 from tests.builders.networks import untrained
-from tools.refine import main, mean_of, refined, targets
 
+REFINE = benchmark("refine")
 ONE = Processes(1, 0, torch.device("cpu"))
 IMAGES = {"train": 3, "val": 2, "test": 2}
 RATE = 0.05  # so high that two steps are seen
@@ -52,14 +53,14 @@ def test_half_of_what_is_learned_are_the_labels_and_half_the_teachers_mean() -> 
     with torch.no_grad():
         answers = (teachers[0](inputs).softmax(1) + teachers[1](inputs).softmax(1)) / 2
     expected = (functional.one_hot(labels, 2) + answers) / 2
-    torch.testing.assert_close(targets(teachers, inputs, labels), expected)
+    torch.testing.assert_close(REFINE["targets"](teachers, inputs, labels), expected)
     assert not torch.allclose(expected, functional.one_hot(labels, 2).float(), atol=0.01)
 
 
 def test_the_mean_keeps_types() -> None:
     states = [{"weight": torch.tensor([1.0, 2.0]), "count": torch.tensor(3)} for _ in range(2)]
     states[1] = {"weight": torch.tensor([3.0, 8.0]), "count": torch.tensor(5)}
-    mean = mean_of(states)
+    mean = REFINE["mean_of"](states)
     assert mean["weight"].tolist() == [2, 5]
     assert (mean["count"].item(), mean["count"].dtype) == (4, torch.int64)
 
@@ -70,14 +71,14 @@ def test_the_average_of_the_start_and_all_runs_is_left_with_its_report(tmp_path:
     save_weights(untrained().state_dict(), start)
     save_weights(teacher(1).state_dict(), other)
     options = ["--learning-rate", str(RATE), "--teachers", str(start), str(other), "--runs", "2"]
-    assert main(command(tmp_path, tmp_path, start, *options)) == 0
+    assert REFINE["main"](command(tmp_path, tmp_path, start, *options)) == 0
 
     teachers, split = [load_weights(path) for path in (start, other)], split_of(tmp_path)
     chosen = Hyperparameters(epochs=1, batch_size=4, learning_rate=RATE, weights=str(start))
-    runs = [refined(teachers, split, seed, chosen, ONE)[0] for seed in range(2)]
+    runs = [REFINE["refined"](teachers, split, seed, chosen, ONE)[0] for seed in range(2)]
     states = [build_network(str(start))[0].state_dict(), *runs]
     left = load_weights(tmp_path / "model" / WEIGHTS_NAME).state_dict()
-    for name, value in mean_of(states).items():
+    for name, value in REFINE["mean_of"](states).items():
         if not name.endswith(("mean", "var", "tracked")):  # those are measured anew
             torch.testing.assert_close(left[name], value, rtol=1e-3, atol=1e-6)
     assert not torch.allclose(left["conv1.weight"], states[0]["conv1.weight"], rtol=1e-2, atol=1e-3)
@@ -92,11 +93,11 @@ def test_the_average_of_the_start_and_all_runs_is_left_with_its_report(tmp_path:
 def test_a_teacher_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw_dataset(tmp_path, IMAGES, size=64)
     missing = tmp_path / "missing.pth"
-    assert main(command(tmp_path, tmp_path, missing, "--teachers", str(missing))) == 1
+    assert REFINE["main"](command(tmp_path, tmp_path, missing, "--teachers", str(missing))) == 1
     assert str(missing) in capsys.readouterr().err
     assert not (tmp_path / "model" / WEIGHTS_NAME).exists()
 
 
 def test_no_runs_are_refused() -> None:
     with pytest.raises(SystemExit):
-        main(["--teachers", "one.pth", "--runs", "0"])
+        REFINE["main"](["--teachers", "one.pth", "--runs", "0"])

@@ -1,13 +1,13 @@
 """Train a release a little further, taught by other releases, and average what comes of it with what it started from.
 
-`python tools/refine.py --teachers FILE... --runs N --weights FILE` and train_model.py's arguments for folders. Each run
-starts from --weights and sees all training images once, at 224 pixels, varied as in any training. A part of what it
-learns are the labels, and the other part is what the teachers answer, on average, to the same varied images
+`python benchmarks/refine.py --teachers FILE... --runs N --weights FILE` takes train_model.py's arguments for folders, too.
+Each run starts from --weights and sees all training images once, at 224 pixels, varied as in any training. Half of what
+it learns are the labels, and the other half is what the teachers answer, on average, to the same varied images
 (Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; Beyer et al. 2022, https://arxiv.org/abs/2106.05237).
 Run i has seed i. The weights of the start and of all runs are then averaged (Wortsman et al. 2022,
 https://arxiv.org/abs/2203.05482): runs from one start stay close enough for that. No run is chosen over another.
 
-The model directory gets what train_model.py leaves there, to be promoted like any training's.
+The model directory gets what train_model.py leaves there. docs/model-card.md says what came of it.
 """
 
 import argparse
