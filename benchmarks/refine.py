@@ -1,6 +1,7 @@
 """Train a release a little further, taught by other releases, and average what comes of it with what it started from.
 
-`python benchmarks/refine.py --teachers FILE... --runs N --weights FILE` takes train_model.py's arguments for folders, too.
+`python benchmarks/refine.py --teachers FILE... --runs N --weights FILE` also takes the arguments for folders of
+train_model.py.
 Each run starts from --weights and sees all training images once, at 224 pixels, varied as in any training. Half of what
 it learns are the labels, and the other half is what the teachers answer, on average, to the same varied images
 (Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; Beyer et al. 2022, https://arxiv.org/abs/2106.05237).
