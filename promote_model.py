@@ -167,7 +167,7 @@ def run_export(bucket: str, version: str) -> None:
 
 
 def shown(manifest: Manifest) -> str:
-    """Return a manifest as indented JSON; the input check's arrays as their lengths, rows of numbers as one text."""
+    """Return a manifest as indented JSON: arrays of the input check as lengths, rows of usual evidence as texts."""
     content = dataclasses.asdict(manifest)
     for name, value in (content["input_check"] or {}).items():
         if isinstance(value, str):

@@ -1,12 +1,12 @@
 """Train a release a little further, taught by other releases, and average what comes of it with what it started from.
 
-`python benchmarks/refine.py --teachers FILE... --runs N --weights FILE` also takes the arguments for folders of
-train_model.py.
+`python benchmarks/refine.py --teachers FILE... --runs N --weights FILE` also takes train_model.py's other arguments.
 Each run starts from --weights and sees all training images once, at 224 pixels, varied as in any training. Half of what
 it learns are the labels, and the other half is what the teachers answer, on average, to the same varied images
 (Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; Beyer et al. 2022, https://arxiv.org/abs/2106.05237).
 Run i has seed i. The weights of the start and of all runs are then averaged (Wortsman et al. 2022,
-https://arxiv.org/abs/2203.05482): runs from one start stay close enough for that. No run is chosen over another.
+https://arxiv.org/abs/2203.05482): runs from one start stay close enough for that. No run is chosen over another. No
+teacher may have been trained on the validation or test images.
 
 The model directory gets what train_model.py leaves there. docs/model-card.md says what came of it.
 """
@@ -60,23 +60,23 @@ def refine(
         OSError: a file cannot be read or written.
     """
     model, pretrained, splits, data_check = prepare(folders, chosen, processes)
-    average = Run.start(model, pretrained, chosen, splits["train"].count, processes)
+    run = Run.start(model, pretrained, chosen, splits["train"].count, processes)
     results, losses = zip(
         *(refined(teachers, splits["train"], seed, chosen, processes) for seed in range(runs)), strict=True
     )
-    average.averaged.load_state_dict(mean_of([model.state_dict(), *results]))
+    run.averaged.load_state_dict(mean_of([model.state_dict(), *results]))
     torch.manual_seed(chosen.seed)
-    reestimate_batch_norm(average.averaged, splits["train"], chosen.batch_size, processes)
-    logits, labels = all_logits(average.averaged, splits["val"], chosen.batch_size, processes), splits["val"].labels
+    reestimate_batch_norm(run.averaged, splits["train"], chosen.batch_size, processes)
+    logits, labels = all_logits(run.averaged, splits["val"], chosen.batch_size, processes), splits["val"].labels
     validation, loss = Evaluation.of(logits, labels), math.fsum(losses) / runs
-    average.check_finite(loss, validation, chosen.learning_rate)
-    average.best, average.best_state = validation, average.averaged.state_dict()
+    run.check_finite(loss, validation, chosen.learning_rate)
+    run.best, run.best_state = validation, run.averaged.state_dict()
     figures = {"train_loss": loss, "val_accuracy": validation.accuracy, "val_loss": validation.loss}
     figures["val_auroc"] = metrics.auroc(logits[:, 1] - logits[:, 0], labels)
-    average.history.append({"epoch": 1, **figures, "best": True})
-    save_best(average, folders, processes)
+    run.history.append({"epoch": 1, **figures, "best": True})
+    save_best(run, folders, processes)
     settings = settings_of(chosen, splits, processes) | {"runs": runs, "teachers": len(teachers)}
-    report(average, splits, data_check, settings, folders.weights, folders.output, processes)
+    report(run, splits, data_check, settings, folders.weights, folders.output, processes)
 
 
 def refined(
@@ -135,8 +135,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--runs must be 1 or more, not {args.runs}")
     try:
         folders, chosen = parse_arguments(["--epochs", "1", "--learning-rate", str(LEARNING_RATE), *others])
+        if chosen.epochs != 1 or chosen.weights in {"imagenet", "none"}:
+            parser.error("--weights must name a weights file, and each run is one epoch")
         with ExitStack() as stack:
             processes = stack.enter_context(joined())
+            if processes.count > 1:
+                parser.error("start it without torchrun: it trains in one process")
             stack.enter_context(claimed(folders, processes))
             teachers = [load_weights(path).to(processes.device) for path in args.teachers]
             refine(teachers, args.runs, folders, chosen, processes)

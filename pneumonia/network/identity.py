@@ -24,7 +24,7 @@ def identity_of(model: Classifier, engine: str) -> str:
     """
     told = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     del told["engine"]
-    del told["usual_evidence"]  # only heatmaps depend on it, and what goes on later has none
+    del told["usual_evidence"]  # only heatmaps depend on it, and batches that go on later have none
     told["detector"] = model.detector.check if model.detector else None
     code = (PREPROCESSING, CLASSES, BATCH_SIZE, _digest_of_code(), engine, *map(version, (engine, *LIBRARIES)))
     return hashlib.sha256(repr((told, code)).encode(errors="backslashreplace")).hexdigest()

@@ -47,7 +47,7 @@ class Explanation(Prediction):
         default=None,
         metadata={
             "description": "With `explain=true`: a PNG in base64, as large as the upright image, to lay over it. The "
-            "warmer and more opaque the colour, the more that area supports the answer (class activation map)."
+            "warmer and more opaque the colour, the more that area supports the answer, beyond what is usual there."
         },
     )
     preview: str | None = field(

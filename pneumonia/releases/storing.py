@@ -17,7 +17,7 @@ from pneumonia.storage.writing import WritableBucket
 
 ATTEMPTS = 3  # to write a manifest that other processes write at the same time
 # Fields that answers depend on. If a stored one were replaced, running instances would keep answering by the old one.
-# The usual evidence is none of them: it changes heatmaps, but no class and no probability.
+# The usual evidence is not among them: only heatmaps depend on it.
 OF_ANSWERS = ("classes", "preprocessing", "calibration", "input_check")
 logger = logging.getLogger(__name__)
 _refusals = functools.partial(refusals_as, WeightsUnavailableError, permanent=WeightsRefusedError)

@@ -141,7 +141,7 @@ class Run:
 
         Args:
             inputs: float32, shape (N, 3, H, W), on the network's device.
-            labels: int64, shape (N,), on the network's device.
+            labels: int64, shape (N,), or probabilities, float32, shape (N, 2), on the network's device.
 
         Returns:
             The batch's mean loss in nats, where it was computed.

@@ -9,7 +9,7 @@ from pneumonia.network.contract import CLASSES
 from pneumonia.network.resnet import ResNet18, evidence_of, normalize
 from pneumonia.network.usual_evidence import UsualEvidence
 
-DIGITS = 3  # after the point; usual values are from -10 to 10
+DIGITS = 3  # after the point; the released model's are from -3 to 4.3
 
 
 @torch.inference_mode()

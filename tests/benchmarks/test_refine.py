@@ -58,9 +58,9 @@ def test_half_of_what_is_learned_are_the_labels_and_half_the_teachers_mean() -> 
 
 
 def test_the_mean_keeps_types() -> None:
-    states = [{"weight": torch.tensor([1.0, 2.0]), "count": torch.tensor(3)} for _ in range(2)]
-    states[1] = {"weight": torch.tensor([3.0, 8.0]), "count": torch.tensor(5)}
-    mean = REFINE["mean_of"](states)
+    one = {"weight": torch.tensor([1.0, 2.0]), "count": torch.tensor(3)}
+    other = {"weight": torch.tensor([3.0, 8.0]), "count": torch.tensor(5)}
+    mean = REFINE["mean_of"]([one, other])
     assert mean["weight"].tolist() == [2, 5]
     assert (mean["count"].item(), mean["count"].dtype) == (4, torch.int64)
 
@@ -92,12 +92,22 @@ def test_the_average_of_the_start_and_all_runs_is_left_with_its_report(tmp_path:
 
 def test_a_teacher_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw_dataset(tmp_path, IMAGES, size=64)
-    missing = tmp_path / "missing.pth"
-    assert REFINE["main"](command(tmp_path, tmp_path, missing, "--teachers", str(missing))) == 1
+    start, missing = tmp_path / "start.pth", tmp_path / "missing.pth"
+    save_weights(untrained().state_dict(), start)
+    assert REFINE["main"](command(tmp_path, tmp_path, start, "--teachers", str(missing))) == 1
     assert str(missing) in capsys.readouterr().err
     assert not (tmp_path / "model" / WEIGHTS_NAME).exists()
 
 
-def test_no_runs_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--runs", "0"], "--runs must be 1 or more, not 0"),
+        (["--weights", "start.pth", "--epochs", "2"], "each run is one epoch"),
+        ([], "--weights must name a weights file"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        REFINE["main"](["--teachers", "one.pth", "--runs", "0"])
+        REFINE["main"](["--teachers", "one.pth", *options])
+    assert sentence in capsys.readouterr().err

@@ -147,7 +147,7 @@ def test_an_int8_file_of_another_network_is_refused(files: ReleaseFiles, weights
     ranges = ranges_of(load_weights(weights), probes())
     other = exported(weights, dataclasses.replace(manifest_for(weights, "2"), activations=ranges))
     mixed = ReleaseFiles(files.weights, other.onnx, dataclasses.replace(files.manifest, onnx=other.manifest.onnx))
-    with pytest.raises(WeightsError, match=r"its features differ by \d\S* of their length, and at most 0\.2 is"):
+    with pytest.raises(WeightsError, match=r"its features differ by \d\S* of their length, and at most 0\.5 is"):
         check_serving(mixed, "here")
 
 

@@ -34,7 +34,8 @@ def test_a_release_gets_its_usual_evidence_and_stays_as_it_is_otherwise(
     assert capsys.readouterr().out.split() == [f"{value:.3f}" for row in usual for value in row]
 
 
-def test_a_manifest_is_needed(weights: Path, tmp_path: Path) -> None:
+def test_a_manifest_is_needed(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = Path(shutil.copyfile(weights, tmp_path / WEIGHTS_NAME))
     with pytest.raises(SystemExit):
         main([str(copy), str(tmp_path)])
+    assert "has no manifest beside it" in capsys.readouterr().err
