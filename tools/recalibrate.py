@@ -4,7 +4,6 @@
 FOLDER, and writes them into the manifest beside WEIGHTS. It is for releases from before the calibration had a bias.
 """
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -16,11 +15,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.engines.torch import engine_in
 from pneumonia.imaging.preprocessing import normalized
-from pneumonia.releases.release import Release, read_release
+from pneumonia.releases.release import Release
 from pneumonia.releases.release_files import write_release
 from pneumonia.training.channels import scan_folder
 from pneumonia.training.fitting import SENSITIVITY, at_sensitivity, fit_at, log_odds
 from pneumonia.training.images import Images, load_channel
+from tools.earlier_release import given
 
 
 def odds_of(release: Release, images: Images) -> Tensor:
@@ -32,15 +32,8 @@ def odds_of(release: Release, images: Images) -> Tensor:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit the calibration, print it and write the manifest; return the exit status."""
-    parser = argparse.ArgumentParser(prog="recalibrate.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file with its manifest beside it")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the training's validation images")
-    args = parser.parse_args(argv)
-    release = read_release(args.weights, engine="torch")
-    manifest = release.manifest
-    if manifest is None:
-        parser.error(f"{args.weights} has no manifest beside it: name the weights file of a release")
-    channel = scan_folder(args.folder)
+    weights, folder, release, manifest = given("recalibrate.py", __doc__, "the training's validation images", argv)
+    channel = scan_folder(folder)
     images = load_channel(channel, 2)
     odds, pneumonia = odds_of(release, images), images.labels == 1
     kept = torch.tensor(-manifest.calibration.bias * manifest.calibration.temperature, dtype=torch.float64)
@@ -48,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{channel.counts()}; operating point in log-odds: {kept:.6f}, which is kept; {rule:.6f} by the rule")
     calibration = fit_at(kept, odds, pneumonia)
     # The weights, too: another process may have replaced them since they were read.
-    write_release({args.weights: release.weights}, dataclasses.replace(manifest, calibration=calibration))
+    write_release({weights: release.weights}, dataclasses.replace(manifest, calibration=calibration))
     print(f"was {manifest.calibration}\nis  {calibration}")
     return 0
 

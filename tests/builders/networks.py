@@ -1,8 +1,9 @@
-"""Networks that look trained, and what their tensors hold."""
+"""Networks that look trained, images for them, and what their tensors hold."""
 
 import torch
 from torch import Tensor, nn
 
+from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.outputs import Floats
 from pneumonia.network.resnet import BasicBlock, ResNet18
 from pneumonia.network.weights_file import at_rest
@@ -25,6 +26,12 @@ def untrained() -> ResNet18:
                 tensor.uniform_(low, high)
     network.load_state_dict(at_rest(network.state_dict()))
     return network.eval()
+
+
+def noise(count: int) -> Tensor:
+    """Return images, each of another contrast."""
+    images = torch.randint(0, 256, (count, 1, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
+    return (images / torch.arange(1, count + 1).view(-1, 1, 1, 1)).to(torch.uint8)
 
 
 @torch.inference_mode()

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from pneumonia.engines import onnx as onnx_engine
 from pneumonia.engines import torch as torch_engine
@@ -10,18 +9,12 @@ from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.activations import TENSORS
 from pneumonia.network.resnet import ResNet18, normalize
 from pneumonia.training.activations import activations_of, tails_of, watched
-from tests.builders.networks import ranges_of, untrained
+from tests.builders.networks import noise, ranges_of, untrained
 
 
 @pytest.fixture(scope="module")
 def network() -> ResNet18:
     return untrained()
-
-
-def noise(count: int) -> Tensor:
-    """Return images, each of another contrast."""
-    images = torch.randint(0, 256, (count, 1, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
-    return (images / torch.arange(1, count + 1).view(-1, 1, 1, 1)).to(torch.uint8)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

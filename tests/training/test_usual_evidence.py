@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from pneumonia.engines.torch import engine_of
-from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.resnet import ResNet18, normalize
 from pneumonia.network.usual_evidence import usual_evidence_in
 from pneumonia.training.usual_evidence import usual_evidence_of
-from tests.builders.networks import untrained
+from tests.builders.networks import noise, untrained
 
 LABELS = torch.tensor([0, 1, 1, 1, 0])
 
@@ -16,12 +15,6 @@ LABELS = torch.tensor([0, 1, 1, 1, 0])
 @pytest.fixture(scope="module")
 def network() -> ResNet18:
     return untrained()
-
-
-def noise(count: int) -> Tensor:
-    """Return images, each of another contrast."""
-    images = torch.randint(0, 256, (count, 1, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
-    return (images / torch.arange(1, count + 1).view(-1, 1, 1, 1)).to(torch.uint8)
 
 
 @pytest.mark.parametrize("batch_size", [2, 32])
