@@ -202,7 +202,7 @@ def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int, pro
     images = split.images.pixels
     chosen = torch.randperm(len(images))[: math.ceil(NORMALIZED_BY / processes.count)].split(batch_size)
     batches = (images[index.to(images.device)].to(processes.device) for index in chosen)
-    update_bn((normalize(batch).contiguous(memory_format=torch.channels_last) for batch in batches), network)
+    update_bn(map(normalize, batches), network)
     processes.average(network.buffers())
 
 

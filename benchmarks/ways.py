@@ -220,7 +220,7 @@ def varied(images: Tensor, way: Way) -> Tensor:
     images = augment(images, SIDE, way.retaken)
     if way.backgrounds:
         images = torch.where(chance(images, way.backgrounds), before_another(images), images)
-    return normalized(way.intensity(images) if way.late else images)
+    return normalize(way.intensity(images) if way.late else images)
 
 
 def chance(images: Tensor, share: float) -> Tensor:
@@ -244,13 +244,8 @@ def small(images: Tensor) -> Tensor:
 def network_input(images: Tensor, way: Way, intensity: Intensity) -> Tensor:
     """Return the network's input for images that are not varied, uint8 (N, 1 or 3, SIZE, SIZE)."""
     if way.late:  # as it was tried, at the size that the network sees
-        return normalized(intensity(small(images)))
-    return normalized(small(intensity(images.float())))
-
-
-def normalized(images: Tensor) -> Tensor:
-    """Normalise images in [0, 255], with the channels last in memory."""
-    return normalize(images).contiguous(memory_format=torch.channels_last)
+        return normalize(intensity(small(images)))
+    return normalize(small(intensity(images.float())))
 
 
 def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: int) -> nn.Module:

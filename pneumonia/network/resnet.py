@@ -91,15 +91,17 @@ def normalize(pixels: Tensor) -> Tensor:
     """Turn pixel values into the network's input, as `imaging.preprocessing.normalized` does, on any device.
 
     Args:
-        pixels: uint8, or float in [0, 255], of shape (…, 3, height, width), or (…, 1, height, width) of gray images.
+        pixels: uint8, or float in [0, 255], of shape (N, 3, height, width), or (N, 1, height, width) of gray images.
 
     Returns:
-        float32 tensor of shape (…, 3, height, width), zero mean and unit variance over ImageNet.
+        float32 tensor of shape (N, 3, height, width), zero mean and unit variance over ImageNet. Its channels lie last
+        in memory: convolutions are fastest so.
     """
     # Creating them on a GPU, or copying them there and waiting, would make training wait for the GPU at every step.
     mean = torch.tensor(MEAN).view(3, 1, 1).to(pixels.device, non_blocking=True)
     std = torch.tensor(STD).view(3, 1, 1).to(pixels.device, non_blocking=True)
-    return pixels.float().div(255).sub(mean).div_(std)  # not sub_: one channel becomes three
+    normal = pixels.float().div(255).sub(mean).div_(std)  # not sub_: one channel becomes three
+    return normal.contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -116,5 +118,4 @@ def logits_of(network: nn.Module, pixels: Tensor, batch_size: int) -> Tensor:
     """
     device = next(network.parameters()).device
     parts = (pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size))
-    batches = (normalize(part.to(device)).contiguous(memory_format=torch.channels_last) for part in parts)
-    return torch.cat([network(batch) for batch in batches])
+    return torch.cat([network(normalize(part.to(device))) for part in parts])

@@ -63,7 +63,7 @@ def tails_of(network: ResNet18, pixels: Tensor, batch_size: int, count: int) -> 
 
     with watched(network, see):
         for part in torch.split(pixels, batch_size):
-            network(normalize(part.to(device)).contiguous(memory_format=torch.channels_last))
+            network(normalize(part.to(device)))
     return tails
 
 

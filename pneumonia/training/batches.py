@@ -143,7 +143,7 @@ def network_input(images: Tensor, size: int) -> Tensor:
     Returns:
         float32, shape (N, 3, size, size), its channels last in memory.
     """
-    return normalize(augment(images, size, RETAKEN_SHARE)).contiguous(memory_format=torch.channels_last)
+    return normalize(augment(images, size, RETAKEN_SHARE))
 
 
 def all_logits(network: nn.Module, split: Split, batch_size: int, processes: Processes) -> Tensor:

@@ -48,7 +48,7 @@ def features_of(network: ResNet18, pixels: Tensor, batch_size: int, *, varied: b
         for part in torch.split(pixels, batch_size):
             images = part.to(device)
             inputs = normalize(_depict_otherwise(images) if varied else images)
-            features.append(pooled(network.layers(inputs.contiguous(memory_format=torch.channels_last))))
+            features.append(pooled(network.layers(inputs)))
     return torch.cat(features)
 
 
@@ -72,7 +72,7 @@ def maps_of(network: ResNet18, pixels: Tensor, batch_size: int, change: Change, 
         torch.manual_seed(seed)
         for part in torch.split(pixels, batch_size):
             inputs = normalize(depicted(change(part.to(device).float() / 255)))
-            maps.append(network.layers(inputs.contiguous(memory_format=torch.channels_last))[-1].half().cpu())
+            maps.append(network.layers(inputs)[-1].half().cpu())
     return torch.cat(maps)
 
 

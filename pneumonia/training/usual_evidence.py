@@ -31,7 +31,7 @@ def usual_evidence_of(
     """
     device = network.fc.weight.device
     inputs = (normalize(part.to(device)) for part in torch.split(pixels, batch_size))
-    features = (network.layers(part.contiguous(memory_format=torch.channels_last))[-1] for part in inputs)
+    features = (network.layers(part)[-1] for part in inputs)
     evidence = gather(torch.cat([evidence_of(network.fc, part) for part in features]).cpu()).double()
     classes = gather(labels)
     means = torch.stack([evidence[classes == index].mean(0) for index in range(len(CLASSES))])
