@@ -28,6 +28,8 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from shown_otherwise import shown_otherwise
+
 import train_model
 from pneumonia.files import write_json
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
@@ -63,6 +65,11 @@ def mirrored(images: Tensor, size: int, retaken: float) -> Tensor:
     return augment(torch.where(is_mirrored, images.flip(-1), images), size, retaken)
 
 
+def shown(images: Tensor, size: int, retaken: float) -> Tensor:
+    """Stand in for `augment`, photographing half of the images besides, and giving half of them other grays."""
+    return shown_otherwise(augment(images, size, retaken), 0.5)
+
+
 def balanced_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Stand in for `training_loss`, a batch's classes weighing alike however many images of each there are."""
     counts = torch.bincount(labels, minlength=len(CLASSES)).clamp(min=1)
@@ -96,6 +103,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "not compressed": without("_compress"),
     "not covered": without("_cover_border"),
     "mirrored": set_name(batches, "augment", mirrored),
+    "shown otherwise": set_name(batches, "augment", shown),
     "class-balanced loss": set_name(running, "training_loss", balanced_loss),
     "batch norm not re-estimated": set_name(train_model, "reestimate_batch_norm", lambda *_: None),
     "labels not smoothed": set_name(running, "LABEL_SMOOTHING", 0.0),

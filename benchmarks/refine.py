@@ -1,9 +1,11 @@
-"""Train a release a little further, taught by other releases, and average what comes of it with what it started from.
+"""Train a release a little further, and average what comes of it with what it started from.
 
-`python benchmarks/refine.py --teachers FILE... --runs N --weights FILE` also takes train_model.py's other arguments.
-Each run starts from --weights and sees all training images once, at 224 pixels, varied as in any training. Half of what
-it learns are the labels, and the other half is what the teachers answer, on average, to the same varied images
-(Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; Beyer et al. 2022, https://arxiv.org/abs/2106.05237).
+`python benchmarks/refine.py --runs N --weights FILE` also takes train_model.py's other arguments. Each run starts from
+--weights and sees all training images once, at 224 pixels, varied as in any training. With `--shown-otherwise SHARE`,
+that share of them is also photographed, and that share gets other grays (shown_otherwise.py). With `--teachers FILE...`
+half of what it learns are the labels, and the other half is what the teachers answer, on average, to the same varied
+images (Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; Beyer et al. 2022,
+https://arxiv.org/abs/2106.05237).
 Run i has seed i. The weights of the start and of all runs are then averaged (Wortsman et al. 2022,
 https://arxiv.org/abs/2203.05482): runs from one start stay close enough for that. No run is chosen over another. No
 teacher may have been trained on the validation or test images.
@@ -23,13 +25,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from shown_otherwise import shown_otherwise
+
 from pneumonia.command import say
 from pneumonia.errors import PneumoniaError
 from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.contract import CLASSES
+from pneumonia.network.resnet import normalize
 from pneumonia.network.weights_file import load_weights
 from pneumonia.training import metrics
-from pneumonia.training.batches import Split, all_logits, network_input, shuffled_batches
+from pneumonia.training.augmentation import augment
+from pneumonia.training.batches import RETAKEN_SHARE, Split, all_logits, shuffled_batches
 from pneumonia.training.folders import Folders, claimed
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.pretrained import build_network
@@ -44,13 +50,19 @@ State = dict[str, Tensor]
 
 
 def refine(
-    teachers: Sequence[nn.Module], runs: int, folders: Folders, chosen: Hyperparameters, processes: Processes
+    teachers: Sequence[nn.Module],
+    runs: int,
+    shown: float,
+    folders: Folders,
+    chosen: Hyperparameters,
+    processes: Processes,
 ) -> None:
     """Make the runs, average them with their start, test the average and report on it.
 
     Args:
         teachers: networks in evaluation mode, on the device of `processes`.
         runs: how many to make.
+        shown: share of the images that is photographed, and share that gets other grays.
         folders: as for a training.
         chosen: hyperparameters of each run, but for the seed.
         processes: one, with the device.
@@ -62,7 +74,7 @@ def refine(
     model, pretrained, splits, data_check = prepare(folders, chosen, processes)
     run = Run.start(model, pretrained, chosen, splits["train"].count, processes)
     results, losses = zip(
-        *(refined(teachers, splits["train"], seed, chosen, processes) for seed in range(runs)), strict=True
+        *(refined(teachers, splits["train"], seed, shown, chosen, processes) for seed in range(runs)), strict=True
     )
     run.averaged.load_state_dict(mean_of([model.state_dict(), *results]))
     torch.manual_seed(chosen.seed)
@@ -75,12 +87,16 @@ def refine(
     figures["val_auroc"] = metrics.auroc(logits[:, 1] - logits[:, 0], labels)
     run.history.append({"epoch": 1, **figures, "best": True})
     save_best(run, folders, processes)
-    settings = settings_of(chosen, splits, processes) | {"runs": runs, "teachers": len(teachers)}
+    settings = settings_of(chosen, splits, processes) | {
+        "runs": runs,
+        "teachers": len(teachers),
+        "shown_otherwise": shown,
+    }
     report(run, splits, data_check, settings, folders.weights, folders.output, processes)
 
 
 def refined(
-    teachers: Sequence[nn.Module], split: Split, seed: int, chosen: Hyperparameters, processes: Processes
+    teachers: Sequence[nn.Module], split: Split, seed: int, shown: float, chosen: Hyperparameters, processes: Processes
 ) -> tuple[State, float]:
     """Train once; return the moving average of the weights, and the mean loss per image in nats."""
     torch.manual_seed(seed)
@@ -90,7 +106,7 @@ def refined(
     run.model.train()
     losses = []
     for images, labels in shuffled_batches(split, chosen.batch_size, processes, f"run {seed + 1}"):
-        parts = (torch.split(each, run.batch_size) for each in (network_input(images, SIZE), labels))
+        parts = (torch.split(each, run.batch_size) for each in (network_input(images, shown), labels))
         for inputs, answers in zip(*parts, strict=True):
             losses.append(run.step(inputs, targets(teachers, inputs, answers)) * len(answers))
             run.follow()
@@ -99,9 +115,15 @@ def refined(
     return run.averaged.state_dict(), loss
 
 
+def network_input(images: Tensor, shown: float) -> Tensor:
+    """Vary images, uint8 (N, C, SIZE, SIZE), as in training, show some otherwise, and normalise them."""
+    varied = augment(images, SIZE, RETAKEN_SHARE)
+    return normalize(shown_otherwise(varied, shown) if shown else varied)
+
+
 @torch.no_grad()
 def targets(teachers: Sequence[nn.Module], inputs: Tensor, labels: Tensor) -> Tensor:
-    """Return what to learn: the labels and, for the part TAUGHT, the teachers' mean probabilities.
+    """Return what to learn: the labels, and for the part TAUGHT the teachers' mean probabilities.
 
     Args:
         teachers: networks in evaluation mode.
@@ -109,8 +131,10 @@ def targets(teachers: Sequence[nn.Module], inputs: Tensor, labels: Tensor) -> Te
         labels: int64, shape (N,), indices in CLASSES.
 
     Returns:
-        Probabilities, float32, shape (N, 2).
+        Probabilities, float32, shape (N, 2), or without teachers the labels.
     """
+    if not teachers:
+        return labels
     taught = torch.stack([teacher(inputs).softmax(1) for teacher in teachers]).mean(0)
     return torch.lerp(functional.one_hot(labels, len(CLASSES)).float(), taught, TAUGHT)
 
@@ -128,9 +152,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="refine.py", description=(__doc__ or "").partition("\n")[0], epilog="more: as train_model.py takes them"
     )
-    parser.add_argument("--teachers", type=Path, nargs="+", required=True, metavar="FILE", help="weights files")
+    parser.add_argument("--teachers", type=Path, nargs="+", default=[], metavar="FILE", help="weights files (none)")
+    parser.add_argument(
+        "--shown-otherwise", type=float, default=0.0, metavar="SHARE", help="of the images, 0 to 1 (%(default)s)"
+    )
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="(%(default)s)")
     args, others = parser.parse_known_args(argv)
+    if not 0 <= args.shown_otherwise <= 1:
+        parser.error(f"--shown-otherwise must be 0 to 1, not {args.shown_otherwise}")
     if args.runs < 1:
         parser.error(f"--runs must be 1 or more, not {args.runs}")
     try:
@@ -143,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 parser.error("start it without torchrun: it trains in one process")
             stack.enter_context(claimed(folders, processes))
             teachers = [load_weights(path).to(processes.device) for path in args.teachers]
-            refine(teachers, args.runs, folders, chosen, processes)
+            refine(teachers, args.runs, args.shown_otherwise, folders, chosen, processes)
     except (PneumoniaError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from photographs import photograph
 from recipe import resized, table
 from refine import LEARNING_RATE, mean_of
+from shown_otherwise import shown_otherwise
 
 from pneumonia.files import write_json
 from pneumonia.imaging.decoding import decode
@@ -127,6 +128,7 @@ class Way:
         backgrounds: share of the images whose outer parts are another image's.
         crops: share of the images that are cropped to a tenth of their area or more before they are varied.
         retaken: share of the images that look as if taken otherwise.
+        shown: share of the images that are photographed, and share that get other grays, after they are varied.
         mixup: parameter of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0 for none.
         dropout: share of the features before `fc` that are left out at a step.
         weight_decay: of AdamW.
@@ -140,6 +142,7 @@ class Way:
     backgrounds: float = 0.0
     crops: float = 0.0
     retaken: float = RETAKEN_SHARE
+    shown: float = 0.0
     mixup: float = 0.0
     dropout: float = 0.0
     weight_decay: float = Hyperparameters.weight_decay
@@ -156,6 +159,7 @@ WAYS = {
     "other backgrounds": Way(backgrounds=0.5),
     "hard crops": Way(crops=0.5),
     "all retaken": Way(retaken=1.0),
+    "shown otherwise": Way(shown=0.5),
     "mixup": Way(mixup=0.3),
     "dropout": Way(dropout=0.5),
     "more weight decay": Way(weight_decay=0.1),
@@ -218,6 +222,8 @@ def varied(images: Tensor, way: Way) -> Tensor:
     if way.crops:
         images = torch.where(chance(images, way.crops), cropped(images), small(images))
     images = augment(images, SIDE, way.retaken)
+    if way.shown:
+        images = shown_otherwise(images, way.shown)
     if way.backgrounds:
         images = torch.where(chance(images, way.backgrounds), before_another(images), images)
     return normalize(way.intensity(images) if way.late else images)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-DRAWS = 25  # random numbers an image, drawn at once; `_Draws` fails where they do not suffice
+DRAWS = 25  # random numbers an image, drawn at once; `Draws` fails where they do not suffice
 # The luminance table of ITU-T T.81 (1992), annex K.1, from which JPEG encoders scale theirs.
 _JPEG_TABLE = torch.tensor(
     [
@@ -29,7 +29,7 @@ _JPEG_TABLE = torch.tensor(
 )
 
 
-class _Draws:
+class Draws:
     """Random numbers for one batch.
 
     Drawn on the CPU, so that a seed means the same everywhere, and in one piece, so that a GPU gets them in one copy.
@@ -59,7 +59,7 @@ def augment(images: Tensor, size: int, retaken: float = 1.0) -> Tensor:
     Returns:
         float32 of shape (N, C, size, size), in [0, 255].
     """
-    draws = _Draws(len(images), images.device)
+    draws = Draws(len(images), images.device)
     resized = images.float() / 255
     if images.shape[-1] != size:
         resized = functional.interpolate(resized, (size, size), mode="bilinear", antialias=True)
@@ -67,7 +67,7 @@ def augment(images: Tensor, size: int, retaken: float = 1.0) -> Tensor:
     return _compress(_sharpen(varied, draws), draws) * 255
 
 
-def _retake(images: Tensor, draws: _Draws) -> Tensor:
+def _retake(images: Tensor, draws: Draws) -> Tensor:
     """Vary what depends on where and how an image is taken."""
     retaken = _move(images, draws)
     retaken = _expose(retaken, draws)
@@ -75,7 +75,7 @@ def _retake(images: Tensor, draws: _Draws) -> Tensor:
     return _cover_border(retaken, draws)
 
 
-def _move(images: Tensor, draws: _Draws) -> Tensor:
+def _move(images: Tensor, draws: Draws) -> Tensor:
     """Turn by up to 10 degrees, zoom by 0.87 to 1.25, stretch each side by 15% at most, shift by 7%; black beyond."""
     angle = draws.between(-0.175, 0.175)
     zoom, aspect = draws.between(0.8, 1.15), draws.between(-0.14, 0.14).exp()
@@ -87,7 +87,7 @@ def _move(images: Tensor, draws: _Draws) -> Tensor:
     return functional.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 
-def _expose(images: Tensor, draws: _Draws) -> Tensor:
+def _expose(images: Tensor, draws: Draws) -> Tensor:
     """Change gamma, contrast and brightness."""
     gamma = draws.between(-0.5, 0.5).exp()
     exposed = images.clamp(1e-6, 1) ** gamma  # a base below 0, by rounding, would give NaN
@@ -96,14 +96,14 @@ def _expose(images: Tensor, draws: _Draws) -> Tensor:
     return ((exposed - mean) * contrast + mean + brightness).clamp(0, 1)
 
 
-def _add_noise(images: Tensor, draws: _Draws) -> Tensor:
+def _add_noise(images: Tensor, draws: Draws) -> Tensor:
     """Add Gaussian noise of up to 8 gray levels, the same to all channels."""
     deviation = draws.between(0, 8 / 255)
     noise = torch.randn_like(images[:, :1])  # drawn on the device: a batch's noise would be megabytes to copy
     return (images + deviation * noise).clamp(0, 1)
 
 
-def _cover_border(images: Tensor, draws: _Draws) -> Tensor:
+def _cover_border(images: Tensor, draws: Draws) -> Tensor:
     """Cover two rectangles on the border, where labels, cables and collimators lie, with one gray each."""
     size = images.shape[-1]
     place = (torch.arange(size, device=images.device) + 0.5) / size * 2 - 1  # -1 to 1
@@ -118,7 +118,7 @@ def _cover_border(images: Tensor, draws: _Draws) -> Tensor:
     return images
 
 
-def _sharpen(images: Tensor, draws: _Draws) -> Tensor:
+def _sharpen(images: Tensor, draws: Draws) -> Tensor:
     """Blur or sharpen: take away all of an image's fine detail, or add as much again."""
     channels = images.shape[1]
     distance = torch.arange(-2.0, 3.0, device=images.device)
@@ -129,7 +129,7 @@ def _sharpen(images: Tensor, draws: _Draws) -> Tensor:
     return (images + draws.between(-1, 1) * (images - blurred)).clamp(0, 1)
 
 
-def _compress(images: Tensor, draws: _Draws) -> Tensor:
+def _compress(images: Tensor, draws: Draws) -> Tensor:
     """Degrade half of the images as JPEG of quality 20 to 90 does."""
     quality = draws.between(20, 90)
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)  # libjpeg's rule

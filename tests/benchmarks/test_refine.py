@@ -57,6 +57,11 @@ def test_half_of_what_is_learned_are_the_labels_and_half_the_teachers_mean() -> 
     assert not torch.allclose(expected, functional.one_hot(labels, 2).float(), atol=0.01)
 
 
+def test_without_teachers_the_labels_are_learned() -> None:
+    labels = torch.tensor([1, 0, 1])
+    assert torch.equal(REFINE["targets"]([], torch.randn(3, 3, 64, 64), labels), labels)
+
+
 def test_the_mean_keeps_types() -> None:
     one = {"weight": torch.tensor([1.0, 2.0]), "count": torch.tensor(3)}
     other = {"weight": torch.tensor([3.0, 8.0]), "count": torch.tensor(5)}
@@ -70,12 +75,22 @@ def test_the_average_of_the_start_and_all_runs_is_left_with_its_report(tmp_path:
     start, other = tmp_path / "start.pth", tmp_path / "other.pth"
     save_weights(untrained().state_dict(), start)
     save_weights(teacher(1).state_dict(), other)
-    options = ["--learning-rate", str(RATE), "--teachers", str(start), str(other), "--runs", "2"]
+    options = [
+        "--learning-rate",
+        str(RATE),
+        "--teachers",
+        str(start),
+        str(other),
+        "--runs",
+        "2",
+        "--shown-otherwise",
+        "0.5",
+    ]
     assert REFINE["main"](command(tmp_path, tmp_path, start, *options)) == 0
 
     teachers, split = [load_weights(path) for path in (start, other)], split_of(tmp_path)
     chosen = Hyperparameters(epochs=1, batch_size=4, learning_rate=RATE, weights=str(start))
-    runs = [REFINE["refined"](teachers, split, seed, chosen, ONE)[0] for seed in range(2)]
+    runs = [REFINE["refined"](teachers, split, seed, 0.5, chosen, ONE)[0] for seed in range(2)]
     states = [build_network(str(start))[0].state_dict(), *runs]
     left = load_weights(tmp_path / "model" / WEIGHTS_NAME).state_dict()
     for name, value in REFINE["mean_of"](states).items():
@@ -103,6 +118,7 @@ def test_a_teacher_that_is_missing_is_named(tmp_path: Path, capsys: pytest.Captu
     ("options", "sentence"),
     [
         (["--runs", "0"], "--runs must be 1 or more, not 0"),
+        (["--shown-otherwise", "1.5"], "--shown-otherwise must be 0 to 1, not 1.5"),
         (["--weights", "start.pth", "--epochs", "2"], "each run is one epoch"),
         ([], "--weights must name a weights file"),
     ],

@@ -83,7 +83,7 @@ def test_ways_are_trained_and_judged_once(
     folder: Path, adults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = [str(folder), str(adults), "--output", str(tmp_path)]
-    ways = ["recipe", "mixup", "dropout", "refined", "equalised half-way when run"]
+    ways = ["recipe", "mixup", "dropout", "shown otherwise", "refined", "equalised half-way when run"]
     arguments = [*places, "--weights", "none", "--epochs", "1", "--ways", *ways, "--runs", "1"]
     assert WAYS["main"](arguments) == 0
     first = (tmp_path / "ways.json").read_text()

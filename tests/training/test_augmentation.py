@@ -11,11 +11,11 @@ from torchvision.transforms import InterpolationMode, functional
 from pneumonia.training.augmentation import (
     _JPEG_TABLE,
     DRAWS,
+    Draws,
     _add_noise,
     _compress,
     _cosines,
     _cover_border,
-    _Draws,
     _expose,
     _move,
     _sharpen,
@@ -29,7 +29,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-class Chosen(_Draws):
+class Chosen(Draws):
     """Gives these numbers, from 0 to 1, where random ones are drawn: the low end of a range, the high end, or between.
 
     Attributes:
@@ -120,7 +120,7 @@ def test_images_of_the_size_asked_for_are_not_resized() -> None:
     torch.manual_seed(5)
     whole = augment(pixels, 64)
     torch.manual_seed(5)
-    draws = _Draws(1, torch.device("cpu"))
+    draws = Draws(1, torch.device("cpu"))
     draws.chance(1.0)
     steps = pixels / 255
     for step in STEPS:
@@ -146,7 +146,7 @@ def test_every_random_number_that_is_drawn_is_used() -> None:
 
 
 def test_random_numbers_fill_their_range() -> None:
-    draws = _Draws(10_000, torch.device("cpu"))
+    draws = Draws(10_000, torch.device("cpu"))
     numbers = draws.between(-2, 6)
     assert numbers.shape == (10_000, 1, 1, 1)
     assert numbers.min() == pytest.approx(-2, abs=0.01)
@@ -365,7 +365,7 @@ def test_rectangles_without_an_extent_cover_nothing() -> None:
 
 def test_rectangles_cover_every_border_but_never_the_middle() -> None:
     images = torch.full((200, 1, 100, 100), -1.0)
-    covered = _cover_border(images, _Draws(200, torch.device("cpu"))) != -1
+    covered = _cover_border(images, Draws(200, torch.device("cpu"))) != -1
     assert not covered[..., 20:-20, 20:-20].any()
     shares = covered.float().mean((1, 2, 3))
     assert shares.max() <= 2 * 0.2 * 0.4
