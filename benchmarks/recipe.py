@@ -66,7 +66,7 @@ def mirrored(images: Tensor, size: int, retaken: float) -> Tensor:
 
 
 def shown(images: Tensor, size: int, retaken: float) -> Tensor:
-    """Stand in for `augment`, photographing half of the images besides, and giving half of them other grays."""
+    """Stand in for `augment`; photograph half of the images as well, and give other grays to half, drawn apart."""
     return shown_otherwise(augment(images, size, retaken), 0.5)
 
 

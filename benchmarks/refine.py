@@ -2,10 +2,11 @@
 
 `python benchmarks/refine.py --runs N --weights FILE` also takes train_model.py's other arguments. Each run starts from
 --weights and sees all training images once, at 224 pixels, varied as in any training. With `--shown-otherwise SHARE`,
-that share of them is also photographed, and that share gets other grays (shown_otherwise.py). With `--teachers FILE...`
+SHARE of them are also photographed, and as many get other grays (shown_otherwise.py). With `--teachers FILE...`
 half of what it learns are the labels, and the other half is what the teachers answer, on average, to the same varied
 images (Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; Beyer et al. 2022,
 https://arxiv.org/abs/2106.05237).
+
 Run i has seed i. The weights of the start and of all runs are then averaged (Wortsman et al. 2022,
 https://arxiv.org/abs/2203.05482): runs from one start stay close enough for that. No run is chosen over another. No
 teacher may have been trained on the validation or test images.
@@ -106,7 +107,7 @@ def refined(
     run.model.train()
     losses = []
     for images, labels in shuffled_batches(split, chosen.batch_size, processes, f"run {seed + 1}"):
-        parts = (torch.split(each, run.batch_size) for each in (network_input(images, shown), labels))
+        parts = (torch.split(each, run.batch_size) for each in (varied_input(images, shown), labels))
         for inputs, answers in zip(*parts, strict=True):
             losses.append(run.step(inputs, targets(teachers, inputs, answers)) * len(answers))
             run.follow()
@@ -115,10 +116,13 @@ def refined(
     return run.averaged.state_dict(), loss
 
 
-def network_input(images: Tensor, shown: float) -> Tensor:
-    """Vary images, uint8 (N, C, SIZE, SIZE), as in training, show some otherwise, and normalise them."""
-    varied = augment(images, SIZE, RETAKEN_SHARE)
-    return normalize(shown_otherwise(varied, shown) if shown else varied)
+def varied_input(images: Tensor, shown: float) -> Tensor:
+    """Vary images, uint8 (N, C, SIZE, SIZE), as in training, show some otherwise, and normalise them.
+
+    Returns:
+        float32, shape (N, 3, SIZE, SIZE).
+    """
+    return normalize(shown_otherwise(augment(images, SIZE, RETAKEN_SHARE), shown))
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """Training images as if they were shown otherwise: photographed with a phone, or with other grays.
 
 Photographs are of a screen: at an angle, with a margin, in uneven light and with a reflection. Grays change by a random
-rising curve, as if another program had chosen them. All of it is done to a batch at a time, as by
-`pneumonia.training.augmentation`, and less exactly than by photographs.py, which models are judged by.
+rising curve, as if another program had chosen them. It works on a batch at a time, as `pneumonia.training.augmentation`
+does, and is simpler than photographs.py, by which models are judged.
 """
 
 import math
@@ -29,6 +29,8 @@ def shown_otherwise(images: Tensor, share: float) -> Tensor:
     Returns:
         As `images`.
     """
+    if not share:
+        return images  # nor are random numbers drawn
     draws = Draws(len(images), images.device)
     images = images / 255
     photographs = lit(framed(images, draws), draws)
@@ -37,16 +39,16 @@ def shown_otherwise(images: Tensor, share: float) -> Tensor:
 
 
 def framed(images: Tensor, draws: Draws) -> Tensor:
-    """Show images at an angle, with a dark or bright margin of up to 13% at each edge.
+    """Show images, in [0, 1], with a dark or bright margin of up to 13% at each edge, and at an angle.
 
-    The edges come up to 6% nearer or farther.
+    The middle of an edge is up to 6% nearer or farther, so the margin may be wider there.
     """
     place = places(images)
     x, y = place.expand(len(images), len(place), -1), place.view(-1, 1).expand(len(images), -1, len(place))
-    left, top, right, bottom = (draws.between(0, 0.3).squeeze(1) for _ in range(4))  # of half the image without them
-    depth = 1 + draws.between(-0.06, 0.06).squeeze(1) * x + draws.between(-0.06, 0.06).squeeze(1) * y
-    across = x / depth * (1 + (left + right) / 2) + (right - left) / 2
-    down = y / depth * (1 + (top + bottom) / 2) + (bottom - top) / 2
+    left, top, right, bottom = (draws.between(0, 0.3).squeeze(1) for _ in range(4))  # as shares of half the film
+    nearness = 1 + draws.between(-0.06, 0.06).squeeze(1) * x + draws.between(-0.06, 0.06).squeeze(1) * y
+    across = x / nearness * (1 + (left + right) / 2) + (right - left) / 2
+    down = y / nearness * (1 + (top + bottom) / 2) + (bottom - top) / 2
     seen = functional.grid_sample(images, torch.stack([across, down], -1), padding_mode="border", align_corners=False)
     outside = torch.maximum(across.abs(), down.abs()).unsqueeze(1) > 1
     margin = draws.between(-0.25, 0.18) % 1  # 0 to 0.18, or 0.75 to 1
@@ -54,7 +56,10 @@ def framed(images: Tensor, draws: Draws) -> Tensor:
 
 
 def lit(images: Tensor, draws: Draws) -> Tensor:
-    """Light images more from one side, and less in the corners; add a soft reflection, and haze everywhere."""
+    """Light images, in [0, 1], more from one side and less in the corners; add a soft reflection and some haze.
+
+    They are exposed by 0.75 to 1.15 times besides.
+    """
     x, y = places(images), places(images).view(-1, 1)
     angle = draws.between(0, 2 * math.pi)
     gradient = 1 + draws.between(0, 0.2) * (x * angle.cos() + y * angle.sin())

@@ -133,7 +133,7 @@ class Way:
         dropout: share of the features before `fc` that are left out at a step.
         weight_decay: of AdamW.
         refined: the network is trained for one more epoch, and the weights before and after it are averaged, as
-            benchmarks/refine.py does, but without teachers.
+            one run of benchmarks/refine.py does without teachers.
     """
 
     intensity: Intensity = as_they_are
@@ -221,9 +221,7 @@ def varied(images: Tensor, way: Way) -> Tensor:
     images = images.float() if way.late else way.intensity(images.float())
     if way.crops:
         images = torch.where(chance(images, way.crops), cropped(images), small(images))
-    images = augment(images, SIDE, way.retaken)
-    if way.shown:
-        images = shown_otherwise(images, way.shown)
+    images = shown_otherwise(augment(images, SIDE, way.retaken), way.shown)
     if way.backgrounds:
         images = torch.where(chance(images, way.backgrounds), before_another(images), images)
     return normalize(way.intensity(images) if way.late else images)

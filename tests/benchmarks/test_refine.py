@@ -75,17 +75,8 @@ def test_the_average_of_the_start_and_all_runs_is_left_with_its_report(tmp_path:
     start, other = tmp_path / "start.pth", tmp_path / "other.pth"
     save_weights(untrained().state_dict(), start)
     save_weights(teacher(1).state_dict(), other)
-    options = [
-        "--learning-rate",
-        str(RATE),
-        "--teachers",
-        str(start),
-        str(other),
-        "--runs",
-        "2",
-        "--shown-otherwise",
-        "0.5",
-    ]
+    options = ["--learning-rate", str(RATE), "--runs", "2", "--shown-otherwise", "0.5"]
+    options += ["--teachers", str(start), str(other)]
     assert REFINE["main"](command(tmp_path, tmp_path, start, *options)) == 0
 
     teachers, split = [load_weights(path) for path in (start, other)], split_of(tmp_path)
@@ -99,7 +90,7 @@ def test_the_average_of_the_start_and_all_runs_is_left_with_its_report(tmp_path:
     assert not torch.allclose(left["conv1.weight"], states[0]["conv1.weight"], rtol=1e-2, atol=1e-3)
 
     report = json.loads((tmp_path / "model" / REPORT_NAME).read_text())
-    assert (report["settings"]["runs"], report["settings"]["teachers"]) == (2, 2)
+    assert [report["settings"][name] for name in ("runs", "teachers", "shown_otherwise")] == [2, 2, 0.5]
     (epoch,) = json.loads((tmp_path / "reports" / "history.json").read_text())
     assert epoch["best"]
     assert report["metrics"]["val_accuracy"] == pytest.approx(epoch["val_accuracy"])
@@ -125,5 +116,5 @@ def test_a_teacher_that_is_missing_is_named(tmp_path: Path, capsys: pytest.Captu
 )
 def test_what_it_cannot_do_is_refused(options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        REFINE["main"](["--teachers", "one.pth", *options])
+        REFINE["main"](options)
     assert sentence in capsys.readouterr().err

@@ -7,40 +7,20 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional
 
-from pneumonia.training.augmentation import DRAWS, Draws
+from pneumonia.training.augmentation import Draws
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.benchmarks import benchmark
+from tests.builders.draws import Chosen
 
 SHOWN = benchmark("shown_otherwise")
 UNFRAMED = (0, 0, 0, 0, 0.5, 0.5, 0)  # left, top, right, bottom, slope across, slope down, margin
-UNLIT = (
-    0,
-    0,
-    0,
-    0.5,
-    0.5,
-    0.5,
-    0.5,
-    0,
-    0,
-    0.625,
-)  # angle, gradient, vignette, spot's x, y, width, height, gray; haze, exposure
+# angle, gradient, vignette, the spot's place across and down, its width, height and gray, haze, exposure
+UNLIT = (0, 0, 0, 0.5, 0.5, 0.5, 0.5, 0, 0, 0.625)
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-class Chosen(Draws):
-    """Gives these numbers, from 0 to 1, where random ones are drawn.
-
-    Attributes:
-        left: those that were not asked for yet.
-    """
-
-    def __init__(self, *uniform: float) -> None:
-        self.left = self._uniform = iter(torch.tensor(uniform).view(-1, 1, 1, 1, 1))
 
 
 def film() -> Tensor:
@@ -65,15 +45,6 @@ def test_a_photograph_has_the_shape_and_the_range_of_its_images(channels: int) -
     assert varied.shape == images.shape
     assert varied.min() >= 0
     assert 150 < varied.max() <= 255.001
-
-
-def test_every_random_number_of_a_photograph_is_used() -> None:
-    draws, images = Chosen(*[0.5] * DRAWS), torch.zeros(1, 1, 64, 64)
-    images = SHOWN["lit"](SHOWN["framed"](images, draws), draws)
-    for _ in range(2):
-        draws.chance(0.5)
-    SHOWN["with_other_grays"](images, draws)
-    assert len(list(draws.left)) <= 1
 
 
 def test_a_film_seen_from_the_front_without_a_margin_stays_as_it_is() -> None:

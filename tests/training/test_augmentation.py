@@ -22,22 +22,12 @@ from pneumonia.training.augmentation import (
     augment,
 )
 from pneumonia.training.synthetic import draw_radiograph
+from tests.builders.draws import Chosen
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-class Chosen(Draws):
-    """Gives these numbers, from 0 to 1, where random ones are drawn: the low end of a range, the high end, or between.
-
-    Attributes:
-        left: those that were not asked for yet.
-    """
-
-    def __init__(self, *uniform: float) -> None:
-        self.left = self._uniform = iter(torch.tensor(uniform).view(-1, 1, 1, 1, 1))
 
 
 STEPS = (_move, _expose, _add_noise, _cover_border, _sharpen, _compress)
