@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pneumonia.training.augmentation import Draws
+from pneumonia.training.augmentation import Draws, places
 
 PIECES = 5  # of the curve by which grays change
 
@@ -78,9 +78,3 @@ def with_other_grays(images: Tensor, draws: Draws) -> Tensor:
     piece = place.long().clamp(0, PIECES - 1)
     low, high = heights.gather(1, piece), heights.gather(1, piece + 1)
     return torch.lerp(low, high, place - piece).view_as(images)
-
-
-def places(images: Tensor) -> Tensor:
-    """Return where the columns of square images lie, and also their rows, from -1 to 1."""
-    size = images.shape[-1]
-    return (torch.arange(size, device=images.device) + 0.5) / size * 2 - 1

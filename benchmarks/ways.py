@@ -46,7 +46,7 @@ from pneumonia.imaging.preprocessing import SIZE, resize
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.resnet import normalize
 from pneumonia.training import metrics
-from pneumonia.training.augmentation import augment
+from pneumonia.training.augmentation import augment, places
 from pneumonia.training.batches import RETAKEN_SHARE
 from pneumonia.training.channels import scan_folder
 from pneumonia.training.fitting import fit, log_odds, suspicions
@@ -234,7 +234,7 @@ def chance(images: Tensor, share: float) -> Tensor:
 
 def before_another(images: Tensor) -> Tensor:
     """Replace what lies outside an ellipse by the next image, which may be of the other class, with a soft seam."""
-    place = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1  # -1 to 1
+    place = places(images)
     across, down = 0.75 + 0.25 * torch.rand(2, len(images), 1, 1, 1)
     distance = (place / across) ** 2 + (place.view(-1, 1) / down) ** 2
     return torch.lerp(images.roll(1, 0), images, ((1.15 - distance) / 0.3).clamp(0, 1))

@@ -105,8 +105,7 @@ def _add_noise(images: Tensor, draws: Draws) -> Tensor:
 
 def _cover_border(images: Tensor, draws: Draws) -> Tensor:
     """Cover two rectangles on the border, where labels, cables and collimators lie, with one gray each."""
-    size = images.shape[-1]
-    place = (torch.arange(size, device=images.device) + 0.5) / size * 2 - 1  # -1 to 1
+    place = places(images)
     for _ in range(2):
         along, edge = draws.between(-1, 1), draws.between(-1, 1).sign()
         lies_across = draws.chance(0.5)
@@ -116,6 +115,12 @@ def _cover_border(images: Tensor, draws: Draws) -> Tensor:
         inside = ((place - x).abs() < width) & ((place.view(-1, 1) - y).abs() < height)
         images = torch.where(inside, draws.between(0, 1), images)
     return images
+
+
+def places(images: Tensor) -> Tensor:
+    """Return where the middle of each column of square images lies, and of each row: from -1 to 1, shape (size,)."""
+    size = images.shape[-1]
+    return (torch.arange(size, device=images.device) + 0.5) / size * 2 - 1
 
 
 def _sharpen(images: Tensor, draws: Draws) -> Tensor:

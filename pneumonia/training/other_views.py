@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pneumonia.imaging.preprocessing import SIZE
-from pneumonia.training.augmentation import augment
+from pneumonia.training.augmentation import augment, places
 
 TINT = 0.2  # the most that one channel of a training image is darkened by
 
@@ -138,7 +138,7 @@ def _exposed(images: Tensor) -> Tensor:
 
 def _places(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return each pixel's place in the picture, from -1 to 1: x and y, shape (N, SIZE, SIZE)."""
-    place = (torch.arange(SIZE, device=images.device) + 0.5) / SIZE * 2 - 1
+    place = places(images)
     y, x = torch.meshgrid(place, place, indexing="ij")
     return x.expand(len(images), -1, -1), y.expand(len(images), -1, -1)
 
