@@ -55,6 +55,7 @@ class Guide(StrEnum):
     TRAINING = "training"
 
 
+SCROLLED_TABLE = '<div class="scrolled" role="group" aria-label="Table" tabindex="0"><table>'
 # A link in a rendered guide to a document that the app does not serve.
 NOT_SERVED = re.compile(rf'<a href="(?!https:|#|{"|".join(Guide)})[^>]*>(.*?)</a>', re.DOTALL)
 
@@ -102,4 +103,6 @@ def render(guide: Guide) -> str:
         if token.type == "heading_open":
             token.attrSet("id", re.sub(r"[^\w\- ]", "", following.content.lower()).replace(" ", "-"))
     html: str = markdown.renderer.render(tokens, markdown.options, {})
+    # A table may be wider than the window: what scrolls has to be reached with the keyboard, and to say what it is.
+    html = html.replace("<table>", SCROLLED_TABLE).replace("</table>", "</table></div>")
     return NOT_SERVED.sub(r"\1", html)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urldefrag
 
 import httpx2
@@ -36,6 +36,8 @@ NORMAL = encoded(draw_radiograph(Random(0), "NORMAL", 400).resize((500, 400)), "
 PNEUMONIA = encoded(draw_radiograph(Random(1), "PNEUMONIA", 400), "PNG")
 TIFF = encoded(draw_radiograph(Random(2), "NORMAL", 300), "TIFF")
 FRONTAL = np.asarray(draw_radiograph(Random(3), "NORMAL", 300))
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 PREDICT, READY = re.compile(r"/predict(\?|$)"), re.compile(r"/ready\?load=1$")
 
 
@@ -505,8 +507,8 @@ def test_keyboard_is_enough(page: XrayPage) -> None:
     expect(page.page.locator("#files")).to_be_focused()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser: Browser, address: str, scheme: Literal["light", "dark"]) -> None:
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axe_finds_nothing(browser: Browser, address: str, scheme: Scheme) -> None:
     page = XrayPage(browser.new_page(color_scheme=scheme))
     page.open(address)
     assert violations(page) == []
@@ -521,9 +523,28 @@ def test_axe_finds_nothing(browser: Browser, address: str, scheme: Literal["ligh
     page.choose({"certain": PNEUMONIA})
     page.finish()
     assert violations(page) == []
-    page.page.goto(f"{address}/guide/model-card.md")
-    assert violations(page) == []
     page.page.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("guide", list(Guide))
+def test_axe_finds_nothing_in_the_guides(browser: Browser, address: str, guide: Guide, width: int) -> None:
+    for scheme in SCHEMES:
+        page = XrayPage(browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 640}))
+        page.page.goto(f"{address}/guide/{guide}.md")
+        assert violations(page) == []
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+        page.page.close()
+
+
+def test_wide_table_scrolls_by_keyboard(browser: Browser, address: str) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 640})
+    page.goto(f"{address}/guide/model-card.md")
+    table = page.get_by_role("group", name="Table").first
+    table.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("table => table.scrollLeft > 0", arg=table.element_handle(), timeout=TIMEOUT)
+    page.close()
 
 
 def violations(page: XrayPage) -> list[str]:
