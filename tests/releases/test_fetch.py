@@ -508,6 +508,7 @@ def test_who_waits_for_another_fetch_waits_no_longer_than_its_time(
             assert str(caught.value) == (
                 f"The weights are still being downloaded from s3://models after {shown} s: try again."
             )
+            assert caught.value.public == "it is still being downloaded: try again"
         gate.set()
         assert weights.find(soon()).weights == b"the weights"
     assert server.count(PLAIN) == 1
