@@ -32,6 +32,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
+from torchvision.transforms.v2 import CutMix, MixUp
 from torchvision.transforms.v2.functional import equalize as equalize_whole
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -54,7 +55,7 @@ from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images, load_channel
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
-from pneumonia.training.run import Run
+from pneumonia.training.run import AVERAGED_SHARE, Run
 from pneumonia.training.split import labelled_files, split_by_patient
 from train_model import NORMALIZED_BY
 from train_model import SMALL_SIZE as SIDE
@@ -74,6 +75,7 @@ FIGURES = {
     "alarms": "false alarms",
 }
 Intensity = Callable[[Tensor], Tensor]
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def as_they_are(pixels: Tensor) -> Tensor:
@@ -117,6 +119,19 @@ def equalized_with_border(pixels: Tensor) -> Tensor:
     return whole.float()
 
 
+def without_border(pixels: Tensor) -> Tensor:
+    """Return images without BORDER of the image at each edge, as large as before."""
+    side = pixels.shape[-1]
+    border = side * BORDER // SIZE
+    within = pixels[..., border:-border, border:-border]
+    return functional.interpolate(within, (side, side), mode="bilinear", align_corners=False)
+
+
+def smoothed(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inputs as they are, and a tenth of each label for both classes alike, besides what the loss smooths."""
+    return inputs, functional.one_hot(labels, len(CLASSES)) * 0.9 + 0.1 / len(CLASSES)
+
+
 @dataclass(frozen=True)
 class Way:
     """What is done otherwise than by the recipe.
@@ -129,9 +144,10 @@ class Way:
         crops: share of the images that are cropped to a tenth of their area or more before they are varied.
         retaken: share of the images that look as if taken otherwise.
         shown: share of the images that are photographed, and share that get other grays, after they are varied.
-        mixup: parameter of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0 for none.
+        mixed: from a batch's inputs and labels, to such with probabilities for labels.
         dropout: share of the features before `fc` that are left out at a step.
         weight_decay: of AdamW.
+        averaged: how far back the moving average of the weights remembers, as a share of all steps.
         refined: the network is trained for one more epoch, and the weights before and after it are averaged, as
             one run of benchmarks/refine.py does without teachers.
     """
@@ -143,9 +159,10 @@ class Way:
     crops: float = 0.0
     retaken: float = RETAKEN_SHARE
     shown: float = 0.0
-    mixup: float = 0.0
+    mixed: Mix | None = None
     dropout: float = 0.0
     weight_decay: float = Hyperparameters.weight_decay
+    averaged: float = AVERAGED_SHARE
     refined: bool = False
 
 
@@ -160,9 +177,13 @@ WAYS = {
     "hard crops": Way(crops=0.5),
     "all retaken": Way(retaken=1.0),
     "shown otherwise": Way(shown=0.5),
-    "mixup": Way(mixup=0.3),
+    "mixup": Way(mixed=MixUp(alpha=0.3, num_classes=len(CLASSES))),
+    "cutmix": Way(mixed=CutMix(alpha=1.0, num_classes=len(CLASSES))),
+    "smoother labels": Way(mixed=smoothed),
     "dropout": Way(dropout=0.5),
     "more weight decay": Way(weight_decay=0.1),
+    "averaged for longer": Way(averaged=0.4),
+    "without the border": Way(intensity=without_border),
     "refined": Way(refined=True),
     "equalised by a quarter when run": Way(served=equalized_by_a_quarter),
     "equalised half-way when run": Way(served=equalized_half_way),
@@ -277,23 +298,15 @@ def epochs_of(
 ) -> nn.Module:
     """Train a network; return the moving average, whose batch norm has no statistics of its own."""
     run = Run.start(network, pretrained, chosen, len(fold.train), Processes(1, 0, torch.device("cpu")))
+    run.decay = max(0.0, 1 - 1 / (way.averaged * chosen.epochs * run.epoch_steps))
     torch.manual_seed(chosen.seed)
     for _ in range(chosen.epochs):
         run.model.train()
         for index in torch.split(fold.train[torch.randperm(len(fold.train))], run.batch_size):
-            step(run, varied(data.images.pixels[index], way), data.images.labels[index], way)
+            inputs, labels = varied(data.images.pixels[index], way), data.images.labels[index]
+            run.step(*(way.mixed(inputs, labels) if way.mixed else (inputs, labels)))
+            run.follow()
     return run.averaged
-
-
-def step(run: Run, inputs: Tensor, labels: Tensor, way: Way) -> None:
-    """Take one step on a batch, its images mixed in pairs where the way says so."""
-    targets = labels
-    if way.mixup:
-        share = float(torch.distributions.Beta(way.mixup, way.mixup).sample())
-        partners, targets = torch.randperm(len(labels)), functional.one_hot(labels, len(CLASSES)).float()
-        inputs, targets = (torch.lerp(both[partners], both, share) for both in (inputs, targets))
-    run.step(inputs, targets)
-    run.follow()
 
 
 @torch.inference_mode()

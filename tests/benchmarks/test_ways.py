@@ -83,7 +83,8 @@ def test_ways_are_trained_and_judged_once(
     folder: Path, adults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = [str(folder), str(adults), "--output", str(tmp_path)]
-    ways = ["recipe", "mixup", "dropout", "shown otherwise", "refined", "equalised half-way when run"]
+    ways = ["recipe", "cutmix", "smoother labels", "dropout", "without the border", "shown otherwise", "refined"]
+    ways += ["equalised half-way when run"]
     arguments = [*places, "--weights", "none", "--epochs", "1", "--ways", *ways, "--runs", "1"]
     assert WAYS["main"](arguments) == 0
     first = (tmp_path / "ways.json").read_text()
@@ -92,6 +93,6 @@ def test_ways_are_trained_and_judged_once(
     assert all(0 <= one[0]["auroc"] <= 1 for one in results.values())
     assert len({str(one) for one in results.values()}) == len(ways)
     assert capsys.readouterr().out.splitlines()[-1].startswith("| equalised half-way when run | 1 | ")
-    (tmp_path / "ways.json").write_text(json.dumps(results | {"mixup": results["recipe"]}))
+    (tmp_path / "ways.json").write_text(json.dumps(results | {"cutmix": results["recipe"]}))
     assert WAYS["main"](arguments) == 0
-    assert json.loads((tmp_path / "ways.json").read_text())["mixup"] == results["recipe"]
+    assert json.loads((tmp_path / "ways.json").read_text())["cutmix"] == results["recipe"]
