@@ -185,6 +185,8 @@ WAYS = {
     "averaged for longer": Way(averaged=0.4),
     "without the border": Way(intensity=without_border),
     "refined": Way(refined=True),
+    "shown otherwise, equalised by a quarter": Way(intensity=equalized_by_a_quarter, shown=0.5),
+    "shown otherwise, equalised by a quarter when run": Way(served=equalized_by_a_quarter, shown=0.5),
     "equalised by a quarter when run": Way(served=equalized_by_a_quarter),
     "equalised half-way when run": Way(served=equalized_half_way),
 }
