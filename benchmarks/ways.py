@@ -55,7 +55,7 @@ from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images, load_channel
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
-from pneumonia.training.run import AVERAGED_SHARE, Run
+from pneumonia.training.run import AVERAGED_SHARE, Evaluation, Run, is_better
 from pneumonia.training.split import labelled_files, split_by_patient
 from train_model import NORMALIZED_BY
 from train_model import SMALL_SIZE as SIDE
@@ -148,6 +148,7 @@ class Way:
         dropout: share of the features before `fc` that are left out at a step.
         weight_decay: of AdamW.
         averaged: how far back the moving average of the weights remembers, as a share of all steps.
+        selected: the epoch of the best validation is taken, as training does, not the last one.
         refined: the network is trained for one more epoch, and the weights before and after it are averaged, as
             one run of benchmarks/refine.py does without teachers.
     """
@@ -163,6 +164,7 @@ class Way:
     dropout: float = 0.0
     weight_decay: float = Hyperparameters.weight_decay
     averaged: float = AVERAGED_SHARE
+    selected: bool = False
     refined: bool = False
 
 
@@ -184,6 +186,7 @@ WAYS = {
     "more weight decay": Way(weight_decay=0.1),
     "averaged for longer": Way(averaged=0.4),
     "without the border": Way(intensity=without_border),
+    "best epoch": Way(selected=True),
     "refined": Way(refined=True),
     "shown otherwise, equalised by a quarter": Way(intensity=equalized_by_a_quarter, shown=0.5),
     "shown otherwise, equalised by a quarter when run": Way(served=equalized_by_a_quarter, shown=0.5),
@@ -290,25 +293,40 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
         names = [name for name, _ in averaged.named_parameters()]
         further = epochs_of(way, fold, data, copy.deepcopy(averaged), names, more)
         averaged.load_state_dict(mean_of([averaged.state_dict(), further.state_dict()]))
+    return with_statistics(averaged, way, fold, data)
+
+
+def with_statistics(network: nn.Module, way: Way, fold: Fold, data: Data) -> nn.Module:
+    """Estimate the statistics of a network's batch norm, as training does; return it in evaluation mode."""
     some = torch.split(fold.train[torch.randperm(len(fold.train))[:NORMALIZED_BY]], Hyperparameters.batch_size)
-    update_bn((network_input(data.images.pixels[index], way, way.intensity) for index in some), averaged)
-    return averaged.eval()
+    update_bn((network_input(data.images.pixels[index], way, way.intensity) for index in some), network)
+    return network.eval()
+
+
+def validated(network: nn.Module, way: Way, fold: Fold, data: Data) -> Evaluation:
+    """Validate a network whose batch norm has no statistics of its own; random numbers stay as they are."""
+    with torch.random.fork_rng():
+        logits = logits_of(with_statistics(network, way, fold, data), data.images.pixels[fold.validation], way)
+    return Evaluation.of(logits, data.images.labels[fold.validation])
 
 
 def epochs_of(
     way: Way, fold: Fold, data: Data, network: nn.Module, pretrained: Collection[str], chosen: Hyperparameters
 ) -> nn.Module:
-    """Train a network; return the moving average, whose batch norm has no statistics of its own."""
+    """Train a network; return the moving average after the last or the best epoch."""
     run = Run.start(network, pretrained, chosen, len(fold.train), Processes(1, 0, torch.device("cpu")))
     run.decay = max(0.0, 1 - 1 / (way.averaged * chosen.epochs * run.epoch_steps))
     torch.manual_seed(chosen.seed)
+    best, kept = None, run.averaged
     for _ in range(chosen.epochs):
         run.model.train()
         for index in torch.split(fold.train[torch.randperm(len(fold.train))], run.batch_size):
             inputs, labels = varied(data.images.pixels[index], way), data.images.labels[index]
             run.step(*(way.mixed(inputs, labels) if way.mixed else (inputs, labels)))
             run.follow()
-    return run.averaged
+        if way.selected and is_better(evaluation := validated(run.averaged, way, fold, data), best):
+            best, kept = evaluation, copy.deepcopy(run.averaged)
+    return kept
 
 
 @torch.inference_mode()
