@@ -2,8 +2,9 @@
 
 `python benchmarks/ways.py FOLDER ADULTS --weights PATH` trains each way once for each seed on the images of
 FOLDER/{NORMAL,PNEUMONIA} without those called NORMAL2-…, which are another collection. Run i validates on fold i of the
-patients, and tests on the pneumonias of the next fold and all of NORMAL2. The network is then judged, at 128 pixels and
-calibrated on its validation as a release is, by
+patients, and tests on the pneumonias of the next fold and all of NORMAL2. With `--hold-out brightest` or `darkest`, a
+fifth of the images is left out instead, by their mean gray, and tested on. The network is then judged, at 128 pixels
+and calibrated on its validation as a release is, by
 
 validation, test   AUROC; for the test also balanced accuracy and expected calibration error, as served
 adults             AUROC and calibration error on ADULTS/{NORMAL,PNEUMONIA}, which nothing is trained or calibrated on
@@ -74,6 +75,7 @@ FIGURES = {
     "changed": "photographs: changed",
     "alarms": "false alarms",
 }
+HELD_OUT = ("collection", "brightest", "darkest")
 Intensity = Callable[[Tensor], Tensor]
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -206,28 +208,47 @@ class Fold:
 
 @dataclass(frozen=True)
 class Data:
-    """The data set and the adults, decoded; `folds` has the indices of each fold's images."""
+    """The data set and the adults, decoded.
+
+    Attributes:
+        images: the data set.
+        folds: the indices of each fold's images.
+        elsewhere: the indices of those that are held out.
+        adults: images of adults.
+    """
 
     images: Images
-    paths: list[Path]
     folds: list[list[int]]
+    elsewhere: set[int]
     adults: Images
 
     @classmethod
-    def read(cls, folder: Path, adults: Path) -> "Data":
+    def read(cls, folder: Path, adults: Path, held_out: str = "collection") -> "Data":
         """Decode all images, and divide those of the data set by patient."""
         channel = scan_folder(folder)
         parts = split_by_patient(labelled_files(channel), {str(part): 1 / FOLDS for part in range(FOLDS)}, seed=0)
-        return cls(load_channel(channel, 2), channel.paths, list(parts.values()), load_channel(scan_folder(adults), 2))
+        images = load_channel(channel, 2)
+        elsewhere = indices_held_out(held_out, channel.paths, images.pixels)
+        return cls(images, list(parts.values()), elsewhere, load_channel(scan_folder(adults), 2))
 
     def fold(self, number: int) -> Fold:
-        """Return the images of run `number`."""
-        elsewhere = {index for index, path in enumerate(self.paths) if path.name.startswith(ELSEWHERE)}
+        """Return the images of run `number`; its test has pneumonias first, and of a class only what is held out."""
         validated, tested = number % FOLDS, (number + 1) % FOLDS
-        here = [[index for index in part if index not in elsewhere] for part in self.folds]
+        here = [[index for index in part if index not in self.elsewhere] for part in self.folds]
         train = [index for part in range(FOLDS) if part not in (validated, tested) for index in here[part]]
-        pneumonias = [index for index in here[tested] if self.images.labels[index] == 1]
-        return Fold(*map(torch.tensor, (train, here[validated], pneumonias + sorted(elsewhere))))
+        labels = self.images.labels
+        held_out_classes = {int(labels[index]) for index in self.elsewhere}
+        test = [index for index in here[tested] if int(labels[index]) not in held_out_classes]
+        test = sorted([*test, *sorted(self.elsewhere)], key=lambda index: -int(labels[index]))
+        return Fold(*map(torch.tensor, (train, here[validated], test)))
+
+
+def indices_held_out(held_out: str, paths: list[Path], pixels: Tensor) -> set[int]:
+    """Return the indices of the images that one of HELD_OUT names."""
+    if held_out == "collection":
+        return {index for index, path in enumerate(paths) if path.name.startswith(ELSEWHERE)}
+    by_gray = torch.stack([image.float().mean() for image in pixels]).argsort(descending=held_out == "brightest")
+    return set(by_gray[: len(paths) // FOLDS].tolist())
 
 
 def cropped(images: Tensor) -> Tensor:
@@ -381,6 +402,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("adults", type=Path, metavar="ADULTS", help="the same of adults")
     parser.add_argument("--weights", default="imagenet", help="as train_model.py takes it (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("ways"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--hold-out", choices=HELD_OUT, default="collection", help="what to test on (%(default)s)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME")
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="of each way, at most 5 (%(default)s)")
     parser.add_argument("--epochs", type=int, default=5, metavar="N", help="(%(default)s)")
@@ -396,7 +418,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "ways.json"
     results: dict[str, list[dict[str, float]]] = json.loads(path.read_text()) if path.exists() else {}
-    data = Data.read(args.folder, args.adults)
+    data = Data.read(args.folder, args.adults, args.hold_out)
     for number in range(args.runs):
         for name in args.ways:
             runs = results.setdefault(name, [])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pneumonia.training.channels import scan_folder
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.benchmarks import benchmark
 
@@ -35,7 +36,7 @@ def adults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_trains_and_validates_on_nothing_of_the_other_collection(folder: Path, adults: Path) -> None:
     data = WAYS["Data"].read(folder, adults)
-    names = [path.name for path in data.paths]
+    names = [path.name for path in scan_folder(folder).paths]
     for number in range(5):
         fold = data.fold(number)
         train, validation, test = (
@@ -48,6 +49,23 @@ def test_a_run_trains_and_validates_on_nothing_of_the_other_collection(folder: P
         assert {name for name in test if not name.startswith("person")} == {
             n for n in names if n.startswith("NORMAL2-")
         }
+
+
+@pytest.mark.parametrize(("held_out", "sign"), [("brightest", 1), ("darkest", -1)])
+def test_a_fifth_of_the_images_can_be_held_out_by_its_gray(
+    folder: Path, adults: Path, held_out: str, sign: int
+) -> None:
+    data = WAYS["Data"].read(folder, adults, held_out)
+    grays = data.images.pixels.float().mean((1, 2, 3)) * sign
+    held_out_images = sorted(data.elsewhere)
+    assert len(held_out_images) == 4
+    for number in range(5):
+        fold = data.fold(number)
+        seen = torch.cat([fold.train, fold.validation])
+        assert grays[held_out_images].min() >= grays[seen].max()
+        assert data.elsewhere <= set(fold.test.tolist())
+        labels = data.images.labels[fold.test].tolist()
+        assert labels == sorted(labels, reverse=True)
 
 
 def test_crops_show_a_part_of_the_image() -> None:
