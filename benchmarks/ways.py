@@ -21,7 +21,6 @@ import argparse
 import copy
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
-from torchvision.transforms.v2 import CutMix, MixUp
+from torchvision.transforms.v2 import CutMix, MixUp, RandomResizedCrop
 from torchvision.transforms.v2.functional import equalize as equalize_whole
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -252,15 +251,9 @@ def indices_held_out(held_out: str, paths: list[Path], pixels: Tensor) -> set[in
 
 
 def cropped(images: Tensor) -> Tensor:
-    """Crop each image to 0.1 to 1 of its area, its sides in a ratio of 3:4 to 4:3, as RandomResizedCrop does."""
-    area, ratio, right, down = torch.rand(4, len(images), 1, 1, 1)
-    area, ratio = 0.1 + 0.9 * area, ((2 * ratio - 1) * math.log(4 / 3)).exp()
-    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    x, y = (2 * right - 1) * (1 - width), (2 * down - 1) * (1 - height)
-    rows = [width, torch.zeros_like(x), x, torch.zeros_like(x), height, y]
-    affine = torch.cat(rows, 1).view(-1, 2, 3)
-    grid = functional.affine_grid(affine, [*images.shape[:2], SIDE, SIDE], align_corners=False)
-    return functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    """Crop each image in its own way, and resize it to SIDE pixels."""
+    crop = RandomResizedCrop(SIDE, scale=(0.1, 1))
+    return torch.stack([crop(image) for image in images.float()])
 
 
 def varied(images: Tensor, way: Way) -> Tensor:
