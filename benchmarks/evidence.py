@@ -118,9 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         films = [film_of(model, path, thorax) for path, thorax in zip(channel.paths, thoraces, strict=True)]
         releases[name] = {label: figures([film for film in films if film.prediction == label]) for label in CLASSES}
         if args.save and number == 0:
-            args.save.mkdir(parents=True, exist_ok=True)
             for film, path in zip(films, channel.paths, strict=True):
-                save(film, path, args.save / f"{path.stem}.png")
+                (args.save / path.parent.name).mkdir(parents=True, exist_ok=True)
+                save(film, path, args.save / path.parent.name / f"{path.name}.png")
     if args.output:
         write_json(args.output, {"folder": channel.name, "releases": releases})
     print(table(releases))

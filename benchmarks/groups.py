@@ -39,6 +39,7 @@ NAMED: dict[str, Callable[[str], bool]] = {
 }
 # Each figure, and the class that a group must have for it; AUROC is there for every group.
 FIGURES = {"sensitivity": "PNEUMONIA", "specificity": "NORMAL", "auroc": None}
+FEWEST = 20  # images that a figure rests on, for a group to be called the worst
 
 
 def groups_of(channel: Channel, images: Images) -> dict[str, Mask]:
@@ -86,12 +87,19 @@ def figures(answered: Answered, group: Mask) -> dict[str, Any]:
 
 
 def worst(groups: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Return for each figure the group in which it is lowest."""
+    """Return for each figure the group in which it is lowest; small groups count only if all are small."""
     found = {}
-    for name in FIGURES:
+    for name, needed in FIGURES.items():
         values = {group: one[name] for group, one in groups.items() if one[name] is not None}
-        found[name] = min(values, key=lambda group: values[group])
+        large = [group for group in values if images_behind(groups[group], needed) >= FEWEST]
+        found[name] = min(large or values, key=lambda group: values[group])
     return found
+
+
+def images_behind(group: dict[str, Any], needed: str | None) -> int:
+    """Return how many images of its smaller class, or of the needed one, a group's figure rests on."""
+    counts: dict[str, int] = group["counts"]
+    return counts[needed] if needed else min(count for count in counts.values() if count)
 
 
 def cell(group: dict[str, Any], name: str) -> str:

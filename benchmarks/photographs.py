@@ -208,11 +208,11 @@ def table(releases: dict[str, dict[str, Any]]) -> str:
 
 
 def save(folder: Path, channel: Channel, photographs: Sequence[Sequence[bytes]]) -> None:
-    """Write photographs into a folder, named after their films."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write photographs into a folder for each class, named after their films."""
     for path, files in zip(channel.paths, photographs, strict=True):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
         for number, file in enumerate(files):
-            (folder / f"{path.stem}-{number}.jpeg").write_bytes(file)
+            (folder / path.parent.name / f"{path.name}-{number}.jpeg").write_bytes(file)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

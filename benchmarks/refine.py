@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from shown_otherwise import shown_otherwise
 
 from pneumonia.command import say
-from pneumonia.errors import PneumoniaError
+from pneumonia.errors import PneumoniaError, file_sentence
 from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.resnet import normalize
@@ -168,8 +168,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--runs must be 1 or more, not {args.runs}")
     try:
         folders, chosen = parse_arguments(["--epochs", "1", "--learning-rate", str(LEARNING_RATE), *others])
-        if chosen.epochs != 1 or chosen.weights in {"imagenet", "none"}:
-            parser.error("--weights must name a weights file, and each run is one epoch")
+        if chosen.weights in {"imagenet", "none"}:
+            parser.error(f"--weights must name a weights file, not be {chosen.weights}")
+        if chosen.epochs != 1:
+            parser.error(f"each run is one epoch, not {chosen.epochs}")
         with ExitStack() as stack:
             processes = stack.enter_context(joined())
             if processes.count > 1:
@@ -178,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             teachers = [load_weights(path).to(processes.device) for path in args.teachers]
             refine(teachers, args.runs, args.shown_otherwise, folders, chosen, processes)
     except (PneumoniaError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(file_sentence(error) if isinstance(error, OSError) else error, file=sys.stderr)
         return 1
     return 0
 

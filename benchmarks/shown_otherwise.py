@@ -2,7 +2,8 @@
 
 Photographs are of a screen: at an angle, with a margin, in uneven light and with a reflection. Grays change by a random
 rising curve, as if another program had chosen them. It works on a batch at a time, as `pneumonia.training.augmentation`
-does, and is simpler than photographs.py, by which models are judged.
+does, and is simpler than photographs.py, by which models are judged. But both imitate the same with much the same
+ranges: networks that are trained so have seen photographs like those that they are judged by.
 """
 
 import math

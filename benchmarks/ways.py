@@ -11,6 +11,10 @@ adults             AUROC and calibration error on ADULTS/{NORMAL,PNEUMONIA}, whi
 photographs        how many answers for 120 of the test's films, half of them NORMAL2, change when the film is
                    photographed (benchmarks/photographs.py), and how many normal films become pneumonias
 
+The runs differ in seed and fold. But NORMAL2, the adults and 60 of the photographed films are the same in each, and the
+other 60 films are of the few patients with the most films: the spread is that of networks, not of patients. Some
+NORMAL2 files have the number of a file that is trained on; whether that is the same child is not known.
+
 DIR/ways.json, in the folder that --output names, gets the figures of each run; a run that is there is not done again,
 whatever its settings were: other settings need another folder.
 The script prints a Markdown table of mean and standard deviation. A run takes a tenth of a release's training: compare
@@ -150,8 +154,8 @@ class Way:
         weight_decay: of AdamW.
         averaged: how far back the moving average of the weights remembers, as a share of all steps.
         selected: the epoch of the best validation is taken, as training does, not the last one.
-        refined: the network is trained for one more epoch, and the weights before and after it are averaged, as
-            one run of benchmarks/refine.py does without teachers.
+        refined: the network is trained for one more epoch, on its first epoch's batches, and the weights before and
+            after it are averaged, as one run of benchmarks/refine.py does without teachers.
     """
 
     intensity: Intensity = as_they_are

@@ -251,7 +251,7 @@ def optimizer_for(model: nn.Module, pretrained: Collection[str], chosen: Hyperpa
 
 
 def training_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return what training minimises for logits (N, 2) and labels (N,): mean cross-entropy with smoothed labels."""
+    """Return the mean cross-entropy, in nats, of logits (N, 2) with smoothed labels: (N,), or probabilities (N, 2)."""
     return functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING)
 
 

@@ -94,12 +94,15 @@ def test_figures_by_hand(tmp_path: Path) -> None:
 
 
 def test_the_worst_group_of_each_figure_is_named() -> None:
+    counts = {"NORMAL": 40, "PNEUMONIA": 30}
     groups = {
-        "all": {"sensitivity": 0.9, "specificity": 0.8, "auroc": 0.9},
-        "virus": {"sensitivity": 0.7, "specificity": None, "auroc": 0.95},
-        "dark": {"sensitivity": 0.8, "specificity": 0.9, "auroc": 0.85},
+        "all": {"counts": counts, "sensitivity": 0.9, "specificity": 0.8, "auroc": 0.9},
+        "virus": {"counts": counts | {"NORMAL": 0}, "sensitivity": 0.7, "specificity": None, "auroc": 0.95},
+        "dark": {"counts": counts, "sensitivity": 0.8, "specificity": 0.9, "auroc": 0.85},
+        "small": {"counts": counts | {"NORMAL": 1}, "sensitivity": 0.75, "specificity": 0, "auroc": 0.5},
     }
     assert GROUPS["worst"](groups) == {"sensitivity": "virus", "specificity": "all", "auroc": "dark"}
+    assert GROUPS["worst"]({"small": groups["small"]})["specificity"] == "small"
 
 
 def test_command_judges_all_groups(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

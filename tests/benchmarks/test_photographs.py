@@ -74,5 +74,5 @@ def test_command_judges_all_weights_on_all_photographs(
     report = json.loads((tmp_path / "figures.json").read_text())
     assert (report["films"], report["releases"][str(weights)]["photographs"]) == (4, 8)
     assert 0 < report["releases"][str(weights)]["mean_difference"] < 1
-    assert len(list((tmp_path / "photographs").iterdir())) == 8
+    assert len(list((tmp_path / "photographs").glob("*/*.jpeg"))) == 8
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"| {weights} | 8 | ")

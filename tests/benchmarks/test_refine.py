@@ -101,7 +101,7 @@ def test_a_teacher_that_is_missing_is_named(tmp_path: Path, capsys: pytest.Captu
     start, missing = tmp_path / "start.pth", tmp_path / "missing.pth"
     save_weights(untrained().state_dict(), start)
     assert REFINE["main"](command(tmp_path, tmp_path, start, "--teachers", str(missing))) == 1
-    assert str(missing) in capsys.readouterr().err
+    assert capsys.readouterr().err == f"{missing} does not exist: check the name.\n"
     assert not (tmp_path / "model" / WEIGHTS_NAME).exists()
 
 
@@ -110,8 +110,8 @@ def test_a_teacher_that_is_missing_is_named(tmp_path: Path, capsys: pytest.Captu
     [
         (["--runs", "0"], "--runs must be 1 or more, not 0"),
         (["--shown-otherwise", "1.5"], "--shown-otherwise must be 0 to 1, not 1.5"),
-        (["--weights", "start.pth", "--epochs", "2"], "each run is one epoch"),
-        ([], "--weights must name a weights file"),
+        (["--weights", "start.pth", "--epochs", "2"], "each run is one epoch, not 2"),
+        ([], "--weights must name a weights file, not be imagenet"),
     ],
 )
 def test_what_it_cannot_do_is_refused(options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

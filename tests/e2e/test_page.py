@@ -11,16 +11,11 @@ import httpx2
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, FloatRect, Locator, Route, expect
 
-from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
-from pneumonia.releases.release import read_release
-from pneumonia.serving.api import create_app
-from pneumonia.serving.page import Guide, add_page
-from pneumonia.serving.predictor import Predictor
+from pneumonia.releases.fetch import RELEASED_WEIGHTS
+from pneumonia.serving.page import Guide
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.dicom_files import dicom
 from tests.builders.images import encoded
@@ -574,35 +569,6 @@ def test_model_card_is_shown_with_its_pictures(page: XrayPage) -> None:
         assert pictures.nth(number).evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
 
 
-@pytest.mark.parametrize(
-    ("version", "warned"),
-    [(None, False), (read_release(RELEASED_WEIGHTS).version, False), ('<b>"mine"', True)],
-    ids=str,
-)
-def test_model_card_beside_another_model_says_so(version: str | None, *, warned: bool) -> None:
-    app = FastAPI()
-    add_page(app, lambda: version)
-    client = TestClient(app)
-    card, training = (client.get(f"/guide/{guide}.md").text for guide in (Guide.MODEL_CARD, Guide.TRAINING))
-    assert ("This card describes another one." in card) == warned
-    assert ('<p class="warning">The model that answers here is release &lt;b&gt;&quot;mine&quot;. ' in card) == warned
-    assert "another one" not in training
-
-
-def test_model_card_is_compared_with_the_model_that_answers(weights: Path) -> None:
-    client = TestClient(create_app(Predictor(Weights(weights))))
-    assert "another one" not in client.get("/guide/model-card.md").text
-    version = client.get("/ready?load=1").json()["model_version"]
-    assert f"is release {version}. This card describes another one." in client.get("/guide/model-card.md").text
-
-
-def test_page_runs_nothing_from_elsewhere(address: str) -> None:
-    policy = httpx2.get(address).headers["content-security-policy"]
-    assert "default-src 'none'" in policy
-    assert "script-src 'self'" in policy
-    assert "unsafe" not in policy
-
-
 @pytest.mark.parametrize("guide", list(Guide))
 def test_links_of_the_guides_lead_somewhere(page: XrayPage, address: str, guide: Guide) -> None:
     page.page.goto(f"{address}/guide/{guide}.md")
@@ -624,31 +590,3 @@ def test_links_of_the_guides_to_what_is_not_served_are_text(page: XrayPage, addr
     expect(page.page.get_by_text("Settings lists its arguments")).to_be_visible()
     expect(page.page.get_by_role("link", name="Settings")).to_have_count(0)
     expect(page.page.get_by_role("link", name="the model card").first).to_be_visible()
-
-
-def test_guides_are_only_those_for_readers(address: str) -> None:
-    assert httpx2.get(f"{address}/guide/training.md").headers["content-type"].startswith("text/html")
-    for path in ("guide/deployment.md", "guide/..%2FREADME.md", "static/../../app.py", "static/%2e%2e/image.py"):
-        assert httpx2.get(f"{address}/{path}").status_code == 404
-
-
-@pytest.mark.parametrize("path", ["", "guide/model-card.md", "guide/training.md", "static/page.js"])
-def test_head_answers_as_get_does_without_a_body(address: str, path: str) -> None:
-    got, head = httpx2.get(f"{address}/{path}"), httpx2.head(f"{address}/{path}")
-    assert (head.status_code, head.content) == (200, b"")
-    for name in ("content-type", "content-length", "cache-control"):
-        assert head.headers[name] == got.headers[name]
-
-
-def test_files_are_kept_where_they_have_not_changed_and_answers_never(address: str) -> None:
-    file = httpx2.get(f"{address}/static/page.js")
-    assert file.headers["cache-control"] == "no-cache"
-    again = httpx2.get(f"{address}/static/page.js", headers={"If-None-Match": file.headers["etag"]})
-    assert (again.status_code, again.headers["cache-control"]) == (304, "no-cache")
-    for response in (
-        httpx2.post(f"{address}/predict?preview=true", files={"file": NORMAL}, timeout=60),
-        httpx2.post(f"{address}/predict", files={"file": b"no image"}),
-        httpx2.get(f"{address}/static/no.js"),
-        httpx2.get(f"{address}/guide/training.md"),
-    ):
-        assert response.headers["cache-control"] == "no-store"
