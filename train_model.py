@@ -112,8 +112,21 @@ def train_and_validate(
     loss = train_one_epoch(run, batches, image_size(epoch, chosen.epochs))
     train_loss = sum(processes.gather_objects(loss)) / processes.count
     images_per_second = splits["train"].count / (time.perf_counter() - started)
-    reestimate_batch_norm(run.averaged, splits["train"], chosen.batch_size, processes)
+    return validate(run, epoch, train_loss, splits, chosen, processes), images_per_second
 
+
+def validate(
+    run: Run, epoch: int, train_loss: float, splits: Mapping[str, Split], chosen: Hyperparameters, processes: Processes
+) -> dict[str, Any]:
+    """Validate the averaged network, and keep it in the run if it is the best so far.
+
+    Returns:
+        The epoch's entry in the history.
+
+    Raises:
+        TrainingError: the training diverged.
+    """
+    reestimate_batch_norm(run.averaged, splits["train"], chosen.batch_size, processes)
     logits = all_logits(run.averaged, splits["val"], chosen.batch_size, processes)
     validation = Evaluation.of(logits, splits["val"].labels)
     run.check_finite(train_loss, validation, chosen.learning_rate)
@@ -122,7 +135,7 @@ def train_and_validate(
         run.best, run.best_state = validation, copy.deepcopy(run.averaged.state_dict())
     figures = {"val_accuracy": validation.accuracy, "val_loss": validation.loss}
     figures["val_auroc"] = metrics.auroc(logits[:, 1] - logits[:, 0], splits["val"].labels)
-    return {"epoch": epoch, "train_loss": train_loss, **figures, "best": best}, images_per_second
+    return {"epoch": epoch, "train_loss": train_loss, **figures, "best": best}
 
 
 def save_best(run: Run, folders: Folders, processes: Processes) -> None:

@@ -34,16 +34,15 @@ from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.contract import CLASSES
 from pneumonia.network.resnet import normalize
 from pneumonia.network.weights_file import load_weights
-from pneumonia.training import metrics
 from pneumonia.training.augmentation import augment
-from pneumonia.training.batches import RETAKEN_SHARE, Split, all_logits, shuffled_batches
+from pneumonia.training.batches import RETAKEN_SHARE, Split, shuffled_batches
 from pneumonia.training.folders import Folders, claimed
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 from pneumonia.training.report import report
-from pneumonia.training.run import Evaluation, Run, settings_of
-from train_model import parse_arguments, prepare, reestimate_batch_norm, save_best
+from pneumonia.training.run import Run, settings_of
+from train_model import parse_arguments, prepare, save_best, validate
 
 LEARNING_RATE = 2.5e-4  # at its peak; all layers have learned already, and get 0.4 of it
 TAUGHT = 0.5  # part of what is learned that comes from the teachers
@@ -79,14 +78,7 @@ def refine(
     )
     run.averaged.load_state_dict(mean_of([model.state_dict(), *results]))
     torch.manual_seed(chosen.seed)
-    reestimate_batch_norm(run.averaged, splits["train"], chosen.batch_size, processes)
-    logits, labels = all_logits(run.averaged, splits["val"], chosen.batch_size, processes), splits["val"].labels
-    validation, loss = Evaluation.of(logits, labels), math.fsum(losses) / runs
-    run.check_finite(loss, validation, chosen.learning_rate)
-    run.best, run.best_state = validation, run.averaged.state_dict()
-    figures = {"train_loss": loss, "val_accuracy": validation.accuracy, "val_loss": validation.loss}
-    figures["val_auroc"] = metrics.auroc(logits[:, 1] - logits[:, 0], labels)
-    run.history.append({"epoch": 1, **figures, "best": True})
+    run.history.append(validate(run, 1, math.fsum(losses) / runs, splits, chosen, processes))
     save_best(run, folders, processes)
     settings = settings_of(chosen, splits, processes) | {
         "runs": runs,
