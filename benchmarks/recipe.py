@@ -8,7 +8,8 @@ Markdown table of mean and standard deviation over the runs. DIR/answers gets ea
 test images, for benchmarks/operating_point.py.
 
 With `--hold-out 'NORMAL2-*'` the files of such names are neither trained nor validated on, but are the test, together
-with the test fold's images of the other class: how a model does on images of another collection.
+with the test fold's images of the other class: how a model does on images of another collection. A held-out file
+may have the patient number of a file that is trained on; whether that is the same child is not known.
 """
 
 import argparse

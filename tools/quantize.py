@@ -11,8 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.network.weights_file import network_in
-from pneumonia.releases.exporting import with_onnx
-from pneumonia.releases.trial import check_serving
+from pneumonia.releases.exporting import with_tried_onnx
 from pneumonia.training.activations import activations_of
 from pneumonia.training.channels import scan_folder
 from pneumonia.training.images import load_channel
@@ -24,8 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights, folder, release, manifest = given("quantize.py", __doc__, "the training images", argv)
     network = network_in(release.weights, release.source, is_checked=True)
     ranges = activations_of(network, load_channel(scan_folder(folder), 2).pixels, 32)
-    files = with_onnx(release, dataclasses.replace(manifest, activations=ranges))
-    check_serving(files, release.source)
+    files = with_tried_onnx(release, dataclasses.replace(manifest, activations=ranges), release.source)
     files.write_into(weights.parent)
     print(files.manifest.onnx)
     return 0

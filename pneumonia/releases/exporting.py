@@ -2,12 +2,15 @@
 
 import dataclasses
 import hashlib
+import logging
 
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.manifest import Manifest, OnnxFile
 from pneumonia.releases.release import Release
 from pneumonia.releases.release_files import ReleaseFiles
-from pneumonia.releases.trial import check_serving
+from pneumonia.releases.trial import MOST_OF_BUILT, EnginesDifferError, check_serving
+
+logger = logging.getLogger(__name__)
 
 
 def export(bucket: str, version: str) -> tuple[Manifest, bool]:
@@ -30,10 +33,38 @@ def export(bucket: str, version: str) -> tuple[Manifest, bool]:
     manifest = releases.manifest(version)
     if releases.has_onnx(manifest):
         return manifest, False
-    files = with_onnx(releases.release(manifest, "torch"), manifest)
-    check_serving(files, f"release {version}")
+    files = with_tried_onnx(releases.release(manifest, "torch"), manifest, f"release {version}")
     releases.add_onnx(files)
     return files.manifest, True
+
+
+def with_tried_onnx(release: Release, manifest: Manifest, source: str) -> ReleaseFiles:
+    """Return the files of a release, with a new ONNX file, after the checks that inference makes.
+
+    A file in 8-bit integers that answers otherwise than the network is built anew, as without activation ranges.
+
+    Args:
+        release: as the engine torch reads it.
+        manifest: the release's manifest; what it says about an earlier ONNX file is replaced.
+        source: where the release comes from, for error messages.
+
+    Raises:
+        WeightsError: the weights are not of this network, or inference cannot serve them.
+    """
+    files = with_onnx(release, manifest)
+    try:
+        check_serving(files, source, MOST_OF_BUILT)
+    except EnginesDifferError as error:
+        if manifest.activations is None:
+            raise
+        logger.warning(
+            "In 8-bit integers, the ONNX file of release %s would not answer as its weights file does: %s. So it is "
+            "built without them, and takes twice the space.",
+            manifest.version,
+            error.how,
+        )
+        return with_tried_onnx(release, dataclasses.replace(manifest, activations=None), source)
+    return files
 
 
 def with_onnx(release: Release, manifest: Manifest) -> ReleaseFiles:

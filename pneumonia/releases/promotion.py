@@ -12,7 +12,7 @@ from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.network.training_report import REPORT_NAME, TrainingReport
 from pneumonia.releases.bucket import WeightsBucket
-from pneumonia.releases.exporting import with_onnx
+from pneumonia.releases.exporting import with_tried_onnx
 from pneumonia.releases.gate import admitted
 from pneumonia.releases.history import last_served, readable
 from pneumonia.releases.layout import CURRENT_KEY, Pointer
@@ -20,7 +20,6 @@ from pneumonia.releases.manifest import Manifest, released
 from pneumonia.releases.release import Release
 from pneumonia.releases.release_files import ReleaseFiles
 from pneumonia.releases.training_output import take_model
-from pneumonia.releases.trial import check_serving
 from pneumonia.releases.version import is_ahead, is_older, version_at
 
 
@@ -110,9 +109,7 @@ def unpack_release(source: str) -> ReleaseFiles:
         content, made = weights.read_bytes(), manifest_for(weights, report)
     name = f"{WEIGHTS_NAME} in {source}"
     manifest = released(made.to_json(), f"The manifest for {source}", made.version)
-    files = with_onnx(Release(name, content, manifest.sha256, manifest, "torch"), manifest)
-    check_serving(files, name)
-    return files
+    return with_tried_onnx(Release(name, content, manifest.sha256, manifest, "torch"), manifest, name)
 
 
 def manifest_for(weights: Path, report: TrainingReport) -> Manifest:

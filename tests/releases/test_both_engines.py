@@ -24,6 +24,7 @@ from pneumonia.releases.fetch import RELEASED_WEIGHTS, Weights
 from pneumonia.releases.history import listing, rollback
 from pneumonia.releases.layout import onnx_key
 from pneumonia.releases.loading import classifier_of, load, release_at
+from pneumonia.releases.manifest import parse
 from pneumonia.releases.promotion import promote_to_folder
 from pneumonia.releases.release import read_release
 from pneumonia.releases.release_files import ReleaseFiles
@@ -141,6 +142,28 @@ def test_ranges_that_do_not_fit_the_network_are_refused(share: float) -> None:
     files = with_onnx(release, dataclasses.replace(release.manifest, activations=ranges))
     with pytest.raises(WeightsError, match="does not answer as its weights file does"):
         check_serving(files, "here")
+
+
+@pytest.mark.parametrize("share", [0.3, 30.0])
+def test_promotion_does_without_8_bit_integers_where_they_change_answers(
+    share: float, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = parse(RELEASED_WEIGHTS.with_name(MANIFEST_NAME).read_bytes(), "the released manifest")
+    assert released.activations
+    ranges = {name: (low * share, high * share) for name, (low, high) in released.activations.items()}
+    archive = archive_of(load_weights(RELEASED_WEIGHTS).state_dict(), REPORT | {"activations": ranges}, tmp_path)
+    assert promote_model.main([str(archive), "--directory", str(tmp_path / "released")]) == 0
+    manifest = read_release(tmp_path / "released" / WEIGHTS_NAME).manifest
+    assert manifest
+    assert manifest.onnx
+    assert (manifest.onnx.precision, manifest.activations) == ("half", None)
+    told = f"In 8-bit integers, the ONNX file of release {manifest.version} would not answer as its weights file does"
+    assert told in caplog.text
+    answers = []
+    for engine in ("torch", "onnx"):
+        monkeypatch.setenv("ENGINE", engine)
+        answers.append(suspicions(load(tmp_path / "released")))
+    assert np.abs(answers[0] - answers[1]).max() < 1e-4
 
 
 def test_an_int8_file_of_another_network_is_refused(files: ReleaseFiles, weights: Path) -> None:
