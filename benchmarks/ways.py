@@ -184,6 +184,7 @@ WAYS = {
     "hard crops": Way(crops=0.5),
     "all retaken": Way(retaken=1.0),
     "shown otherwise": Way(shown=0.5),
+    "all retaken, shown otherwise": Way(retaken=1.0, shown=0.5),
     "mixup": Way(mixed=MixUp(alpha=0.3, num_classes=len(CLASSES))),
     "cutmix": Way(mixed=CutMix(alpha=1.0, num_classes=len(CLASSES))),
     "smoother labels": Way(mixed=smoothed),
