@@ -50,6 +50,7 @@ def test_model_card_is_compared_with_the_model_that_answers(weights: Path) -> No
     assert f"is release {version}. This card describes another one." in client.get("/guide/model-card.md").text
 
 
+@pytest.mark.processes
 def test_page_runs_nothing_from_elsewhere(address: str) -> None:
     policy = httpx2.get(address).headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -57,12 +58,14 @@ def test_page_runs_nothing_from_elsewhere(address: str) -> None:
     assert "unsafe" not in policy
 
 
+@pytest.mark.processes
 def test_guides_are_only_those_for_readers(address: str) -> None:
     assert httpx2.get(f"{address}/guide/training.md").headers["content-type"].startswith("text/html")
     for path in ("guide/deployment.md", "guide/..%2FREADME.md", "static/../../app.py", "static/%2e%2e/image.py"):
         assert httpx2.get(f"{address}/{path}").status_code == 404
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("path", ["", "guide/model-card.md", "guide/training.md", "static/page.js"])
 def test_head_answers_as_get_does_without_a_body(address: str, path: str) -> None:
     got, head = httpx2.get(f"{address}/{path}"), httpx2.head(f"{address}/{path}")
@@ -71,6 +74,7 @@ def test_head_answers_as_get_does_without_a_body(address: str, path: str) -> Non
         assert head.headers[name] == got.headers[name]
 
 
+@pytest.mark.processes
 def test_files_are_kept_where_they_have_not_changed_and_answers_never(address: str) -> None:
     file = httpx2.get(f"{address}/static/page.js")
     assert file.headers["cache-control"] == "no-cache"
