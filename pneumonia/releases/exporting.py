@@ -59,7 +59,7 @@ def with_tried_onnx(release: Release, manifest: Manifest, source: str) -> Releas
             raise
         logger.warning(
             "In 8-bit integers, the ONNX file of release %s would not answer as its weights file does: %s. So it is "
-            "built without them, and takes twice the space.",
+            "built without them, and larger.",
             manifest.version,
             error.how,
         )
