@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from recipe import answers_file, mean_and_spread
+from recipe import answers_file
+from runs import mean_and_spread
 
 from pneumonia.files import write_json
 from pneumonia.training.fitting import at_sensitivity

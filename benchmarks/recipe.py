@@ -14,10 +14,9 @@ may have the patient number of a file that is trained on; whether that is the sa
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from shown_otherwise import shown_otherwise
+from runs import folds_of, results_in, splits_of, table
 
 import train_model
 from pneumonia.files import write_json
@@ -41,7 +40,8 @@ from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import SPLITS, scan_folder
 from pneumonia.training.images import load_channel
 from pneumonia.training.pretrained import build_network
-from pneumonia.training.split import labelled_files, place, split_by_patient
+from pneumonia.training.shown_otherwise import shown_otherwise
+from pneumonia.training.split import labelled_files, place
 
 FIGURES = (
     *("val_accuracy", "val_auroc", "test_accuracy", "test_auroc"),
@@ -115,27 +115,18 @@ VARIANTS: dict[str, Callable[[], None]] = {
 }
 
 
-def link_fold(fold: int, args: argparse.Namespace, destination: Path) -> None:
+def link_fold(run: int, args: argparse.Namespace, destination: Path) -> None:
     """Lay out the channels of one run as links."""
     files = labelled_files(scan_folder(args.folder))
     held_out = {index for index, (_, path) in enumerate(files) if fnmatch(path.name, args.hold_out)}
-    held_out_classes = {files[index][0] for index in held_out}
-    parts = split_by_patient(files, {str(number): 1 / args.folds for number in range(args.folds)}, seed=0)
-    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for number, indices in enumerate(parts.values()):
-        split = {fold: "val", (fold + 1) % args.folds: "test"}.get(number, "train")
-        splits[split] += [index for index in indices if index not in held_out]
-    if held_out:
-        splits["test"] = [index for index in splits["test"] if files[index][0] not in held_out_classes]
-        splits["test"] += held_out
-    place(files, splits, destination, link=True)
+    place(files, splits_of(run, folds_of(files, args.folds), files, held_out), destination, link=True)
 
 
 def run(variant: str, number: int, args: argparse.Namespace) -> dict[str, float]:
     """Train once; return the figures of the training report."""
     with TemporaryDirectory() as temporary:
         root = Path(temporary)
-        link_fold(number % args.folds, args, root / "data")
+        link_fold(number, args, root / "data")
         channels = [argument for split in SPLITS for argument in (f"--{split}", str(root / "data" / split))]
         places = ["--model-dir", str(root / "model"), "--output-data-dir", str(root / "output")]
         settings = ["--weights", args.weights, "--epochs", str(args.epochs), "--seed", str(number)]
@@ -159,27 +150,6 @@ def write_answers(weights: Path, folder: Path, file: Path) -> None:
     images = load_channel(channel, 2)
     file.parent.mkdir(parents=True, exist_ok=True)
     evaluate.write_predictions(evaluate.answers_to(channel, images, model, 64), file)
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Return the mean, and the standard deviation where there are several values."""
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{spread}"
-
-
-def table(kind: str, results: dict[str, list[dict[str, float]]], columns: Mapping[str, str]) -> str:
-    """Return mean and standard deviation of runs as a Markdown table.
-
-    Args:
-        kind: what the runs of a row have in common.
-        results: the runs' figures of each row.
-        columns: the figures' names, and what they are called in the table.
-    """
-    lines = [f"| {kind} | runs | " + " | ".join(columns.values()) + " |", "|---" * (2 + len(columns)) + "|"]
-    for row, runs in results.items():
-        cells = [mean_and_spread([one[name] for one in runs]) for name in columns]
-        lines.append(f"| {row} | {len(runs)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -206,10 +176,7 @@ def main() -> int:
     path = args.output / "recipe.json"
     settings: dict[str, Any] = {"folder": args.folder.name, "weights": Path(args.weights).name}
     settings |= {name: getattr(args, name) for name in ("folds", "epochs", "hold_out")}
-    report = json.loads(path.read_text()) if path.exists() else {"settings": settings, "results": {}}
-    if report["settings"] != settings:
-        print(f"{path} is of runs with {report['settings']}: name another --output.", file=sys.stderr)
-        return 1
+    report = results_in(path, settings)
     for number in range(args.runs):
         for variant in args.variants:
             runs = report["results"].setdefault(variant, [])

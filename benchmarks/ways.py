@@ -15,8 +15,7 @@ The runs differ in seed and fold. But NORMAL2, the adults and 60 of the photogra
 other 60 films are of the few patients with the most films: the spread is that of networks, not of patients. Some
 NORMAL2 files have the number of a file that is trained on; whether that is the same child is not known.
 
-DIR/ways.json, in the folder that --output names, gets the figures of each run; a run that is there is not done again,
-whatever its settings were: other settings need another folder.
+DIR/ways.json, in the folder that --output names, gets the figures of each run; a run that is there is not done again.
 The script prints a Markdown table of mean and standard deviation. A run takes a tenth of a release's training: compare
 the ways with each other, not with a release.
 """
@@ -24,7 +23,6 @@ the ways with each other, not with a release.
 import argparse
 import copy
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -41,9 +39,8 @@ from torchvision.transforms.v2.functional import equalize as equalize_whole
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from photographs import photograph
-from recipe import resized, table
-from refine import LEARNING_RATE, mean_of
-from shown_otherwise import shown_otherwise
+from recipe import resized
+from runs import folds_of, results_in, splits_of, table
 
 from pneumonia.files import write_json
 from pneumonia.imaging.decoding import decode
@@ -60,7 +57,9 @@ from pneumonia.training.images import Images, load_channel
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
 from pneumonia.training.run import AVERAGED_SHARE, Evaluation, Run, is_better
-from pneumonia.training.split import labelled_files, split_by_patient
+from pneumonia.training.shown_otherwise import shown_otherwise
+from pneumonia.training.split import labelled_files
+from tools.refine import LEARNING_RATE, mean_of
 from train_model import NORMALIZED_BY
 from train_model import SMALL_SIZE as SIDE
 
@@ -155,7 +154,7 @@ class Way:
         averaged: how far back the moving average of the weights remembers, as a share of all steps.
         selected: the epoch of the best validation is taken, as training does, not the last one.
         refined: the network is trained for one more epoch, on its first epoch's batches, and the weights before and
-            after it are averaged, as one run of benchmarks/refine.py does without teachers.
+            after it are averaged, as one run of tools/refine.py does without teachers.
     """
 
     intensity: Intensity = as_they_are
@@ -216,12 +215,14 @@ class Data:
 
     Attributes:
         images: the data set.
+        files: class and path of each image.
         folds: the indices of each fold's images.
         elsewhere: the indices of those that are held out.
         adults: images of adults.
     """
 
     images: Images
+    files: list[tuple[str, Path]]
     folds: list[list[int]]
     elsewhere: set[int]
     adults: Images
@@ -230,21 +231,15 @@ class Data:
     def read(cls, folder: Path, adults: Path, held_out: str = "collection") -> "Data":
         """Decode all images, and divide those of the data set by patient."""
         channel = scan_folder(folder)
-        parts = split_by_patient(labelled_files(channel), {str(part): 1 / FOLDS for part in range(FOLDS)}, seed=0)
-        images = load_channel(channel, 2)
+        images, files = load_channel(channel, 2), labelled_files(channel)
         elsewhere = indices_held_out(held_out, channel.paths, images.pixels)
-        return cls(images, list(parts.values()), elsewhere, load_channel(scan_folder(adults), 2))
+        return cls(images, files, folds_of(files, FOLDS), elsewhere, load_channel(scan_folder(adults), 2))
 
-    def fold(self, number: int) -> Fold:
-        """Return the images of run `number`; its test has pneumonias first, and of a class only what is held out."""
-        validated, tested = number % FOLDS, (number + 1) % FOLDS
-        here = [[index for index in part if index not in self.elsewhere] for part in self.folds]
-        train = [index for part in range(FOLDS) if part not in (validated, tested) for index in here[part]]
-        labels = self.images.labels
-        held_out_classes = {int(labels[index]) for index in self.elsewhere}
-        test = [index for index in here[tested] if int(labels[index]) not in held_out_classes]
-        test = sorted([*test, *sorted(self.elsewhere)], key=lambda index: -int(labels[index]))
-        return Fold(*map(torch.tensor, (train, here[validated], test)))
+    def fold(self, run: int) -> Fold:
+        """Return the images of a run; its test has the pneumonias first."""
+        splits = splits_of(run, self.folds, self.files, self.elsewhere)
+        test = sorted(splits["test"], key=lambda index: -int(self.images.labels[index]))
+        return Fold(*map(torch.tensor, (splits["train"], splits["val"], test)))
 
 
 def indices_held_out(held_out: str, paths: list[Path], pixels: Tensor) -> set[int]:
@@ -415,15 +410,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "ways.json"
-    results: dict[str, list[dict[str, float]]] = json.loads(path.read_text()) if path.exists() else {}
+    settings = {name: Path(getattr(args, name)).name for name in ("folder", "adults", "weights")}
+    report = results_in(path, settings | {"hold_out": args.hold_out, "epochs": args.epochs})
     data = Data.read(args.folder, args.adults, args.hold_out)
     for number in range(args.runs):
         for name in args.ways:
-            runs = results.setdefault(name, [])
+            runs = report["results"].setdefault(name, [])
             if len(runs) <= number:
                 runs.append(result(WAYS[name], number, data, args))
-                write_json(path, results)
-    print(table("way", results, FIGURES))
+                write_json(path, report)
+    print(table("way", report["results"], FIGURES))
     return 0
 
 

@@ -106,12 +106,17 @@ def test_ways_are_trained_and_judged_once(
     arguments = [*places, "--weights", "none", "--epochs", "1", "--ways", *ways, "--runs", "1"]
     assert WAYS["main"](arguments) == 0
     first = (tmp_path / "ways.json").read_text()
-    results = json.loads(first)
+    report = json.loads(first)
+    results = report["results"]
+    assert report["settings"]["epochs"] == 1
     assert list(results) == ways
     assert all(0 <= one[0]["auroc"] <= 1 for one in results.values())
     assert results["best epoch"] == results["recipe"]  # of one epoch, which validation does not disturb
     assert len({str(one) for one in results.values()}) == len(ways) - 1
     assert capsys.readouterr().out.splitlines()[-1].startswith("| recipe | 1 | ")
-    (tmp_path / "ways.json").write_text(json.dumps(results | {"cutmix": results["recipe"]}))
+    results["cutmix"] = results["recipe"]
+    (tmp_path / "ways.json").write_text(json.dumps(report))
     assert WAYS["main"](arguments) == 0
-    assert json.loads((tmp_path / "ways.json").read_text())["cutmix"] == results["recipe"]
+    assert json.loads((tmp_path / "ways.json").read_text()) == report
+    with pytest.raises(SystemExit, match=r"is of runs with .*: name another --output"):
+        WAYS["main"]([*arguments, "--hold-out", "darkest"])

@@ -1,10 +1,10 @@
 """Train a release a little further, and average what comes of it with what it started from.
 
-`python benchmarks/refine.py --runs N --weights FILE` also takes train_model.py's other arguments. Each run starts from
+`python tools/refine.py --runs N --weights FILE` also takes train_model.py's other arguments. Each run starts from
 --weights and sees all training images once, at 224 pixels, varied as in any training. With `--shown-otherwise SHARE`,
-SHARE of them are also photographed, and as many get other grays (shown_otherwise.py). With `--teachers FILE...`
-half of what it learns are the labels, and the other half is what the teachers answer, on average, to the same varied
-images (Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; Beyer et al. 2022,
+SHARE of them are also photographed, and as many get other grays (`pneumonia/training/shown_otherwise.py`). With
+`--teachers FILE...` half of what it learns are the labels, and the other half is what the teachers answer, on average,
+to the same varied images (Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; Beyer et al. 2022,
 https://arxiv.org/abs/2106.05237).
 
 Run i has seed i. The weights of the start and of all runs are then averaged (Wortsman et al. 2022,
@@ -26,8 +26,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from shown_otherwise import shown_otherwise
-
 from pneumonia.command import say
 from pneumonia.errors import PneumoniaError, file_sentence
 from pneumonia.imaging.preprocessing import SIZE
@@ -42,6 +40,7 @@ from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 from pneumonia.training.report import report
 from pneumonia.training.run import Run, settings_of
+from pneumonia.training.shown_otherwise import shown_otherwise
 from train_model import parse_arguments, prepare, save_best, validate
 
 LEARNING_RATE = 2.5e-4  # at its peak; all layers have learned already, and get 0.4 of it

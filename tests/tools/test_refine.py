@@ -17,10 +17,9 @@ from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
 from pneumonia.training.synthetic import draw_dataset
-from tests.builders.benchmarks import benchmark
 from tests.builders.networks import untrained
+from tools.refine import main, mean_of, refined, targets
 
-REFINE = benchmark("refine")
 ONE = Processes(1, 0, torch.device("cpu"))
 IMAGES = {"train": 3, "val": 2, "test": 2}
 RATE = 0.05  # so high that two steps are seen
@@ -53,19 +52,19 @@ def test_half_of_what_is_learned_are_the_labels_and_half_the_teachers_mean() -> 
     with torch.no_grad():
         answers = (teachers[0](inputs).softmax(1) + teachers[1](inputs).softmax(1)) / 2
     expected = (functional.one_hot(labels, 2) + answers) / 2
-    torch.testing.assert_close(REFINE["targets"](teachers, inputs, labels), expected)
+    torch.testing.assert_close(targets(teachers, inputs, labels), expected)
     assert not torch.allclose(expected, functional.one_hot(labels, 2).float(), atol=0.01)
 
 
 def test_without_teachers_the_labels_are_learned() -> None:
     labels = torch.tensor([1, 0, 1])
-    assert torch.equal(REFINE["targets"]([], torch.randn(3, 3, 64, 64), labels), labels)
+    assert torch.equal(targets([], torch.randn(3, 3, 64, 64), labels), labels)
 
 
 def test_the_mean_keeps_types() -> None:
     one = {"weight": torch.tensor([1.0, 2.0]), "count": torch.tensor(3)}
     other = {"weight": torch.tensor([3.0, 8.0]), "count": torch.tensor(5)}
-    mean = REFINE["mean_of"]([one, other])
+    mean = mean_of([one, other])
     assert mean["weight"].tolist() == [2, 5]
     assert (mean["count"].item(), mean["count"].dtype) == (4, torch.int64)
 
@@ -77,14 +76,14 @@ def test_the_average_of_the_start_and_all_runs_is_left_with_its_report(tmp_path:
     save_weights(teacher(1).state_dict(), other)
     options = ["--learning-rate", str(RATE), "--runs", "2", "--shown-otherwise", "0.5"]
     options += ["--teachers", str(start), str(other)]
-    assert REFINE["main"](command(tmp_path, tmp_path, start, *options)) == 0
+    assert main(command(tmp_path, tmp_path, start, *options)) == 0
 
     teachers, split = [load_weights(path) for path in (start, other)], split_of(tmp_path)
     chosen = Hyperparameters(epochs=1, batch_size=4, learning_rate=RATE, weights=str(start))
-    runs = [REFINE["refined"](teachers, split, seed, 0.5, chosen, ONE)[0] for seed in range(2)]
+    runs = [refined(teachers, split, seed, 0.5, chosen, ONE)[0] for seed in range(2)]
     states = [build_network(str(start))[0].state_dict(), *runs]
     left = load_weights(tmp_path / "model" / WEIGHTS_NAME).state_dict()
-    for name, value in REFINE["mean_of"](states).items():
+    for name, value in mean_of(states).items():
         if not name.endswith(("mean", "var", "tracked")):  # those are measured anew
             torch.testing.assert_close(left[name], value, rtol=1e-3, atol=1e-6)
     assert not torch.allclose(left["conv1.weight"], states[0]["conv1.weight"], rtol=1e-2, atol=1e-3)
@@ -100,7 +99,7 @@ def test_a_teacher_that_is_missing_is_named(tmp_path: Path, capsys: pytest.Captu
     draw_dataset(tmp_path, IMAGES, size=64)
     start, missing = tmp_path / "start.pth", tmp_path / "missing.pth"
     save_weights(untrained().state_dict(), start)
-    assert REFINE["main"](command(tmp_path, tmp_path, start, "--teachers", str(missing))) == 1
+    assert main(command(tmp_path, tmp_path, start, "--teachers", str(missing))) == 1
     assert capsys.readouterr().err == f"{missing} does not exist: check the name.\n"
     assert not (tmp_path / "model" / WEIGHTS_NAME).exists()
 
@@ -116,5 +115,5 @@ def test_a_teacher_that_is_missing_is_named(tmp_path: Path, capsys: pytest.Captu
 )
 def test_what_it_cannot_do_is_refused(options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        REFINE["main"](options)
+        main(options)
     assert sentence in capsys.readouterr().err

@@ -1,20 +1,17 @@
 """Training images as if they were shown otherwise: photographed with a phone, or with other grays.
 
 Photographs are of a screen: at an angle, with a margin, in uneven light and with a reflection. Grays change by a random
-rising curve, as if another program had chosen them. It works on a batch at a time, as `pneumonia.training.augmentation`
-does, and is simpler than photographs.py, by which models are judged. But both imitate the same with much the same
-ranges: networks that are trained so have seen photographs like those that they are judged by.
+rising curve, as if another program had chosen them. It works on a batch at a time, as `augmentation` does, and is
+simpler than benchmarks/photographs.py, by which models are judged. But both imitate the same with much the same ranges:
+networks that are trained so have seen photographs like those that they are judged by.
 """
 
 import math
-import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.training.augmentation import Draws, places
 
 PIECES = 5  # of the curve by which grays change
