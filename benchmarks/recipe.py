@@ -3,9 +3,9 @@
 `python benchmarks/recipe.py FOLDER --weights PATH --output DIR` divides FOLDER/{NORMAL,PNEUMONIA} into folds, no
 patient in two of them. A run validates on one fold, tests on the next and trains on the others; run i of every variant
 takes fold and seed i. Each run is train_model.py in a process of its own, with one part of the recipe taken away or
-one added. The script writes DIR/recipe.json after every run, does not repeat runs that it finds there, and prints a
-Markdown table of mean and standard deviation over the runs. DIR/answers gets each run's answers to its validation and
-test images, for benchmarks/operating_point.py.
+one added. The script writes DIR/recipe.json after every run, does not repeat runs that it finds there, refuses them if
+they had other settings, and prints a Markdown table of mean and standard deviation over the runs. DIR/answers gets each
+run's answers to its validation and test images, for benchmarks/operating_point.py.
 
 With `--hold-out 'NORMAL2-*'` the files of such names are neither trained nor validated on, but are the test, together
 with the test fold's images of the other class: how a model does on images of another collection. A held-out file
@@ -28,10 +28,9 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runs import folds_of, results_in, splits_of, table
+from runs import completed, folds_of, splits_of, table
 
 import train_model
-from pneumonia.files import write_json
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.releases.loading import load
 from pneumonia.training import augmentation, batches, evaluate
@@ -40,6 +39,7 @@ from pneumonia.training.augmentation import augment
 from pneumonia.training.channels import SPLITS, scan_folder
 from pneumonia.training.images import load_channel
 from pneumonia.training.pretrained import build_network
+from pneumonia.training.run import training_precision
 from pneumonia.training.shown_otherwise import shown_otherwise
 from pneumonia.training.split import labelled_files, place
 
@@ -115,11 +115,11 @@ VARIANTS: dict[str, Callable[[], None]] = {
 }
 
 
-def link_fold(run: int, args: argparse.Namespace, destination: Path) -> None:
+def link_fold(number: int, args: argparse.Namespace, destination: Path) -> None:
     """Lay out the channels of one run as links."""
     files = labelled_files(scan_folder(args.folder))
     held_out = {index for index, (_, path) in enumerate(files) if fnmatch(path.name, args.hold_out)}
-    place(files, splits_of(run, folds_of(files, args.folds), files, held_out), destination, link=True)
+    place(files, splits_of(number, folds_of(files, args.folds), files, held_out), destination, link=True)
 
 
 def run(variant: str, number: int, args: argparse.Namespace) -> dict[str, float]:
@@ -163,7 +163,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=5, metavar="N", help="3 or more (%(default)s)")
     parser.add_argument("--hold-out", default="", metavar="PATTERN", help="file names that are only tested on")
     parser.add_argument("--epochs", type=int, default=15, metavar="N", help="(%(default)s)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.folds < 3:
+        parser.error(f"--folds must be 3 or more, not {args.folds}")
+    return args
 
 
 def main() -> int:
@@ -172,18 +175,13 @@ def main() -> int:
         VARIANTS[sys.argv[2]]()
         return train_model.main(sys.argv[3:])
     args = parse_arguments(sys.argv[1:])
-    args.output.mkdir(parents=True, exist_ok=True)
-    path = args.output / "recipe.json"
     settings: dict[str, Any] = {"folder": args.folder.name, "weights": Path(args.weights).name}
     settings |= {name: getattr(args, name) for name in ("folds", "epochs", "hold_out")}
-    report = results_in(path, settings)
-    for number in range(args.runs):
-        for variant in args.variants:
-            runs = report["results"].setdefault(variant, [])
-            if len(runs) <= number:
-                runs.append(run(variant, number, args))
-                write_json(path, report)
-    print(table("variant", report["results"], {name: name for name in FIGURES}))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings["precision"] = str(training_precision(device)).removeprefix("torch.")
+    path = args.output / "recipe.json"
+    results = completed(path, settings, args.variants, args.runs, lambda variant, number: run(variant, number, args))
+    print(table("variant", results, {name: name for name in FIGURES}))
     return 0
 
 

@@ -1,57 +1,79 @@
-"""Runs over folds of a data set, for recipe.py, ways.py and operating_point.py: their images, results and table."""
+"""Runs over folds of a data set, for recipe.py and ways.py: which images each sees, their results and the table."""
 
 import json
 import statistics
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from pneumonia.files import write_json
 from pneumonia.training.split import split_by_patient
 
+Figures = dict[str, float]
 Labelled = Sequence[tuple[str, Path]]  # class and path of each file
 
 
 def folds_of(files: Labelled, count: int) -> list[list[int]]:
-    """Divide files into folds, no patient in two of them; return the indices of each fold's."""
+    """Divide files into folds, no patient in two of them; return the indices of each fold's files."""
     return list(split_by_patient(files, {str(number): 1 / count for number in range(count)}, seed=0).values())
 
 
 def splits_of(
-    run: int, folds: Sequence[Sequence[int]], files: Labelled, held_out: Collection[int]
+    number: int, folds: Sequence[Sequence[int]], files: Labelled, held_out: Collection[int]
 ) -> dict[str, list[int]]:
-    """Return which files a run trains and validates on, and which it tests on, as indices.
+    """Return the indices of the files that a run trains, validates and tests on.
 
-    It validates on one fold, tests on the next and trains on the others. Files that are held out are only tested on, by
-    every run, and with them only those files of its test fold whose class none of them has.
+    It validates on one fold, tests on the next and trains on the others. Every run tests on all files that are held
+    out, and no run trains or validates on one. Of its test fold it keeps only files of classes that no held-out file
+    has.
 
     Args:
-        run: its number.
-        folds: as `folds_of` returns them.
+        number: that of the run, from 0; after the last fold it begins again.
+        folds: three or more, as `folds_of` returns them.
         files: all files.
         held_out: indices of those that are held out.
     """
-    validated, tested = run % len(folds), (run + 1) % len(folds)
+    validated, tested = number % len(folds), (number + 1) % len(folds)
     here = [[index for index in fold if index not in held_out] for fold in folds]
-    train = [index for number, fold in enumerate(here) if number not in (validated, tested) for index in fold]
+    train = [index for fold, part in enumerate(here) if fold not in (validated, tested) for index in part]
     classes = {files[index][0] for index in held_out}
     test = [index for index in here[tested] if files[index][0] not in classes] + sorted(held_out)
     return {"train": train, "val": here[validated], "test": test}
 
 
-def results_in(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings and the results of earlier runs in a file, or those settings and no results.
+def completed(
+    path: Path, settings: Mapping[str, Any], names: Sequence[str], count: int, figures_of: Callable[[str, int], Figures]
+) -> dict[str, list[Figures]]:
+    """Make the runs that a file lacks, and write it after each.
+
+    Args:
+        path: the JSON file; it gets settings and results.
+        settings: what all runs in it have in common.
+        names: what there are runs of.
+        count: how many of each there are to be.
+        figures_of: makes a run: from a name and the run's number, from 0, to its figures.
+
+    Returns:
+        The figures of all runs in the file, in order.
 
     Raises:
-        SystemExit: the runs there had other settings.
+        SystemExit: the runs in the file had other settings.
     """
-    if not path.exists():
-        return {"settings": settings, "results": {}}
-    report: dict[str, Any] = json.loads(path.read_text())
-    if report["settings"] != settings:
-        sys.exit(f"{path} is of runs with {report['settings']}: name another --output.")
-    return report
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"settings": settings, "results": {}}
+    if report.get("settings") != settings:
+        found = report.get("settings", "settings that it does not name")
+        sys.exit(f"{path} is of runs with {found}, not {settings}: name another --output.")
+    results: dict[str, list[Figures]] = report["results"]
+    for number in range(count):
+        for name in names:
+            runs = results.setdefault(name, [])
+            if len(runs) <= number:
+                runs.append(figures_of(name, number))
+                write_json(path, report)
+    return results
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
@@ -60,7 +82,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4f}{spread}"
 
 
-def table(kind: str, results: Mapping[str, Sequence[Mapping[str, float]]], columns: Mapping[str, str]) -> str:
+def table(kind: str, results: Mapping[str, Sequence[Figures]], columns: Mapping[str, str]) -> str:
     """Return mean and standard deviation of runs as a Markdown table.
 
     Args:

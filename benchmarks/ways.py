@@ -16,6 +16,7 @@ other 60 films are of the few patients with the most films: the spread is that o
 NORMAL2 files have the number of a file that is trained on; whether that is the same child is not known.
 
 DIR/ways.json, in the folder that --output names, gets the figures of each run; a run that is there is not done again.
+Runs with other settings there are refused.
 The script prints a Markdown table of mean and standard deviation. A run takes a tenth of a release's training: compare
 the ways with each other, not with a release.
 """
@@ -40,9 +41,8 @@ from torchvision.transforms.v2.functional import equalize as equalize_whole
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from photographs import photograph
 from recipe import resized
-from runs import folds_of, results_in, splits_of, table
+from runs import completed, folds_of, splits_of, table
 
-from pneumonia.files import write_json
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import SIZE, resize
 from pneumonia.network.contract import CLASSES
@@ -56,7 +56,7 @@ from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images, load_channel
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
-from pneumonia.training.run import AVERAGED_SHARE, Evaluation, Run, is_better
+from pneumonia.training.run import AVERAGED_SHARE, Evaluation, Run, is_better, training_precision
 from pneumonia.training.shown_otherwise import shown_otherwise
 from pneumonia.training.split import labelled_files
 from tools.refine import LEARNING_RATE, mean_of
@@ -235,9 +235,9 @@ class Data:
         elsewhere = indices_held_out(held_out, channel.paths, images.pixels)
         return cls(images, files, folds_of(files, FOLDS), elsewhere, load_channel(scan_folder(adults), 2))
 
-    def fold(self, run: int) -> Fold:
+    def fold(self, number: int) -> Fold:
         """Return the images of a run; its test has the pneumonias first."""
-        splits = splits_of(run, self.folds, self.files, self.elsewhere)
+        splits = splits_of(number, self.folds, self.files, self.elsewhere)
         test = sorted(splits["test"], key=lambda index: -int(self.images.labels[index]))
         return Fold(*map(torch.tensor, (splits["train"], splits["val"], test)))
 
@@ -408,18 +408,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and judge what is missing, print what is there."""
     args = parse_arguments(argv)
-    args.output.mkdir(parents=True, exist_ok=True)
-    path = args.output / "ways.json"
     settings = {name: Path(getattr(args, name)).name for name in ("folder", "adults", "weights")}
-    report = results_in(path, settings | {"hold_out": args.hold_out, "epochs": args.epochs})
+    settings |= {"hold_out": args.hold_out, "epochs": args.epochs}
+    settings["precision"] = str(training_precision(torch.device("cpu"))).removeprefix("torch.")
     data = Data.read(args.folder, args.adults, args.hold_out)
-    for number in range(args.runs):
-        for name in args.ways:
-            runs = report["results"].setdefault(name, [])
-            if len(runs) <= number:
-                runs.append(result(WAYS[name], number, data, args))
-                write_json(path, report)
-    print(table("way", report["results"], FIGURES))
+    results = completed(
+        args.output / "ways.json", settings, args.ways, args.runs, lambda way, run: result(WAYS[way], run, data, args)
+    )
+    print(table("way", results, FIGURES))
     return 0
 
 

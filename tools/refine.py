@@ -1,23 +1,24 @@
 """Train a release a little further, and average what comes of it with what it started from.
 
-`python tools/refine.py --runs N --weights FILE` also takes train_model.py's other arguments. Each run starts from
---weights and sees all training images once, at 224 pixels, varied as in any training. With `--shown-otherwise SHARE`,
-SHARE of them are also photographed, and as many get other grays (`pneumonia/training/shown_otherwise.py`). With
-`--teachers FILE...` half of what it learns are the labels, and the other half is what the teachers answer, on average,
-to the same varied images (Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; Beyer et al. 2022,
-https://arxiv.org/abs/2106.05237).
+`python tools/refine.py --runs N --weights FILE` also takes train_model.py's other arguments, but resumes nothing. Each
+run starts from --weights and sees all training images once, at 224 pixels, varied as in any training. With
+`--shown-otherwise SHARE`, SHARE of them are also photographed, and as many get other grays
+(`pneumonia/training/shown_otherwise.py`). With `--teachers FILE...` half of what it learns is the labels, and the other
+half is what the teachers answer, on average, to the same varied images (Hinton, Vinyals and Dean 2015,
+https://arxiv.org/abs/1503.02531; Beyer et al. 2022, https://arxiv.org/abs/2106.05237).
 
-Run i has seed i. The weights of the start and of all runs are then averaged (Wortsman et al. 2022,
-https://arxiv.org/abs/2203.05482): runs from one start stay close enough for that. No run is chosen over another. No
-teacher may have been trained on the validation or test images.
+The first run has --seed, the next one more, and so on. The weights of the start and of all runs are then averaged
+(Wortsman et al. 2022, https://arxiv.org/abs/2203.05482): runs from one start stay close enough for that. No run is
+chosen over another. No teacher may have been trained on the validation or test images.
 
-The model directory gets what train_model.py leaves there. docs/model-card.md says what came of it.
+The model directory gets what train_model.py leaves there, and promote_model.py makes a release of it, as of any
+training. docs/model-card.md says what came of it.
 """
 
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,19 +29,17 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pneumonia.command import say
 from pneumonia.errors import PneumoniaError, file_sentence
+from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.network.contract import CLASSES
-from pneumonia.network.resnet import normalize
 from pneumonia.network.weights_file import load_weights
-from pneumonia.training.augmentation import augment
-from pneumonia.training.batches import RETAKEN_SHARE, Split, shuffled_batches
+from pneumonia.training.batches import Split, network_input, shuffled_batches
 from pneumonia.training.folders import Folders, claimed
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 from pneumonia.training.report import report
 from pneumonia.training.run import Run, settings_of
-from pneumonia.training.shown_otherwise import shown_otherwise
 from train_model import parse_arguments, prepare, save_best, validate
 
 LEARNING_RATE = 2.5e-4  # at its peak; all layers have learned already, and get 0.4 of it
@@ -49,7 +48,7 @@ State = dict[str, Tensor]
 
 
 def refine(
-    teachers: Sequence[nn.Module],
+    teachers: Mapping[str, nn.Module],
     runs: int,
     shown: float,
     folders: Folders,
@@ -59,11 +58,11 @@ def refine(
     """Make the runs, average them with their start, test the average and report on it.
 
     Args:
-        teachers: networks in evaluation mode, on the device of `processes`.
+        teachers: networks in evaluation mode, on the device of `processes`, by the SHA-256 of their files.
         runs: how many to make.
         shown: share of the images that is photographed, and share that gets other grays.
         folders: as for a training.
-        chosen: hyperparameters of each run, but for the seed.
+        chosen: hyperparameters of each run; its seed is that of the first.
         processes: one, with the device.
 
     Raises:
@@ -72,8 +71,9 @@ def refine(
     """
     model, pretrained, splits, data_check = prepare(folders, chosen, processes)
     run = Run.start(model, pretrained, chosen, splits["train"].count, processes)
+    networks, seeds = list(teachers.values()), range(chosen.seed, chosen.seed + runs)
     results, losses = zip(
-        *(refined(teachers, splits["train"], seed, shown, chosen, processes) for seed in range(runs)), strict=True
+        *(refined(networks, splits["train"], seed, shown, chosen, processes) for seed in seeds), strict=True
     )
     run.averaged.load_state_dict(mean_of([model.state_dict(), *results]))
     torch.manual_seed(chosen.seed)
@@ -81,7 +81,7 @@ def refine(
     save_best(run, folders, processes)
     settings = settings_of(chosen, splits, processes) | {
         "runs": runs,
-        "teachers": len(teachers),
+        "teachers": list(teachers),
         "shown_otherwise": shown,
     }
     report(run, splits, data_check, settings, folders.weights, folders.output, processes)
@@ -91,29 +91,19 @@ def refined(
     teachers: Sequence[nn.Module], split: Split, seed: int, shown: float, chosen: Hyperparameters, processes: Processes
 ) -> tuple[State, float]:
     """Train once; return the moving average of the weights, and the mean loss per image in nats."""
-    torch.manual_seed(seed)
     model, pretrained = build_network(chosen.weights)
     run = Run.start(model, pretrained, chosen, split.count, processes)
     torch.manual_seed(seed)
     run.model.train()
     losses = []
-    for images, labels in shuffled_batches(split, chosen.batch_size, processes, f"run {seed + 1}"):
-        parts = (torch.split(each, run.batch_size) for each in (varied_input(images, shown), labels))
+    for images, labels in shuffled_batches(split, chosen.batch_size, processes, f"seed {seed}"):
+        parts = (torch.split(each, run.batch_size) for each in (network_input(images, SIZE, shown), labels))
         for inputs, answers in zip(*parts, strict=True):
             losses.append(run.step(inputs, targets(teachers, inputs, answers)) * len(answers))
             run.follow()
     loss = float(torch.stack(losses).sum()) / split.count
-    say(f"run={seed + 1} train_loss={loss:.4f}")
+    say(f"seed={seed} train_loss={loss:.4f}")
     return run.averaged.state_dict(), loss
-
-
-def varied_input(images: Tensor, shown: float) -> Tensor:
-    """Vary images, uint8 (N, C, SIZE, SIZE), as in training, show some otherwise, and normalise them.
-
-    Returns:
-        float32, shape (N, 3, SIZE, SIZE).
-    """
-    return normalize(shown_otherwise(augment(images, SIZE, RETAKEN_SHARE), shown))
 
 
 @torch.no_grad()
@@ -163,15 +153,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--weights must name a weights file, not be {chosen.weights}")
         if chosen.epochs != 1:
             parser.error(f"each run is one epoch, not {chosen.epochs}")
+        if folders.checkpoints:
+            parser.error("nothing is resumed: leave out --checkpoint-dir")
+        load_weights(Path(chosen.weights))  # it must be whole: runs from layers that begin at random do not average
         with ExitStack() as stack:
             processes = stack.enter_context(joined())
             if processes.count > 1:
                 parser.error("start it without torchrun: it trains in one process")
             stack.enter_context(claimed(folders, processes))
-            teachers = [load_weights(path).to(processes.device) for path in args.teachers]
+            networks = [load_weights(path).to(processes.device) for path in args.teachers]
+            teachers = dict(zip(map(sha256, args.teachers), networks, strict=True))
             refine(teachers, args.runs, args.shown_otherwise, folders, chosen, processes)
-    except (PneumoniaError, OSError) as error:
-        print(file_sentence(error) if isinstance(error, OSError) else error, file=sys.stderr)
+    except PneumoniaError as error:
+        say(*error.files, str(error), file=sys.stderr)
+        return 1
+    except OSError as error:
+        say(file_sentence(error), file=sys.stderr)
         return 1
     return 0
 

@@ -16,6 +16,7 @@ from pneumonia.training.channels import Channel
 from pneumonia.training.data_checking import check_readable
 from pneumonia.training.images import Images, decode_channel
 from pneumonia.training.processes import Processes
+from pneumonia.training.shown_otherwise import shown_otherwise
 
 GPU_IMAGES = 512  # varied at once on a GPU, which does the 150 small computations sooner than Python starts them
 # Of the recipe; docs/model-card.md says what it was chosen by.
@@ -133,17 +134,18 @@ def shuffled_batches(
         yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
-def network_input(images: Tensor, size: int) -> Tensor:
+def network_input(images: Tensor, size: int, shown: float = 0.0) -> Tensor:
     """Vary images and normalise them.
 
     Args:
         images: uint8, shape (N, C, H, W).
         size: height and width of the result in pixels.
+        shown: share of the images that is photographed, and share that gets other grays.
 
     Returns:
         float32, shape (N, 3, size, size), its channels last in memory.
     """
-    return normalize(augment(images, size, RETAKEN_SHARE))
+    return normalize(shown_otherwise(augment(images, size, RETAKEN_SHARE), shown))
 
 
 def all_logits(network: nn.Module, split: Split, batch_size: int, processes: Processes) -> Tensor:

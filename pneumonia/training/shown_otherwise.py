@@ -1,9 +1,9 @@
 """Training images as if they were shown otherwise: photographed with a phone, or with other grays.
 
 Photographs are of a screen: at an angle, with a margin, in uneven light and with a reflection. Grays change by a random
-rising curve, as if another program had chosen them. It works on a batch at a time, as `augmentation` does, and is
-simpler than benchmarks/photographs.py, by which models are judged. But both imitate the same with much the same ranges:
-networks that are trained so have seen photographs like those that they are judged by.
+rising curve, as if another program had chosen them. This module works on a batch at a time, as `augmentation` does, and
+is simpler than benchmarks/photographs.py, by which models are judged. But both imitate the same things with much the
+same ranges: networks that are trained so have seen photographs like those that they are judged by.
 """
 
 import math

@@ -118,5 +118,3 @@ def test_ways_are_trained_and_judged_once(
     (tmp_path / "ways.json").write_text(json.dumps(report))
     assert WAYS["main"](arguments) == 0
     assert json.loads((tmp_path / "ways.json").read_text()) == report
-    with pytest.raises(SystemExit, match=r"is of runs with .*: name another --output"):
-        WAYS["main"]([*arguments, "--hold-out", "darkest"])

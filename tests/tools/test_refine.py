@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from pneumonia.files import sha256
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.training_report import REPORT_NAME
@@ -47,7 +48,7 @@ def command(dataset: Path, output: Path, start: Path, *options: str) -> list[str
     return ["--weights", str(start), "--batch-size", "4", *channels, *folders, *options]
 
 
-def test_half_of_what_is_learned_are_the_labels_and_half_the_teachers_mean() -> None:
+def test_half_of_what_is_learned_is_the_labels_and_half_the_teachers_mean() -> None:
     teachers, inputs, labels = [teacher(1), teacher(2)], torch.randn(3, 3, 64, 64), torch.tensor([1, 0, 1])
     with torch.no_grad():
         answers = (teachers[0](inputs).softmax(1) + teachers[1](inputs).softmax(1)) / 2
@@ -74,13 +75,13 @@ def test_the_average_of_the_start_and_all_runs_is_left_with_its_report(tmp_path:
     start, other = tmp_path / "start.pth", tmp_path / "other.pth"
     save_weights(untrained().state_dict(), start)
     save_weights(teacher(1).state_dict(), other)
-    options = ["--learning-rate", str(RATE), "--runs", "2", "--shown-otherwise", "0.5"]
+    options = ["--learning-rate", str(RATE), "--runs", "2", "--seed", "4", "--shown-otherwise", "0.5"]
     options += ["--teachers", str(start), str(other)]
     assert main(command(tmp_path, tmp_path, start, *options)) == 0
 
     teachers, split = [load_weights(path) for path in (start, other)], split_of(tmp_path)
     chosen = Hyperparameters(epochs=1, batch_size=4, learning_rate=RATE, weights=str(start))
-    runs = [refined(teachers, split, seed, 0.5, chosen, ONE)[0] for seed in range(2)]
+    runs = [refined(teachers, split, seed, 0.5, chosen, ONE)[0] for seed in (4, 5)]
     states = [build_network(str(start))[0].state_dict(), *runs]
     left = load_weights(tmp_path / "model" / WEIGHTS_NAME).state_dict()
     for name, value in mean_of(states).items():
@@ -89,7 +90,11 @@ def test_the_average_of_the_start_and_all_runs_is_left_with_its_report(tmp_path:
     assert not torch.allclose(left["conv1.weight"], states[0]["conv1.weight"], rtol=1e-2, atol=1e-3)
 
     report = json.loads((tmp_path / "model" / REPORT_NAME).read_text())
-    assert [report["settings"][name] for name in ("runs", "teachers", "shown_otherwise")] == [2, 2, 0.5]
+    assert [report["settings"][name] for name in ("runs", "teachers", "shown_otherwise")] == [
+        2,
+        [sha256(start), sha256(other)],
+        0.5,
+    ]
     (epoch,) = json.loads((tmp_path / "reports" / "history.json").read_text())
     assert epoch["best"]
     assert report["metrics"]["val_accuracy"] == pytest.approx(epoch["val_accuracy"])
@@ -104,12 +109,34 @@ def test_a_teacher_that_is_missing_is_named(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "model" / WEIGHTS_NAME).exists()
 
 
+def test_a_start_without_all_layers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_dataset(tmp_path, IMAGES, size=64)
+    start = tmp_path / "start.pth"
+    torch.save({name: value for name, value in untrained().state_dict().items() if "layer4" not in name}, start)
+    assert main(command(tmp_path, tmp_path, start)) == 1
+    assert str(start) in capsys.readouterr().err
+    assert not (tmp_path / "model" / WEIGHTS_NAME).exists()
+
+
+def test_all_broken_images_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_dataset(tmp_path, IMAGES | {"train": 6}, size=64)
+    start = tmp_path / "start.pth"
+    save_weights(untrained().state_dict(), start)
+    broken = sorted((tmp_path / "train" / "NORMAL").iterdir())
+    for path in broken:
+        path.write_bytes(b"no image")
+    assert main(command(tmp_path, tmp_path, start)) == 1
+    told = capsys.readouterr().err
+    assert all(path.name in told for path in broken)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (["--runs", "0"], "--runs must be 1 or more, not 0"),
         (["--shown-otherwise", "1.5"], "--shown-otherwise must be 0 to 1, not 1.5"),
         (["--weights", "start.pth", "--epochs", "2"], "each run is one epoch, not 2"),
+        (["--weights", "start.pth", "--checkpoint-dir", "x"], "nothing is resumed: leave out --checkpoint-dir"),
         ([], "--weights must name a weights file, not be imagenet"),
     ],
 )
