@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
@@ -18,6 +19,9 @@ from tools.stand_ins.moto import Moto, running_moto
 
 # A shell lets what it starts in the background ignore SIGINT, and so would all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# No example fails because it takes long: other work may run beside the tests.
+settings.register_profile("however long", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("however long")
 
 
 E2E = Path(__file__).with_name("e2e")

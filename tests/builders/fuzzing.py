@@ -8,7 +8,6 @@ def fuzzed(max_examples: int) -> settings:
     return settings(
         max_examples=max_examples,
         derandomize=True,
-        deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
     )

@@ -109,7 +109,7 @@ def test_a_bright_marker_near_the_other_values_is_white() -> None:
     assert abs(shown(values) - np.round(values / 3000 * 255)).max() <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 199),
     st.integers(0, 199),
@@ -127,7 +127,7 @@ def test_one_pixel_does_not_change_the_others(
     assert difference.max() <= 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from([-2000, 3000, 4100, 5000, 6000, 9000, 65_535]),
     st.integers(0, 60),
@@ -142,7 +142,7 @@ def test_a_border_of_one_pixel_more_does_not_change_the_image(value: int, rows: 
     assert abs(shown(changed) - shown(values))[kept].max() <= 6
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(4095, 70_000))
 def test_a_marker_a_little_brighter_does_not_change_the_image(value: float) -> None:
     values = radiograph().astype(float)
@@ -172,7 +172,7 @@ def test_an_image_without_two_pixels_alike_beside_each_other_has_a_range() -> No
     assert np.array_equal(shown(checkered), checkered * 255 // 1000)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from([np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64, np.uint64, np.float32, np.float64]),
     st.tuples(st.integers(1, 40), st.integers(1, 40)),

@@ -83,7 +83,7 @@ GOOD = [
 ]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     number=st.integers(0, len(GOOD) - 1),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
@@ -97,7 +97,7 @@ def test_a_changed_file_is_answered_or_refused(number: int, changes: list[tuple[
         assert decode(bytes(data)).image.mode in {"L", "RGB"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(where=st.integers(132, 700), inserted=st.binary(min_size=1, max_size=12))
 def test_a_header_with_more_bytes_is_answered_or_refused(where: int, inserted: bytes) -> None:
     data = GOOD[1][:where] + inserted + GOOD[1][where:]
@@ -128,7 +128,7 @@ def element(draw: st.DrawFn) -> bytes:
     return head + (struct.pack("<H", said % 2**16) if kind else struct.pack("<I", said)) + value
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(syntax=st.sampled_from(UNCOMPRESSED[:2]), elements=st.lists(element(), max_size=8), where=st.integers(0, 30))
 def test_any_elements_are_answered_or_refused(syntax: pydicom.uid.UID, elements: list[bytes], where: int) -> None:
     data = made(radiograph(8), syntax)
@@ -140,7 +140,7 @@ def test_any_elements_are_answered_or_refused(syntax: pydicom.uid.UID, elements:
         decode(b"".join(elements))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     syntax=st.sampled_from([RLELossless, JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless, JPEGLosslessSV1]),
     cuts=st.lists(st.integers(0, 4000), max_size=4),

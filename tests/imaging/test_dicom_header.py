@@ -354,7 +354,7 @@ def test_a_coded_region_counts_before_a_written_one(items: list[Dataset], writte
     assert told(AnatomicRegionSequence=Sequence(items), BodyPartExamined=written) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.text(max_size=80))
 def test_any_text_says_yes_no_or_nothing(text: str) -> None:
     assert is_frontal(text) in {True, False, None}

@@ -239,7 +239,7 @@ def test_pages_that_follow_each_other_in_a_circle_are_read_once() -> None:
     assert abs(shown(bytes(data)) - REFERENCE).max() <= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(["<u2", ">u2", "<i2", ">i4", "<f4", ">f8", "<u8"]),
     st.booleans(),
@@ -265,7 +265,7 @@ def test_broken_bytes_raise_nothing_but_an_image_error(
     assert image.mode in {"L", "RGB"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from(["u2", "i2", "u4", "i4", "f4", "f8"]),
     st.sampled_from(["PNG", "TIFF"]),
