@@ -31,7 +31,7 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
 
     >>> import pneumonia
     >>> pneumonia.load().version
-    '20261127-042640-ace43483'
+    '20261129-152208-be96149e'
 
     Args:
         source: a weights file with its manifest beside it; a folder with both; or `s3://bucket`, for the release that
