@@ -1,13 +1,13 @@
 """Train a release a little further, and average what comes of it with what it started from.
 
-`python tools/refine.py --runs N --weights FILE` also takes train_model.py's other arguments, but resumes nothing. Each
+`python tools/refine.py --runs N --weights FILE` takes train_model.py's arguments, too, except --checkpoint-dir. Each
 run starts from --weights and sees all training images once, at 224 pixels, varied as in any training. With
-`--shown-otherwise SHARE`, SHARE of them are also photographed, and as many get other grays
+`--shown-otherwise SHARE`, SHARE of them are also photographed, and as many, drawn apart, get other grays
 (`pneumonia/training/shown_otherwise.py`). With `--teachers FILE...` half of what it learns is the labels, and the other
 half is what the teachers answer, on average, to the same varied images (Hinton, Vinyals and Dean 2015,
 https://arxiv.org/abs/1503.02531; Beyer et al. 2022, https://arxiv.org/abs/2106.05237).
 
-The first run has --seed, the next one more, and so on. The weights of the start and of all runs are then averaged
+The runs have the seeds --seed, --seed + 1, and so on. The weights of the start and of all runs are then averaged
 (Wortsman et al. 2022, https://arxiv.org/abs/2203.05482): runs from one start stay close enough for that. No run is
 chosen over another. No teacher may have been trained on the validation or test images.
 
@@ -135,11 +135,17 @@ def mean_of(states: Sequence[State]) -> State:
 def main(argv: Sequence[str] | None = None) -> int:
     """Refine; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="refine.py", description=(__doc__ or "").partition("\n")[0], epilog="more: as train_model.py takes them"
+        prog="refine.py",
+        description=(__doc__ or "").partition("\n")[0],
+        epilog="--weights and the others: as `train_model.py --help` lists them",
     )
     parser.add_argument("--teachers", type=Path, nargs="+", default=[], metavar="FILE", help="weights files (none)")
     parser.add_argument(
-        "--shown-otherwise", type=float, default=0.0, metavar="SHARE", help="of the images, 0 to 1 (%(default)s)"
+        "--shown-otherwise",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of the images to photograph, and of those to give other grays, 0 to 1 (%(default)s)",
     )
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="(%(default)s)")
     args, others = parser.parse_known_args(argv)
