@@ -57,7 +57,7 @@ class Classifier:
     >>> model = pneumonia.load()
     >>> answer = model.predict("docs/tutorial/person96_virus_96.jpeg")
     >>> answer.prediction, round(answer.confidence, 1)
-    ('PNEUMONIA', 0.6)
+    ('PNEUMONIA', 0.5)
     >>> answer.warnings  # it is a drawn X-ray
     ['uncertain', 'not_a_chest_xray']
 

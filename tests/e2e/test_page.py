@@ -553,7 +553,7 @@ def test_phone_shows_all_of_it_and_always_the_disclaimer(browser: Browser, addre
     page.open(address)
     page.choose({"A name that is longer than a phone is wide, or so it seems.dcm" * 2: NORMAL, "two": PNEUMONIA})
     page.finish()
-    expect(page.page.locator(".headline:visible")).to_have_text(["Not a chest X-ray?", "Not a frontal view?"])
+    expect(page.page.locator(".headline:visible")).to_have_text([re.compile(r"Not a (chest X-ray|frontal view)\?")] * 2)
     page.page.mouse.wheel(0, 5000)
     assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
     expect(page.page.locator("#disclaimer")).to_be_in_viewport()
