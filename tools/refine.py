@@ -18,7 +18,7 @@ training. docs/model-card.md says what came of it.
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -48,7 +48,7 @@ State = dict[str, Tensor]
 
 
 def refine(
-    teachers: Mapping[str, nn.Module],
+    teachers: Sequence[Path],
     runs: int,
     shown: float,
     folders: Folders,
@@ -58,7 +58,7 @@ def refine(
     """Make the runs, average them with their start, test the average and report on it.
 
     Args:
-        teachers: networks in evaluation mode, on the device of `processes`, by the SHA-256 of their files.
+        teachers: weights files.
         runs: how many to make.
         shown: share of the images that is photographed, and share that gets other grays.
         folders: as for a training.
@@ -69,9 +69,11 @@ def refine(
         PneumoniaError: bad input, or training that diverged.
         OSError: a file cannot be read or written.
     """
+    networks = [load_weights(path).to(processes.device) for path in teachers]
+    digests = [sha256(path) for path in teachers]
     model, pretrained, splits, data_check = prepare(folders, chosen, processes)
     run = Run.start(model, pretrained, chosen, splits["train"].count, processes)
-    networks, seeds = list(teachers.values()), range(chosen.seed, chosen.seed + runs)
+    seeds = range(chosen.seed, chosen.seed + runs)
     results, losses = zip(
         *(refined(networks, splits["train"], seed, shown, chosen, processes) for seed in seeds), strict=True
     )
@@ -81,7 +83,7 @@ def refine(
     save_best(run, folders, processes)
     settings = settings_of(chosen, splits, processes) | {
         "runs": runs,
-        "teachers": list(teachers),
+        "teachers": digests,
         "shown_otherwise": shown,
     }
     report(run, splits, data_check, settings, folders.weights, folders.output, processes)
@@ -167,9 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if processes.count > 1:
                 parser.error("start it without torchrun: it trains in one process")
             stack.enter_context(claimed(folders, processes))
-            networks = [load_weights(path).to(processes.device) for path in args.teachers]
-            teachers = dict(zip(map(sha256, args.teachers), networks, strict=True))
-            refine(teachers, args.runs, args.shown_otherwise, folders, chosen, processes)
+            refine(args.teachers, args.runs, args.shown_otherwise, folders, chosen, processes)
     except PneumoniaError as error:
         say(*error.files, str(error), file=sys.stderr)
         return 1
