@@ -6,6 +6,7 @@ Runs as well on a laptop: `python train_model.py --train DIR --val DIR --test DI
 
 import contextlib
 import copy
+import dataclasses
 import math
 import os
 import sys
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pneumonia.command import Parser, say
-from pneumonia.errors import PneumoniaError, file_sentence, first_line, keeping, printable
+from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence, first_line, keeping, printable
 from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.names import some
 from pneumonia.network.data_check import DataCheck
 from pneumonia.network.resnet import normalize
 from pneumonia.network.weights_file import save_weights
@@ -60,6 +62,8 @@ from pneumonia.training.stopping import (
 # chosen by.
 SMALL_SIZE, SMALL_SHARE = 128, 2 / 3  # the first two thirds of the epochs see small images: a third of the work
 NORMALIZED_BY = 512  # training images that batch-norm statistics are re-estimated from
+REFINING_RATE = 0.5  # of the learning rate, in refining runs
+SHOWN_OTHERWISE = 0.5  # of their images that are photographed, and of those that get other grays
 EXAMPLE = "example: train_model.py --train xrays/train --val xrays/val --test xrays/test --model-dir model --seed 1"
 
 
@@ -83,16 +87,15 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
             save_best(run, folders, processes)  # a new instance starts with an empty model directory
         if "TRAINING_JOB_NAME" in os.environ:  # SageMaker's signal may not get through to this process
             say(what_is_kept_meanwhile(folders, checkpoint))
-        kept = partial(what_is_kept, run.history, chosen.epochs, folders, checkpoint)
+        kept = partial(what_is_kept, run.history, chosen.epochs, folders, checkpoint, chosen.refining_runs)
         with telling_when_stopped(kept) if processes.is_first else contextlib.nullcontext():
             for epoch in range(len(run.history) + 1, chosen.epochs + 1):
-                figures, images_per_second = train_and_validate(run, epoch, splits, chosen, processes)
-                if figures["best"]:
-                    save_best(run, folders, processes)
-                run.history.append(figures)
-                say(epoch_line(figures, images_per_second))
+                end_epoch(run, *train_and_validate(run, epoch, splits, chosen, processes), folders, processes)
                 if checkpoint:
                     run.save(checkpoint, settings, processes)
+            if chosen.refining_runs:
+                end_epoch(run, *refine_and_validate(run, splits, chosen, processes), folders, processes)
+            settings["refining_runs"] = chosen.refining_runs  # not before: a finished run may be refined later
             report(run, splits, data_check, settings, folders.weights, folders.output, processes)
 
 
@@ -109,10 +112,71 @@ def train_and_validate(
     """
     started = time.perf_counter()
     batches = shuffled_batches(splits["train"], chosen.batch_size, processes, f"epoch {epoch}")
-    loss = train_one_epoch(run, batches, image_size(epoch, chosen.epochs))
-    train_loss = sum(processes.gather_objects(loss)) / processes.count
+    train_loss = processes.mean(train_one_epoch(run, batches, image_size(epoch, chosen.epochs)))
     images_per_second = splits["train"].count / (time.perf_counter() - started)
     return validate(run, epoch, train_loss, splits, chosen, processes), images_per_second
+
+
+def refine_and_validate(
+    run: Run, splits: Mapping[str, Split], chosen: Hyperparameters, processes: Processes
+) -> tuple[dict[str, Any], float]:
+    """Train the best checkpoint further in several runs, and keep in the run the average of their ends.
+
+    Runs from one start stay close enough for their weights to be averaged (Wortsman et al. 2022,
+    https://arxiv.org/abs/2203.05482). The average takes the best checkpoint's place whatever its validation says,
+    because what it gains does not show there (docs/model-card.md).
+
+    Returns:
+        As `train_and_validate`.
+
+    Raises:
+        TrainingError: the training diverged.
+    """
+    started = time.perf_counter()
+    if run.best_state:
+        run.model.load_state_dict(run.best_state)
+    ends, losses = [], []
+    for number in range(chosen.refining_runs):
+        end, loss = refined(run.model, number, splits["train"], chosen, processes)
+        say(f"refining_run={number + 1} loss={loss:.4f}")
+        ends.append(end)
+        losses.append(loss)
+    run.averaged.load_state_dict(mean_of(ends))
+    images_per_second = len(ends) * splits["train"].count / (time.perf_counter() - started)
+    run.best = None
+    return validate(run, len(run.history) + 1, sum(losses) / len(ends), splits, chosen, processes), images_per_second
+
+
+def refined(
+    start: nn.Module, number: int, split: Split, chosen: Hyperparameters, processes: Processes
+) -> tuple[dict[str, Tensor], float]:
+    """Train a copy of a network on all images once, some of them shown otherwise.
+
+    Args:
+        start: the network; it stays as it is.
+        number: of the run, from 0; each has random numbers of its own.
+        split: the training images.
+        chosen: the hyperparameters.
+        processes: those that train together.
+
+    Returns:
+        The moving average of the weights, and the mean loss per image, in nats, while training.
+    """
+    torch.manual_seed((chosen.seed + number * processes.count + processes.rank) % 2**64)
+    once = dataclasses.replace(chosen, epochs=1, learning_rate=chosen.learning_rate * REFINING_RATE)
+    names = [name for name, _ in start.named_parameters()]  # all have learned already
+    run = Run.start(copy.deepcopy(start), names, once, split.count, processes)
+    batches = shuffled_batches(split, chosen.batch_size, processes, f"refining run {number + 1}")
+    loss = processes.mean(train_one_epoch(run, batches, SIZE, SHOWN_OTHERWISE))
+    return run.averaged.state_dict(), loss
+
+
+def mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each tensor of state dicts, in its own type."""
+    return {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(first.dtype)
+        for name, first in states[0].items()
+    }
 
 
 def validate(
@@ -136,6 +200,20 @@ def validate(
     figures = {"val_accuracy": validation.accuracy, "val_loss": validation.loss}
     figures["val_auroc"] = metrics.auroc(logits[:, 1] - logits[:, 0], splits["val"].labels)
     return {"epoch": epoch, "train_loss": train_loss, **figures, "best": best}
+
+
+def end_epoch(
+    run: Run, figures: dict[str, Any], images_per_second: float, folders: Folders, processes: Processes
+) -> None:
+    """Write the weights if they are the best so far, and enter the epoch in history and log.
+
+    Raises:
+        OSError: as `save_best`.
+    """
+    if figures["best"]:
+        save_best(run, folders, processes)
+    run.history.append(figures)
+    say(epoch_line(figures, images_per_second))
 
 
 def save_best(run: Run, folders: Folders, processes: Processes) -> None:
@@ -169,9 +247,24 @@ def prepare(
         check_divisible(chosen.batch_size, channels, processes)
         torch.manual_seed(chosen.seed)
         model, pretrained = build_network(chosen.weights)
+        if not chosen.epochs:
+            check_trained(model, pretrained, chosen.weights)
     splits = load_splits(channels, chosen.num_workers, processes)
     data_check = check_channels([(split.channel, split.digests) for split in splits.values()])
     return model, pretrained, splits, data_check
+
+
+def check_trained(model: nn.Module, pretrained: Collection[str], weights: str) -> None:
+    """Check that a network that is only refined has learned in all of its layers.
+
+    Raises:
+        ConfigurationError: some of them are random.
+    """
+    if random := [name for name, _ in model.named_parameters() if name not in pretrained]:
+        raise ConfigurationError(
+            f"--epochs 0 refines a trained network, and {weights} lacks {some(random)}: name a file that has all "
+            "layers, or train for some epochs."
+        )
 
 
 def image_size(epoch: int, epochs: int) -> int:
@@ -179,7 +272,7 @@ def image_size(epoch: int, epochs: int) -> int:
     return SMALL_SIZE if epoch <= epochs * SMALL_SHARE else SIZE
 
 
-def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: int) -> float:
+def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: int, shown: float = 0.0) -> float:
     """Take one optimiser step per batch.
 
     Args:
@@ -187,6 +280,7 @@ def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: in
         batches: uint8 images (N, C, H, W) and int64 labels (N,), on the network's device; each varied at once, and
             divided into the steps' batches.
         size: height and width of the network's input in pixels.
+        shown: share of the images that is photographed, and share that gets other grays.
 
     Returns:
         Mean loss per image, in nats, while training: cross-entropy with smoothed labels.
@@ -195,7 +289,8 @@ def train_one_epoch(run: Run, batches: Iterable[tuple[Tensor, Tensor]], size: in
     total: Tensor | float = 0.0
     count = 0
     for images, labels in batches:
-        parts = zip(network_input(images, size).split(run.batch_size), labels.split(run.batch_size), strict=True)
+        varied = network_input(images, size, shown)
+        parts = zip(varied.split(run.batch_size), labels.split(run.batch_size), strict=True)
         for inputs, answers in parts:
             loss = run.step(inputs, answers)
             run.follow()

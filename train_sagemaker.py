@@ -244,6 +244,10 @@ def hyperparameters_in(args: argparse.Namespace) -> dict[str, Any]:
         ConfigurationError: one that nothing can be trained with.
     """
     given = given_hyperparameters(args)
+    if given.get("epochs") == 0 and given.get("refining_runs"):
+        raise ConfigurationError(
+            "--epochs 0 refines a network of yours, and a job has none: train for an epoch or more."
+        )
     try:
         Hyperparameters(**given)
     except ValueError as error:

@@ -105,6 +105,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "not covered": without("_cover_border"),
     "mirrored": set_name(batches, "augment", mirrored),
     "shown otherwise": set_name(batches, "augment", shown),
+    "not shown otherwise in refining": set_name(train_model, "SHOWN_OTHERWISE", 0.0),
     "class-balanced loss": set_name(running, "training_loss", balanced_loss),
     "batch norm not re-estimated": set_name(train_model, "reestimate_batch_norm", lambda *_: None),
     "labels not smoothed": set_name(running, "LABEL_SMOOTHING", 0.0),
@@ -130,6 +131,7 @@ def run(variant: str, number: int, args: argparse.Namespace) -> dict[str, float]
         channels = [argument for split in SPLITS for argument in (f"--{split}", str(root / "data" / split))]
         places = ["--model-dir", str(root / "model"), "--output-data-dir", str(root / "output")]
         settings = ["--weights", args.weights, "--epochs", str(args.epochs), "--seed", str(number)]
+        settings += ["--refining-runs", str(args.refining_runs)]
         command = [sys.executable, __file__, "--variant", variant, *channels, *places, *settings]
         subprocess.run(command, check=True, stdout=sys.stderr)
         for split in ("val", "test"):
@@ -163,6 +165,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=5, metavar="N", help="3 or more (%(default)s)")
     parser.add_argument("--hold-out", default="", metavar="PATTERN", help="file names that are only tested on")
     parser.add_argument("--epochs", type=int, default=15, metavar="N", help="(%(default)s)")
+    parser.add_argument("--refining-runs", type=int, default=0, metavar="N", help="after the epochs (%(default)s)")
     args = parser.parse_args(argv)
     if args.folds < 3:
         parser.error(f"--folds must be 3 or more, not {args.folds}")
@@ -177,6 +180,7 @@ def main() -> int:
     args = parse_arguments(sys.argv[1:])
     settings: dict[str, Any] = {"folder": args.folder.name, "weights": Path(args.weights).name}
     settings |= {name: getattr(args, name) for name in ("folds", "epochs", "hold_out")}
+    settings |= {"refining_runs": args.refining_runs} if args.refining_runs else {}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings["precision"] = str(training_precision(device)).removeprefix("torch.")
     path = args.output / "recipe.json"

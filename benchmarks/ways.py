@@ -59,8 +59,7 @@ from pneumonia.training.processes import Processes
 from pneumonia.training.run import AVERAGED_SHARE, Evaluation, Run, is_better, training_precision
 from pneumonia.training.shown_otherwise import shown_otherwise
 from pneumonia.training.split import labelled_files
-from tools.refine import LEARNING_RATE, mean_of
-from train_model import NORMALIZED_BY
+from train_model import NORMALIZED_BY, REFINING_RATE, mean_of
 from train_model import SMALL_SIZE as SIDE
 
 BORDER = SIZE // 10  # pixels at each edge of an image of SIZE pixels
@@ -154,7 +153,7 @@ class Way:
         averaged: how far back the moving average of the weights remembers, as a share of all steps.
         selected: the epoch of the best validation is taken, as training does, not the last one.
         refined: the network is trained for one more epoch, on its first epoch's batches, and the weights before and
-            after it are averaged, as one run of tools/refine.py does without teachers.
+            after it are averaged.
     """
 
     intensity: Intensity = as_they_are
@@ -303,7 +302,7 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
     chosen = Hyperparameters(epochs=epochs, weight_decay=way.weight_decay, seed=seed)
     averaged = epochs_of(way, fold, data, network, pretrained, chosen)
     if way.refined:
-        more = dataclasses.replace(chosen, epochs=1, learning_rate=LEARNING_RATE)
+        more = dataclasses.replace(chosen, epochs=1, learning_rate=Hyperparameters.learning_rate * REFINING_RATE)
         names = [name for name, _ in averaged.named_parameters()]
         further = epochs_of(way, fold, data, copy.deepcopy(averaged), names, more)
         averaged.load_state_dict(mean_of([averaged.state_dict(), further.state_dict()]))

@@ -11,10 +11,11 @@ from pneumonia.storage.addresses import split
 from pneumonia.training.hyperparameters import Hyperparameters, option
 
 DEFAULT_PREFIX = "chest_xray"
+NOT_TUNED = {"num_workers", "seed", "refining_runs"}  # the last because what refining gains does not show in validation
 TUNABLE = {  # numbers that decide how well a model learns, to their types
     option(one.name): one.type
     for one in fields(Hyperparameters)
-    if one.type in {int, float} and one.name not in {"num_workers", "seed"}
+    if one.type in {int, float} and one.name not in NOT_TUNED
 }
 
 

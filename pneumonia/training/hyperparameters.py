@@ -33,7 +33,7 @@ def decoding_threads() -> int:
 class Hyperparameters:
     """What decides a training besides its images; `help` says what each one is."""
 
-    epochs: int = field(default=15, metadata={"help": "how often all training images are seen"})
+    epochs: int = field(default=15, metadata={"help": "how often all training images are seen before refining"})
     batch_size: int = field(default=32, metadata={"help": "images a step, of all processes together"})
     learning_rate: float = field(default=5e-4, metadata={"help": "at its peak; pretrained layers get 0.4 of it"})
     weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
@@ -48,6 +48,10 @@ class Hyperparameters:
         default=0, metadata={"help": "decides the order of the images, their variation and the random start"}
     )
     patients: str = field(default="", metadata={"help": PATTERN_HELP, "metavar": "PATTERN"})
+    refining_runs: int = field(
+        default=0,
+        metadata={"help": "how often the best checkpoint is trained for one more epoch; the ends are averaged"},
+    )
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be trained with.
@@ -57,11 +61,15 @@ class Hyperparameters:
             ConfigurationError: a pattern that is none.
         """
         pattern_of(self.patients)
-        for name in ("epochs", "batch_size", "num_workers", "learning_rate"):
+        positive = ["epochs"] if not self.refining_runs else []
+        for name in (*positive, "batch_size", "num_workers", "learning_rate"):
             if not getattr(self, name) > 0:  # "not above" rather than "at most": NaN compares false
                 raise ValueError(f"--{option(name)} must be above 0, not {getattr(self, name)}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"--weight-decay must not be below 0, and is {self.weight_decay}")
+        for name in ("epochs", "refining_runs", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"--{option(name)} must not be below 0, and is {getattr(self, name)}")
+        if not self.epochs and self.weights in {"imagenet", "none"}:
+            raise ValueError(f"--epochs 0 refines a trained network: --weights must name its file, not {self.weights}")
         for name in ("learning_rate", "weight_decay"):
             if math.isinf(getattr(self, name)):
                 raise ValueError(f"--{option(name)} must be finite, not {getattr(self, name)}")

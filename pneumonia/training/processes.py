@@ -66,6 +66,10 @@ class Processes:
         distributed.all_gather_object(everyones, own)
         return everyones
 
+    def mean(self, own: float) -> float:
+        """Return the mean of what each process passes."""
+        return sum(self.gather_objects(own)) / self.count
+
     def from_first(self, own: Item) -> Item:
         """Return what the first process passes."""
         held = [own]

@@ -49,7 +49,7 @@ def report(
         run: the run, at its end.
         splits: "train", "val" and "test".
         data_check: what was counted in them.
-        settings: as `settings_of` returns them.
+        settings: those of the run, for the training report.
         weights: the best checkpoint's file; it gets its training report beside it.
         output: folder for history, figures and pictures.
         processes: those that trained together; the first one writes.

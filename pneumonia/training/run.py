@@ -114,7 +114,7 @@ class Run:
         model = model.to(processes.device).to(memory_format=torch.channels_last)
         batch_size = chosen.batch_size // processes.count
         epoch_steps = math.ceil(math.ceil(count / processes.count) / batch_size)
-        steps = chosen.epochs * epoch_steps
+        steps = max(chosen.epochs, 1) * epoch_steps  # with none, the network is only refined
         optimizer = optimizer_for(model, pretrained, chosen)
         precision = training_precision(processes.device)
         return cls(

@@ -57,16 +57,22 @@ def what_a_full_disk_leaves(run: Run, folders: Folders, checkpoint: Path | None)
     return None
 
 
-def what_is_kept(history: Sequence[object], planned: int, folders: Folders, checkpoint: Path | None) -> str:
+def what_is_kept(
+    history: Sequence[object], planned: int, folders: Folders, checkpoint: Path | None, refining_runs: int = 0
+) -> str:
     """Return what a training that is stopped now leaves, and how to go on.
 
     Args:
-        history: an entry for each epoch that has ended.
+        history: an entry for each epoch that has ended, and one for the refined network.
         planned: number of all epochs.
         folders: where it writes.
         checkpoint: what the same command goes on from, None for nothing.
+        refining_runs: how many follow the epochs.
     """
+    refining = len(history) == planned and refining_runs
     if not history:
+        if refining:
+            return "Stopped while refining: there is nothing to go on from."
         return f"Stopped before the first of {planned} epochs had ended: there is nothing to go on from."
     done = "calibrated and tested" if folders.reports[0].exists() else "neither calibrated nor tested yet"
     if not checkpoint:
@@ -76,4 +82,5 @@ def what_is_kept(history: Sequence[object], planned: int, folders: Folders, chec
     else:
         further = "its state was not written yet, so the same command begins again"
     best = f"the best checkpoint so far is {folders.weights}, {done}"
-    return f"Stopped after {len(history)} of {planned} epochs: {best}; {further}."
+    stage = ", while refining" if refining else ", refined" if len(history) > planned else ""
+    return f"Stopped after {min(len(history), planned)} of {planned} epochs{stage}: {best}; {further}."

@@ -50,6 +50,7 @@ from pneumonia.training.stopping import what_is_kept, what_is_kept_meanwhile
 from pneumonia.training.synthetic import draw_dataset
 from pneumonia.training.usual_evidence import usual_evidence_of
 from tests.builders.disk import full_after
+from tests.builders.training import ALONE, TOGETHER, start, told_at_the_end
 from train_model import image_size, reestimate_batch_norm, train_one_epoch
 
 EPOCH_LINE = re.compile(
@@ -116,19 +117,6 @@ def arguments(dataset: Path, output: Path, *options: str) -> list[str]:
     ]
     settings = ["--weights", "none", "--epochs", str(EPOCHS), "--batch-size", "4", "--learning-rate", "1e-3"]
     return [*channels, *folders, *settings, *options]
-
-
-ALONE = (sys.executable, train_model.__file__)
-TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2")
-TOGETHER = (*TORCHRUN, train_model.__file__)
-
-
-def start(
-    command: Sequence[str], argv: list[str], *, output: int = subprocess.PIPE, **environment: str
-) -> "subprocess.Popen[str]":
-    # The order of additions, and so the last digit, depends on the number of threads.
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(train_model.__file__).parent)}
-    return subprocess.Popen([*command, *argv], stdout=output, stderr=output, text=True, env=variables | environment)
 
 
 def run(dataset: Path, output: Path, command: Sequence[str] = ALONE) -> Training:
@@ -527,6 +515,7 @@ def test_the_report_tells_how_the_model_was_made(finished: Training) -> None:
         "weight_decay": 0.01,
         "weights": "none",
         "seed": 0,
+        "refining_runs": 0,
         "processes": finished.processes,
         "device": "cpu",
         "precision": str(training_precision(torch.device("cpu"))).removeprefix("torch."),
@@ -676,18 +665,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def told_at_the_end(moment: str, argv: list[str], number: int, command: Sequence[str] = ALONE) -> tuple[str, int]:
-    """Start the command, send it a signal when its log shows `moment`, and return what stderr had, and the status."""
-    process = start(command, argv)
-    assert process.stdout
-    for line in process.stdout:
-        if re.search(moment, line):
-            process.send_signal(number)
-            break
-    _, told = process.communicate()
-    return told, process.returncode
-
-
 def ended_in_a_write(size: int, argv: list[str]) -> int:
     """Let the kernel end the command when it has written `size` bytes of a file, and return its status."""
     process = start([sys.executable, "-c", LIMITED, str(size), train_model.__file__], argv)
@@ -765,7 +742,11 @@ def test_a_run_stopped_before_its_first_epoch_has_ended_says_so(dataset: Path, t
 
 def test_what_a_stopped_run_says_depends_on_what_is_there(tmp_path: Path) -> None:
     folders = Folders({}, tmp_path, tmp_path, None)
-    assert "2 of 3 epochs" in what_is_kept([1, 2], 3, folders, None)
+    assert what_is_kept([1, 2], 3, folders, None).startswith("Stopped after 2 of 3 epochs: ")
+    assert what_is_kept([1, 2, 3], 3, folders, None, 2).startswith("Stopped after 3 of 3 epochs, while refining: ")
+    assert what_is_kept([1, 2, 3, 4], 3, folders, None, 2).startswith("Stopped after 3 of 3 epochs, refined: ")
+    assert what_is_kept([1, 2], 3, folders, None, 2).startswith("Stopped after 2 of 3 epochs: ")
+    assert what_is_kept([], 0, folders, None, 2) == "Stopped while refining: there is nothing to go on from."
     assert what_is_kept([1, 2], 3, folders, None).endswith(
         "; without --checkpoint-dir, no state is kept to go on from."
     )

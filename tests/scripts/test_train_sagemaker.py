@@ -150,6 +150,10 @@ def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPat
         (["--instance-count", "0"], "--instance-count must be above 0, not 0."),
         (["--instance-count", "-1"], "--instance-count must be above 0, not -1."),
         (["--epochs", "0"], "--epochs must be above 0, not 0."),
+        (
+            ["--epochs", "0", "--refining-runs", "3"],
+            "--epochs 0 refines a network of yours, and a job has none: train for an epoch or more.",
+        ),
         (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan."),
         (["--weight-decay", "-1"], "--weight-decay must not be below 0, and is -1.0."),
         (["--seed", "-1"], "--seed must be from 0 to 18446744073709551615, not -1."),
@@ -299,13 +303,13 @@ def test_metric_is_not_found_inside_another_word(word: str) -> None:
 
 def test_hyperparameters_are_what_training_takes_and_its_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {}
-    values = ("2", "64", "0.001", "0.1", "none", "3", "7", r"^(p\d+)")
+    values = ("2", "64", "0.001", "0.1", "none", "3", "7", r"^(p\d+)", "4")
     fields = dataclasses.fields(Hyperparameters)
     given = [word for one, value in zip(fields, values, strict=True) for word in (f"--{option(one.name)}", value)]
     launched = parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1", *given]).hyperparameters
     passed = [word for name, value in launched.items() for word in (f"--{name}", str(value))]
     _, chosen = train_model.parse_arguments(passed)
-    assert chosen == Hyperparameters(2, 64, 0.001, 0.1, "none", 3, 7, r"^(p\d+)")
+    assert chosen == Hyperparameters(2, 64, 0.001, 0.1, "none", 3, 7, r"^(p\d+)", 4)
     monkeypatch.setenv("TRAIN_SEED", "5")
     assert parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1"]).hyperparameters == {"seed": 5}
 
