@@ -31,7 +31,7 @@ def load(source: str | os.PathLike[str] | None = None) -> Classifier:
 
     >>> import pneumonia
     >>> pneumonia.load().version
-    '20261129-152208-be96149e'
+    '20261130-021930-54f0d9c7'
 
     Args:
         source: a weights file with its manifest beside it; a folder with both; or `s3://bucket`, for the release that
