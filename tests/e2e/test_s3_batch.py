@@ -176,7 +176,7 @@ def test_weights_that_are_not_to_be_had_are_asked_for_again(moto: Moto, versions
         code, text = function.result(event_2("versioned.jpg"))
         assert code == "TemporaryFailure"
         assert text.startswith("The served release cannot be read from s3://weights-that-come-late/current.json")
-        assert "Task dGFza2lkZ29lc2hlcmUK0: The served release cannot be read" in function.log()
+        function.wait_for_log("", "Task dGFza2lkZ29lc2hlcmUK0: The served release cannot be read")
 
         moto.make_bucket("weights-that-come-late")
         weights = moto.s3().get_object(Bucket=WEIGHTS, Key=WEIGHTS_NAME)["Body"].read()
