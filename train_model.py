@@ -21,7 +21,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pneumonia.command import Parser, say
-from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence, first_line, keeping, printable
+from pneumonia.errors import (
+    ConfigurationError,
+    PneumoniaError,
+    TrainingError,
+    file_sentence,
+    first_line,
+    keeping,
+    printable,
+)
 from pneumonia.imaging.preprocessing import SIZE
 from pneumonia.names import some
 from pneumonia.network.data_check import DataCheck
@@ -139,6 +147,12 @@ def refine_and_validate(
     for number in range(chosen.refining_runs):
         end, loss = refined(run.model, number, splits["train"], chosen, processes)
         say(f"refining_run={number + 1} loss={loss:.4f}")
+        if not math.isfinite(loss):
+            kept = " The best checkpoint before it is kept." if run.best_state else ""
+            raise TrainingError(
+                f"Refining run {number + 1} diverged: its loss is {loss:g}. Lower --learning-rate, now "
+                f"{chosen.learning_rate:g}, of which refining takes half.{kept}"
+            )
         ends.append(end)
         losses.append(loss)
     run.averaged.load_state_dict(mean_of(ends))

@@ -87,6 +87,18 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_weights(ResNet18().state_dict(), tmp_path_factory.mktemp("weights") / WEIGHTS_NAME)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: the order of additions depends on their number, and small networks gain nothing from more.
+
+    Beside other work they would lose much.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module", params=["torch", pytest.param("onnx", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each engine in turn, for this process and those that it starts; the second only in `make slow-test`.

@@ -83,4 +83,5 @@ def what_is_kept(
         further = "its state was not written yet, so the same command begins again"
     best = f"the best checkpoint so far is {folders.weights}, {done}"
     stage = ", while refining" if refining else ", refined" if len(history) > planned else ""
-    return f"Stopped after {min(len(history), planned)} of {planned} epochs{stage}: {best}; {further}."
+    when = f"after {min(len(history), planned)} of {planned} epochs{stage}" if planned else "after refining"
+    return f"Stopped {when}: {best}; {further}."

@@ -4,7 +4,6 @@ import copy
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,10 @@ from tests.builders.networks import untrained
 from tests.builders.training import TOGETHER, start, told_at_the_end
 from train_model import mean_of, refine_and_validate, refined, train_one_epoch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ONE = Processes(1, 0, torch.device("cpu"))
 RATE = 0.05  # so high that two steps are seen
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The order of additions, and so the last digit, depends on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +209,19 @@ def test_two_processes_refine_together(dataset: Path, tmp_path: Path) -> None:
     assert [(entry["epoch"], entry["best"]) for entry in history_in(tmp_path)] == [(1, True), (2, True)]
     name = "layer1.0.conv1.weight"
     assert not torch.equal(weights_in(tmp_path)[name], at_rest(state["best_state"])[name].float())
+
+
+def test_a_run_that_diverges_ends_the_training(
+    dataset: Path, start_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--weights", str(start_file), "--epochs", "0", "--refining-runs", "9", "--learning-rate", "1e30"]
+    assert train_model.main(arguments(dataset, tmp_path, *options)) == 1
+    told = capsys.readouterr()
+    assert told.err == (
+        "Refining run 1 diverged: its loss is nan. Lower --learning-rate, now 1e+30, of which refining takes half.\n"
+    )
+    assert "refining_run=2" not in told.out
+    assert not (tmp_path / "model" / WEIGHTS_NAME).exists()
 
 
 def test_a_start_without_all_layers_is_refused(

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -52,6 +52,8 @@ from pneumonia.training.usual_evidence import usual_evidence_of
 from tests.builders.disk import full_after
 from tests.builders.training import ALONE, TOGETHER, start, told_at_the_end
 from train_model import image_size, reestimate_batch_norm, train_one_epoch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 EPOCH_LINE = re.compile(
     r"^epoch=(\d+) train_loss=(\d+\.\d{4}) val_accuracy=([01]\.\d{4}) val_loss=(\d+\.\d{4}) val_auroc=([01]\.\d{4}) "
@@ -125,15 +127,6 @@ def run(dataset: Path, output: Path, command: Sequence[str] = ALONE) -> Training
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     return Training(2 if command is TOGETHER else 1, out, output / "model", output / "reports", output / "checkpoints")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks and images this small gain nothing from more, and lose much where something else runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -746,6 +739,7 @@ def test_what_a_stopped_run_says_depends_on_what_is_there(tmp_path: Path) -> Non
     assert what_is_kept([1, 2, 3], 3, folders, None, 2).startswith("Stopped after 3 of 3 epochs, while refining: ")
     assert what_is_kept([1, 2, 3, 4], 3, folders, None, 2).startswith("Stopped after 3 of 3 epochs, refined: ")
     assert what_is_kept([1, 2], 3, folders, None, 2).startswith("Stopped after 2 of 3 epochs: ")
+    assert what_is_kept([1], 0, folders, None, 2).startswith("Stopped after refining: ")
     assert what_is_kept([], 0, folders, None, 2) == "Stopped while refining: there is nothing to go on from."
     assert what_is_kept([1, 2], 3, folders, None).endswith(
         "; without --checkpoint-dir, no state is kept to go on from."
