@@ -302,7 +302,7 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
     chosen = Hyperparameters(epochs=epochs, weight_decay=way.weight_decay, seed=seed)
     averaged = epochs_of(way, fold, data, network, pretrained, chosen)
     if way.refined:
-        more = dataclasses.replace(chosen, epochs=1, learning_rate=Hyperparameters.learning_rate * REFINING_RATE)
+        more = dataclasses.replace(chosen, epochs=1, learning_rate=chosen.learning_rate * REFINING_RATE)
         names = [name for name, _ in averaged.named_parameters()]
         further = epochs_of(way, fold, data, copy.deepcopy(averaged), names, more)
         averaged.load_state_dict(mean_of([averaged.state_dict(), further.state_dict()]))

@@ -69,10 +69,10 @@ def what_is_kept(
         checkpoint: what the same command goes on from, None for nothing.
         refining_runs: how many follow the epochs.
     """
-    refining = len(history) == planned and refining_runs
+    refining = refining_runs > 0 and len(history) == planned
+    if refining and not history:
+        return "Stopped while refining: there is nothing to go on from."
     if not history:
-        if refining:
-            return "Stopped while refining: there is nothing to go on from."
         return f"Stopped before the first of {planned} epochs had ended: there is nothing to go on from."
     done = "calibrated and tested" if folders.reports[0].exists() else "neither calibrated nor tested yet"
     if not checkpoint:
