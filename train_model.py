@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
+
+# Large tensors lie in huge pages (pneumonia/memory.py). torch reads it with the first tensor, which modules below make.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from pneumonia.command import Parser, say
 from pneumonia.errors import (
@@ -31,6 +34,7 @@ from pneumonia.errors import (
     printable,
 )
 from pneumonia.imaging.preprocessing import SIZE
+from pneumonia.memory import spare_memory_in_training
 from pneumonia.names import some
 from pneumonia.network.data_check import DataCheck
 from pneumonia.network.resnet import normalize
@@ -57,7 +61,7 @@ from pneumonia.training.hyperparameters import (
 from pneumonia.training.patients import pattern_of
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
-from pneumonia.training.report import epoch_line, report
+from pneumonia.training.report import check_can_draw, epoch_line, report
 from pneumonia.training.run import Evaluation, Run, is_better, settings_of
 from pneumonia.training.stopping import (
     telling_when_stopped,
@@ -86,6 +90,8 @@ def train(folders: Folders, chosen: Hyperparameters, processes: Processes) -> No
     settings = settings_of(chosen, splits, processes)
     device = f"device={processes.device} processes={processes.count} precision={settings['precision']}"
     say(f"{device} torch={torch.__version__}")
+    if processes.device.type == "cpu":
+        spare_memory_in_training()
     run = Run.start(model, pretrained, chosen, splits["train"].count, processes)
     checkpoints = processes.from_first(folders.checkpoints)  # its default depends on the machine
     checkpoint = checkpoints / CHECKPOINT_NAME if checkpoints else None
@@ -143,22 +149,26 @@ def refine_and_validate(
     started = time.perf_counter()
     if run.best_state:
         run.model.load_state_dict(run.best_state)
-    ends, losses = [], []
-    for number in range(chosen.refining_runs):
-        end, loss = refined(run.model, number, splits["train"], chosen, processes)
-        say(f"refining_run={number + 1} loss={loss:.4f}")
-        if not math.isfinite(loss):
-            kept = " The best checkpoint before it is kept." if run.best_state else ""
-            raise TrainingError(
-                f"Refining run {number + 1} diverged: its loss is {loss:g}. Lower --learning-rate, now "
-                f"{chosen.learning_rate:g}, of which refining takes half.{kept}"
-            )
-        ends.append(end)
-        losses.append(loss)
-    run.averaged.load_state_dict(mean_of(ends))
-    images_per_second = len(ends) * splits["train"].count / (time.perf_counter() - started)
+    losses: list[float] = []
+
+    def ends() -> Iterator[dict[str, Tensor]]:
+        for number in range(chosen.refining_runs):
+            end, loss = refined(run.model, number, splits["train"], chosen, processes)
+            say(f"refining_run={number + 1} loss={loss:.4f}")
+            if not math.isfinite(loss):
+                kept = " The best checkpoint before it is kept." if run.best_state else ""
+                raise TrainingError(
+                    f"Refining run {number + 1} diverged: its loss is {loss:g}. Lower --learning-rate, now "
+                    f"{chosen.learning_rate:g}, of which refining takes half.{kept}"
+                )
+            losses.append(loss)
+            yield end
+
+    run.averaged.load_state_dict(mean_of(ends()))
+    images_per_second = len(losses) * splits["train"].count / (time.perf_counter() - started)
     run.best = None
-    return validate(run, len(run.history) + 1, sum(losses) / len(ends), splits, chosen, processes), images_per_second
+    train_loss = sum(losses) / len(losses)
+    return validate(run, len(run.history) + 1, train_loss, splits, chosen, processes), images_per_second
 
 
 def refined(
@@ -185,12 +195,16 @@ def refined(
     return run.averaged.state_dict(), loss
 
 
-def mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of each tensor of state dicts, in its own type."""
-    return {
-        name: torch.stack([state[name].double() for state in states]).mean(0).to(first.dtype)
-        for name, first in states[0].items()
-    }
+def mean_of(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each tensor of state dicts, in its own type; of the state dicts it holds one at a time."""
+    total: dict[str, Tensor] = {}
+    types: dict[str, torch.dtype] = {}
+    count = 0
+    for state in states:
+        total = {name: tensor.double() + total.get(name, 0) for name, tensor in state.items()}
+        types = {name: tensor.dtype for name, tensor in state.items()}
+        count += 1
+    return {name: (tensor / count).to(types[name]) for name, tensor in total.items()}
 
 
 def validate(
@@ -254,6 +268,7 @@ def prepare(
         OSError: an image cannot be kept, because the temporary folder is full.
     """
     with processes.together():
+        check_can_draw()
         if processes.is_first:
             for folder in folders.written:
                 check_writable(folder)

@@ -22,6 +22,7 @@ where there is one.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -45,6 +46,7 @@ from torchvision import transforms
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_model
 from pneumonia.imaging.preprocessing import MEAN, SIZE, STD
+from pneumonia.memory import spare_memory_in_training
 from pneumonia.training.batches import Split, load_splits, shuffled_batches
 from pneumonia.training.channels import scan_channels
 from pneumonia.training.hyperparameters import Hyperparameters
@@ -56,7 +58,7 @@ BATCH_SIZE = 32
 SAMPLED = 0.5  # seconds between two looks at the memory of a training's processes
 
 
-def straightforward(folder: Path, images: int) -> Callable[[], int]:
+def straightforward(folder: Path, images: int, _: torch.dtype) -> Callable[[], int]:
     """Return what trains an epoch as tutorials do, and returns the number of images it saw."""
     steps = [transforms.Resize((SIZE, SIZE)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     dataset = torchvision.datasets.ImageFolder(str(folder), transforms.Compose(steps))
@@ -82,7 +84,7 @@ def straightforward(folder: Path, images: int) -> Callable[[], int]:
     return epoch
 
 
-def ours(folder: Path, images: int, size: int) -> Callable[[], int]:
+def ours(folder: Path, images: int, precision: torch.dtype, size: int) -> Callable[[], int]:
     """Return what trains an epoch with train_model.py's loop; the first one decodes the images."""
     processes = Processes(1, 0, device())
     channel = scan_channels({"train": folder})["train"]
@@ -90,7 +92,7 @@ def ours(folder: Path, images: int, size: int) -> Callable[[], int]:
     channel = dataclasses.replace(
         channel, paths=[channel.paths[index] for index in chosen], labels=[channel.labels[index] for index in chosen]
     )
-    run = started_run(len(chosen), processes)
+    run = started_run(len(chosen), precision, processes)
     split: Split | None = None
 
     def epoch() -> int:
@@ -102,11 +104,11 @@ def ours(folder: Path, images: int, size: int) -> Callable[[], int]:
     return epoch
 
 
-def ceiling(images: int, size: int) -> Callable[[], int]:
+def ceiling(_: Path, images: int, precision: torch.dtype, size: int) -> Callable[[], int]:
     """Return what takes an epoch's optimiser steps on one batch."""
     processes = Processes(1, 0, device())
     steps = math.ceil(images / BATCH_SIZE)
-    run = started_run(images, processes)
+    run = started_run(images, precision, processes)
     batch = torch.randn(BATCH_SIZE, 3, size, size, device=processes.device).contiguous(
         memory_format=torch.channels_last
     )
@@ -123,10 +125,13 @@ def ceiling(images: int, size: int) -> Callable[[], int]:
     return epoch
 
 
-def started_run(images: int, processes: Processes) -> Run:
-    """Return train_model.py's network and optimiser, random at the start, for many epochs."""
+def started_run(images: int, precision: torch.dtype, processes: Processes) -> Run:
+    """Return train_model.py's network and optimiser, random at the start, for many epochs; spare memory as it does."""
+    if processes.device.type == "cpu":
+        spare_memory_in_training()
     chosen = Hyperparameters(learning_rate=1e-4, weight_decay=0.01, epochs=1000, batch_size=BATCH_SIZE)
-    return Run.start(build_network("none")[0], (), chosen, images, processes)
+    run = Run.start(build_network("none")[0], (), chosen, images, processes)
+    return dataclasses.replace(run, precision=precision)
 
 
 def device() -> torch.device:
@@ -139,21 +144,21 @@ def evenly(count: int, wanted: int) -> list[int]:
     return [index * count // min(count, wanted) for index in range(min(count, wanted))]
 
 
-WAYS: dict[str, Callable[[Path, int], Callable[[], int]]] = {
+WAYS: dict[str, Callable[[Path, int, torch.dtype], Callable[[], int]]] = {
     "straightforward": straightforward,
-    "ours": lambda folder, images: ours(folder, images, SIZE),
-    "ours, small": lambda folder, images: ours(folder, images, train_model.SMALL_SIZE),
-    "ceiling": lambda _, images: ceiling(images, SIZE),
-    "ceiling, small": lambda _, images: ceiling(images, train_model.SMALL_SIZE),
+    "ours": functools.partial(ours, size=SIZE),
+    "ours, small": functools.partial(ours, size=train_model.SMALL_SIZE),
+    "ceiling": functools.partial(ceiling, size=SIZE),
+    "ceiling, small": functools.partial(ceiling, size=train_model.SMALL_SIZE),
 }
 
 
-def measure(way: str, folder: Path, images: int, epochs: int) -> dict[str, Any]:
+def measure(way: str, args: argparse.Namespace) -> dict[str, Any]:
     """Train in one way; return images per second of the first epoch, the later ones and processor time, and peak MB."""
     torch.manual_seed(0)
-    epoch = WAYS[way](folder, images)
+    epoch = WAYS[way](args.folder, args.images, precision_of(args))
     rates, by_processor = [], []
-    for _ in range(epochs):
+    for _ in range(args.epochs):
         started, used = time.perf_counter(), processor_seconds()
         count = epoch()
         rates.append(count / (time.perf_counter() - started))
@@ -167,15 +172,20 @@ def measure(way: str, folder: Path, images: int, epochs: int) -> dict[str, Any]:
     }
 
 
+def precision_of(args: argparse.Namespace) -> torch.dtype:
+    """Return the type of ours' matrix products."""
+    return torch.float32 if args.float32 else training_precision(device())
+
+
 def processor_seconds() -> float:
     """Return the processor time that this process and its children that have ended have used."""
     return sum(os.times()[:4])
 
 
-def profile(way: str, folder: Path, images: int) -> str:
+def profile(way: str, args: argparse.Namespace) -> str:
     """Train in one way for two epochs; return a table of the second one's operations."""
     torch.manual_seed(0)
-    epoch = WAYS[way](folder, images)
+    epoch = WAYS[way](args.folder, args.images, precision_of(args))
     epoch()
     with torch.profiler.profile() as profiler:
         epoch()
@@ -185,8 +195,11 @@ def profile(way: str, folder: Path, images: int) -> str:
 def measure_apart(way: str, args: argparse.Namespace) -> dict[str, Any]:
     """Measure in a new process, so that one way's memory and threads do not touch another's."""
     options = ["--images", str(args.images), "--epochs", str(args.epochs), "--way", way]
+    options += ["--float32"] if args.float32 else []
     command = [sys.executable, __file__, str(args.folder), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    # train_model.py turns huge pages on, which tutorials do not.
+    variables = os.environ | ({"THP_MEM_ALLOC_ENABLE": "0"} if way == "straightforward" else {})
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=variables) as process:
         peak = peak_memory(process)
         output, _ = process.communicate()
     if process.returncode:
@@ -237,6 +250,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=256, metavar="N", help="an epoch has at most (%(default)s)")
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="2 or more (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(%(default)s)")
+    parser.add_argument("--float32", action="store_true", help="ours in float32, whatever the device is fastest in")
     parser.add_argument("--way", choices=WAYS, help="measure this one here, and print JSON")
     parser.add_argument("--profile", choices=WAYS, metavar="WAY", help="print the operations of an epoch of this one")
     args = parser.parse_args()
@@ -249,17 +263,17 @@ def main() -> None:
     """Measure and print."""
     args = parse_arguments()
     if args.profile:
-        print(profile(args.profile, args.folder, args.images))
+        print(profile(args.profile, args))
         return
     if args.way:
-        print(json.dumps(measure(args.way, args.folder, args.images, args.epochs)))
+        print(json.dumps(measure(args.way, args)))
         return
     rounds = [{way: measure_apart(way, args) for way in WAYS} for _ in range(args.rounds)]
     medians = {
         way: {name: statistics.median(one[way][name] for one in rounds) for name in rounds[0][way]} for way in WAYS
     }
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
-    precision = str(training_precision(device())).removeprefix("torch.")
+    precision = str(precision_of(args)).removeprefix("torch.")
     print(
         f"{name} ({platform.machine()}), ours in {precision}, Python {platform.python_version()}, torch "
         f"{torch.__version__}; {args.images} images, batches of {BATCH_SIZE}, "

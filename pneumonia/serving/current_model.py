@@ -8,12 +8,12 @@ from concurrent.futures import Future, wait
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import PneumoniaError, WeightsUnavailableError, first_line
+from pneumonia.memory import sparing_memory
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.outputs import check_outputs
 from pneumonia.releases.fetch import Weights
 from pneumonia.releases.loading import classifier_of, load_found
 from pneumonia.serving import telemetry
-from pneumonia.serving.memory import sparing_memory
 from pneumonia.serving.telemetry import Record
 
 GRACE = 0.2  # seconds after the deadline, in which a load that gives up says why

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pneumonia.command import say
-from pneumonia.errors import TrainingError
+from pneumonia.errors import ConfigurationError, TrainingError
 from pneumonia.files import read_plain, write_json
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
@@ -22,7 +23,7 @@ from pneumonia.network.data_check import DataCheck
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.training_report import Dataset, TrainingReport
 from pneumonia.network.weights_file import MAX_BYTES, at_rest, save_whole, saved
-from pneumonia.training import metrics, plots
+from pneumonia.training import metrics
 from pneumonia.training.activations import activations_of
 from pneumonia.training.batches import Split, all_logits
 from pneumonia.training.fitting import fit, log_odds, suspicions
@@ -31,7 +32,21 @@ from pneumonia.training.processes import Processes
 from pneumonia.training.run import Evaluation, Run
 from pneumonia.training.usual_evidence import usual_evidence_of
 
+DRAWING = ("matplotlib", "sklearn")  # imported at the end only: they take 160 MB, which training can do without
 SERVED = ("auroc", "balanced_accuracy", "sensitivity", "specificity")  # figures of the calibrated network
+
+
+def check_can_draw() -> None:
+    """Check, before hours of training, that what draws the pictures at its end is installed.
+
+    Raises:
+        ConfigurationError: a package is missing.
+    """
+    for name in DRAWING:
+        if find_spec(name) is None:
+            raise ConfigurationError(
+                f"Training needs {name}, which is not installed: pip install '.[train]', or in a checkout make develop."
+            )
 
 
 def report(
@@ -194,6 +209,8 @@ def draw(
     Raises:
         OSError: a picture cannot be written.
     """
+    from pneumonia.training import plots  # noqa: PLC0415  # it imports what DRAWING names
+
     answers = suspicions(fitted, log_odds(logits)), labels
     plots.draw_learning_curves(history, folder / "learning_curves.png")
     plots.draw_roc(*answers, folder / "roc.png")

@@ -1273,3 +1273,26 @@ def test_the_process_fails_with_status_1_and_no_traceback(dataset: Path, tmp_pat
     out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
     assert err == (f"Channel 'val' is missing: {tmp_path}/nowhere is not a folder. Pass --val or set SM_CHANNEL_VAL.\n")
+
+
+# What it imports
+
+
+@pytest.mark.processes
+def test_what_draws_the_pictures_is_not_imported_before_the_end() -> None:
+    """It would take 160 MB all the while."""
+    program = "import sys, train_model; print(sorted({'matplotlib', 'pandas', 'scipy', 'sklearn'} & set(sys.modules)))"
+    out, err = start((sys.executable, "-c", program), []).communicate()
+    assert (out, err) == ("[]\n", "")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("package", ["matplotlib", "sklearn"])
+def test_what_draws_the_pictures_is_missed_before_training(package: str, dataset: Path, tmp_path: Path) -> None:
+    program = f"import sys; sys.modules['{package}'] = None; import train_model; sys.exit(train_model.main())"
+    process = start((sys.executable, "-c", program), arguments(dataset, tmp_path))
+    out, err = process.communicate()
+    assert (process.returncode, out) == (1, "")
+    assert err == (
+        f"Training needs {package}, which is not installed: pip install '.[train]', or in a checkout make develop.\n"
+    )
