@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-# Large tensors lie in huge pages (pneumonia/memory.py). torch reads it with the first tensor, which modules below make.
+# Makes torch put large tensors into huge pages (pneumonia/memory.py). It has to be set before the first tensor, and
+# modules that are imported below make some.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from pneumonia.command import Parser, say
@@ -149,22 +150,21 @@ def refine_and_validate(
     started = time.perf_counter()
     if run.best_state:
         run.model.load_state_dict(run.best_state)
+    sums: dict[str, Tensor] = {}
     losses: list[float] = []
-
-    def ends() -> Iterator[dict[str, Tensor]]:
-        for number in range(chosen.refining_runs):
-            end, loss = refined(run.model, number, splits["train"], chosen, processes)
-            say(f"refining_run={number + 1} loss={loss:.4f}")
-            if not math.isfinite(loss):
-                kept = " The best checkpoint before it is kept." if run.best_state else ""
-                raise TrainingError(
-                    f"Refining run {number + 1} diverged: its loss is {loss:g}. Lower --learning-rate, now "
-                    f"{chosen.learning_rate:g}, of which refining takes half.{kept}"
-                )
-            losses.append(loss)
-            yield end
-
-    run.averaged.load_state_dict(mean_of(ends()))
+    for number in range(chosen.refining_runs):
+        end, loss = refined(run.model, number, splits["train"], chosen, processes)
+        say(f"refining_run={number + 1} loss={loss:.4f}")
+        if not math.isfinite(loss):
+            kept = " The best checkpoint before it is kept." if run.best_state else ""
+            raise TrainingError(
+                f"Refining run {number + 1} diverged: its loss is {loss:g}. Lower --learning-rate, now "
+                f"{chosen.learning_rate:g}, of which refining takes half.{kept}"
+            )
+        losses.append(loss)
+        add(sums, end)
+        del end  # so that the next run does not train beside it
+    run.averaged.load_state_dict({name: total / len(losses) for name, total in sums.items()})
     images_per_second = len(losses) * splits["train"].count / (time.perf_counter() - started)
     run.best = None
     train_loss = sum(losses) / len(losses)
@@ -195,16 +195,13 @@ def refined(
     return run.averaged.state_dict(), loss
 
 
-def mean_of(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of each tensor of state dicts, in its own type; of the state dicts it holds one at a time."""
-    total: dict[str, Tensor] = {}
-    types: dict[str, torch.dtype] = {}
-    count = 0
-    for state in states:
-        total = {name: tensor.double() + total.get(name, 0) for name, tensor in state.items()}
-        types = {name: tensor.dtype for name, tensor in state.items()}
-        count += 1
-    return {name: (tensor / count).to(types[name]) for name, tensor in total.items()}
+def add(sums: dict[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Add the tensors of a state dict to sums, float64, which the first one begins."""
+    for name, tensor in state.items():
+        if name in sums:
+            sums[name] += tensor
+        else:
+            sums[name] = tensor.to(torch.float64, copy=True)
 
 
 def validate(

@@ -44,6 +44,8 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+# Tutorials do not ask for huge pages; train_model.py does, if this were not set before it is imported.
+os.environ["THP_MEM_ALLOC_ENABLE"] = "0" if "straightforward" in sys.argv else "1"
 import train_model
 from pneumonia.imaging.preprocessing import MEAN, SIZE, STD
 from pneumonia.memory import spare_memory_in_training
@@ -197,9 +199,7 @@ def measure_apart(way: str, args: argparse.Namespace) -> dict[str, Any]:
     options = ["--images", str(args.images), "--epochs", str(args.epochs), "--way", way]
     options += ["--float32"] if args.float32 else []
     command = [sys.executable, __file__, str(args.folder), *options]
-    # train_model.py turns huge pages on, which tutorials do not.
-    variables = os.environ | ({"THP_MEM_ALLOC_ENABLE": "0"} if way == "straightforward" else {})
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=variables) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         peak = peak_memory(process)
         output, _ = process.communicate()
     if process.returncode:

@@ -59,7 +59,7 @@ from pneumonia.training.processes import Processes
 from pneumonia.training.run import AVERAGED_SHARE, Evaluation, Run, is_better, training_precision
 from pneumonia.training.shown_otherwise import shown_otherwise
 from pneumonia.training.split import labelled_files
-from train_model import NORMALIZED_BY, REFINING_RATE, mean_of
+from train_model import NORMALIZED_BY, REFINING_RATE
 from train_model import SMALL_SIZE as SIDE
 
 BORDER = SIZE // 10  # pixels at each edge of an image of SIZE pixels
@@ -304,8 +304,10 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
     if way.refined:
         more = dataclasses.replace(chosen, epochs=1, learning_rate=chosen.learning_rate * REFINING_RATE)
         names = [name for name, _ in averaged.named_parameters()]
-        further = epochs_of(way, fold, data, copy.deepcopy(averaged), names, more)
-        averaged.load_state_dict(mean_of([averaged.state_dict(), further.state_dict()]))
+        further = epochs_of(way, fold, data, copy.deepcopy(averaged), names, more).state_dict()
+        averaged.load_state_dict(
+            {name: (value.double() + further[name]) / 2 for name, value in averaged.state_dict().items()}
+        )
     return with_statistics(averaged, way, fold, data)
 
 

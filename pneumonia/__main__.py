@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from pneumonia import __version__
-from pneumonia.command import Parser, exit_status, nearest, packages_needed_by, say
+from pneumonia.command import HOW_TO_INSTALL, Parser, exit_status, nearest, packages_needed_by, say
 from pneumonia.errors import ConfigurationError
 
 # What a verb does, and the module with its `add_arguments`, `run` and EPILOG.
@@ -54,7 +54,7 @@ def run(argv: Sequence[str]) -> int | None:
             f"There is no command {verb!r}{nearest(verb, COMMANDS)}: `pneumonia --help` lists them."
         )
     what, home = COMMANDS[verb]
-    with packages_needed_by(f"pneumonia {verb}", "pip install '.[train]', or in a checkout make develop"):
+    with packages_needed_by(f"pneumonia {verb}", HOW_TO_INSTALL):
         module = importlib.import_module(home)
         parser = Parser(
             prog=f"pneumonia {verb}",

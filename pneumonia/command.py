@@ -26,6 +26,8 @@ WEIGHTS_HELP = (
 ENGINE_HELP = "the variable ENGINE chooses the engine, which runs the network: torch (PyTorch) or onnx (ONNX Runtime)"
 # What --sign takes in every command that asks a server.
 SIGN_HELP = "region of the Lambda function to sign requests for, if URL is not its Function URL"
+# What installs all that training, evaluation and the other commands need.
+HOW_TO_INSTALL = "pip install '.[train]', or in a checkout make develop"
 EXIT_STATUSES = (
     f"exit status: 0 all images have an answer, {SOME_FAILED} some have an error instead, 1 the command failed"
 )

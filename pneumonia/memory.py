@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,15 +37,17 @@ def sparing_memory() -> Iterator[None]:
 def spare_memory_in_training(huge_pages: Path = HUGE_PAGES) -> None:
     """Give pieces from LARGE_IN_TRAINING on back to the system when they are freed, from now on.
 
-    A step frees tensors of many sizes. If glibc keeps them, they leave gaps that the next ones do not fit into: a sixth
-    of the peak. Fetching them anew makes a step a sixth slower, but takes no time if they come in huge pages. So where
-    the system has none, all stays as it is. docs/performance.md has the figures.
+    A step frees tensors of many sizes. If glibc keeps them, they leave gaps that the next ones do not fit into. These
+    gaps are a sixth of the peak. Fetching tensors anew takes no time if they come in huge pages, and makes a step a
+    sixth slower if they do not. So without huge pages nothing is changed. docs/performance.md has the figures.
 
     Args:
-        huge_pages: the file in which Linux says whether it has them.
+        huge_pages: the file in which Linux says who gets them: "always" everybody, "madvise" those who ask for them, as
+            torch does if THP_MEM_ALLOC_ENABLE is 1.
     """
     with contextlib.suppress(OSError):  # not Linux
-        if "[never]" not in huge_pages.read_text():
+        said = huge_pages.read_text()
+        if "[always]" in said or ("[madvise]" in said and os.environ.get("THP_MEM_ALLOC_ENABLE") == "1"):
             _change(MMAP_THRESHOLD, LARGE_IN_TRAINING)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pneumonia.command import say
+from pneumonia.command import HOW_TO_INSTALL, say
 from pneumonia.errors import ConfigurationError, TrainingError
 from pneumonia.files import read_plain, write_json
 from pneumonia.imaging.preprocessing import PREPROCESSING
@@ -32,21 +32,19 @@ from pneumonia.training.processes import Processes
 from pneumonia.training.run import Evaluation, Run
 from pneumonia.training.usual_evidence import usual_evidence_of
 
-DRAWING = ("matplotlib", "sklearn")  # imported at the end only: they take 160 MB, which training can do without
+DRAWING = ("matplotlib", "sklearn")  # imported at the end: they take 160 MB, which training can do without
 SERVED = ("auroc", "balanced_accuracy", "sensitivity", "specificity")  # figures of the calibrated network
 
 
 def check_can_draw() -> None:
-    """Check, before hours of training, that what draws the pictures at its end is installed.
+    """Check, before hours of training, that what draws the pictures at its end is found.
 
     Raises:
         ConfigurationError: a package is missing.
     """
     for name in DRAWING:
         if find_spec(name) is None:
-            raise ConfigurationError(
-                f"Training needs {name}, which is not installed: pip install '.[train]', or in a checkout make develop."
-            )
+            raise ConfigurationError(f"`train_model.py` needs {name}, which is not installed: {HOW_TO_INSTALL}.")
 
 
 def report(

@@ -24,7 +24,7 @@ from pneumonia.training.run import Evaluation, Run
 from pneumonia.training.synthetic import draw_dataset
 from tests.builders.networks import untrained
 from tests.builders.training import TOGETHER, start, told_at_the_end
-from train_model import mean_of, refine_and_validate, refined, train_one_epoch
+from train_model import add, refine_and_validate, refined, train_one_epoch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,19 +76,28 @@ def learned(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def check_close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     for name, value in learned(one).items():
-        torch.testing.assert_close(value, learned(other)[name], rtol=1e-3, atol=1e-6)  # half precision
+        torch.testing.assert_close(
+            value.double(), learned(other)[name].double(), rtol=1e-3, atol=1e-6
+        )  # half precision
 
 
 def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return not torch.allclose(one["conv1.weight"], other["conv1.weight"], rtol=1e-2, atol=1e-3)
 
 
-def test_the_mean_keeps_types() -> None:
-    one = {"weight": torch.tensor([1.0, 2.0]), "count": torch.tensor(3)}
-    other = {"weight": torch.tensor([3.0, 8.0]), "count": torch.tensor(5)}
-    mean = mean_of([one, other])
-    assert mean["weight"].tolist() == [2, 5]
-    assert (mean["count"].item(), mean["count"].dtype) == (4, torch.int64)
+def mean_of(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([state[name].double() for state in states]).mean(0) for name in states[0]}
+
+
+def test_ends_are_added_up_exactly_and_stay_as_they_are() -> None:
+    one = {"weight": torch.tensor([1.0, 2**24]), "count": torch.tensor(3)}
+    other = {"weight": torch.tensor([3.0, 1.0]), "count": torch.tensor(5)}
+    sums: dict[str, Tensor] = {}
+    add(sums, one)
+    add(sums, other)
+    assert sums["weight"].tolist() == [4, 2**24 + 1]  # the second is none of float32
+    assert sums["count"].item() == 8
+    assert one["weight"].tolist() == [1, 2**24]
 
 
 def test_each_run_starts_from_the_same_network_and_has_random_numbers_of_its_own(

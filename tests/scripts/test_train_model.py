@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import train_model
+from pneumonia.command import HOW_TO_INSTALL
 from pneumonia.engines.torch import engine_of
 from pneumonia.errors import ConfigurationError, DataError
 from pneumonia.files import sha256
@@ -1288,11 +1289,9 @@ def test_what_draws_the_pictures_is_not_imported_before_the_end() -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("package", ["matplotlib", "sklearn"])
-def test_what_draws_the_pictures_is_missed_before_training(package: str, dataset: Path, tmp_path: Path) -> None:
+def test_a_missing_package_is_told_before_training(package: str, dataset: Path, tmp_path: Path) -> None:
     program = f"import sys; sys.modules['{package}'] = None; import train_model; sys.exit(train_model.main())"
     process = start((sys.executable, "-c", program), arguments(dataset, tmp_path))
     out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
-    assert err == (
-        f"Training needs {package}, which is not installed: pip install '.[train]', or in a checkout make develop.\n"
-    )
+    assert err == f"`train_model.py` needs {package}, which is not installed: {HOW_TO_INSTALL}.\n"

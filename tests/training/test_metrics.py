@@ -4,7 +4,14 @@ import math
 
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    recall_score,
+    roc_auc_score,
+)
 from torch import Tensor
 
 from pneumonia.network.calibration import Calibration, is_pneumonia
@@ -63,6 +70,14 @@ def test_figures_are_scikit_learns(many: tuple[Tensor, Tensor, list[str]]) -> No
     assert summary["sensitivity"] == pytest.approx(recall_score(labels, answers))
     assert summary["specificity"] == pytest.approx(recall_score(labels, answers, pos_label=0))
     assert summary["auroc"] == pytest.approx(roc_auc_score(labels, probabilities))
+    assert auroc(probabilities, labels) == summary["auroc"]
+    assert summary["brier"] == pytest.approx(brier_score_loss(labels, probabilities))
+    counts = [list(row.values()) for row in summary["confusion"].values()]
+    assert counts == confusion_matrix(labels, answers).tolist()
+
+
+def test_scores_that_are_no_numbers_have_no_auroc() -> None:
+    assert math.isnan(auroc(torch.tensor([math.nan, 1.0]), torch.tensor([0, 1])))
 
 
 def test_an_image_at_one_half_is_answered_as_when_serving() -> None:
