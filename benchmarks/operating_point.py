@@ -18,7 +18,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from recipe import answers_file
-from runs import mean_and_spread
+from runs import Figures, table
 
 from pneumonia.files import write_json
 from pneumonia.training.fitting import at_sensitivity
@@ -61,21 +61,12 @@ def read(path: Path) -> tuple[Tensor, Tensor]:
     return probabilities.logit(eps=1e-9), torch.tensor([row["label"] == "PNEUMONIA" for row in rows])
 
 
-def judge(threshold: Tensor, odds: Tensor, pneumonia: Tensor) -> tuple[float, float, float]:
+def judge(threshold: Tensor, odds: Tensor, pneumonia: Tensor) -> Figures:
     """Return FIGURES of the answers at a threshold."""
     found = odds >= threshold
     sensitivity = found[pneumonia].double().mean().item()
     specificity = (~found)[~pneumonia].double().mean().item()
-    return (sensitivity + specificity) / 2, sensitivity, specificity
-
-
-def table(results: dict[str, dict[str, list[float]]]) -> str:
-    """Return mean and standard deviation of every rule's runs as a Markdown table."""
-    lines = ["| rule | " + " | ".join(FIGURES) + " |", "|---" * (1 + len(FIGURES)) + "|"]
-    for rule, figures in results.items():
-        cells = [mean_and_spread(values) for values in figures.values()]
-        lines.append(f"| {rule} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return dict(zip(FIGURES, ((sensitivity + specificity) / 2, sensitivity, specificity), strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,15 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if not files or not all(file.exists() for pair in files for file in pair):
         parser.error(f"{args.folder / 'answers'} has not all runs of {args.variant!r}: repeat benchmarks/recipe.py")
-    results: dict[str, dict[str, list[float]]] = {rule: {name: [] for name in FIGURES} for rule in RULES}
+    results: dict[str, list[Figures]] = {rule: [] for rule in RULES}
     for pair in files:
         validation, test = map(read, pair)
         for rule, choose in RULES.items():
-            for name, value in zip(FIGURES, judge(choose(*validation), *test), strict=True):
-                results[rule][name].append(value)
-    print(table(results))
+            results[rule].append(judge(choose(*validation), *test))
+    print(table("rule", results, {name: name for name in FIGURES}))
     if args.output:
-        write_json(args.output, {"variant": args.variant, "runs": len(files), "results": results})
+        write_json(args.output, {"variant": args.variant, "results": results})
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Runs over folds of a data set, for recipe.py and ways.py: which images each sees, their results and the table."""
+"""Runs over folds of a data set: which images each sees, their results and the table."""
 
 import json
 import statistics

@@ -24,6 +24,8 @@ the ways with each other, not with a release.
 import argparse
 import copy
 import dataclasses
+import functools
+import math
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
+from torchvision.ops import roi_align
 from torchvision.transforms.v2 import CutMix, MixUp, RandomResizedCrop
 from torchvision.transforms.v2.functional import equalize as equalize_whole
 
@@ -42,6 +45,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from photographs import photograph
 from recipe import resized
 from runs import completed, folds_of, splits_of, table
+from thorax import place_of_thorax
 
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import SIZE, resize
@@ -56,14 +60,15 @@ from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images, load_channel
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
-from pneumonia.training.run import AVERAGED_SHARE, Evaluation, Run, is_better, training_precision
+from pneumonia.training.run import AVERAGED_SHARE, Evaluation, Run, is_better, training_loss, training_precision
 from pneumonia.training.shown_otherwise import shown_otherwise
 from pneumonia.training.split import labelled_files
-from train_model import NORMALIZED_BY, REFINING_RATE
+from train_model import NORMALIZED_BY, REFINING_RATE, SHOWN_OTHERWISE, add
 from train_model import SMALL_SIZE as SIDE
 
 BORDER = SIZE // 10  # pixels at each edge of an image of SIZE pixels
 FOLDS = 5
+MARGIN = 0.15  # of half the thorax
 ELSEWHERE = "NORMAL2-"  # how the names of the other collection's files begin
 PHOTOGRAPHED = 60  # films of each class
 FIGURES = {
@@ -130,6 +135,23 @@ def without_border(pixels: Tensor) -> Tensor:
     return functional.interpolate(within, (side, side), mode="bilinear", align_corners=False)
 
 
+def around_the_thorax(pixels: Tensor) -> Tensor:
+    """Return of each image the part around the thorax (thorax.py), with MARGIN on each side, as large as before."""
+    grays = pixels.mean(1).round().byte().numpy()
+    boxes = torch.tensor([box_around_thorax(image.tobytes()) for image in grays]) * pixels.shape[-1]
+    around: Tensor = roi_align(pixels, list(boxes[:, None]), pixels.shape[-1], aligned=True)
+    return around
+
+
+@functools.cache  # finding a thorax takes as long as ten steps of training on the image
+def box_around_thorax(grays: bytes) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom, 0 to 1, of what `around_the_thorax` keeps of a square image."""
+    side = math.isqrt(len(grays))
+    across, down, wide, high = place_of_thorax(Image.frombytes("L", (side, side), grays))
+    wide, high = wide * (1 + MARGIN), high * (1 + MARGIN)
+    return max(0.0, across - wide), max(0.0, down - high), min(1.0, across + wide), min(1.0, down + high)
+
+
 def smoothed(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return inputs as they are, and a tenth of each label for both classes alike, besides what the loss smooths."""
     return inputs, functional.one_hot(labels, len(CLASSES)) * 0.9 + 0.1 / len(CLASSES)
@@ -154,6 +176,9 @@ class Way:
         selected: the epoch of the best validation is taken, as training does, not the last one.
         refined: the network is trained for one more epoch, on its first epoch's batches, and the weights before and
             after it are averaged.
+        refining_runs: this often the network is trained for one more epoch with images shown otherwise, each time from
+            the same weights, and the weights at the ends are averaged, as train_model.py does.
+        sharpness: how far up the loss each step looks (`climb`); 0 is not at all.
     """
 
     intensity: Intensity = as_they_are
@@ -169,6 +194,8 @@ class Way:
     averaged: float = AVERAGED_SHARE
     selected: bool = False
     refined: bool = False
+    refining_runs: int = 0
+    sharpness: float = 0.0
 
 
 WAYS = {
@@ -190,8 +217,11 @@ WAYS = {
     "more weight decay": Way(weight_decay=0.1),
     "averaged for longer": Way(averaged=0.4),
     "without the border": Way(intensity=without_border),
+    "around the thorax": Way(intensity=around_the_thorax),
+    "sharpness-aware": Way(sharpness=0.05),
     "best epoch": Way(selected=True),
     "refined": Way(refined=True),
+    "refined in three runs": Way(refining_runs=3),
     "shown otherwise, equalised by a quarter": Way(intensity=equalized_by_a_quarter, shown=0.5),
     "shown otherwise, equalised by a quarter when run": Way(served=equalized_by_a_quarter, shown=0.5),
     "equalised by a quarter when run": Way(served=equalized_by_a_quarter),
@@ -301,14 +331,27 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
         )
     chosen = Hyperparameters(epochs=epochs, weight_decay=way.weight_decay, seed=seed)
     averaged = epochs_of(way, fold, data, network, pretrained, chosen)
+    names = [name for name, _ in averaged.named_parameters()]
+    more = dataclasses.replace(chosen, epochs=1, learning_rate=chosen.learning_rate * REFINING_RATE)
+
+    def further(how: Way, number: int) -> dict[str, Tensor]:
+        runs = dataclasses.replace(more, seed=seed + number)
+        return epochs_of(how, fold, data, copy.deepcopy(averaged), names, runs).state_dict()
+
     if way.refined:
-        more = dataclasses.replace(chosen, epochs=1, learning_rate=chosen.learning_rate * REFINING_RATE)
-        names = [name for name, _ in averaged.named_parameters()]
-        further = epochs_of(way, fold, data, copy.deepcopy(averaged), names, more).state_dict()
-        averaged.load_state_dict(
-            {name: (value.double() + further[name]) / 2 for name, value in averaged.state_dict().items()}
-        )
+        averaged.load_state_dict(mean_of([averaged.state_dict(), further(way, 0)]))
+    if way.refining_runs:
+        shown = dataclasses.replace(way, shown=SHOWN_OTHERWISE)
+        averaged.load_state_dict(mean_of([further(shown, number) for number in range(way.refining_runs)]))
     return with_statistics(averaged, way, fold, data)
+
+
+def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each tensor of state dicts, float64."""
+    sums: dict[str, Tensor] = {}
+    for state in states:
+        add(sums, state)
+    return {name: total / len(states) for name, total in sums.items()}
 
 
 def with_statistics(network: nn.Module, way: Way, fold: Fold, data: Data) -> nn.Module:
@@ -337,11 +380,32 @@ def epochs_of(
         run.model.train()
         for index in torch.split(fold.train[torch.randperm(len(fold.train))], run.batch_size):
             inputs, labels = varied(data.images.pixels[index], way), data.images.labels[index]
-            run.step(*(way.mixed(inputs, labels) if way.mixed else (inputs, labels)))
+            inputs, labels = way.mixed(inputs, labels) if way.mixed else (inputs, labels)
+            climbed = climb(run, inputs, labels, way.sharpness) if way.sharpness else []
+            run.step(inputs, labels)
+            for weight, moved in climbed:
+                weight.data -= moved
             run.follow()
         if way.selected and is_better(evaluation := validated(run.averaged, way, fold, data), best):
             best, kept = evaluation, copy.deepcopy(run.averaged)
     return kept
+
+
+def climb(run: Run, inputs: Tensor, labels: Tensor, distance: float) -> list[tuple[nn.Parameter, Tensor]]:
+    """Move the weights by a distance to where a batch's loss rises most; return each and by how much it was moved.
+
+    A step from there, taken back by as much, is one of sharpness-aware minimisation (Foret et al. 2021, equation 2,
+    https://arxiv.org/abs/2010.01412).
+    """
+    with torch.autocast("cpu", run.precision, enabled=run.precision is not torch.float32):
+        logits = run.model(inputs)
+    weights = list(run.model.parameters())
+    gradients = torch.autograd.grad(training_loss(logits.float(), labels), weights)
+    length = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in gradients]))
+    moves = [gradient * (distance / (length + 1e-12)) for gradient in gradients]
+    for weight, move in zip(weights, moves, strict=True):
+        weight.data += move
+    return list(zip(weights, moves, strict=True))
 
 
 @torch.inference_mode()

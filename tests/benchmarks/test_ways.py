@@ -7,12 +7,17 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from pneumonia.training.channels import scan_folder
+from pneumonia.training.hyperparameters import Hyperparameters
+from pneumonia.training.processes import Processes
+from pneumonia.training.run import Run, training_loss
 from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.benchmarks import benchmark
 
-WAYS = benchmark("ways")
+THORAX, WAYS = benchmark("thorax"), benchmark("ways")
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +101,49 @@ def test_an_image_of_one_value_stays_as_it_is() -> None:
     assert torch.equal(WAYS["equalized"](flat), flat)
 
 
+def test_what_is_kept_around_the_thorax_has_a_margin_and_is_as_large_as_before() -> None:
+    film = draw_radiograph(Random(0), "NORMAL", 300).convert("L").resize((224, 224))
+    pixels = torch.from_numpy(np.array(film, np.float32))[None, None]
+    across, down, wide, high = THORAX["place_of_thorax"](film)
+    around = WAYS["around_the_thorax"](torch.cat([pixels, pixels]))
+    assert around.shape == (2, 1, 224, 224)
+    assert torch.equal(around[0], around[1])
+    left, top = (round(224 * max(0, middle - 1.15 * half)) for middle, half in ((across, wide), (down, high)))
+    right, bottom = (round(224 * min(1, middle + 1.15 * half)) for middle, half in ((across, wide), (down, high)))
+    expected = functional.interpolate(pixels[..., top:bottom, left:right], (224, 224), mode="bilinear")
+    assert (around[0] - expected[0]).abs().mean() < 3  # of 255; the box does not end between pixels here
+
+
+def test_climbing_goes_a_distance_up_the_loss() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    run = Run.start(network, (), Hyperparameters(), 32, Processes(1, 0, torch.device("cpu")))
+    inputs, labels = torch.randn(32, 3, 2, 2), torch.arange(32) % 2
+    before = [weight.detach().clone() for weight in network.parameters()]
+    low = training_loss(network(inputs), labels)
+    moved = WAYS["climb"](run, inputs, labels, 0.05)
+    assert training_loss(network(inputs), labels) > low
+    assert torch.cat([move.flatten() for _, move in moved]).norm().item() == pytest.approx(0.05, rel=1e-3)
+    for weight, move in moved:
+        weight.data -= move
+    for weight, old in zip(network.parameters(), before, strict=True):
+        assert torch.allclose(weight, old, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_ways_are_trained_and_judged_once(
     folder: Path, adults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = [str(folder), str(adults), "--output", str(tmp_path)]
     ways = ["cutmix", "smoother labels", "dropout", "without the border", "shown otherwise", "refined"]
-    ways += ["best epoch", "equalised half-way when run", "recipe"]
+    ways += [
+        "around the thorax",
+        "sharpness-aware",
+        "refined in three runs",
+        "best epoch",
+        "equalised half-way when run",
+        "recipe",
+    ]
     arguments = [*places, "--weights", "none", "--epochs", "1", "--ways", *ways, "--runs", "1"]
     assert WAYS["main"](arguments) == 0
     first = (tmp_path / "ways.json").read_text()
