@@ -44,7 +44,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-# Tutorials do not ask for huge pages; train_model.py does, if this were not set before it is imported.
+# Tutorials do not ask for huge pages. Importing train_model.py does, unless the variable is set before.
 os.environ["THP_MEM_ALLOC_ENABLE"] = "0" if "straightforward" in sys.argv else "1"
 import train_model
 from pneumonia.imaging.preprocessing import MEAN, SIZE, STD

@@ -12,8 +12,10 @@ photographs        how many answers for 120 of the test's films, half of them NO
                    photographed (benchmarks/photographs.py), and how many normal films become pneumonias
 
 The runs differ in seed and fold. But NORMAL2, the adults and 60 of the photographed films are the same in each, and the
-other 60 films are of the few patients with the most films: the spread is that of networks, not of patients. Some
-NORMAL2 files have the number of a file that is trained on; whether that is the same child is not known.
+other 60 films are of the few patients with the most films: the spread is that of networks, not of patients. With
+`--hold-out brightest` or `darkest` the test and all photographed films are the same in each run, and patients may be
+both in training and in the test. Some NORMAL2 files have the number of a file that is trained on; whether that is the
+same child is not known.
 
 DIR/ways.json, in the folder that --output names, gets the figures of each run; a run that is there is not done again.
 Runs with other settings there are refused.
@@ -68,7 +70,7 @@ from train_model import SMALL_SIZE as SIDE
 
 BORDER = SIZE // 10  # pixels at each edge of an image of SIZE pixels
 FOLDS = 5
-MARGIN = 0.15  # of half the thorax
+MARGIN = 0.15  # of half the thorax's width and height
 ELSEWHERE = "NORMAL2-"  # how the names of the other collection's files begin
 PHOTOGRAPHED = 60  # films of each class
 FIGURES = {
@@ -136,7 +138,7 @@ def without_border(pixels: Tensor) -> Tensor:
 
 
 def around_the_thorax(pixels: Tensor) -> Tensor:
-    """Return of each image the part around the thorax (thorax.py), with MARGIN on each side, as large as before."""
+    """Crop each image to the thorax (thorax.py) and MARGIN on each side; resize it to the size that it had."""
     grays = pixels.mean(1).round().byte().numpy()
     boxes = torch.tensor([box_around_thorax(image.tobytes()) for image in grays]) * pixels.shape[-1]
     around: Tensor = roi_align(pixels, list(boxes[:, None]), pixels.shape[-1], aligned=True)
@@ -176,9 +178,9 @@ class Way:
         selected: the epoch of the best validation is taken, as training does, not the last one.
         refined: the network is trained for one more epoch, on its first epoch's batches, and the weights before and
             after it are averaged.
-        refining_runs: this often the network is trained for one more epoch with images shown otherwise, each time from
-            the same weights, and the weights at the ends are averaged, as train_model.py does.
-        sharpness: how far up the loss each step looks (`climb`); 0 is not at all.
+        refining_runs: each trains one more epoch from the same weights, with images shown otherwise; the weights at
+            their ends are averaged, as train_model.py does.
+        sharpness: the radius of sharpness-aware minimisation (`climb`); 0 turns it off.
     """
 
     intensity: Intensity = as_they_are
@@ -392,7 +394,7 @@ def epochs_of(
 
 
 def climb(run: Run, inputs: Tensor, labels: Tensor, distance: float) -> list[tuple[nn.Parameter, Tensor]]:
-    """Move the weights by a distance to where a batch's loss rises most; return each and by how much it was moved.
+    """Move the weights by a distance in the direction in which a batch's loss rises most; return each and its move.
 
     A step from there, taken back by as much, is one of sharpness-aware minimisation (Foret et al. 2021, equation 2,
     https://arxiv.org/abs/2010.01412).

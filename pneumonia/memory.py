@@ -35,11 +35,11 @@ def sparing_memory() -> Iterator[None]:
 
 
 def spare_memory_in_training(huge_pages: Path = HUGE_PAGES) -> None:
-    """Give pieces from LARGE_IN_TRAINING on back to the system when they are freed, from now on.
+    """From now on, give freed pieces of LARGE_IN_TRAINING bytes or more back to the system at once.
 
     A step frees tensors of many sizes. If glibc keeps them, they leave gaps that the next ones do not fit into. These
-    gaps are a sixth of the peak. Fetching tensors anew takes no time if they come in huge pages, and makes a step a
-    sixth slower if they do not. So without huge pages nothing is changed. docs/performance.md has the figures.
+    gaps are a sixth of the peak. Fetching tensors anew takes hardly any time if they come in huge pages, and makes a
+    step a sixth slower if they do not. So without huge pages nothing is changed. docs/performance.md has the figures.
 
     Args:
         huge_pages: the file in which Linux says who gets them: "always" everybody, "madvise" those who ask for them, as

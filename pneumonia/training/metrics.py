@@ -1,6 +1,7 @@
 """How good a model's answers are: figures with their intervals, and the curves that plots show.
 
-Those that scikit-learn has are compared with it in the tests. Importing it takes 140 MB, which training can do without.
+Those that scikit-learn has are compared with it in the tests. Importing scikit-learn takes 140 MB, which training can
+do without.
 
 In all functions `probabilities` are P(PNEUMONIA) after calibration, as served, and both classes are among the labels.
 """

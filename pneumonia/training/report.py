@@ -37,7 +37,7 @@ SERVED = ("auroc", "balanced_accuracy", "sensitivity", "specificity")  # figures
 
 
 def check_can_draw() -> None:
-    """Check, before hours of training, that what draws the pictures at its end is found.
+    """Check, before hours of training, that the packages that only the plots at its end need are installed.
 
     Raises:
         ConfigurationError: a package is missing.
