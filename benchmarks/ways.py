@@ -62,7 +62,7 @@ from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.images import Images, load_channel
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes
-from pneumonia.training.run import AVERAGED_SHARE, Evaluation, Run, is_better, training_loss, training_precision
+from pneumonia.training.run import AVERAGED_SHARE, Evaluation, Run, is_better, training_precision
 from pneumonia.training.shown_otherwise import shown_otherwise
 from pneumonia.training.split import labelled_files
 from train_model import NORMALIZED_BY, REFINING_RATE, SHOWN_OTHERWISE, add
@@ -399,10 +399,8 @@ def climb(run: Run, inputs: Tensor, labels: Tensor, distance: float) -> list[tup
     A step from there, taken back by as much, is one of sharpness-aware minimisation (Foret et al. 2021, equation 2,
     https://arxiv.org/abs/2010.01412).
     """
-    with torch.autocast("cpu", run.precision, enabled=run.precision is not torch.float32):
-        logits = run.model(inputs)
     weights = list(run.model.parameters())
-    gradients = torch.autograd.grad(training_loss(logits.float(), labels), weights)
+    gradients = torch.autograd.grad(run.loss(inputs, labels), weights)
     length = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in gradients]))
     moves = [gradient * (distance / (length + 1e-12)) for gradient in gradients]
     for weight, move in zip(weights, moves, strict=True):

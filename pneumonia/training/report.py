@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pneumonia.command import HOW_TO_INSTALL, say
-from pneumonia.errors import ConfigurationError, TrainingError
+from pneumonia.command import HOW_TO_INSTALL, packages_needed_by, say
+from pneumonia.errors import TrainingError
 from pneumonia.files import read_plain, write_json
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.calibration import Calibration
@@ -42,9 +42,10 @@ def check_can_draw() -> None:
     Raises:
         ConfigurationError: a package is missing.
     """
-    for name in DRAWING:
-        if find_spec(name) is None:
-            raise ConfigurationError(f"`train_model.py` needs {name}, which is not installed: {HOW_TO_INSTALL}.")
+    with packages_needed_by("train_model.py", HOW_TO_INSTALL):
+        for name in DRAWING:
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)
 
 
 def report(

@@ -136,6 +136,12 @@ class Run:
             epoch_steps,
         )
 
+    def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return a batch's mean loss in nats, from which gradients can be computed; arguments are as for `step`."""
+        with torch.autocast(labels.device.type, self.precision, enabled=self.precision is not torch.float32):
+            logits = self.parallel(inputs)
+        return training_loss(logits.float(), labels)
+
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Move the network by one batch.
 
@@ -146,9 +152,7 @@ class Run:
         Returns:
             The batch's mean loss in nats, where it was computed.
         """
-        with torch.autocast(labels.device.type, self.precision, enabled=self.precision is not torch.float32):
-            logits = self.parallel(inputs)
-        loss = training_loss(logits.float(), labels)
+        loss = self.loss(inputs, labels)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -76,9 +76,8 @@ def learned(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def check_close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     for name, value in learned(one).items():
-        torch.testing.assert_close(
-            value.double(), learned(other)[name].double(), rtol=1e-3, atol=1e-6
-        )  # half precision
+        expected = learned(other)[name].double()
+        torch.testing.assert_close(value.double(), expected, rtol=1e-3, atol=1e-6)  # half precision
 
 
 def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
