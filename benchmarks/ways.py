@@ -181,6 +181,8 @@ class Way:
         refining_runs: each trains one more epoch from the same weights, with images shown otherwise; the weights at
             their ends are averaged, as train_model.py does.
         sharpness: the radius of sharpness-aware minimisation (`climb`); 0 turns it off.
+        grays: share of the images that get another image's histogram (`with_grays_of_another`) before they are varied.
+        styles: share of the steps that mix the images' styles in the network (`mixing_styles`).
     """
 
     intensity: Intensity = as_they_are
@@ -198,6 +200,8 @@ class Way:
     refined: bool = False
     refining_runs: int = 0
     sharpness: float = 0.0
+    grays: float = 0.0
+    styles: float = 0.0
 
 
 WAYS = {
@@ -221,6 +225,8 @@ WAYS = {
     "without the border": Way(intensity=without_border),
     "around the thorax": Way(intensity=around_the_thorax),
     "sharpness-aware": Way(sharpness=0.05),
+    "grays of another": Way(grays=0.5),
+    "styles mixed": Way(styles=0.5),
     "best epoch": Way(selected=True),
     "refined": Way(refined=True),
     "refined in three runs": Way(refining_runs=3),
@@ -292,10 +298,46 @@ def varied(images: Tensor, way: Way) -> Tensor:
     images = images.float() if way.late else way.intensity(images.float())
     if way.crops:
         images = torch.where(chance(images, way.crops), cropped(images), small(images))
+    if way.grays:
+        images = torch.where(chance(images, way.grays), with_grays_of_another(images), images)
     images = shown_otherwise(augment(images, SIDE, way.retaken), way.shown)
     if way.backgrounds:
         images = torch.where(chance(images, way.backgrounds), before_another(images), images)
     return normalize(way.intensity(images) if way.late else images)
+
+
+def with_grays_of_another(images: Tensor) -> Tensor:
+    """Match each image's histogram to that of the one before it in the batch, which may be of the other class.
+
+    A value becomes the one that has the same rank in the other image; the mean rank, where several pixels have it.
+    (Gonzalez and Woods, *Digital Image Processing*, section 3.3, histogram specification.) So the network cannot tell
+    the classes by how bright or rich in contrast their films are.
+    """
+    values, others = images.round().long().flatten(1), images.flatten(1).sort(1).values.roll(1, 0)
+    counts = torch.zeros(len(images), 256, dtype=torch.int64)
+    counts.scatter_add_(1, values, counts.new_ones(()).expand(values.shape))
+    ranks = (counts.cumsum(1) - (counts + 1) // 2).clamp(0, values.shape[1] - 1)
+    return others.gather(1, ranks).gather(1, values).view(images.shape)
+
+
+def mixing_styles(share: float) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor | None]:
+    """Return a hook of a layer which, at this share of the steps, gives features the style of mixtures of two images.
+
+    The style is the mean and standard deviation of each channel of an image, and the weights of the two images are
+    drawn from Beta(0.1, 0.1) (Zhou et al. 2021, *Domain Generalization with MixStyle*, https://arxiv.org/abs/2104.02008).
+    """
+    weight = torch.distributions.Beta(0.1, 0.1)
+
+    def mix(_: nn.Module, __: tuple[Tensor], features: Tensor) -> Tensor | None:
+        if not torch.is_grad_enabled() or torch.rand(()) >= share:  # no gradient: not a step
+            return None
+        spread, mean = torch.std_mean(features.detach().float(), (2, 3), keepdim=True)
+        spread = spread + 1e-6
+        others, kept = torch.randperm(len(features)), weight.sample((len(features), 1, 1, 1))
+        scale, shift = torch.lerp(spread[others], spread, kept) / spread, torch.lerp(mean[others], mean, kept)
+        return (features - mean) * scale + shift
+
+    return mix
 
 
 def chance(images: Tensor, share: float) -> Tensor:
@@ -331,6 +373,9 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
         network.get_submodule("fc").register_forward_pre_hook(
             lambda fc, given: functional.dropout(given[0], way.dropout, fc.training)
         )
+    if way.styles:
+        for name in ("layer1", "layer2"):
+            network.get_submodule(name).register_forward_hook(mixing_styles(way.styles))
     chosen = Hyperparameters(epochs=epochs, weight_decay=way.weight_decay, seed=seed)
     averaged = epochs_of(way, fold, data, network, pretrained, chosen)
     names = [name for name, _ in averaged.named_parameters()]

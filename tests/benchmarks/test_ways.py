@@ -114,6 +114,36 @@ def test_what_is_kept_around_the_thorax_has_a_margin_and_is_as_large_as_before()
     assert (around[0] - expected[0]).abs().mean() < 3  # of 255; the box does not end between pixels here
 
 
+def test_an_image_can_get_the_grays_of_the_one_before() -> None:
+    torch.manual_seed(0)
+    grays = [torch.randperm(256)[:64].float(), torch.randperm(100)[:64].float() + 100, torch.full((64,), 9.0)]
+    images = torch.stack(grays).view(3, 1, 8, 8)
+    changed = WAYS["with_grays_of_another"](images)
+    assert changed.shape == images.shape
+    first, second, third = (one.flatten() for one in changed)
+    assert torch.equal(first, grays[2])
+    assert torch.equal(second.sort().values, grays[0].sort().values)
+    assert torch.equal(second.argsort(), grays[1].argsort())
+    assert torch.equal(third, grays[1].sort().values[32].expand(64))  # one value has the middle rank
+
+
+def test_styles_are_mixed_at_steps_only() -> None:
+    torch.manual_seed(0)
+    layer = nn.Identity()
+    layer.register_forward_hook(WAYS["mixing_styles"](1.0))
+    features = torch.randn(40, 3, 9, 9) * torch.rand(40, 3, 1, 1) + torch.rand(40, 3, 1, 1)
+    with torch.no_grad():
+        assert layer(features) is features
+    mixed = layer(features)
+    means, spreads = mixed.mean((2, 3)), mixed.std((2, 3))
+    lowest, highest = features.mean((2, 3)).amin(0), features.mean((2, 3)).amax(0)
+    assert ((lowest - 1e-4 <= means) & (means <= highest + 1e-4)).all()
+    assert not torch.allclose(means, features.mean((2, 3)), atol=0.01)
+    without_style = (mixed - means[..., None, None]) / spreads[..., None, None]
+    before = (features - features.mean((2, 3), keepdim=True)) / features.std((2, 3), keepdim=True)
+    assert torch.allclose(without_style, before, atol=1e-3)
+
+
 def test_climbing_goes_a_distance_up_the_loss() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
@@ -139,6 +169,8 @@ def test_ways_are_trained_and_judged_once(
     ways += [
         "around the thorax",
         "sharpness-aware",
+        "grays of another",
+        "styles mixed",
         "refined in three runs",
         "best epoch",
         "equalised half-way when run",
