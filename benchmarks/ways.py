@@ -176,8 +176,6 @@ class Way:
         weight_decay: of AdamW.
         averaged: how far back the moving average of the weights remembers, as a share of all steps.
         selected: the epoch of the best validation is taken, as training does, not the last one.
-        refined: the network is trained for one more epoch, on its first epoch's batches, and the weights before and
-            after it are averaged.
         refining_runs: each trains one more epoch from the same weights, with images shown otherwise; the weights at
             their ends are averaged, as train_model.py does.
         sharpness: the radius of sharpness-aware minimisation (`climb`); 0 turns it off.
@@ -197,7 +195,6 @@ class Way:
     weight_decay: float = Hyperparameters.weight_decay
     averaged: float = AVERAGED_SHARE
     selected: bool = False
-    refined: bool = False
     refining_runs: int = 0
     sharpness: float = 0.0
     grays: float = 0.0
@@ -228,7 +225,6 @@ WAYS = {
     "grays of another": Way(grays=0.5),
     "styles mixed": Way(styles=0.5),
     "best epoch": Way(selected=True),
-    "refined": Way(refined=True),
     "refined in three runs": Way(refining_runs=3),
     "shown otherwise, equalised by a quarter": Way(intensity=equalized_by_a_quarter, shown=0.5),
     "shown otherwise, equalised by a quarter when run": Way(served=equalized_by_a_quarter, shown=0.5),
@@ -369,6 +365,16 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
     """Train by train_model.py's steps in a way; return the averaged network."""
     torch.manual_seed(seed)
     network, pretrained = build_network(weights)
+    add_hooks(network, way)
+    chosen = Hyperparameters(epochs=epochs, weight_decay=way.weight_decay, seed=seed)
+    averaged = epochs_of(way, fold, data, network, pretrained, chosen)
+    if way.refining_runs:
+        averaged.load_state_dict(refined(averaged, way, fold, data, chosen))
+    return with_statistics(averaged, way, fold, data)
+
+
+def add_hooks(network: nn.Module, way: Way) -> None:
+    """Add what a way does within the network."""
     if way.dropout:
         network.get_submodule("fc").register_forward_pre_hook(
             lambda fc, given: functional.dropout(given[0], way.dropout, fc.training)
@@ -376,21 +382,15 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
     if way.styles:
         for name in ("layer1", "layer2"):
             network.get_submodule(name).register_forward_hook(mixing_styles(way.styles))
-    chosen = Hyperparameters(epochs=epochs, weight_decay=way.weight_decay, seed=seed)
-    averaged = epochs_of(way, fold, data, network, pretrained, chosen)
-    names = [name for name, _ in averaged.named_parameters()]
-    more = dataclasses.replace(chosen, epochs=1, learning_rate=chosen.learning_rate * REFINING_RATE)
 
-    def further(how: Way, number: int) -> dict[str, Tensor]:
-        runs = dataclasses.replace(more, seed=seed + number)
-        return epochs_of(how, fold, data, copy.deepcopy(averaged), names, runs).state_dict()
 
-    if way.refined:
-        averaged.load_state_dict(mean_of([averaged.state_dict(), further(way, 0)]))
-    if way.refining_runs:
-        shown = dataclasses.replace(way, shown=SHOWN_OTHERWISE)
-        averaged.load_state_dict(mean_of([further(shown, number) for number in range(way.refining_runs)]))
-    return with_statistics(averaged, way, fold, data)
+def refined(start: nn.Module, way: Way, fold: Fold, data: Data, chosen: Hyperparameters) -> dict[str, Tensor]:
+    """Return the mean of the weights at the ends of a way's refining runs."""
+    shown = dataclasses.replace(way, shown=SHOWN_OTHERWISE)
+    names = [name for name, _ in start.named_parameters()]
+    once = dataclasses.replace(chosen, epochs=1, learning_rate=chosen.learning_rate * REFINING_RATE)
+    runs = [dataclasses.replace(once, seed=chosen.seed + number) for number in range(way.refining_runs)]
+    return mean_of([epochs_of(shown, fold, data, copy.deepcopy(start), names, one).state_dict() for one in runs])
 
 
 def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -165,7 +165,7 @@ def test_ways_are_trained_and_judged_once(
     folder: Path, adults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = [str(folder), str(adults), "--output", str(tmp_path)]
-    ways = ["cutmix", "smoother labels", "dropout", "without the border", "shown otherwise", "refined"]
+    ways = ["cutmix", "smoother labels", "dropout", "without the border", "shown otherwise"]
     ways += [
         "around the thorax",
         "sharpness-aware",
