@@ -50,7 +50,7 @@ class Hyperparameters:
     patients: str = field(default="", metadata={"help": PATTERN_HELP, "metavar": "PATTERN"})
     refining_runs: int = field(
         default=0,
-        metadata={"help": "how often the best checkpoint is trained for one more epoch; the ends are averaged"},
+        metadata={"help": "runs of one epoch from the best checkpoint; the average of their ends replaces it"},
     )
 
     def __post_init__(self) -> None:
