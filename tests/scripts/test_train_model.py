@@ -1106,7 +1106,7 @@ def test_imagenet_weights_that_cannot_be_downloaded_end_in_one_sentence(
     monkeypatch.delenv("no_proxy", raising=False)
     sentence = sentence_of(arguments(dataset, tmp_path, "--weights", "imagenet"), failure, capsys)
     assert "ImageNet weights cannot be downloaded from https://download.pytorch.org/" in sentence
-    assert "pass a file with --weights PATH, or --weights none" in sentence
+    assert "--weights none, or, outside SageMaker jobs, pass a file with --weights PATH." in sentence
 
 
 @pytest.mark.processes
