@@ -104,13 +104,18 @@ def equalized(pixels: Tensor) -> Tensor:
     border = side * BORDER // SIZE
     within = slice(border, side - border)
     inner = values[..., within, within].flatten(2)
-    counts = torch.zeros(*inner.shape[:2], 256, dtype=torch.int32)
-    counts.scatter_add_(2, inner, counts.new_ones(()).expand(inner.shape))
+    counts = histograms(inner)
     ranks = 2 * counts.cumsum(2) - counts  # twice the mean rank
     ranks -= ranks.gather(2, inner.amin(2, keepdim=True))
     most = ranks.gather(2, inner.amax(2, keepdim=True))
     table = torch.where(most > 0, (ranks / most.clamp(min=1) * 255).round().clamp(0, 255), torch.arange(256))
     return table.gather(2, values.flatten(2)).view(pixels.shape)
+
+
+def histograms(values: Tensor) -> Tensor:
+    """Count how often each of 0 to 255 stands in the last dimension of values, int64; int64, shape (..., 256)."""
+    counts = torch.zeros(*values.shape[:-1], 256, dtype=torch.int64)
+    return counts.scatter_add_(-1, values, counts.new_ones(()).expand(values.shape))
 
 
 def equalized_half_way(pixels: Tensor) -> Tensor:
@@ -310,8 +315,7 @@ def with_grays_of_another(images: Tensor) -> Tensor:
     the classes by how bright or rich in contrast their films are.
     """
     values, others = images.round().long().flatten(1), images.flatten(1).sort(1).values.roll(1, 0)
-    counts = torch.zeros(len(images), 256, dtype=torch.int64)
-    counts.scatter_add_(1, values, counts.new_ones(()).expand(values.shape))
+    counts = histograms(values)
     ranks = (counts.cumsum(1) - (counts + 1) // 2).clamp(0, values.shape[1] - 1)
     return others.gather(1, ranks).gather(1, values).view(images.shape)
 

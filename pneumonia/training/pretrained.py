@@ -71,9 +71,9 @@ def _download(url: str, path: Path) -> None:
         torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2], progress=False)
     except Exception as error:  # no network, a proxy's refusal, a broken download
         raise ConfigurationError(
-            f"The ImageNet weights cannot be downloaded from {url} ({first_line(error)}): give "
-            "this machine a way there, start from random values with --weights none, or, outside SageMaker jobs, pass "
-            "a file with --weights PATH."
+            f"The ImageNet weights cannot be downloaded from {url} ({first_line(error)}): give this machine a "
+            "way there, start from random values with --weights none, or, outside SageMaker jobs, pass a file with "
+            "--weights PATH."
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
