@@ -6,7 +6,7 @@ is read strictly: a decoder might skip an unknown marker differently, and find a
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pneumonia.errors import ImageTooLargeError
@@ -62,7 +62,7 @@ def read_codestream(frame: bytes) -> Codestream:
     """Read the headers of a JPEG, JPEG-LS or JPEG 2000 codestream.
 
     Bytes after the end marker are cut off, as are the boxes around JPEG 2000. If JPEG 2000 lacks the end marker, it is
-    added: unlike the other decoders, the decoder of JPEG 2000 notices missing pixels.
+    added: missing tiles are noticed here, and pixels missing within a tile by the decoder, unlike those of the others.
 
     Raises:
         ImageTooLargeError: more header segments, or JPEG 2000 in more tiles, precincts, code-blocks or layers than is
@@ -108,9 +108,11 @@ def _jpeg_2000(frame: bytes) -> Codestream:
     tiles = math.ceil((right - tile_left) / tile_width) * math.ceil((bottom - tile_top) / tile_height)
     if tiles > MAX_TILES:
         raise _too_fine()
-    colours = ""
+    colours, tile_parts = "", []
     for marker, segment in _jpeg_2000_segments(frame, 4 + length):
-        if marker == _COD:  # how it is coded: style, progression, layers, component transformation, then as below
+        if marker == _SOT:
+            tile_parts.append(segment)
+        elif marker == _COD:  # how it is coded: style, progression, layers, component transformation, then as below
             if struct.unpack_from(">H", segment, 2)[0] > MAX_LAYERS:
                 raise _too_fine()
             colours = "RGB" if segment[4] else colours
@@ -118,11 +120,12 @@ def _jpeg_2000(frame: bytes) -> Codestream:
         elif marker == _COC:  # how one component is coded: its number, style, then as below
             style = 1 if samples < 257 else 2
             _check_pieces(segment[style + 1 :], segment[style] & 1 > 0, width, height, samples)
+    _check_tile_parts(tile_parts, tiles)
     return Codestream(frame, "JPEG 2000", width, height, samples, (depth & 127) + 1, colours)
 
 
 def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """Yield marker and content of each segment of the main header and of the headers of all tile-parts."""
+    """Yield marker and content of each segment of the main header and of all tile-parts' headers, SOT included."""
     start, end = 0, None  # of the tile-part
     for _ in range(MAX_HEADERS):
         if at + 2 > len(frame):
@@ -132,6 +135,7 @@ def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:
             return
         if marker == _SOT and end is None:
             start, end = at, struct.unpack_from(">I", frame, at + 6)[0]
+            yield marker, frame[at + 4 : at + 12]
             at += 12
         elif marker == _SOD and end is not None:
             if end == 0:  # up to the end of the codestream
@@ -146,6 +150,26 @@ def _jpeg_2000_segments(frame: bytes, at: int) -> Iterator[tuple[int, bytes]]:
         else:
             raise ValueError("a marker that does not belong in a header")
     raise too_many(MAX_HEADERS, "JPEG 2000 segments")
+
+
+def _check_tile_parts(headers: Iterable[bytes], tiles: int) -> None:
+    """Check that a codestream has each part of each tile: table A.5. The decoder leaves missing tiles black.
+
+    Args:
+        headers: what follows the length in each SOT segment: tile, length, number of the part, and how many parts the
+            tile has, or 0.
+        tiles: how many there are.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    parts: dict[int, set[int]] = {}
+    expected: dict[int, int] = {}
+    for tile, _, number, count in map(struct.Struct(">HIBB").unpack, headers):
+        parts.setdefault(tile, set()).add(number)
+        expected[tile] = max(expected.get(tile, 1), count, number + 1)
+    if len(parts) < tiles or any(len(parts[tile]) < expected[tile] for tile in parts):
+        raise ValueError("a tile, or a part of one, is missing")
 
 
 def _check_pieces(coding: bytes, has_precincts: bool, width: int, height: int, samples: int) -> None:  # noqa: FBT001

@@ -15,7 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_header
 from pneumonia.imaging.dicom_elements import Wanted, read_data_set, read_meta
-from pneumonia.imaging.dicom_layout import complete
+from pneumonia.imaging.dicom_layout import complete, unsupported
 from pneumonia.imaging.dicom_pixels import stored_bands
 from pneumonia.imaging.dicom_prefix import beginning
 from pneumonia.imaging.dicom_values import shown_by_palette, shown_in_gray
@@ -93,6 +93,8 @@ def _inflated(data: bytes) -> bytes:
 def _image(bands: list[Image.Image], header: Dataset) -> Image.Image:
     kind = header.PhotometricInterpretation
     if len(bands) == 3:
+        if kind == "YBR_PARTIAL_422":  # not converted by a decoder; its values have another range
+            raise unsupported(kind, 3, header.BitsAllocated)
         is_rgb = kind not in {"YBR_FULL", "YBR_FULL_422"}
         return Image.merge("RGB", bands) if is_rgb else Image.merge("YCbCr", bands).convert("RGB")
     return shown_by_palette(bands[0], header) if kind == "PALETTE COLOR" else shown_in_gray(bands[0], header)

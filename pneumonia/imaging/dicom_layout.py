@@ -18,6 +18,7 @@ KINDS = {
     1: {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"},
     3: {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT"},
 }
+_OTHER_KINDS = {"HSV", "ARGB", "CMYK", "YBR_PARTIAL_420", "YBR_FULL_420", "XYB"}
 
 
 def complete(header: Dataset) -> None:
@@ -48,12 +49,19 @@ def _complete_kind(header: Dataset) -> None:
     stored = _number(header, "BitsStored")
     allocated = _number(header, "BitsAllocated") or (8 if (stored or 0) <= 8 else 16)
     if kind not in KINDS.get(samples, set()) or allocated not in ({8, 16} if samples == 1 else {8}):
-        raise UnsupportedImageError(
-            f"The DICOM image has an unsupported kind of pixels, {samples} x {allocated} bits: send 8 or 16 bits of "
-            "gray, or 8 bits per colour."
-        )
+        raise unsupported(kind, samples, allocated)
     header.PhotometricInterpretation, header.SamplesPerPixel, header.BitsAllocated = kind, samples, allocated
     header.PlanarConfiguration = _number(header, "PlanarConfiguration") or 0
+
+
+def unsupported(kind: str, samples: int, allocated: int) -> UnsupportedImageError:
+    """Return the error for pixels that are not read: their photometric interpretation, samples and bits of each."""
+    is_known = kind in _OTHER_KINDS.union(*KINDS.values())  # other text is not quoted: it might be a patient's name
+    named = f"of {kind}" if is_known else f"with {'an unknown' if kind else 'no'} photometric interpretation"
+    return UnsupportedImageError(
+        f"The DICOM image has an unsupported kind of pixels, {samples} x {allocated} bits {named}: send MONOCHROME2 of "
+        "8 or 16 bits, or RGB of 8 bits per colour."
+    )
 
 
 def _complete_bits(header: Dataset) -> None:

@@ -151,7 +151,7 @@ def _uncompressed(pixels: PixelData, header: Dataset) -> list[Image.Image]:
         value = _swapped(value)
     if header.SamplesPerPixel == 1:
         return [_band(value, size, bits)]
-    if header.PhotometricInterpretation == "YBR_FULL_422" and len(value) < 3 * area:
+    if header.PhotometricInterpretation in {"YBR_FULL_422", "YBR_PARTIAL_422"} and len(value) < 3 * area:
         return [_band(plane, size, bits) for plane in _spread(value)]
     if header.PlanarConfiguration == 1:
         return [_band(value[start : start + area], size, bits) for start in (0, area, 2 * area)]

@@ -48,8 +48,9 @@ def _apply(table: Values, band: Image.Image) -> Image.Image:
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
 def _gray_table(band: Image.Image, header: Dataset) -> Values:
     """Return the 8-bit value of every word that a pixel can be stored as."""
-    stored = _stored_values(_words(band), header)
-    is_padding = _is_padding(stored, header)
+    words = _words(band)
+    stored = _stored_values(words, header)
+    is_padding = _is_padding(words, stored, header)
     values = _modality(stored, header)
     if not np.isfinite(values).all():
         raise ValueError
@@ -98,19 +99,24 @@ def _held(values: Number, header: Dataset) -> Number:
     return values - (values >> bits - 1 << bits) if header.PixelRepresentation == 1 else values
 
 
-def _as_stored(value: int, header: Dataset) -> int:
-    """Return the pixel value with a number's bits: some files write signed numbers as unsigned, or the reverse."""
-    bits = int(header.BitsStored)
-    return _held(value, header) if -(1 << bits - 1) <= value < 1 << bits else value
+def _is_padding(words: Values, stored: Values, header: Dataset) -> Values:
+    """Return which words are padding, given the values that they store, C.7.5.1.1.2.
 
-
-def _is_padding(stored: Values, header: Dataset) -> Values:
-    """Return which stored values are padding, C.7.5.1.1.2."""
+    Some files write signed numbers as unsigned, or the reverse: a number means the value that has its bits. Where it
+    needs more bits than are stored, the words that have its bits are padding.
+    """
     given = (header.get(f"PixelPadding{name}") for name in ("Value", "RangeLimit"))
-    bounds = [_as_stored(int(value), header) for value in given if value is not None]
+    bounds = [int(value) for value in given if value is not None]
     if not bounds:
-        return np.zeros_like(stored, dtype=bool)
-    return (stored >= min(bounds)) & (stored <= max(bounds))
+        return np.zeros_like(words, dtype=bool)
+    bits = int(header.BitsStored)
+    if header.PixelRepresentation == 1:
+        bounds = [bound - 2**16 if bound >= 2**15 else bound for bound in bounds]
+    if all(-(1 << bits - 1) <= bound < 1 << bits for bound in bounds):
+        bounds = [_held(bound, header) for bound in bounds]
+        return (stored >= min(bounds)) & (stored <= max(bounds))
+    bounds = [bound % 2**16 for bound in bounds]
+    return (words >= min(bounds)) & (words <= max(bounds))
 
 
 def _modality(stored: Values, header: Dataset) -> Values:
@@ -164,18 +170,21 @@ def _lut(item: Dataset, values: Values) -> tuple[Values, int]:
 
 def _palettes(header: Dataset, band: Image.Image) -> list[Values]:
     """Return the 8-bit red, green and blue of every word, C.7.6.3.1.5."""
+    tables = [_table(header, f"{color}PaletteColorLookupTable") for color in ("Red", "Green", "Blue")]
+    brightest = max(int(table.max()) for table, _, _ in tables)
     palettes = []
-    for color in ("Red", "Green", "Blue"):
-        table, first, bits = _table(header, f"{color}PaletteColorLookupTable")
+    for table, first, declared in tables:
+        # Some files declare 16 bits for entries of 8 or 12: nearly all would be black.
+        bits = declared if brightest >> declared - 4 else max(8, brightest.bit_length())
         found = table[(_words(band) - first).clip(0, len(table) - 1)]
-        palettes.append(found >> max(0, bits - 8) & 255)
+        palettes.append(found >> bits - 8 & 255)
     return palettes
 
 
 def _table(dataset: Dataset, name: str) -> tuple[Values, int, int]:
     """Return a look-up table, the value of its first entry, and the number of bits of its entries."""
     entries, first, bits = _numbers(dataset, f"{name}Descriptor")
-    entries = entries or 65_536
+    entries = entries % 65_536 or 65_536  # where pixels have a sign, pydicom may give a large number one as well
     if not 8 <= bits <= 16:
         raise ValueError
     if f"{name}Data" not in dataset:

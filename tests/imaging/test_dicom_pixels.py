@@ -191,6 +191,14 @@ def test_transformed_jpeg_2000_decodes_to_rgb(kind: str) -> None:
     assert np.array_equal(pixels_of(data), colors())
 
 
+@pytest.mark.parametrize("bytes_per_pixel", [2, 3])
+def test_colors_of_partial_range_are_refused(bytes_per_pixel: int) -> None:
+    pixels = bytes(128 * 128 * bytes_per_pixel)
+    data = made(np.zeros((128, 128, 3), np.uint8), PhotometricInterpretation="YBR_PARTIAL_422", PixelData=pixels)
+    with pytest.raises(UnsupportedImageError, match="3 x 8 bits of YBR_PARTIAL_422: send"):
+        decode(data)
+
+
 @pytest.mark.parametrize("syntax", [HTJ2KLossless, "1.2.840.10008.1.2.4.203"])
 def test_high_throughput_jpeg_2000_is_read(syntax: str) -> None:
     frame = bytes(imagecodecs.htj2k_encode(radiograph(12), reversible=True))

@@ -151,6 +151,17 @@ def test_a_table_may_begin_below_zero() -> None:
     assert np.array_equal(pixels_of(data), to_8_bit(values, -2048, 2047))
 
 
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("syntax", UNCOMPRESSED[:2])
+def test_a_table_of_signed_pixels_may_have_more_than_32_767_entries(syntax: pydicom.uid.UID, sequence: str) -> None:
+    values = np.linspace(-20_000, 19_999, 40_000).astype(np.int16).reshape(200, 200)
+    table = lut(np.arange(40_000).astype(np.uint16), 65_536 - 20_000, 16)
+    data = made(values, syntax, None, **{sequence: table})
+    assert (
+        abs(pixels_of(data) - to_8_bit(values.astype(int), -20_000, 19_999)).max() <= 5
+    )  # a modality is spread a little
+
+
 @pytest.mark.parametrize("window", [{}, {"WindowCenter": 1500, "WindowWidth": 2000}], ids=["range", "window"])
 def test_both_depictions_of_a_radiograph_are_the_same_image(window: dict[str, Any]) -> None:
     values = radiograph(12)
@@ -199,6 +210,32 @@ def test_padding_may_be_written_with_the_other_sign(value: int, written: str) ->
     assert np.array_equal(pixels[1:], expected)
 
 
+@pytest.mark.parametrize("syntax", UNCOMPRESSED)
+@pytest.mark.parametrize("limit", [{}, {"PixelPaddingRangeLimit": 0xFFF0}], ids=["value", "range"])
+def test_padding_may_need_more_bits_than_are_stored(syntax: pydicom.uid.UID, limit: dict[str, Any]) -> None:
+    values = radiograph(12)
+    expected = to_8_bit(values, 0, 4095)
+    assert (values == 0xFFF).any()  # what is left of the padding in the bits that are stored
+    values[:, :9], expected[:, :9] = 0xFFFF, 0
+    window = {"WindowCenter": 2048, "WindowWidth": 4096}
+    data = made(values, syntax, BitsStored=12, HighBit=11, PixelPaddingValue=0xFFFF, **limit, **window)
+    assert np.array_equal(pixels_of(data), expected)
+
+
+@pytest.mark.parametrize("syntax", UNCOMPRESSED)
+def test_padding_of_signed_pixels_may_have_more_bits_than_are_stored(syntax: pydicom.uid.UID) -> None:
+    values = radiograph(12).astype(np.int16) - 2048
+    values[values == -1] = 0
+    expected = to_8_bit(values, -2048, 2047)
+    values[:, :9], expected[:, :9] = -1, 0
+    data = made(values, syntax, 12, WindowCenter=0, WindowWidth=4096)
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    length = struct.pack("<I", 2) if syntax == ImplicitVRLittleEndian else b"US" + struct.pack(order + "H", 2)
+    element = struct.pack(order + "HH", 0x28, 0x120) + length + struct.pack(order + "H", 65_535)
+    place = data.index(struct.pack(order + "HH", 0x28, 0x1050))  # of the window, which comes next
+    assert np.array_equal(pixels_of(data[:place] + element + data[place:]), expected)
+
+
 @pytest.mark.parametrize("padding", [{}, {"PixelPaddingValue": 7}], ids=["image", "nothing but padding"])
 @pytest.mark.parametrize("window", [{}, {"WindowCenter": 7, "WindowWidth": 10}], ids=["range", "window"])
 def test_an_image_of_one_value_is_refused(padding: dict[str, Any], window: dict[str, Any]) -> None:
@@ -244,6 +281,16 @@ def test_one_defect_of_the_detector_does_not_darken_the_rest() -> None:
     assert found[30, 20] == 255
     found[30, 20] = expected[30, 20]
     assert abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_a_palette_that_declares_more_bits_than_it_holds_is_as_bright_as_one_that_does_not(bits: int) -> None:
+    ramps = {"Red": np.arange(256), "Green": 255 - np.arange(256), "Blue": np.arange(256) // 2}
+    right = made(radiograph(8), **palettes({color: 257 * ramp for color, ramp in ramps.items()}, 0))
+    wrong = made(radiograph(8), **palettes({color: 257 * ramp >> 16 - bits for color, ramp in ramps.items()}, 0))
+    assert np.array_equal(pixels_of(wrong), pixels_of(right))
+    dark = made(radiograph(8), **palettes({color: 257 * ramp // 8 for color, ramp in ramps.items()}, 0))
+    assert pixels_of(dark).max() == 255 // 8
 
 
 def palettes(ramps: dict[str, Pixels], first: int, kind: str = "") -> dict[str, Any]:
