@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImagePalette, UnidentifiedImageError
 from PIL.ExifTags import Base
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import COLORMAP, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_prefix
@@ -20,7 +20,7 @@ from pneumonia.imaging.jpeg import Header, check_kind, check_metadata, check_sca
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
 from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified, unread_tiff
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bmp, check_bytes, check_pixels
-from pneumonia.imaging.tiff import Page, radiograph
+from pneumonia.imaging.tiff import Page, is_beyond_pillow, radiograph
 from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, check_size, is_tiff
 from pneumonia.imaging.tiff_pieces import check_pieces
 from pneumonia.imaging.transport import check_transport
@@ -98,18 +98,29 @@ def _check_others(data: bytes) -> None:
 
 def _tiff(data: bytes) -> Decoded:
     check_size(data)
-    page, is_misread = radiograph(data), data.startswith(BIG_ENDIAN_BIG)
-    if is_misread and not page:
+    page = radiograph(data)
+    if not page and data.startswith(BIG_ENDIAN_BIG):
         raise ImageError(BROKEN)
     if page:
         _check_size(page.width, page.height)
         check_pieces(data, page)
-        if page.is_narrowed or is_misread:
+        if is_beyond_pillow(data, page):
             return Decoded(_deep_tiff(data, page))
     with _opened(io.BytesIO(data)) as image:
         if page:
             _turn_to(image, page, data)
+            _widen_palette(image)
         return from_pillow(image)
+
+
+def _widen_palette(image: Image.Image) -> None:
+    """Give a TIFF its palette, if the file has it in 8 or 12 bits: the upper 8 of 16, which Pillow takes, are black."""
+    if isinstance(image, TiffImageFile) and image.mode in {"P", "PA"}:
+        colors = image.tag_v2[COLORMAP]
+        if (brightest := max(colors)) < 4096:
+            image.palette = ImagePalette.raw(
+                "RGB;L", tuple(color >> max(0, brightest.bit_length() - 8) for color in colors)
+            )
 
 
 def _turn_to(image: Image.Image, page: Page, data: bytes) -> None:
@@ -143,6 +154,10 @@ def _opened(file: io.BytesIO) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(TOO_MANY_PIXELS) from error
     except Exception as error:  # Pillow raises nearly anything on broken data
+        if str(error).startswith("Unsupported BMP"):
+            raise UnsupportedImageError(
+                "BMP files of this kind are not read: save the X-ray as JPEG or PNG."
+            ) from error
         raise ImageError(BROKEN) from error
 
 
@@ -170,7 +185,8 @@ def from_pillow(image: Image.Image) -> Decoded:
 def _is_narrowed(image: Image.Image) -> bool:
     """Return whether Pillow will keep the upper 8 of 16 bits when it loads an image."""
     waiting = getattr(image, "tile", ())  # empty once it is loaded
-    return not image.mode.startswith("I") and any(";16" in str(part.args) for part in waiting)
+    modes = [str(part.args) for part in waiting]
+    return not image.mode.startswith("I") and any(";16" in mode and "BGR;16" not in mode for mode in modes)
 
 
 def _deep_tiff(data: bytes, page: Page) -> Image.Image:

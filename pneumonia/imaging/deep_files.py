@@ -13,9 +13,9 @@ from pneumonia.imaging.depth import Values
 from pneumonia.imaging.jpeg import Header
 from pneumonia.imaging.jpeg_ends import check_ends
 from pneumonia.imaging.limits import MAX_DEEP_BYTES
-from pneumonia.imaging.tiff import Page
+from pneumonia.imaging.tiff import GRAY, Page
 
-_GRAY, _RGB = {0, 1}, {2}  # PhotometricInterpretation
+_RGB = {2}  # PhotometricInterpretation
 
 
 def png_values(data: bytes) -> Values:
@@ -53,8 +53,8 @@ def tiff_values(data: bytes, page: Page) -> Values:
         UnsupportedImageError: neither gray nor RGB.
         Exception: whatever the decoder raises on broken data.
     """
-    colors = 1 if page.photometric in _GRAY else 3
-    if page.photometric not in _GRAY | _RGB or not colors <= page.samples <= colors + 1:
+    colors = 1 if page.photometric in GRAY else 3
+    if page.photometric not in GRAY | _RGB or not colors <= page.samples <= colors + 1:
         raise UnsupportedImageError(
             "A TIFF with values of this kind must be gray or RGB, with alpha at most: save the X-ray as gray."
         )
@@ -68,10 +68,20 @@ def tiff_values(data: bytes, page: Page) -> Values:
     # The decoder refuses to fill an array of another shape: it cannot take more memory than was checked.
     array = np.empty(shape if page.samples > 1 else (page.height, page.width), page.dtype)
     imagecodecs.tiff_decode(data, index=page.number, out=array)
-    return _without_alpha(np.moveaxis(array, 0, -1) if page.is_separate and page.samples > 1 else array)
+    values = np.moveaxis(array, 0, -1) if page.is_separate and page.samples > 1 else array
+    return _divided_by_alpha(values) if page.is_premultiplied and page.samples > colors else _without_alpha(values)
 
 
 def _without_alpha(values: Values) -> Values:
     if values.ndim == 2:
         return values
     return values[..., 0] if values.shape[2] < 3 else values[..., :3]
+
+
+def _divided_by_alpha(values: Values) -> Values:
+    """Return values that are multiplied by the alpha beside them as they were before, and zero where alpha is."""
+    most = 1.0 if values.dtype.kind == "f" else float(np.iinfo(values.dtype).max)
+    colors, alpha = _without_alpha(values), values[..., -1].reshape(*values.shape[:2], *[1] * (values.shape[2] > 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divided = np.where(alpha > 0, colors * (most / alpha), 0)
+    return divided.clip(None, most).astype(values.dtype)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from pneumonia.errors import UnsupportedImageError
 from pneumonia.imaging.limits import MAX_PAGES
-from pneumonia.imaging.tiff_directories import Entry, Values, directories, values_of
+from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, Entry, Values, directories, values_of
 
+GRAY = {0, 1}  # PhotometricInterpretation: white is zero, or black
 _WIDTH, _HEIGHT = 256, 257
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat
 _NUMBERS = {_UNSIGNED: "u", _UNDEFINED: "u", _SIGNED: "i", _FLOAT: "f"}
@@ -27,9 +28,13 @@ class Page:
         bits: of each value.
         samples: values of each pixel.
         number_format: SampleFormat.
-        photometric: PhotometricInterpretation; 0 if white is zero.
+        photometric: PhotometricInterpretation; 0 if white is zero. If the file does not say, 1, or 2 for colours, as
+            libtiff assumes.
+        is_told: whether the file says it.
         orientation: as in EXIF.
         is_separate: whether each sample has a plane of its own.
+        is_premultiplied: whether gray or colours are multiplied by the alpha beside them.
+        is_mirrored: whether the bits of each byte are in reverse order.
         is_reduced: whether the file says that this is a smaller copy of another page, or a mask.
         has_children: whether the page has images of its own, as in raw photographs.
     """
@@ -42,8 +47,11 @@ class Page:
     samples: int
     number_format: int
     photometric: int
+    is_told: bool
     orientation: int
     is_separate: bool
+    is_premultiplied: bool
+    is_mirrored: bool
     is_reduced: bool
     has_children: bool
 
@@ -54,17 +62,21 @@ class Page:
         def first(tag: int, default: int) -> int:
             return values.get(tag, (default,))[0]
 
+        samples = first(277, 1)
         return cls(
             number,
             entries,
             width=first(_WIDTH, 0),
             height=first(_HEIGHT, 0),
             bits=max(values.get(258, (1,))),
-            samples=first(277, 1),
+            samples=samples,
             number_format=first(339, _UNSIGNED),
-            photometric=first(262, 0),
+            photometric=first(262, 1 if samples < 3 else 2),
+            is_told=262 in values,
             orientation=first(274, 1),
             is_separate=first(284, 1) == 2,
+            is_premultiplied=first(338, 0) == 1,
+            is_mirrored=first(266, 1) == 2,
             is_reduced=first(254, 0) & 0b101 > 0 or first(255, 1) == 2,
             has_children=330 in values,
         )
@@ -119,6 +131,19 @@ def radiograph(data: bytes) -> Page | None:
     if len(pages) > MAX_PAGES or not all(page is largest or page.is_copy_of(largest) for page in pages):
         raise UnsupportedImageError("The TIFF holds several images: send each radiograph as a file of its own.")
     return largest
+
+
+def is_beyond_pillow(data: bytes, page: Page) -> bool:
+    """Return whether `imaging.deep_files` has to read a page, because Pillow would narrow, refuse or misread it."""
+    if page.is_narrowed or data.startswith(BIG_ENDIAN_BIG) or not page.is_told:
+        return True
+    if page.photometric not in GRAY:
+        return False
+    if page.is_separate and (page.samples, page.bits) not in {(1, 1), (1, 8)}:
+        return True
+    if page.bits == 16:
+        return page.is_mirrored or (page.photometric == 0 and data.startswith(b"MM"))
+    return page.bits == 8 and page.is_mirrored and page.photometric == 0
 
 
 def _pages(data: bytes) -> Iterator[Page]:

@@ -1,8 +1,9 @@
-"""Check the compressed strips or tiles of a TIFF: libtiff ignores the checksums of Deflate and the warnings of JPEG.
+"""Check the strips or tiles of a TIFF. Pillow ignores missing ones, libtiff checksums of Deflate and warnings of JPEG.
 
 TIFF 6.0, and its supplement 2 of 2002 for both compressions.
 """
 
+import math
 import struct
 import zlib
 from collections.abc import Iterable
@@ -20,24 +21,27 @@ from pneumonia.imaging.limits import (
     MAX_UNPACKED,
     check_count,
 )
-from pneumonia.imaging.tiff import Page
-from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, FAX, Values, values_of
+from pneumonia.imaging.tiff import Page, is_beyond_pillow
+from pneumonia.imaging.tiff_directories import FAX, Values, values_of
 
 _PACKED, _UNPACKED = 2**16, 2**20  # bytes that are unpacked at a time, and that they are unpacked to
 _PLACES, _LENGTHS, _COMPRESSION, _TABLES = (273, 324), (279, 325), 259, 347
-_TAGS = (*_PLACES, *_LENGTHS, _COMPRESSION, _TABLES)
+_ROWS, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
+_TAGS = (*_PLACES, *_LENGTHS, _COMPRESSION, _TABLES, _ROWS, _TILE_WIDTH, _TILE_HEIGHT)
 _SEGMENTS = "segments of JPEG in TIFF strips or tiles"
 _NONE, _DEFLATE, _JPEG = 1, {8, 32946}, 7
 
 
 def check_pieces(data: bytes, page: Page) -> None:
-    """Check that compressed strips or tiles are not too much to decode and, if of Deflate or JPEG, that they are whole.
+    """Check that strips or tiles are not too much to decode, and that they are whole.
+
+    Uncompressed ones are checked to be there, those of Deflate and JPEG to be undamaged; libtiff checks the others.
 
     Raises:
         ImageTooLargeError: more than MAX_PIECE_BYTES bytes, MAX_PIECE_SEGMENTS segments of JPEG, or MAX_TABLES bytes of
             tables that all JPEGs share.
         UnsupportedImageError: fax codes.
-        ImageError: a damaged one.
+        ImageError: a damaged or missing one.
     """
     try:
         values = values_of(data, (entry for entry in page.entries if entry.tag in _TAGS), MAX_PIECES)
@@ -46,8 +50,10 @@ def check_pieces(data: bytes, page: Page) -> None:
     (compression,) = values.get(_COMPRESSION, (_NONE,))[:1]
     if compression in FAX:  # no radiograph is black and white alone, and libtiff prints a line for each damaged row
         raise unread_tiff(data, page.entries)
-    if compression == _NONE and not page.is_narrowed and not data.startswith(BIG_ENDIAN_BIG):
-        return  # Pillow reads as many bytes as the pixels have
+    if compression == _NONE:
+        _check_complete(values, page)
+        if not is_beyond_pillow(data, page):
+            return  # Pillow reads as many bytes as the pixels have
     pieces = _pieces(data, values)
     check_count(sum(map(len, pieces)), MAX_PIECE_BYTES, "bytes in TIFF strips or tiles")
     if compression in _DEFLATE:
@@ -56,6 +62,18 @@ def check_pieces(data: bytes, page: Page) -> None:
         tables = bytes(values.get(_TABLES, ()))
         check_count(len(tables), MAX_TABLES, "bytes of JPEG tables")
         _check_jpegs(pieces, tables)
+
+
+def _check_complete(values: Values, page: Page) -> None:
+    """Check that each strip or tile has a place. Pillow would leave pixels black, or take the header for pixels."""
+    if _PLACES[0] in values:
+        sides = page.width, min(values.get(_ROWS, (0,))[0] or page.height, page.height)
+    else:
+        sides = values.get(_TILE_WIDTH, (0,))[0] or page.width, values.get(_TILE_HEIGHT, (0,))[0] or page.height
+    across, down = (math.ceil(whole / side) for whole, side in zip((page.width, page.height), sides, strict=True))
+    places = next((values[tag] for tag in _PLACES if tag in values), ())
+    if len(places) < across * down * (page.samples if page.is_separate else 1) or 0 in places:
+        raise ImageError(BROKEN)
 
 
 def _pieces(data: bytes, values: Values) -> list[memoryview]:

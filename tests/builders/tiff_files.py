@@ -22,7 +22,7 @@ COMPRESSIONS: dict[int, Callable[[bytes], bytes]] = {
 def tiff(
     values: Values,
     compression: int = 1,
-    fields: dict[int, int] | None = None,
+    fields: dict[int, int | list[int] | None] | None = None,
     before: Image.Image | None = None,
     *,
     order: str | None = None,
@@ -35,7 +35,7 @@ def tiff(
     Args:
         values: shape (height, width) or (height, width, samples), in the byte order of the file.
         compression: a key of COMPRESSIONS.
-        fields: what the page has otherwise, or besides, by tag: one number each.
+        fields: what the page has otherwise, or besides, by tag: a number or several, or None for nothing.
         before: an 8-bit image as a page before this one, which is said to be a reduced copy.
         order: the byte order, "<" or ">"; by default that of the values.
         is_big: whether this is a BigTIFF.
@@ -64,7 +64,10 @@ def tiff(
     }
     if samples in {2, 4}:
         found[338] = [2]
-    found |= {tag: [value] for tag, value in (fields or {}).items()}
+    for tag, value in (fields or {}).items():
+        found.pop(tag, None)
+        if value is not None:
+            found[tag] = value if isinstance(value, list) else [value]
     file = _File(order, is_big=is_big)
     if before:
         reduced = {254: [1], 256: [before.width], 257: [before.height], 258: [8], 259: [1], 262: [1], 277: [1]}
@@ -91,7 +94,7 @@ class _File:
             offsets.append(len(self.data))
             self.data += strip + bytes(len(strip) % 2)
         tags = (324, 325) if 322 in fields else (273, 279)
-        fields = fields | dict(zip(tags, (offsets, [len(strip) for strip in strips]), strict=True))
+        fields = dict(zip(tags, (offsets, [len(strip) for strip in strips]), strict=True)) | fields
         entries = b"".join(self._entry(tag, numbers) for tag, numbers in sorted(fields.items()))
         struct.pack_into(self._order + self._offset, self.data, self._link, len(self.data))
         self.data += struct.pack(self._order + self._count, len(fields)) + entries

@@ -1,5 +1,6 @@
 """Damaged PNG, TIFF, WebP and BMP files are noticed, where the format lets a reader know. JPEG has tests of its own."""
 
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -257,3 +258,43 @@ def test_missing_bytes_of_jpeg_2000_in_dicom_are_noticed(syntax: UID, damage: Da
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, JPEGExtended12Bit, *LOSSLESS])
 def test_whole_codestreams_in_dicom_are_read(syntax: UID) -> None:
     assert decode(in_dicom(syntax, whole)).image.size == RADIOGRAPH.size
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2"])
+@pytest.mark.parametrize("tile", [0, 64])
+def test_missing_strips_and_tiles_are_noticed(dtype: str, tile: int) -> None:
+    values = np.resize(DEEP, (128, 128)).astype(dtype)
+    assert decode(tiff(values, tile=tile)).image.size == (128, 128)
+    assert_noticed(tiff(values, fields={257: 256}, tile=tile))
+    size = tile * tile * values.itemsize
+    assert_noticed(tiff(values, fields={324: [8, 8 + size, 0, 8 + 3 * size]} if tile else {273: 0}, tile=tile))
+
+
+def in_tiles() -> bytes:
+    """Return JPEG 2000 of four tiles."""
+    return encoded(RADIOGRAPH, "JPEG2000", no_jp2=True, tile_size=(RADIOGRAPH.width, math.ceil(RADIOGRAPH.height / 4)))
+
+
+def tile_parts(stream: bytes) -> list[int]:
+    """Return where the tile-parts of JPEG 2000 begin, and where the last one ends."""
+    starts = [stream.index(b"\xff\x90\0\x0a")]
+    while stream[starts[-1] : starts[-1] + 2] == b"\xff\x90":
+        starts.append(starts[-1] + int.from_bytes(stream[starts[-1] + 6 : starts[-1] + 10], "big"))
+    return starts
+
+
+@pytest.mark.parametrize("missing", range(4))
+def test_missing_tiles_of_jpeg_2000_are_noticed(missing: int) -> None:
+    stream, starts = in_tiles(), tile_parts(in_tiles())
+    assert len(starts) == 5
+
+    def in_file(code: bytes) -> bytes:
+        return dicom(np.asarray(RADIOGRAPH), JPEG2000Lossless, PixelData=encapsulate([code]))
+
+    assert decode(in_file(stream)).image.size == RADIOGRAPH.size
+    with pytest.raises(ImageError, match="is broken"):
+        decode(in_file(stream[: starts[missing]] + stream[starts[missing + 1] :]))
+    two_parts = bytearray(stream)
+    two_parts[starts[missing] + 11] = 2  # how many parts the tile has
+    with pytest.raises(ImageError, match="is broken"):
+        decode(in_file(bytes(two_parts)))

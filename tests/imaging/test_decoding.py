@@ -314,6 +314,29 @@ def test_run_length_encoded_bmp_is_not_read() -> None:
         decode(data[:30] + b"\1\0\0\0" + data[34:])
 
 
+def bmp(bits: int, compression: int, pixels: bytes, masks: tuple[int, ...] = ()) -> bytes:
+    """Return a BMP of 64 x 64 pixels, with any depth and compression."""
+    places = struct.pack(f"<{len(masks)}I", *masks)
+    header = struct.pack("<IiiHHIIiiII", 40, 64, 64, 1, bits, compression, len(pixels), 0, 0, 0, 0) + places
+    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(pixels), 0, 0, 14 + len(header)) + header + pixels
+
+
+def test_bmp_of_16_bits_per_pixel_is_read() -> None:
+    gray = np.resize(np.arange(256), (64, 64))
+    five_six_five = (gray >> 3 << 11 | gray >> 2 << 5 | gray >> 3).astype("<u2")
+    found = np.asarray(decode(bmp(16, 3, five_six_five.tobytes(), (0xF800, 0x7E0, 0x1F))).image).astype(int)
+    assert abs(found[::-1] - gray[..., None]).max() <= 7
+
+
+@pytest.mark.parametrize(
+    ("bits", "compression", "masks"),
+    [(32, 3, (0x3FF, 0xFFC00, 0x3FF00000)), (24, 4, ()), (24, 5, ()), (32, 6, (255,) * 4), (2, 0, ()), (64, 0, ())],
+)
+def test_bmp_of_other_kinds_is_not_called_broken(bits: int, compression: int, masks: tuple[int, ...]) -> None:
+    with pytest.raises(UnsupportedImageError, match="BMP files of this kind are not read"):
+        decode(bmp(bits, compression, bytes(64 * 64 * 8), masks))
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("tag", [273, 324])
 def test_tiff_of_endless_pieces_is_refused_before_it_is_opened(order: str, tag: int) -> None:

@@ -155,7 +155,7 @@ def test_other_kinds_are_refused_with_a_reason(data: bytes, sentence: str) -> No
 
 
 def test_values_that_would_take_too_much_memory_are_refused_before_they_are_decoded() -> None:
-    data = tiff(np.zeros((2, 2, 3), "f8"), fields={256: 4000, 257: 4000})
+    data = tiff(np.zeros((2, 2, 3), "f8"), fields={256: 4000, 257: 4000, 278: 4000})
     with pytest.raises(ImageTooLargeError, match="more than 200,000,000 bytes"):
         decode(data)
 
@@ -320,7 +320,7 @@ def test_where_imagecodecs_is_missing_a_sentence_says_so(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("fields", [{259: 9999}, {262: 32803}, {262: 9}], ids=["compression", "filter", "colours"])
-def test_a_second_page_that_is_not_read_is_named_like_a_first(fields: dict[int, int]) -> None:
+def test_a_second_page_that_is_not_read_is_named_like_a_first(fields: dict[int, Any]) -> None:
     pixels = (radiograph() >> 4).astype("u1")
     named = []
     for before in (None, Image.fromarray(pixels).resize((16, 16))):
@@ -328,3 +328,58 @@ def test_a_second_page_that_is_not_read_is_named_like_a_first(fields: dict[int, 
             decode(tiff(pixels, fields=fields, before=before))
         named.append(str(error.value))
     assert named[0] == named[1]
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_palette_may_have_8_or_12_bits_instead_of_16(order: str, bits: int) -> None:
+    values, ramp = REFERENCE.astype(np.uint8), np.arange(256)
+    fields: dict[int, Any] = {
+        262: 3,
+        320: np.concatenate([257 * ramp >> 16 - bits, 255 - ramp << bits - 8, ramp]).tolist(),
+    }
+    found = shown(tiff(values, fields=fields, order=order))
+    assert np.array_equal(found[..., 0], values)
+    assert np.array_equal(found[..., 1], 255 - values)
+    fields = {262: 3, 320: (257 * ramp // 8).tolist() * 3}
+    assert shown(tiff(values, fields=fields, order=order)).max() == 255 // 8
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "f4"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_where_the_file_does_not_say_black_is_zero(dtype: str, order: str) -> None:
+    values = REFERENCE if dtype == "u1" else radiograph()
+    assert abs(shown(tiff(values.astype(order + dtype), fields={262: None}, order=order)) - REFERENCE).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_mirrored", [False, True])
+def test_white_may_be_zero_in_either_order_of_bytes_and_bits(dtype: str, order: str, is_mirrored: bool) -> None:  # noqa: FBT001
+    values = (255 - REFERENCE if dtype == "u1" else 4095 - radiograph()).astype(order + dtype)
+    if is_mirrored:
+        mirrored = np.array([int(f"{byte:08b}"[::-1], 2) for byte in range(256)], np.uint8)
+        values = mirrored[np.frombuffer(values.tobytes(), np.uint8)].view(order + dtype).reshape(values.shape)
+    data = tiff(values, fields={262: 0, 266: 2 if is_mirrored else 1}, order=order)
+    assert abs(shown(data) - REFERENCE).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_gray_may_say_that_its_planes_are_separate(samples: int, dtype: str) -> None:
+    values = (REFERENCE if dtype == "u1" else radiograph()).astype(dtype)
+    stacked = np.stack([values] * samples, axis=-1)
+    for compression in (1, 8):
+        data = tiff(stacked, compression, fields={277: samples}, is_separate=True)
+        assert abs(shown(data) - REFERENCE).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "f4"])
+@pytest.mark.parametrize("samples", [2, 4])
+def test_what_is_multiplied_by_alpha_is_divided_by_it(samples: int, dtype: str) -> None:
+    most = 1 if dtype == "f4" else np.iinfo(dtype).max
+    gray, alpha = REFERENCE / 255, np.broadcast_to(np.linspace(0.5, 1, WIDTH), REFERENCE.shape)
+    multiplied = np.stack([gray * alpha] * (samples - 1) + [alpha], axis=-1) * most
+    whole = multiplied if dtype == "f4" else multiplied.round()
+    found = decode(tiff(whole.astype(dtype), fields={338: 1})).image
+    assert all(abs(np.asarray(band).astype(int) - REFERENCE).max() <= 2 for band in found.split())
