@@ -6,6 +6,7 @@ because serving does without it: whoever raises one of boto3's errors has import
 
 import contextlib
 import re
+import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -133,10 +134,25 @@ def _without_answer(error: Exception, botocore: ModuleType) -> ConnectionError:
         return MissingCredentialsError(reason, "run 'aws configure' or 'aws sso login', or set AWS_PROFILE")
     if isinstance(error, botocore.ParamValidationError):
         return AddressError(reason)
+    if any(map(_is_of_a_bundle, causes(error))):
+        return UnsentError(reason, advices.BUNDLE)
     broken = (botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError)
     if isinstance(error, (*broken, botocore.FlexibleChecksumError)):
         return ConnectionError(reason)
     return UnsentError(reason, BOTO3_ADVICE.get(type(error).__name__))
+
+
+def _is_of_a_bundle(cause: BaseException) -> bool:
+    """Return whether a file of certificates cannot be read, as what is behind an error of boto3."""
+    is_unreadable = isinstance(cause, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError)
+    return is_unreadable or (isinstance(cause, ssl.SSLError) and cause.library in {"ASN1", "PEM", "X509"})
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those behind it."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def is_lasting(raised: Exception) -> bool:

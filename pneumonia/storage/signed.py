@@ -24,6 +24,7 @@ from urllib.parse import quote, urlsplit
 
 from pneumonia.deadline import Deadline
 from pneumonia.errors import first_line, in_one_line
+from pneumonia.storage import advice
 from pneumonia.storage.answers import AddressError, OtherServerError, UnsentError, error_in, is_page
 
 CHUNK = 1024 * 1024  # bytes yielded at a time
@@ -148,7 +149,7 @@ class SignedBucket:
         except (http.client.InvalidURL, UnicodeError) as error:  # of the endpoint, or of a host named after the bucket
             self.close()
             raise AddressError(in_one_line(str(error))) from error
-        except OtherServerError:
+        except (OtherServerError, UnsentError):
             raise
         except (OSError, http.client.HTTPException) as error:
             self.close()
@@ -242,7 +243,11 @@ def _credentials() -> tuple[str, str, str]:
 def _connection(scheme: str, host: str, timeout: float) -> http.client.HTTPConnection:
     if scheme == "http":
         return http.client.HTTPConnection(host, timeout=timeout)
-    context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
+    bundle = os.environ.get("AWS_CA_BUNDLE") or None
+    try:
+        context = ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        raise UnsentError(f"{bundle}: {error.strerror or error}", advice.BUNDLE) from error
     return http.client.HTTPSConnection(host, timeout=timeout, context=context)
 
 

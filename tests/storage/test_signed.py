@@ -22,6 +22,7 @@ from pneumonia.deadline import Deadline
 from pneumonia.errors import StorageError
 from pneumonia.storage.answers import S3Error, UnsentError
 from pneumonia.storage.reading import BucketReader
+from pneumonia.storage.refusals import refusals_as
 from pneumonia.storage.signed import CHUNK, Access, SignedBucket
 from tools.stand_ins.faulty_s3 import (
     Answer,
@@ -377,6 +378,27 @@ def test_certificate_that_does_not_verify_is_told_at_once(
             with pytest.raises(ConnectionError, match="certificate verify failed"):
                 BucketReader("models", Deadline.after(60), StorageError).read("key", 100)
         assert time.monotonic() - started < 30  # of the 60 that trying again would take
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("bundle", ["nowhere.pem", "", "no.pem"], ids=["missing", "a folder", "no certificates"])
+@pytest.mark.parametrize("dualstack", ["", "true"], ids=["read here", "read by boto3"])
+def test_a_bundle_that_cannot_be_read_is_told_at_once(
+    bundle: str, dualstack: str, tmp_path: Path, certificate: Certificate, environment: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no.pem").write_text("no certificates")
+    with serving({}, certificate) as server:
+        environment.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        environment.setenv("AWS_CA_BUNDLE", str(tmp_path / bundle))
+        environment.setenv("AWS_USE_DUALSTACK_ENDPOINT", dualstack)
+        with pytest.raises(UnsentError):
+            BucketReader("models", Deadline.after(600), StorageError).read("key", 100)
+        with (
+            pytest.raises(StorageError, match="correct AWS_CA_BUNDLE, or ca_bundle in AWS's configuration"),
+            refusals_as(StorageError, "The object cannot be read"),
+        ):
+            BucketReader("models", Deadline.after(600), StorageError).read("key", 100)
+        assert server.seen == []
 
 
 @pytest.fixture
