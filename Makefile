@@ -32,14 +32,14 @@ else
 run: $(or $(wildcard .venv/development),.venv/serving)
 endif
 run:  ## serve MODEL_PATH, by default the model in weights/, on http://127.0.0.1:PORT, by default 8000; ENGINE=onnx without PyTorch
-	@test -f $(MODEL_PATH) || { echo "MODEL_PATH names $(MODEL_PATH), which is no file: name a weights file, or promote a model there." >&2; exit 1; }
-	@ENGINE=$(ENGINE) MODEL_BUCKET= MODEL_PATH=$(MODEL_PATH) exec $(BIN)/python -m pneumonia serve --port $(PORT)
+	@test -f "$(MODEL_PATH)" || { echo "MODEL_PATH names $(MODEL_PATH), which is no file: name a weights file, or promote a model there." >&2; exit 1; }
+	@ENGINE=$(ENGINE) MODEL_BUCKET= MODEL_PATH="$(MODEL_PATH)" exec $(BIN)/python -m pneumonia serve --port $(PORT)
 
 develop: .venv/development  ## install what training, evaluation and tests need on top of serving
 
 train: .venv/development  ## train on DATA/{train,val,test}; ARGUMENTS="--epochs 8"; goes on where it was stopped
-	@test -d $(DATA)/train || { echo "DATA names $(DATA), which has no folder train: make train DATA=folder, see docs/tutorial.md." >&2; exit 1; }
-	exec $(BIN)/python train_model.py --train $(DATA)/train --val $(DATA)/val --test $(DATA)/test --model-dir runs/model \
+	@test -d "$(DATA)/train" || { echo "DATA names $(DATA), which has no folder train: make train DATA=folder, see docs/tutorial.md." >&2; exit 1; }
+	exec $(BIN)/python train_model.py --train "$(DATA)/train" --val "$(DATA)/val" --test "$(DATA)/test" --model-dir runs/model \
 		--output-data-dir runs/output --checkpoint-dir runs/checkpoints $(ARGUMENTS)
 
 # Threads that wait do not spin: where other work runs beside it, spinning makes training ten times slower.
@@ -77,9 +77,9 @@ format: .venv/development  ## fix what ruff can fix
 	$(BIN)/ruff format .
 
 bench: .venv/development  ## the figures of serving in docs/performance.md; XRAY is a full-size JPEG
-	@test -f $(XRAY) || { echo "XRAY names $(XRAY), which does not exist: make bench XRAY=file." >&2; exit 1; }
+	@test -f "$(XRAY)" || { echo "XRAY names $(XRAY), which does not exist: make bench XRAY=file." >&2; exit 1; }
 	$(BIN)/python benchmarks/imports.py
-	$(BIN)/python benchmarks/serving.py $(XRAY)
+	$(BIN)/python benchmarks/serving.py "$(XRAY)"
 
 # Development's first, because it has the most packages: the others take its versions, so that what is tested is what is served.
 lock: COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" $(UPGRADE) pyproject.toml

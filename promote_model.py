@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pneumonia.command import Parser, exit_status, packages_needed_by, say
+from pneumonia.command import Parser, exit_status, local_path, packages_needed_by, say
 from pneumonia.errors import ConfigurationError, ReleaseRefusedError, WeightsError, WeightsRefusedError
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.exporting import export
@@ -102,7 +102,7 @@ def add_promotion_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="SOURCE", help="model.tar.gz or a model folder: s3://bucket/key or a local path"
     )
-    parser.add_argument("--directory", type=Path, metavar="DIR", help="local folder to fill instead of a bucket")
+    parser.add_argument("--directory", type=local_path, metavar="DIR", help="local folder to fill instead of a bucket")
     parser.add_argument(
         "--force", action="store_true", help="serve it from the bucket even if its test figures are too low or untrue"
     )

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import update_bn
 # modules that are imported below make some.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-from pneumonia.command import Parser, say
+from pneumonia.command import Parser, local_path, make_streams_writable, say
 from pneumonia.errors import (
     ConfigurationError,
     PneumoniaError,
@@ -57,6 +57,7 @@ from pneumonia.training.hyperparameters import (
     Hyperparameters,
     add_hyperparameters,
     given_hyperparameters,
+    with_pattern_joined,
     without_sagemakers,
 )
 from pneumonia.training.patients import pattern_of
@@ -350,7 +351,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Folders, Hyperparameter
     for channel, what in zip(SPLITS, ("learn from", "choose the best epoch by", "test that one on"), strict=True):
         default = os.environ.get(f"SM_CHANNEL_{channel.upper()}") or f"/opt/ml/input/data/{channel}"
         help_ = f"images to {what}: NORMAL/ and PNEUMONIA/ (%(default)s)"
-        parser.add_argument(f"--{channel}", type=Path, default=default, metavar="DIR", help=help_)
+        parser.add_argument(f"--{channel}", type=local_path, default=default, metavar="DIR", help=help_)
     model = os.environ.get("SM_MODEL_DIR") or "/opt/ml/model"
     output = os.environ.get("SM_OUTPUT_DATA_DIR") or "/opt/ml/output/data"
     checkpoints = "/opt/ml/checkpoints" if os.path.isdir("/opt/ml/checkpoints") else None  # noqa: PTH112
@@ -360,10 +361,10 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Folders, Hyperparameter
         ("checkpoint-dir", checkpoints, "what an interrupted run goes on from"),
     ):
         parser.add_argument(
-            f"--{name}", type=Path, default=folder, metavar="DIR", help=f"gets {what} ({folder or 'none'})"
+            f"--{name}", type=local_path, default=folder, metavar="DIR", help=f"gets {what} ({folder or 'none'})"
         )
     add_hyperparameters(parser)
-    args = parser.parse_args(without_sagemakers(sys.argv[1:] if argv is None else argv))
+    args = parser.parse_args(with_pattern_joined(without_sagemakers(sys.argv[1:] if argv is None else argv)))
     try:
         chosen = Hyperparameters(**given_hyperparameters(args))
     except ValueError as error:
@@ -389,6 +390,7 @@ def report_failure(sentence: str, files: Sequence[str] = ()) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; return the exit status."""
+    make_streams_writable()
     try:
         folders, chosen = parse_arguments(argv)
         with contextlib.ExitStack() as stack:
@@ -402,6 +404,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         report_failure(file_sentence(error))
         return 1
+    except KeyboardInterrupt:  # before the first epoch: later, `telling_when_stopped` says more
+        say("Stopped.", file=sys.stderr)
+        return 130
     except Exception as error:
         report_failure(f"Training ended with {type(error).__name__}: {first_line(error)}")
         raise  # a fault of ours, or the machine's: the log gets the traceback

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pneumonia.command import Parser, say
-from pneumonia.errors import ConfigurationError, PneumoniaError, TrainingError
+from pneumonia.command import Parser, exit_status, say
+from pneumonia.errors import ConfigurationError, TrainingError
 from pneumonia.launching import settings
 from pneumonia.storage.refusals import refusals_as
 from pneumonia.training.hyperparameters import (
@@ -254,6 +254,10 @@ def hyperparameters_in(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigurationError(f"{error}.") from error
     if args.weights not in {None, "imagenet", "none"}:
         raise ConfigurationError(f"--weights is imagenet or none, not {args.weights}: a job has no file of yours.")
+    if quoted := [name for name, value in given.items() if "'" in str(value)]:
+        raise ConfigurationError(
+            f"--{option(quoted[0])} has a ', which breaks the script that starts a job: write \\x27 for it."
+        )
     return {option(name): value for name, value in given.items()}
 
 
@@ -281,17 +285,16 @@ def flag(argument: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Launch or watch; return the exit status."""
-    try:
-        args = parse_arguments(argv)
-        run = attach if args.attach else print_request if args.dry_run else launch
-        run(args)
-    except PneumoniaError as error:
-        say(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interruption:
-        say(str(interruption) or "Stopped; no job was created.", file=sys.stderr)
-        return 130
-    return 0
+
+    def command() -> None:
+        try:
+            args = parse_arguments(argv)
+            run = attach if args.attach else print_request if args.dry_run else launch
+            run(args)
+        except KeyboardInterrupt as interruption:
+            raise KeyboardInterrupt(str(interruption) or "Stopped; no job was created.") from interruption
+
+    return exit_status(command)
 
 
 if __name__ == "__main__":

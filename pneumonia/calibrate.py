@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumonia.command import say
+from pneumonia.command import local_path, say
 from pneumonia.errors import ConfigurationError
 from pneumonia.files import real
 from pneumonia.training.patients import PATTERN_HELP, pattern_of
@@ -30,9 +30,11 @@ example: pneumonia calibrate weights my_xrays --output calibrated --prevalence 0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("weights", metavar="WEIGHTS", help="weights file, a folder with one, or s3://bucket")
-    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
     parser.add_argument(
-        "--output", type=Path, default=Path("calibrated"), metavar="DIR", help="gets the release (%(default)s)"
+        "folder", type=local_path, nargs="?", metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/"
+    )
+    parser.add_argument(
+        "--output", type=local_path, default=Path("calibrated"), metavar="DIR", help="gets the release (%(default)s)"
     )
     parser.add_argument(
         "--prevalence",
@@ -159,8 +161,6 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigurationError(f"--prevalence must be above 0 and below 1, not {args.prevalence:g}.")
     if args.folder is None and args.prevalence is None:
         raise ConfigurationError("Name a FOLDER to calibrate on, or a --prevalence, or both.")
-    if str(args.output).startswith("s3:"):
-        raise ConfigurationError("--output is a folder of this machine: promote_model.py puts a release into a bucket.")
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise ConfigurationError(f"{args.output} exists already: name another folder with --output.")
     if args.folder and real(args.output).is_relative_to(real(args.folder)):

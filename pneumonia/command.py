@@ -77,6 +77,17 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+def local_path(text: str) -> Path:
+    """Return the file or folder of this machine that an argument names, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is an address, such as `s3://bucket/folder`, of which a path would be made here.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise argparse.ArgumentTypeError(f"{text} is an address, and a file or folder of this machine is expected")
+    return Path(text)
+
+
 def say(*lines: object, file: TextIO | None = None) -> None:
     """Print each line in one line: a terminal obeys no character of the names in it, and none begins another line.
 
@@ -96,12 +107,7 @@ def exit_status(command: Callable[[], int | None]) -> int:
     Args:
         command: returns an exit status, or None for 0.
     """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # it was closed
-        setattr(sys, name, stream)
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # of names that a terminal's encoding lacks
-    logs.make_printable()
+    make_streams_writable()
     try:
         status = command()
         with naming(Path("The standard output")):
@@ -115,10 +121,20 @@ def exit_status(command: Callable[[], int | None]) -> int:
     except OSError as error:
         say(file_sentence(error), file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        say("Stopped.", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        say(str(interruption) or "Stopped.", file=sys.stderr)
         return 130
     return status or 0
+
+
+def make_streams_writable() -> None:
+    """Have standard output and error take any text, even if they are closed or their encoding lacks letters."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # it was closed
+        setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    logs.make_printable()
 
 
 @contextlib.contextmanager

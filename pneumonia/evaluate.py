@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pneumonia.command import local_path
 from pneumonia.errors import ConfigurationError, WeightsError
 from pneumonia.training.patients import PATTERN_HELP, pattern_of
 
@@ -19,9 +20,9 @@ EPILOG = "example: pneumonia evaluate weights/pneumonia_classifier.pth chest_xra
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("weights", metavar="WEIGHTS", help="weights file, a folder with one, or s3://bucket")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
+    parser.add_argument("folder", type=local_path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
     parser.add_argument(
-        "--output", type=Path, default=Path("evaluation"), metavar="DIR", help="gets the report (%(default)s)"
+        "--output", type=local_path, default=Path("evaluation"), metavar="DIR", help="gets the report (%(default)s)"
     )
     parser.add_argument("--patients", default="", metavar="PATTERN", help=PATTERN_HELP)
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (%(default)s)")

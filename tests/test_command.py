@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders.checkout import PROJECT
+from tests.builders.checkout import PROJECT, copy_checkout
 
 pytestmark = pytest.mark.processes
 
@@ -77,3 +77,38 @@ def test_a_printed_command_starts_the_python_that_printed_it(place: str, expecte
     )
     printed = subprocess.check_output([python, "-c", program, PROJECT], cwd=tmp_path / place, text=True)
     assert printed == expected.format(checkout=tmp_path) + "\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "promote_model.py model.tar.gz --directory {}",
+        "-m pneumonia evaluate model.pth xrays --output {}",
+        "-m pneumonia calibrate model.pth xrays --output {}",
+        "-m pneumonia batch xrays {}",
+        "-m pneumonia split xrays {}",
+        "-m pneumonia download {}",
+        "-m pneumonia draw {} --images 8",
+    ],
+)
+def test_no_folder_is_made_that_is_called_like_an_address(command: str, tmp_path: Path) -> None:
+    first, *rest = command.format("s3://bucket/folder").split()
+    argv = [sys.executable, *([first] if first == "-m" else [str(PROJECT / first)]), *rest]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    ended = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "s3://bucket/folder is an address, and a file or folder of this machine is expected" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_takes_names_with_spaces(tmp_path: Path) -> None:
+    checkout = copy_checkout(tmp_path / "checkout")
+    (checkout / "my films" / "train").mkdir(parents=True)
+    for target, expected in (
+        (["train", "DATA=my films"], "my films/train lacks NORMAL and PNEUMONIA"),
+        (["train", "DATA=no films"], "DATA names no films, which has no folder train"),
+        (["run", "MODEL_PATH=my model.pth"], "MODEL_PATH names my model.pth, which is no file"),
+    ):
+        ended = subprocess.run(["make", *target], cwd=checkout, capture_output=True, text=True, check=False)
+        assert ended.returncode == 2
+        assert ended.stderr.startswith(expected), ended.stderr

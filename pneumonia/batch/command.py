@@ -12,7 +12,7 @@ from pathlib import Path
 from pneumonia.batch.journal import JournalHeader, digest_of, opened
 from pneumonia.batch.sources import Source, listed, read_ahead, state_of
 from pneumonia.batch.tables import COLUMNS, Row, answer_row, error_row, writer
-from pneumonia.command import ENGINE_HELP, EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, progress, say
+from pneumonia.command import ENGINE_HELP, EXIT_STATUSES, SOME_FAILED, WEIGHTS_HELP, local_path, progress, say
 from pneumonia.engines.choice import PACKAGES, chosen_engine
 from pneumonia.errors import ConfigurationError, ImageError, keeping
 from pneumonia.files import real, replacing
@@ -40,7 +40,7 @@ example: pneumonia batch xrays answers.csv"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("input", metavar="INPUT", help="folder, s3://bucket/prefix or manifest")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="file to write, *.csv or *.parquet")
+    parser.add_argument("output", type=local_path, metavar="OUTPUT", help="file to write, *.csv or *.parquet")
     parser.add_argument("--weights", metavar="MODEL", help=WEIGHTS_HELP)
 
 

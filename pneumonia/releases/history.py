@@ -44,7 +44,7 @@ def rollback(bucket: str, version: str | None) -> RolledBack:
     """
     releases = WeightsBucket(bucket)
     pointer, etag = releases.pointer()
-    version = version or _previous(releases, bucket, pointer)
+    version = _previous(releases, bucket, pointer) if version is None else version
     if not (pointer or etag or releases.stored()):
         raise _without_releases(bucket)
     files = releases.files(version)

@@ -59,11 +59,13 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
     files = unpack_release(source)
     pointer, etag = releases.pointer()  # read before the comparison: if it moves meanwhile, `serve` notices
     pointer = last_served(releases, pointer)
-    served = readable(releases, pointer.version) if pointer else None  # what is broken of it is no objection
-    manifest = admitted(files.manifest, served, source, force=force)
+    manifest = files.manifest
+    was_served = pointer is not None and manifest.version in (pointer.version, *pointer.previous, *pointer.withdrawn)
+    if not (only_newer and was_served):  # an event that comes again does not ask again
+        served = readable(releases, pointer.version) if pointer else None  # what is broken of it is no objection
+        manifest = admitted(manifest, served, source, force=force)
     releases.add(dataclasses.replace(files, manifest=manifest))
     if only_newer and pointer and (reason := _reason_to_wait(manifest.version, pointer, datetime.now(UTC))):
-        was_served = manifest.version in pointer.previous + pointer.withdrawn
         return Promoted(manifest, f"Release {manifest.version} is stored in s3://{bucket} but {reason}.", was_served)
     releases.serve(manifest.version, pointer, etag)
     return Promoted(manifest, None)

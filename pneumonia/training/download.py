@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pneumonia.command import say
+from pneumonia.command import local_path, say
 from pneumonia.errors import ArchiveError, ConfigurationError, DataError, keeping
 from pneumonia.files import check_unused
 from pneumonia.training.partial_download import Part, download
@@ -25,7 +25,7 @@ example: pneumonia download chest_xray_public
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make; never overwritten")
+    parser.add_argument("destination", type=local_path, metavar="DEST", help="folder to make; never overwritten")
     parser.add_argument(
         "--url", default=URL, metavar="URL", help="a mirror, or the path of the zip file (Mendeley Data)"
     )

@@ -76,7 +76,7 @@ def check_writable(folder: Path) -> None:
     """
     with _refusal(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (WEIGHTS_NAME, CHECKPOINT_NAME):
+        for name in (WEIGHTS_NAME, REPORT_NAME, *OUTPUTS, CHECKPOINT_NAME, ".writable"):
             remove_abandoned(folder / name, older_than=-math.inf)  # nobody else trains into this folder
         with replacing(folder / ".writable") as temporary:
             temporary.touch()

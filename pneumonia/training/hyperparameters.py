@@ -18,6 +18,7 @@ from pneumonia.training.torchrun import processes_here
 
 # Hyperparameters that SageMaker, its SDK and its tuner add to a job's own, as sagemaker-training-toolkit lists them.
 SAGEMAKERS = re.compile(r"--(_|sagemaker[-_]|default[-_]user[-_]module[-_]name|mp[-_]parameters)")
+MOST = 1_000_000  # of epochs, runs, threads, or images a step: more cannot be meant
 
 
 def decoding_threads() -> int:
@@ -70,11 +71,17 @@ class Hyperparameters:
                 raise ValueError(f"--{option(name)} must not be below 0, and is {getattr(self, name)}")
         if not self.epochs and self.weights in {"imagenet", "none"}:
             raise ValueError(f"--epochs 0 refines a trained network: --weights must name its file, not {self.weights}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"--seed must be from 0 to {2**64 - 1}, not {self.seed}")
+        self._check_largest()
+
+    def _check_largest(self) -> None:
+        for name in ("epochs", "batch_size", "num_workers", "refining_runs"):
+            if getattr(self, name) > MOST:
+                raise ValueError(f"--{option(name)} must be at most {MOST}, not {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay"):
             if math.isinf(getattr(self, name)):
                 raise ValueError(f"--{option(name)} must be finite, not {getattr(self, name)}")
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"--seed must be from 0 to {2**64 - 1}, not {self.seed}")
 
 
 def option(name: str) -> str:
@@ -109,6 +116,15 @@ def without_sagemakers(arguments: Sequence[str]) -> list[str]:
         elif "=" not in argument:
             next(rest, None)
     return kept
+
+
+def with_pattern_joined(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with `--patients` and its value in one: the SDK passes two, and it may begin with a dash."""
+    found, rest = [], iter(arguments)
+    for argument in rest:
+        value = next(rest, None) if argument == "--patients" else None
+        found.append(argument if value is None else f"{argument}={value}")
+    return found
 
 
 def given_hyperparameters(args: argparse.Namespace) -> dict[str, Any]:

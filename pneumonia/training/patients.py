@@ -63,7 +63,7 @@ def pattern_of(text: str) -> re.Pattern[str] | None:
     """
     try:
         return re.compile(text) if text else None
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigurationError(f"--patients '{text}' is not a regular expression ({error}): correct it.") from error
 
 

@@ -14,7 +14,7 @@ from pneumonia.errors import ConfigurationError, WeightsError, first_line
 from pneumonia.names import on_terminal, some
 from pneumonia.network.architectures import network_of
 from pneumonia.network.contract import CLASSES
-from pneumonia.network.weights_file import load_state, sound
+from pneumonia.network.weights_file import fits_at_rest, load_state, sound
 
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte; else a subnet without internet would hang for minutes
 LAYERS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
@@ -101,7 +101,13 @@ def _fitting(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     state = load_state(path, "a state dict that can be read")
     taken = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
     _check_network(state, taken, own, path)
-    return state, sound(taken, own, str(path), "name another file")
+    values = sound(taken, own, str(path), "name another file")
+    if not fits_at_rest(values):
+        raise WeightsError(
+            f"{path} has kernels with values above 65,504, which half precision, in which training keeps kernels, does "
+            "not have: name another file."
+        )
+    return state, values
 
 
 def _check_network(

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pneumonia.command import say
+from pneumonia.command import local_path, say
 from pneumonia.errors import ConfigurationError, DataError, ImageError
 from pneumonia.files import check_unused, filling, naming, real
 from pneumonia.imaging.reading import read_file
@@ -23,8 +23,8 @@ EPILOG = "example: pneumonia split all_images chest_xray --val 0.1 --test 0.1"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder with NORMAL/ and PNEUMONIA/")
-    parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make; never overwritten")
+    parser.add_argument("source", type=local_path, metavar="SOURCE", help="folder with NORMAL/ and PNEUMONIA/")
+    parser.add_argument("destination", type=local_path, metavar="DEST", help="folder to make; never overwritten")
     parser.add_argument(
         "--val", type=float, default=0.15, metavar="X", help="share of the images for validation (%(default)s)"
     )

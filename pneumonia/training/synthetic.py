@@ -6,13 +6,14 @@ from image to image, so that the mean brightness tells little.
 
 import argparse
 import io
+import shlex
 from pathlib import Path
 from random import Random
 from typing import Literal
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from pneumonia.command import say
+from pneumonia.command import local_path, say
 from pneumonia.errors import ConfigurationError
 from pneumonia.files import filling, naming
 from pneumonia.network.contract import CLASSES
@@ -26,7 +27,7 @@ EPILOG = "example: pneumonia draw xrays --images 200"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make; never overwritten")
+    parser.add_argument("destination", type=local_path, metavar="DEST", help="folder to make; never overwritten")
     parser.add_argument("--images", type=int, default=100, metavar="N", help="number of each class (%(default)s)")
     parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="width and height (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same images (%(default)s)")
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         draw_dataset(folder, counts, args.seed, args.size)
     drawn = ", ".join(f"{2 * count} in {split}/" for split, count in counts.items())
     say(f"Drew {2 * args.images} X-rays to {args.destination}, half of them with pneumonia: {drawn}.")
-    say(f"Next: make train DATA={args.destination}")
+    say(f"Next: make train DATA={shlex.quote(str(args.destination))}")
 
 
 def draw_radiograph(

@@ -213,6 +213,7 @@ def test_releases_are_listed_shown_and_rolled_back(
     plain = moto.s3().get_object(Bucket=bucket, Key=WEIGHTS_NAME)["Body"].read()
     assert hashlib.sha256(plain).hexdigest() == manifest["sha256"]
 
+    assert "has no release ''" in command.fails("rollback", "")
     assert command.fails("rollback") == (
         f"s3://{bucket} has no earlier release than {versions[0]} to go back to: name one, `list` shows them."
     )
@@ -362,6 +363,21 @@ def test_completed_training_jobs_are_promoted_once_each(
     assert [line.get("Promotions", line.get("PromotionsRefused")) for line in lines] == [[1.0]] * 4 + [[0.0]]
     assert [line.get("model_version") for line in lines] == [version, version, second, None, version]
     assert {line["service"] for line in lines} == {"promotion"}
+
+
+def test_a_repeated_event_is_not_judged_again(
+    moto: Moto, bucket: str, tmp_path: Path, command: Command, function: RuntimeApi
+) -> None:
+    archives = [archive_with(tmp_path, number, test_accuracy=0.88 + 0.02 * number) for number in (1, 2, 3)]
+    events = [event_of(moto, bucket, archive) for archive in archives]
+    versions = [function.invoke(event)["version"] for event in events]
+    assert function.invoke(events[0]) == {"version": versions[0], "served": False}  # 0.04 below what is served
+    command("rollback", versions[0])
+    assert function.invoke(events[0]) == {"version": versions[0], "served": True}
+    assert function.invoke(events[2]) == {"version": versions[2], "served": False}
+    bad = archive_with(tmp_path, 4, test_accuracy=0.7)
+    forced = command(bad, "--force").split()[1]
+    assert function.invoke(event_of(moto, bucket, bad)) == {"version": forced, "served": True}
 
 
 def test_an_event_undoes_no_rollback(

@@ -7,6 +7,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -600,6 +601,9 @@ def test_hyperparameters_that_sagemaker_adds_are_ignored(name: str, value: str, 
         (["--batch-size", "6.4e1"], "batch_size", 64),
         (["--seed", str(2**64 - 1)], "seed", 2**64 - 1),
         (["--weights", '"none"'], "weights", "none"),
+        (["--patients", r"-(\d+)-"], "patients", r"-(\d+)-"),
+        (["--epochs", "3", "--patients", r"--(\d+)"], "patients", r"--(\d+)"),
+        ([r"--patients=-(\d+)-"], "patients", r"-(\d+)-"),
     ],
 )
 def test_hyperparameters_are_read_as_tuners_write_them(argv: list[str], name: str, expected: object) -> None:
@@ -860,6 +864,7 @@ def test_two_processes_of_which_one_was_killed_end_as_uninterrupted_ones(
 
 def test_what_killed_runs_left_half_written_is_removed(tmp_path: Path) -> None:
     left = {".pneumonia_classifier.pth.a1b2c3d4.part", ".checkpoint.pth.a1b2c3d4.part", ".checkpoint.pth._1_2_3_4.part"}
+    left |= {".training.json.a1b2c3d4.part", ".metrics.json.a1b2c3d4.part", ".roc.png.a1b2c3d4.part"}
     others = {"checkpoint.pth", "checkpoint.pth.part", ".model.pth.a1b2c3d4.part"}
     for name in left | others:
         (tmp_path / name).touch()
@@ -1075,7 +1080,12 @@ def test_bad_data_ends_in_one_sentence(
         (["--momentum", "0.9"], "Unrecognized arguments: --momentum 0.9. `train_model.py --help` lists the arguments."),
         (["--patients", "("], "--patients '(' is not a regular expression (missing )"),
         (["--patients", "child([0-9]+)"], "--patients 'child([0-9]+)' finds no patient in any of 21 file names"),
+        (["--patients", "a{99999999999999}"], "is not a regular expression (the repetition number is too large)"),
+        (["--patients", "(" * 20_000], "is not a regular expression ("),
+        (["--batch-size", "100000000000000000000"], "--batch-size must be at most 1000000, not 1000000000000000"),
         (["--weights", "nowhere.pth"], "--weights nowhere.pth: there is no such file"),
+        (["--model-dir", "s3://bucket/model"], "Argument --model-dir: s3://bucket/model is an address, and a file or"),
+        (["--checkpoint-dir", "s3://bucket/run"], "Argument --checkpoint-dir: s3://bucket/run is an address"),
     ],
 )
 def test_a_bad_argument_ends_in_one_sentence(
@@ -1274,6 +1284,39 @@ def test_the_process_fails_with_status_1_and_no_traceback(dataset: Path, tmp_pat
     out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
     assert err == (f"Channel 'val' is missing: {tmp_path}/nowhere is not a folder. Pass --val or set SM_CHANNEL_VAL.\n")
+
+
+@pytest.mark.processes
+def test_it_is_stopped_before_training_without_a_traceback(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:  # it takes the download's connection, and never answers
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        process = start(ALONE, arguments(dataset, tmp_path, "--weights", "imagenet"))
+        connection, _ = proxy.accept()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+        connection.close()
+    assert (process.returncode, err) == (130, "Stopped.\n")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("closed", ["", " 2>&-"], ids=["open", "without standard error"])
+def test_names_that_the_terminal_lacks_letters_for_end_no_training(
+    closed: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(dataset, tmp_path / "data")
+    (tmp_path / "data" / "train" / "NORMAL" / "\u60a3\u8005.jpeg").write_bytes(b"no image")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    argv = arguments(tmp_path / "data", tmp_path)
+    process = start(("sh", "-c", f'exec "$@"{closed}', "sh", *ALONE), argv)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    if not closed:
+        assert "NORMAL/??.jpeg" in err
+    assert "Traceback" not in err
 
 
 # What it imports

@@ -158,6 +158,8 @@ def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPat
         (["--weight-decay", "-1"], "--weight-decay must not be below 0, and is -1.0."),
         (["--seed", "-1"], "--seed must be from 0 to 18446744073709551615, not -1."),
         (["--weights", "mine.pth"], "--weights is imagenet or none, not mine.pth"),
+        (["--patients", "(?<='child)1"], "--patients has a ', which breaks the script that starts a job: write \\x27"),
+        (["--batch-size", "1000001"], "--batch-size must be at most 1000000, not 1000001."),
         (["--max-run-seconds", "0"], "--max-run-seconds must be above 0, not 0."),
         (["--max-wait-seconds", "1"], "--max-wait-seconds includes the run"),
     ],
@@ -165,6 +167,15 @@ def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPat
 def test_wrong_settings_are_told(arguments: list[str], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(sentence)):
         parse_arguments(["--bucket", "b-1", "--role", ROLE, "--region", "us-east-1", *arguments])
+
+
+@pytest.mark.processes
+def test_letters_that_the_terminal_lacks_are_replaced() -> None:
+    argv = [sys.executable, "train_sagemaker.py", "--attach", "\u60a3\u8005", "--region", "us-east-1"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(argv, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "--attach takes the name of a training or tuning job, not ??.\n"
 
 
 @pytest.mark.processes

@@ -180,6 +180,11 @@ def narrow(state: State, width: int) -> State:
             r"has NaN or infinite values that no training leaves in layer2\.0\.conv1\.weight: name another file",
             id="NaN",
         ),
+        pytest.param(
+            lambda s: s | {"layer2.0.conv1.weight": s["layer2.0.conv1.weight"] * 1e7},
+            "has kernels with values above 65,504, which half precision",
+            id="too large to be saved",
+        ),
         pytest.param(lambda s: s | {"bn1.bias": s["bn1.bias"].int()}, r"bn1\.bias of type torch\.int32", id="integers"),
         pytest.param(
             lambda s: s | {"conv1.weight": s["conv1.weight"].to_sparse()},
