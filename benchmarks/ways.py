@@ -231,6 +231,7 @@ WAYS = {
     "styles mixed": Way(styles=0.5),
     "best epoch": Way(selected=True),
     "refined in three runs": Way(refining_runs=3),
+    "averaged for longer, refined in three runs": Way(averaged=0.4, refining_runs=3),
     "shown otherwise, equalised by a quarter": Way(intensity=equalized_by_a_quarter, shown=0.5),
     "shown otherwise, equalised by a quarter when run": Way(served=equalized_by_a_quarter, shown=0.5),
     "equalised by a quarter when run": Way(served=equalized_by_a_quarter),
