@@ -404,7 +404,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         report_failure(file_sentence(error))
         return 1
-    except KeyboardInterrupt:  # before the first epoch: later, `telling_when_stopped` says more
+    except KeyboardInterrupt:  # while preparing: later, `telling_when_stopped` says more
         say("Stopped.", file=sys.stderr)
         return 130
     except Exception as error:

@@ -256,7 +256,7 @@ def hyperparameters_in(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigurationError(f"--weights is imagenet or none, not {args.weights}: a job has no file of yours.")
     if quoted := [name for name, value in given.items() if "'" in str(value)]:
         raise ConfigurationError(
-            f"--{option(quoted[0])} has a ', which breaks the script that starts a job: write \\x27 for it."
+            f"--{option(quoted[0])} has a ', which breaks the script that starts a job: write \\x27 instead."
         )
     return {option(name): value for name, value in given.items()}
 

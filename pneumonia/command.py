@@ -81,10 +81,10 @@ def local_path(text: str) -> Path:
     """Return the file or folder of this machine that an argument names, for argparse.
 
     Raises:
-        argparse.ArgumentTypeError: it is an address, such as `s3://bucket/folder`, of which a path would be made here.
+        argparse.ArgumentTypeError: it is an address, such as `s3://bucket/folder`; a folder `s3:` would be made.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
-        raise argparse.ArgumentTypeError(f"{text} is an address, and a file or folder of this machine is expected")
+        raise argparse.ArgumentTypeError(f"{text} is an address: name a file or folder of this machine")
     return Path(text)
 
 

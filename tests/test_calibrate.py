@@ -285,7 +285,7 @@ def test_a_broken_image_is_named(folder: Path, tmp_path: Path, capsys: pytest.Ca
         (["weights.pth", "mine", "--output", "mine/new"], "The release would lie among the images"),
         (["weights.pth", "mine", "--output", "mine"], "mine exists already: name another folder with --output."),
         (["weights.pth", "mine", "--output", "weights.pth"], "weights.pth exists already: name another folder"),
-        (["weights.pth", "mine", "--output", "s3://bucket"], "a file or folder of this machine is expected"),
+        (["weights.pth", "mine", "--output", "s3://bucket"], "name a file or folder of this machine"),
         (["missing.pth", "mine"], "missing.pth does not exist: name a weights file"),
         (["weights.pth", "nowhere"], "nowhere is not a folder: name one with NORMAL and PNEUMONIA."),
         (["weights.pth", "mine", "--batch-size", "0"], "--batch-size must be above 0, not 0."),

@@ -97,7 +97,7 @@ def test_no_folder_is_made_that_is_called_like_an_address(command: str, tmp_path
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     ended = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert "s3://bucket/folder is an address, and a file or folder of this machine is expected" in ended.stderr
+    assert "s3://bucket/folder is an address: name a file or folder of this machine" in ended.stderr
     assert not list(tmp_path.iterdir())
 
 

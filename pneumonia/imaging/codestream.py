@@ -62,7 +62,8 @@ def read_codestream(frame: bytes) -> Codestream:
     """Read the headers of a JPEG, JPEG-LS or JPEG 2000 codestream.
 
     Bytes after the end marker are cut off, as are the boxes around JPEG 2000. If JPEG 2000 lacks the end marker, it is
-    added: missing tiles are noticed here, and pixels missing within a tile by the decoder, unlike those of the others.
+    added: missing tiles are noticed here, and pixels that a tile lacks by its decoder. The other decoders do not notice
+    missing pixels.
 
     Raises:
         ImageTooLargeError: more header segments, or JPEG 2000 in more tiles, precincts, code-blocks or layers than is
@@ -161,7 +162,7 @@ def _check_tile_parts(headers: Iterable[bytes], tiles: int) -> None:
         tiles: how many there are.
 
     Raises:
-        ValueError: one is missing.
+        ValueError: a part is missing.
     """
     parts: dict[int, set[int]] = {}
     expected: dict[int, int] = {}

@@ -114,7 +114,7 @@ def _tiff(data: bytes) -> Decoded:
 
 
 def _widen_palette(image: Image.Image) -> None:
-    """Give a TIFF its palette, if the file has it in 8 or 12 bits: the upper 8 of 16, which Pillow takes, are black."""
+    """Correct a TIFF's palette whose entries have 8 to 12 bits: Pillow takes the upper 8 of 16, which are black."""
     if isinstance(image, TiffImageFile) and image.mode in {"P", "PA"}:
         colors = image.tag_v2[COLORMAP]
         if (brightest := max(colors)) < 4096:
@@ -185,7 +185,7 @@ def from_pillow(image: Image.Image) -> Decoded:
 def _is_narrowed(image: Image.Image) -> bool:
     """Return whether Pillow will keep the upper 8 of 16 bits when it loads an image."""
     waiting = getattr(image, "tile", ())  # empty once it is loaded
-    modes = [str(part.args) for part in waiting]
+    modes = [str(part.args) for part in waiting]  # BGR;16 is 16 bits for three colours
     return not image.mode.startswith("I") and any(";16" in mode and "BGR;16" not in mode for mode in modes)
 
 

@@ -79,7 +79,7 @@ def _without_alpha(values: Values) -> Values:
 
 
 def _divided_by_alpha(values: Values) -> Values:
-    """Return values that are multiplied by the alpha beside them as they were before, and zero where alpha is."""
+    """Undo the multiplication of gray or colours by the alpha beside them; where alpha is zero, return zero."""
     most = 1.0 if values.dtype.kind == "f" else float(np.iinfo(values.dtype).max)
     colors, alpha = _without_alpha(values), values[..., -1].reshape(*values.shape[:2], *[1] * (values.shape[2] > 2))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -93,7 +93,7 @@ def _inflated(data: bytes) -> bytes:
 def _image(bands: list[Image.Image], header: Dataset) -> Image.Image:
     kind = header.PhotometricInterpretation
     if len(bands) == 3:
-        if kind == "YBR_PARTIAL_422":  # not converted by a decoder; its values have another range
+        if kind == "YBR_PARTIAL_422":  # not converted by a decoder, and of a narrower range
             raise unsupported(kind, 3, header.BitsAllocated)
         is_rgb = kind not in {"YBR_FULL", "YBR_FULL_422"}
         return Image.merge("RGB", bands) if is_rgb else Image.merge("YCbCr", bands).convert("RGB")

@@ -55,7 +55,7 @@ def _complete_kind(header: Dataset) -> None:
 
 
 def unsupported(kind: str, samples: int, allocated: int) -> UnsupportedImageError:
-    """Return the error for pixels that are not read: their photometric interpretation, samples and bits of each."""
+    """Return the error for pixels of a photometric interpretation, samples, and bits of each, that are not read."""
     is_known = kind in _OTHER_KINDS.union(*KINDS.values())  # other text is not quoted: it might be a patient's name
     named = f"of {kind}" if is_known else f"with {'an unknown' if kind else 'no'} photometric interpretation"
     return UnsupportedImageError(

@@ -102,8 +102,8 @@ def _held(values: Number, header: Dataset) -> Number:
 def _is_padding(words: Values, stored: Values, header: Dataset) -> Values:
     """Return which words are padding, given the values that they store, C.7.5.1.1.2.
 
-    Some files write signed numbers as unsigned, or the reverse: a number means the value that has its bits. Where it
-    needs more bits than are stored, the words that have its bits are padding.
+    Some files write signed numbers as unsigned, or the reverse: a number means the value that has its bits. If it does
+    not fit into the bits that are stored, it is compared with whole words instead.
     """
     given = (header.get(f"PixelPadding{name}") for name in ("Value", "RangeLimit"))
     bounds = [int(value) for value in given if value is not None]
@@ -174,7 +174,7 @@ def _palettes(header: Dataset, band: Image.Image) -> list[Values]:
     brightest = max(int(table.max()) for table, _, _ in tables)
     palettes = []
     for table, first, declared in tables:
-        # Some files declare 16 bits for entries of 8 or 12: nearly all would be black.
+        # Some files declare more bits than their entries have: the image would be nearly black.
         bits = declared if brightest >> declared - 4 else max(8, brightest.bit_length())
         found = table[(_words(band) - first).clip(0, len(table) - 1)]
         palettes.append(found >> bits - 8 & 255)
@@ -184,7 +184,7 @@ def _palettes(header: Dataset, band: Image.Image) -> list[Values]:
 def _table(dataset: Dataset, name: str) -> tuple[Values, int, int]:
     """Return a look-up table, the value of its first entry, and the number of bits of its entries."""
     entries, first, bits = _numbers(dataset, f"{name}Descriptor")
-    entries = entries % 65_536 or 65_536  # where pixels have a sign, pydicom may give a large number one as well
+    entries = entries % 65_536 or 65_536  # for signed pixels, pydicom may read large ones as negative
     if not 8 <= bits <= 16:
         raise ValueError
     if f"{name}Data" not in dataset:

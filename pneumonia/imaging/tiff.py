@@ -30,7 +30,7 @@ class Page:
         number_format: SampleFormat.
         photometric: PhotometricInterpretation; 0 if white is zero. If the file does not say, 1, or 2 for colours, as
             libtiff assumes.
-        is_told: whether the file says it.
+        is_told: whether the file gives PhotometricInterpretation.
         orientation: as in EXIF.
         is_separate: whether each sample has a plane of its own.
         is_premultiplied: whether gray or colours are multiplied by the alpha beside them.

@@ -1,4 +1,4 @@
-"""Check the strips or tiles of a TIFF. Pillow ignores missing ones, libtiff checksums of Deflate and warnings of JPEG.
+"""Check a TIFF's strips or tiles. Pillow ignores missing ones, and libtiff Deflate's checksums and JPEG's warnings.
 
 TIFF 6.0, and its supplement 2 of 2002 for both compressions.
 """
@@ -77,7 +77,7 @@ def _check_complete(values: Values, page: Page) -> None:
 
 
 def _pieces(data: bytes, values: Values) -> list[memoryview]:
-    """Return the compressed strips or tiles. If the file does not tell their lengths, each may go on to its end."""
+    """Return the strips or tiles as they are stored. If the file tells no lengths, each may go on to its end."""
     places, lengths = (next((values[tag] for tag in tags if tag in values), ()) for tags in (_PLACES, _LENGTHS))
     if len(places) != len(lengths):
         lengths = (len(data),) * len(places)

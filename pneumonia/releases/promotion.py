@@ -61,7 +61,7 @@ def promote(source: str, bucket: str, *, force: bool = False, only_newer: bool =
     pointer = last_served(releases, pointer)
     manifest = files.manifest
     was_served = pointer is not None and manifest.version in (pointer.version, *pointer.previous, *pointer.withdrawn)
-    if not (only_newer and was_served):  # an event that comes again does not ask again
+    if not (only_newer and was_served):  # a repeated event has its release not judged again
         served = readable(releases, pointer.version) if pointer else None  # what is broken of it is no objection
         manifest = admitted(manifest, served, source, force=force)
     releases.add(dataclasses.replace(files, manifest=manifest))

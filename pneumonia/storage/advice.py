@@ -10,7 +10,7 @@ from pneumonia.storage.answers import S3Error
 LATER = "try again later"
 NETWORK = "check the network, and try again later"
 CERTIFICATE = "check the server's certificate, and name the authority that signed it by AWS_CA_BUNDLE"
-BUNDLE = "correct AWS_CA_BUNDLE, or ca_bundle in AWS's configuration, which names no file of certificates"
+BUNDLE = "correct AWS_CA_BUNDLE, or ca_bundle in AWS's configuration, to name a file of certificates that can be read"
 LOG_IN = "log in to AWS again, or renew the access keys"
 CLOCK = "set this machine's clock"
 SIGN_UP = "sign this account up for the service"

@@ -134,7 +134,7 @@ def _without_answer(error: Exception, botocore: ModuleType) -> ConnectionError:
         return MissingCredentialsError(reason, "run 'aws configure' or 'aws sso login', or set AWS_PROFILE")
     if isinstance(error, botocore.ParamValidationError):
         return AddressError(reason)
-    if any(map(_is_of_a_bundle, causes(error))):
+    if isinstance(error, botocore.SSLError) and _lacks_a_bundle(error):
         return UnsentError(reason, advices.BUNDLE)
     broken = (botocore.ConnectionError, botocore.HTTPClientError, botocore.IncompleteReadError)
     if isinstance(error, (*broken, botocore.FlexibleChecksumError)):
@@ -142,17 +142,13 @@ def _without_answer(error: Exception, botocore: ModuleType) -> ConnectionError:
     return UnsentError(reason, BOTO3_ADVICE.get(type(error).__name__))
 
 
-def _is_of_a_bundle(cause: BaseException) -> bool:
-    """Return whether a file of certificates cannot be read, as what is behind an error of boto3."""
-    is_unreadable = isinstance(cause, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError)
-    return is_unreadable or (isinstance(cause, ssl.SSLError) and cause.library in {"ASN1", "PEM", "X509"})
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those behind it."""
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
+def _lacks_a_bundle(error: Exception) -> bool:
+    """Return whether boto3's error about TLS comes of a file of certificates that cannot be read."""
+    of_urllib3 = getattr(error, "kwargs", {}).get("error")
+    cause = next(iter(getattr(of_urllib3, "args", ())), None)
+    if isinstance(cause, ssl.SSLError):
+        return cause.library in {"ASN1", "PEM", "X509"}
+    return isinstance(cause, FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError)
 
 
 def is_lasting(raised: Exception) -> bool:

@@ -9,12 +9,12 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from pneumonia.deadline import Deadline
 from pneumonia.storage.answers import S3Error, UnsentError
-from pneumonia.storage.refusals import causes, of_boto3
+from pneumonia.storage.refusals import of_boto3
 
 FIRST_PAUSE = 0.2  # seconds: the first pause's limit, and the least time that is worth a further try
 LONGEST_PAUSE = 5.0  # seconds: every pause's limit, unless S3 names a longer one
@@ -90,7 +90,7 @@ def _passing(raised: Exception) -> BaseException:
         may_pass = error.is_temporary
     else:
         is_answer_missing = isinstance(error, ConnectionError) and not isinstance(error, UnsentError)
-        may_pass = is_answer_missing and not any(map(_will_stay, causes(raised)))
+        may_pass = is_answer_missing and not any(map(_will_stay, _causes(raised)))
     if not may_pass:
         raise raised
     return error
@@ -100,3 +100,10 @@ def _will_stay(cause: BaseException) -> bool:
     """Return whether the reason is a certificate that does not verify, or a host that nobody knows."""
     is_unknown = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
     return is_unknown or isinstance(cause, ssl.SSLCertVerificationError)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those behind it."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__

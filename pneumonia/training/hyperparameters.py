@@ -78,7 +78,7 @@ class Hyperparameters:
     def _check_largest(self) -> None:
         for name in ("epochs", "batch_size", "num_workers", "refining_runs"):
             if getattr(self, name) > MOST:
-                raise ValueError(f"--{option(name)} must be at most {MOST}, not {getattr(self, name)}")
+                raise ValueError(f"--{option(name)} must be at most {MOST:,}, not {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay"):
             if math.isinf(getattr(self, name)):
                 raise ValueError(f"--{option(name)} must be finite, not {getattr(self, name)}")
@@ -119,7 +119,10 @@ def without_sagemakers(arguments: Sequence[str]) -> list[str]:
 
 
 def with_pattern_joined(arguments: Sequence[str]) -> list[str]:
-    """Return arguments with `--patients` and its value in one: the SDK passes two, and it may begin with a dash."""
+    """Join `--patients` and its value into one argument.
+
+    SageMaker passes two, and argparse would take a value that begins with a dash for another argument.
+    """
     found, rest = [], iter(arguments)
     for argument in rest:
         value = next(rest, None) if argument == "--patients" else None

@@ -104,8 +104,8 @@ def _fitting(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     values = sound(taken, own, str(path), "name another file")
     if not fits_at_rest(values):
         raise WeightsError(
-            f"{path} has kernels with values above 65,504, which half precision, in which training keeps kernels, does "
-            "not have: name another file."
+            f"{path} has kernels with values above 65,504, which half precision does not have, and training saves "
+            "kernels in half precision: name another file."
         )
     return state, values
 

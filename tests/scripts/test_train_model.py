@@ -1082,9 +1082,9 @@ def test_bad_data_ends_in_one_sentence(
         (["--patients", "child([0-9]+)"], "--patients 'child([0-9]+)' finds no patient in any of 21 file names"),
         (["--patients", "a{99999999999999}"], "is not a regular expression (the repetition number is too large)"),
         (["--patients", "(" * 20_000], "is not a regular expression ("),
-        (["--batch-size", "100000000000000000000"], "--batch-size must be at most 1000000, not 1000000000000000"),
+        (["--batch-size", "100000000000000000000"], "--batch-size must be at most 1,000,000, not 1000000000000000"),
         (["--weights", "nowhere.pth"], "--weights nowhere.pth: there is no such file"),
-        (["--model-dir", "s3://bucket/model"], "Argument --model-dir: s3://bucket/model is an address, and a file or"),
+        (["--model-dir", "s3://bucket/model"], "Argument --model-dir: s3://bucket/model is an address: name a"),
         (["--checkpoint-dir", "s3://bucket/run"], "Argument --checkpoint-dir: s3://bucket/run is an address"),
     ],
 )

@@ -159,7 +159,7 @@ def test_switch_that_is_neither_on_nor_off_is_told(monkeypatch: pytest.MonkeyPat
         (["--seed", "-1"], "--seed must be from 0 to 18446744073709551615, not -1."),
         (["--weights", "mine.pth"], "--weights is imagenet or none, not mine.pth"),
         (["--patients", "(?<='child)1"], "--patients has a ', which breaks the script that starts a job: write \\x27"),
-        (["--batch-size", "1000001"], "--batch-size must be at most 1000000, not 1000001."),
+        (["--batch-size", "1000001"], "--batch-size must be at most 1,000,000, not 1000001."),
         (["--max-run-seconds", "0"], "--max-run-seconds must be above 0, not 0."),
         (["--max-wait-seconds", "1"], "--max-wait-seconds includes the run"),
     ],

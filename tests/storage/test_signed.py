@@ -401,6 +401,26 @@ def test_a_bundle_that_cannot_be_read_is_told_at_once(
         assert server.seen == []
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("setting", ["", "true"], ids=["read here", "read by boto3"])
+def test_another_file_that_is_missing_is_no_bundle(
+    setting: str, tmp_path: Path, certificate: Certificate, environment: pytest.MonkeyPatch
+) -> None:
+    environment.delenv("AWS_CA_BUNDLE", raising=False)
+    environment.setenv("AWS_USE_DUALSTACK_ENDPOINT", setting)
+    with serving({}, certificate) as server:
+        for endpoint, advice in (
+            (server.endpoint, "check the server's certificate"),
+            ("https://127.0.0.1:9", "network"),
+        ):
+            environment.setenv("AWS_ENDPOINT_URL", endpoint)
+            try:
+                (tmp_path / "missing").read_text()
+            except FileNotFoundError:  # which the error then has behind it
+                with pytest.raises(StorageError, match=advice), refusals_as(StorageError, "The object cannot be read"):
+                    BucketReader("models", Deadline.after(1), StorageError).read("key", 100)
+
+
 @pytest.fixture
 def certificate(tmp_path: Path) -> Certificate:
     path = tmp_path / "certificate.pem"
