@@ -134,6 +134,13 @@ def equalized_with_border(pixels: Tensor) -> Tensor:
     return whole.float()
 
 
+def between_quantiles(pixels: Tensor) -> Tensor:
+    """Set each image's 1% quantile to black and its 99% quantile to white; an image of one value stays as it is."""
+    low, high = torch.quantile(pixels.flatten(1), torch.tensor([0.01, 0.99]), dim=1).view(2, -1, 1, 1, 1)
+    spread = ((pixels - low) / (high - low) * 255).clamp(0, 255)
+    return torch.where(high > low, spread, pixels)
+
+
 def without_border(pixels: Tensor) -> Tensor:
     """Return images without BORDER of the image at each edge, as large as before."""
     side = pixels.shape[-1]
@@ -224,6 +231,7 @@ WAYS = {
     "dropout": Way(dropout=0.5),
     "more weight decay": Way(weight_decay=0.1),
     "averaged for longer": Way(averaged=0.4),
+    "between quantiles": Way(intensity=between_quantiles),
     "without the border": Way(intensity=without_border),
     "around the thorax": Way(intensity=around_the_thorax),
     "sharpness-aware": Way(sharpness=0.05),

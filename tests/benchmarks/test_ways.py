@@ -96,6 +96,17 @@ def test_equalised_values_are_the_mean_ranks_of_their_pixels() -> None:
         assert changed[pixels == value][0].item() == pytest.approx((rank - lowest) / (highest - lowest) * 255, abs=0.51)
 
 
+def test_quantiles_become_black_and_white() -> None:
+    pixels = torch.arange(224.0).expand(2, 3, 224, 224).clone()
+    pixels[1] = pixels[1] / 4 + 60
+    changed = WAYS["between_quantiles"](pixels)
+    assert torch.allclose(changed[0], changed[1], atol=0.01)
+    assert changed.unique().min() == 0
+    assert changed.unique().max() == 255
+    assert (changed == 0).float().mean().item() == pytest.approx(0.013, abs=0.001)
+    assert torch.equal(WAYS["between_quantiles"](torch.full((1, 1, 9, 9), 7.0)), torch.full((1, 1, 9, 9), 7.0))
+
+
 def test_an_image_of_one_value_stays_as_it_is() -> None:
     flat = torch.full((1, 1, 224, 224), 77.0)
     assert torch.equal(WAYS["equalized"](flat), flat)
