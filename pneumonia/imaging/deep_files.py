@@ -69,7 +69,7 @@ def tiff_values(data: bytes, page: Page) -> Values:
     array = np.empty(shape if page.samples > 1 else (page.height, page.width), page.dtype)
     imagecodecs.tiff_decode(data, index=page.number, out=array)
     values = np.moveaxis(array, 0, -1) if page.is_separate and page.samples > 1 else array
-    return _divided_by_alpha(values) if page.is_premultiplied and page.samples > colors else _without_alpha(values)
+    return _without_alpha(_divided_by_alpha(values) if page.is_premultiplied and page.samples > colors else values)
 
 
 def _without_alpha(values: Values) -> Values:
@@ -79,9 +79,9 @@ def _without_alpha(values: Values) -> Values:
 
 
 def _divided_by_alpha(values: Values) -> Values:
-    """Undo the multiplication of gray or colours by the alpha beside them; where alpha is zero, return zero."""
+    """Return gray or colours, divided by the alpha beside them, which they are multiplied by; zero where it is zero."""
     most = 1.0 if values.dtype.kind == "f" else float(np.iinfo(values.dtype).max)
-    colors, alpha = _without_alpha(values), values[..., -1].reshape(*values.shape[:2], *[1] * (values.shape[2] > 2))
+    colors, alpha = values[..., :-1], values[..., -1:]
     with np.errstate(divide="ignore", invalid="ignore"):
         divided = np.where(alpha > 0, colors * (most / alpha), 0)
     return divided.clip(None, most).astype(values.dtype)

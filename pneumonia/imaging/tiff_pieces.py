@@ -71,18 +71,23 @@ def _check_complete(values: Values, page: Page) -> None:
     else:
         sides = values.get(_TILE_WIDTH, (0,))[0] or page.width, values.get(_TILE_HEIGHT, (0,))[0] or page.height
     across, down = (math.ceil(whole / side) for whole, side in zip((page.width, page.height), sides, strict=True))
-    places = next((values[tag] for tag in _PLACES if tag in values), ())
+    places = _given(values, _PLACES)
     if len(places) < across * down * (page.samples if page.is_separate else 1) or 0 in places:
         raise ImageError(BROKEN)
 
 
 def _pieces(data: bytes, values: Values) -> list[memoryview]:
     """Return the strips or tiles as they are stored. If the file tells no lengths, each may go on to its end."""
-    places, lengths = (next((values[tag] for tag in tags if tag in values), ()) for tags in (_PLACES, _LENGTHS))
+    places, lengths = _given(values, _PLACES), _given(values, _LENGTHS)
     if len(places) != len(lengths):
         lengths = (len(data),) * len(places)
     view = memoryview(data)
     return [view[place : place + length] for place, length in zip(places, lengths, strict=True) if length]
+
+
+def _given(values: Values, tags: Iterable[int]) -> tuple[int, ...]:
+    """Return the values of the first of the tags that a page has; none if it has none."""
+    return next((values[tag] for tag in tags if tag in values), ())
 
 
 def _check_deflated(pieces: Iterable[memoryview]) -> None:

@@ -4,6 +4,7 @@ What has arrived before an interruption is kept, in DEST.zip.part: the same comm
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -86,11 +87,12 @@ def unpacked_from(url: str, destination: Path) -> Counts:
 
 def summary(destination: Path, counts: Counts) -> list[str]:
     """Return what is where, what comes next, and whom to cite, in lines."""
+    train, test = (shlex.quote(f"{destination}/{split}") for split in ("train", "test"))  # in commands to be copied
     return [
         f"{destination}/train has {told(counts['train'])}.",
         f"{destination}/test is the official test: {told(counts['test'])}.",
         "Each image has the checksum that the archive names.",
         *("", *LICENCE.split("\n"), ""),
-        f"Next: pneumonia split {destination}/train chest_xray",
-        f"Keep {destination}/test for the one test at the end: pneumonia evaluate WEIGHTS {destination}/test",
+        f"Next: pneumonia split {train} chest_xray",
+        f"Keep {destination}/test for the one test at the end: pneumonia evaluate WEIGHTS {test}",
     ]
