@@ -4,8 +4,10 @@ ISO/IEC 15948, 5.3, and RFC 9649, 2.3.
 """
 
 import contextlib
+import math
 import struct
 import zlib
+from collections.abc import Iterator
 
 from pneumonia.errors import ImageError
 from pneumonia.imaging.kinds import BROKEN
@@ -25,6 +27,9 @@ _PACKED = {b"zTXt", b"iTXt", b"iCCP"}  # chunks whose content may be deflated
 _TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 _EXIF_TEXTS = (b"Raw profile type exif", b"exif")  # names of texts that Pillow takes for EXIF
 _UNPACKED = 2**16  # bytes that are unpacked at a time
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's pixel, by its kind of colours
+# First column and row of each pass of an interlaced PNG, and the steps to the next ones: ISO/IEC 15948, 8.2.
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ALPH", b"ANMF"}
 
 
@@ -80,6 +85,39 @@ def _unpacked_size(packed: bytes) -> int:
         while size <= MAX_METADATA and (part := inflater.decompress(packed, _UNPACKED)):
             packed, size = inflater.unconsumed_tail, size + len(part)
     return size
+
+
+def check_rows(data: bytes) -> None:
+    """Check that a PNG that Pillow has read has all its rows. Pillow leaves those black that follow the end.
+
+    Raises:
+        ImageError: the pixels end earlier.
+    """
+    inflater, missing = zlib.decompressobj(), _filtered_size(data)
+    for pixels in _pixels_of(data):
+        waiting = pixels
+        while waiting and missing > 0:
+            missing -= len(inflater.decompress(waiting, _UNPACKED))
+            waiting = inflater.unconsumed_tail
+    if missing > len(inflater.flush()):
+        raise ImageError(BROKEN)
+
+
+def _filtered_size(data: bytes) -> int:
+    """Return how many bytes the rows of a PNG have, each after a byte that names its filter: ISO/IEC 15948, 7.2."""
+    width, height, depth, kind, _, _, is_interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    passes = _PASSES if is_interlaced else ((0, 0, 1, 1),)
+    sides = ((math.ceil((width - x) / dx), math.ceil((height - y) / dy)) for x, y, dx, dy in passes)
+    return sum(rows * (1 + math.ceil(columns * _CHANNELS[kind] * depth / 8)) for columns, rows in sides if columns > 0)
+
+
+def _pixels_of(data: bytes) -> Iterator[bytes]:
+    at = len(PNG)
+    while (kind := data[at + 4 : at + 8]) not in {b"IEND", b""}:
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IDAT":
+            yield data[at + 8 : end]
+        at = end + 4
 
 
 def exif_in_png(data: bytes) -> bytes:

@@ -4,8 +4,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, ImagePalette, UnidentifiedImageError
@@ -14,12 +13,13 @@ from PIL.TiffImagePlugin import COLORMAP, PHOTOMETRIC_INTERPRETATION, TiffImageF
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_prefix
-from pneumonia.imaging.chunks import PNG, check_png, check_webp, exif_in_png, is_webp
+from pneumonia.imaging.chunks import PNG, check_png, check_rows, check_webp, exif_in_png, is_webp
 from pneumonia.imaging.depth import Values, to_8_bits
 from pneumonia.imaging.jpeg import Header, check_kind, check_metadata, check_scans, exif_of, header_of, is_deep
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
-from pneumonia.imaging.kinds import BROKEN, READABLE, unidentified, unread_tiff
+from pneumonia.imaging.kinds import BROKEN, READABLE, broken_is_named, unidentified, unread_tiff
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bmp, check_bytes, check_pixels
+from pneumonia.imaging.optional import deep_files, dicom
 from pneumonia.imaging.tiff import Page, is_beyond_pillow, radiograph
 from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, check_size, is_tiff
 from pneumonia.imaging.tiff_pieces import check_pieces
@@ -30,6 +30,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
 _DEEP_COLORS = (b"\x10\2", b"\x10\4", b"\x10\6")  # 16 bits of RGB, gray and alpha, or RGBA, of which Pillow keeps 8
+_XMP = ("xmp", "XML:com.adobe.xmp")  # what Pillow calls it
 
 _TURNS = {  # by Exif's Orientation, what makes an image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -73,7 +74,7 @@ def decode(data: bytes) -> Decoded:
         raise ImageError(f"The file is empty: send a chest X-ray as {READABLE}.")
     check_transport(data)
     if dicom_prefix.beginning(data) is not None:
-        return Decoded(*_dicom().decode(data))
+        return Decoded(*dicom().decode(data))
     if data.startswith(_JPEG):
         return _jpeg(data)
     if is_tiff(data):
@@ -84,7 +85,10 @@ def decode(data: bytes) -> Decoded:
             raise UnsupportedImageError("The file is an animation: send each radiograph as a file of its own.")
         if data.startswith(PNG) and data[24:26] in _DEEP_COLORS:
             return Decoded(_deep_png(data, image))
-        return from_pillow(image)
+        decoded = from_pillow(image)
+        if data.startswith(PNG) and _may_lack_rows(data, image):
+            check_rows(data)
+        return decoded
 
 
 def _check_others(data: bytes) -> None:
@@ -94,6 +98,13 @@ def _check_others(data: bytes) -> None:
         check_png(data)
     if is_webp(data):
         check_webp(data)
+
+
+def _may_lack_rows(data: bytes, image: Image.Image) -> bool:
+    """Return whether what Pillow has read of a PNG last is black, as what it lacks would be."""
+    is_interlaced = data[28] != 0
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    return is_interlaced or not any(last.tobytes())
 
 
 def _tiff(data: bytes) -> Decoded:
@@ -135,12 +146,16 @@ def _turn_to(image: Image.Image, page: Page, data: bytes) -> None:
 def _jpeg(data: bytes) -> Decoded:
     header, file = header_of(data), JpegFile(data)
     check_metadata(data, header)
+    if not header.height:  # libjpeg does not read it
+        raise UnsupportedImageError(
+            "JPEG files that tell their height only after the pixels are not read: save the X-ray as an ordinary JPEG."
+        )
     _check_size(header.width, header.height)
     check_scans(data, header)
     if is_deep(header):
         return Decoded(_deep_jpeg(data, header))
     check_kind(header)
-    with _opened(file) as image, _broken_is_named():
+    with _opened(file) as image, broken_is_named():
         return from_pillow(loaded(image, file, header))
 
 
@@ -165,6 +180,7 @@ def from_pillow(image: Image.Image) -> Decoded:
     """Convert an image that Pillow has opened as `decode` does, and load its pixels if necessary.
 
     Pillow keeps 8 of 16 bits of colours, and of gray with alpha: such an image is refused, unless it is already loaded.
+    Otherwise Pillow's reading counts: it overlooks damage, and misreads rare kinds of values, where `decode` does not.
 
     Raises:
         ImageTooLargeError: more than MAX_PIXELS pixels, or MAX_SIDE on one side.
@@ -176,8 +192,9 @@ def from_pillow(image: Image.Image) -> Decoded:
             "Pillow keeps 8 of this image's 16 bits: give the file's path or its bytes instead."
         )
     _check_size(*image.size)  # Pillow's own guard only warns below twice its limit; this is before any is decoded
-    with _broken_is_named():
-        image.load()
+    with broken_is_named():
+        with _without_xmp(image):
+            image.load()
         pixels = _to_8_bit(_upright(image))
         return Decoded(ImageOps.invert(pixels) if _is_negative(image) else pixels)
 
@@ -190,14 +207,14 @@ def _is_narrowed(image: Image.Image) -> bool:
 
 
 def _deep_tiff(data: bytes, page: Page) -> Image.Image:
-    with _broken_is_named():
-        image = _shown(_deep_files().tiff_values(data, page))
+    with broken_is_named():
+        image = _shown(deep_files().tiff_values(data, page))
         return _turned(ImageOps.invert(image) if page.photometric == 0 else image, page.orientation)
 
 
 def _deep_jpeg(data: bytes, header: Header) -> Image.Image:
-    with _broken_is_named():
-        image = _shown(_deep_files().jpeg_values(data, header))
+    with broken_is_named():
+        image = _shown(deep_files().jpeg_values(data, header))
         return _turned(image, _orientation(lambda: _jpeg_exif(data)))
 
 
@@ -209,15 +226,16 @@ def _jpeg_exif(data: bytes) -> Image.Exif:
 
 def _deep_png(data: bytes, image: Image.Image) -> Image.Image:
     _check_size(*image.size)
-    with _broken_is_named():
-        return _turned(_shown(_deep_files().png_values(data)), _orientation(lambda: _png_exif(image, data)))
+    with broken_is_named():
+        return _turned(_shown(deep_files().png_values(data)), _orientation(lambda: _png_exif(image, data)))
 
 
 def _png_exif(image: Image.Image, data: bytes) -> Image.Exif:
     """Return the metadata of a PNG, which Pillow would read only after decoding all pixels."""
     if found := exif_in_png(data):
         image.info["exif"] = found
-    return Image.Image.getexif(image)
+    with _without_xmp(image):
+        return Image.Image.getexif(image)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -226,46 +244,26 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError("The image has no pixels: send one that has.")
 
 
-@contextmanager
-def _broken_is_named() -> Iterator[None]:
-    try:
-        yield
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:
-        raise ImageError(BROKEN) from error
-
-
-def _deep_files() -> ModuleType:
-    try:
-        from pneumonia.imaging import deep_files  # noqa: PLC0415  # a third of a second, for such files only
-    except ModuleNotFoundError as error:  # SageMaker's training container has no imagecodecs
-        raise UnsupportedImageError(
-            "Reading signed, floating-point, 32-bit or coloured 16-bit images needs imagecodecs: install it, or send "
-            "8 or 16 bits of gray."
-        ) from error
-    return deep_files
-
-
-def _dicom() -> ModuleType:
-    try:
-        from pneumonia.imaging import dicom  # noqa: PLC0415  # half a second and 60 MB, for DICOM files only
-    except ModuleNotFoundError as error:  # SageMaker's training container has neither
-        raise UnsupportedImageError(
-            "Reading DICOM files needs pydicom and imagecodecs: install them, or send a JPEG or PNG."
-        ) from error
-    return dicom
-
-
 def _is_negative(image: Image.Image) -> bool:
     # Pillow inverts TIFFs in which white is zero, but only up to 8 bits.
-    if not isinstance(image, TiffImageFile) or not image.mode.startswith("I"):
+    if not isinstance(image, TiffImageFile) or not image.mode.startswith(("I", "F")):
         return False
     return bool(image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    return _turned(image, _orientation(image.getexif))
+    with _without_xmp(image):
+        return _turned(image, _orientation(image.getexif))
+
+
+@contextmanager
+def _without_xmp(image: Image.Image) -> Iterator[None]:
+    """Hide XMP from Pillow, which takes an orientation from it where EXIF has none; browsers do not."""
+    hidden: dict[str | tuple[int, int], Any] = {name: image.info.pop(name) for name in _XMP if name in image.info}
+    try:
+        yield
+    finally:
+        image.info.update(hidden)
 
 
 def _orientation(read_exif: Callable[[], Image.Exif]) -> int:

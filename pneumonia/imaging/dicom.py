@@ -28,6 +28,11 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 # No element about the patient is among them.
 _LUT: Wanted = {0x00283002: None, 0x00283006: None}
+# Of the one frame of an enhanced image, C.7.6.16.2.9 and .10: rescale and window.
+_FRAME: Wanted = {
+    0x00289145: {0x00281052: None, 0x00281053: None},
+    0x00289132: dict.fromkeys((0x00281050, 0x00281051, 0x00281056)),
+}
 _WANTED: Wanted = {
     **dicom_header.WANTED,
     **dict.fromkeys(0x00280000 + element for element in (0x0002, 0x0004, 0x0006, 0x0008, 0x0010, 0x0011)),
@@ -38,6 +43,8 @@ _WANTED: Wanted = {
     0x00283000: _LUT,
     0x00283010: _LUT,
     0x20500020: None,
+    0x52009229: _FRAME,
+    0x52009230: _FRAME,
 }
 
 
@@ -71,10 +78,22 @@ def _decode(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         data, at = _inflated(data[at:]), 0
     header, pixels = read_data_set(data, at, _WANTED)
     if pixels is None:
-        raise UnsupportedImageError("The DICOM file holds no image, or ends before it: send the file with the X-ray.")
+        raise UnsupportedImageError(
+            "The DICOM file holds no image as PixelData, or ends before it: send the file with the X-ray."
+        )
+    _add_frame(header)
     complete(header)
     bands = stored_bands(pixels, syntax, header)
     return _image(bands, header), dicom_header.warnings(header)
+
+
+def _add_frame(header: Dataset) -> None:
+    """Add what a header says of its first frame to what it says of the whole image, which comes first."""
+    groups = [header.get(f"{name}FunctionalGroupsSequence") for name in ("Shared", "PerFrame")]
+    for group in (items[0] for items in groups if items):
+        for item in (group[tag].value[0] for tag in _FRAME if tag in group and group[tag].value):
+            for tag in item.keys() - header.keys():
+                header[tag] = item.get_item(tag)
 
 
 def _inflated(data: bytes) -> bytes:

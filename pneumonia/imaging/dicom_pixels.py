@@ -31,7 +31,7 @@ from pydicom.uid import (
 from pneumonia.errors import UnsupportedImageError
 from pneumonia.imaging.codestream import Codestream, begins_codestream, read_codestream
 from pneumonia.imaging.dicom_elements import ITEM, PixelData, fragments
-from pneumonia.imaging.jpeg import header_of
+from pneumonia.imaging.jpeg import ARITHMETIC_PROGRESSIVE, header_of
 from pneumonia.imaging.jpeg_ends import check_ends
 from pneumonia.imaging.jpeg_pixels import check_whole
 
@@ -53,6 +53,10 @@ COMPRESSED = {
     JPEG2000Lossless,
     JPEG2000,
 }
+UNSUPPORTED = (
+    "The DICOM file's compression is not supported: export it uncompressed, or as RLE, JPEG, JPEG-LS or JPEG 2000."
+)
+GE_BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"  # GE's own: little endian, but for the pixels
 LOSSLESS = {JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless}  # overlays may lie in the bits above
 
 
@@ -71,15 +75,12 @@ def stored_bands(pixels: PixelData, syntax: str, header: Dataset) -> list[Image.
         Exception: whatever the decoders raise on broken data.
     """
     if _is_uncompressed(pixels, syntax, header):
-        return _uncompressed(pixels, header)
+        return _uncompressed(pixels, syntax, header)
     frame = _frame(pixels)
     if begins_codestream(frame):
         return _decoded(read_codestream(frame), syntax, header)
     if syntax not in UNCOMPRESSED | COMPRESSED:
-        raise UnsupportedImageError(
-            "The DICOM file's compression is not supported: export it uncompressed, or as RLE, JPEG, JPEG-LS or JPEG "
-            "2000."
-        )
+        raise UnsupportedImageError(UNSUPPORTED)
     return _run_lengths(frame, header)
 
 
@@ -107,6 +108,8 @@ def _decoded(stream: Codestream, syntax: str, header: Dataset) -> list[Image.Ima
     if (stream.width, stream.height, stream.samples) != (*size, samples):
         raise ValueError("another size")  # decoders reserve memory for the stream's size
     if stream.kind in {"JPEG", "lossless JPEG"}:
+        if header_of(stream.data).frame == ARITHMETIC_PROGRESSIVE:  # libjpeg does not notice where its scans end
+            raise UnsupportedImageError(UNSUPPORTED)
         check_whole(stream.data)
     array = _decode(stream, header)
     if stream.kind in {"JPEG", "lossless JPEG"}:
@@ -144,10 +147,11 @@ def _decode(stream: Codestream, header: Dataset) -> Any:  # noqa: ANN401  # an a
     return imagecodecs.jpeg8_decode(stream.data)
 
 
-def _uncompressed(pixels: PixelData, header: Dataset) -> list[Image.Image]:
+def _uncompressed(pixels: PixelData, syntax: str, header: Dataset) -> list[Image.Image]:
     size, bits, area = (header.Columns, header.Rows), header.BitsAllocated, header.Columns * header.Rows
     value = pixels.value
-    if not header.original_encoding[1] and (bits == 16 or pixels.kind == b"OW"):
+    is_big = not header.original_encoding[1]
+    if (is_big and (bits == 16 or pixels.kind == b"OW")) or (syntax == GE_BIG_ENDIAN_PIXELS and bits == 16):
         value = _swapped(value)
     if header.SamplesPerPixel == 1:
         return [_band(value, size, bits)]

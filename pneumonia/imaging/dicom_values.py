@@ -13,9 +13,11 @@ import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
 
+from pneumonia.errors import UnsupportedImageError
 from pneumonia.imaging.depth import Values, blocks, value_range
 from pneumonia.imaging.dicom_layout import decimals
 
+_INDIRECT = 2  # of a palette's segments, the kind that repeats others
 Number = TypeVar("Number", int, Values)
 
 
@@ -189,10 +191,9 @@ def _table(dataset: Dataset, name: str) -> tuple[Values, int, int]:
         raise ValueError
     if f"{name}Data" not in dataset:
         return np.array(_expanded(_numbers(dataset, f"Segmented{name}Data"), entries)), first, bits
-    data = dataset[f"{name}Data"].value
-    # Entries of 8 bits may be packed, two to a word.
-    is_packed = isinstance(data, bytes) and len(data) == entries + entries % 2
-    numbers = list(data) if is_packed else _numbers(dataset, f"{name}Data")
+    numbers = _numbers(dataset, f"{name}Data")
+    if 2 * len(numbers) == entries + entries % 2:  # entries of 8 bits may be packed, two to a word
+        numbers = list(struct.pack(f"{_order(dataset)}{len(numbers)}H", *numbers))
     return np.array(numbers[:entries]), first, bits
 
 
@@ -200,7 +201,8 @@ def _expanded(words: list[int], entries: int) -> list[int]:
     """Return the entries of a palette that is stored in segments, C.7.9.2.
 
     Raises:
-        ValueError: segments of another kind than discrete and linear ones, or more than the entries.
+        UnsupportedImageError: segments that repeat others.
+        ValueError: broken ones.
     """
     found: list[int] = []
     at = 0
@@ -213,6 +215,10 @@ def _expanded(words: list[int], entries: int) -> list[int]:
             start, step = found[-1], (words[at + 2] - found[-1]) / max(1, count)
             found += [round(start + step * number) for number in range(1, count + 1)]
             at += 3
+        elif kind == _INDIRECT:
+            raise UnsupportedImageError(
+                "The DICOM image's palette has indirect segments, which are not read: export it in gray or RGB."
+            )
         else:
             raise ValueError("another kind of segment")
     return found
@@ -222,6 +228,9 @@ def _numbers(dataset: Dataset, name: str) -> list[int]:
     """Return an element's numbers, which some value representations hold as bytes."""
     value = dataset[name].value
     if isinstance(value, bytes):
-        order = ">" if dataset.original_encoding[1] is False else "<"
-        return list(struct.unpack(f"{order}{len(value) // 2}H", value))
+        return list(struct.unpack(f"{_order(dataset)}{len(value) // 2}H", value))
     return [int(number) for number in value]
+
+
+def _order(dataset: Dataset) -> str:
+    return ">" if dataset.original_encoding[1] is False else "<"

@@ -27,12 +27,14 @@ _METADATA = {*range(0xE0, 0xF0), 0xFE}
 _UNKNOWN = {0xC8, 0xDE, 0xDF, *range(0xF0, 0xFE)}  # to libjpeg, at least; Pillow looks for segments within most of them
 _FRAMES = {*range(0xC0, 0xD0), _LS_FRAME} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-LOSSLESS, _EXTENDED = 0xC3, 0xC1
+LOSSLESS, _EXTENDED, ARITHMETIC_PROGRESSIVE = 0xC3, 0xC1, 0xCA
 _UNREAD = {
     _LS_FRAME: "JPEG-LS",
     LOSSLESS: "Lossless JPEG",
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "Hierarchical JPEG"),
-    **dict.fromkeys((0xC9, 0xCA, 0xCB), "Arithmetically coded JPEG"),  # libjpeg does not notice where they are cut
+    **dict.fromkeys(
+        (0xC9, ARITHMETIC_PROGRESSIVE, 0xCB), "Arithmetically coded JPEG"
+    ),  # libjpeg does not notice where they are cut
 }
 # Fill bytes may stand before a marker, FF00 and restart markers within a scan. In a header, only markers that have a
 # length are accepted: a decoder might skip others differently, and find another header behind them.

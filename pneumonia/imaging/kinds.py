@@ -2,6 +2,8 @@
 
 import codecs
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pneumonia.errors import ImageError, UnsupportedImageError
 from pneumonia.imaging.tiff import radiograph
@@ -31,8 +33,18 @@ _UNREAD = (
     ("HDF5 and MATLAB", 512, b"\x89HDF\r\n"),
     ("MATLAB", 0, b"MATLAB "),
     ("NumPy", 0, b"\x93NUMPY"),
+    ("FITS", 0, b"SIMPLE  ="),
+    ("OpenEXR", 0, b"\x76\x2f\x31\x01"),
+    ("JPEG XR", 0, b"II\xbc\x01"),
+    ("DDS", 0, b"DDS "),
+    ("EPS and PostScript", 0, b"%!PS"),
+    ("ICNS", 0, b"icns"),
+    ("GIMP", 0, b"gimp xcf"),
+    ("Targa", -18, b"TRUEVISION-XFILE"),
     ("Word, Excel and PowerPoint", 0, b"\xd0\xcf\x11\xe0"),
 )
+_PORTABLE = re.compile(rb"(?:P[1-7]|P[Ff])\s")  # bitmaps, graymaps and the like
+_DAMAGED = (("PNG", 0, b"\x89PNG\r\n\x1a\n"), ("WebP", 8, b"WEBPVP8"))  # read, if they are whole
 _MARKUP = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+)?(html|svg)\b", re.IGNORECASE)
 _ARCHIVES = (
     ("zip", 0, b"PK\3\4"),
@@ -46,6 +58,22 @@ _ARCHIVES = (
 )
 
 
+@contextmanager
+def broken_is_named() -> Iterator[None]:
+    """Turn whatever a decoder raises on broken data into the sentence for a broken image.
+
+    Raises:
+        ImageError: the block raised it, or anything else but a MemoryError.
+        MemoryError: the block raised it: a full memory is not the image's fault.
+    """
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(BROKEN) from error
+
+
 def unidentified(data: bytes) -> ImageError:
     """Return the error for a file that is not read: an UnsupportedImageError where its kind is known."""
     if is_tiff(data) and radiograph(data) is None:  # cut off: many writers put the directory at the end
@@ -54,7 +82,9 @@ def unidentified(data: bytes) -> ImageError:
         return unread_tiff(data, next(directories(data)).entries)
     if archive := _named(data, _ARCHIVES):
         return UnsupportedImageError(f"The file is packed ({archive}): unpack it, and send the X-ray as {READABLE}.")
-    if kind := _named(data, _UNREAD) or _markup(data):
+    if _named(data, _DAMAGED):
+        return ImageError(BROKEN)
+    if kind := _named(data, _UNREAD) or ("PNM" if _PORTABLE.match(data) else _markup(data)):
         return UnsupportedImageError(f"{kind} files are not read: send the X-ray as {READABLE}.")
     return ImageError(NO_IMAGE)
 
@@ -67,7 +97,7 @@ def unread_tiff(data: bytes, entries: list[Entry]) -> UnsupportedImageError:
 
 
 def _named(data: bytes, kinds: tuple[tuple[str, int, bytes], ...]) -> str | None:
-    return next((kind for kind, offset, magic in kinds if data[offset : offset + len(magic)] == magic), None)
+    return next((kind for kind, offset, magic in kinds if data.startswith(magic, offset)), None)
 
 
 def _markup(data: bytes) -> str | None:

@@ -32,16 +32,26 @@ _BYTES = {1, 2, 6, 7}  # the types of an entry that Pillow keeps as bytes
 _TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q"}  # of the entries whose values are read
 _SMALL = 12 * MAX_TAGS  # bytes, too few for more than is allowed: an entry has 12
 _UNSIGNED = {6: 1, 8: 3, 9: 4}  # types of signed numbers, and of unsigned ones that are the same if they are positive
-FAX = {2, 3, 4, 32771}
+FAX, OLD_JPEG = {2, 3, 4, 32771}, 6
 _COMPRESSIONS = {
     **dict.fromkeys(FAX, "fax codes"),
-    6: "old-style JPEG",
+    OLD_JPEG: "old-style JPEG",
+    7: "JPEG",
+    32773: "PackBits",
     34712: "JPEG 2000",
     34887: "LERC",
     34925: "LZMA",
     50000: "Zstandard",
 }
-_COLOUR_SPACES = {4: "a mask", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "a colour filter array", 32844: "LogL"}
+_COLOUR_SPACES = {
+    4: "a mask",
+    6: "YCbCr",
+    8: "CIELab",
+    9: "ICCLab",
+    10: "ITULab",
+    32803: "a colour filter array",
+    32844: "LogL",
+}
 
 Values = dict[int, tuple[int, ...]]  # of entries, by tag
 

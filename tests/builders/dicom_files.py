@@ -169,7 +169,8 @@ def to_8_bit(values: Pixels, low: float, high: float) -> Pixels:
 def lut(table: Pixels, first: int, bits: int, representation: str = "OW") -> Sequence:
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [len(table) % 65_536, first, bits])
-    item.add_new("LUTData", representation, table.tobytes() if representation == "OW" else table.tolist())
+    words = table.view(np.uint16)  # entries of 8 bits are packed, two to a word
+    item.add_new("LUTData", representation, table.tobytes() if representation == "OW" else words.tolist())
     return Sequence([item])
 
 

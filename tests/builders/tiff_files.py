@@ -24,6 +24,7 @@ def tiff(
     compression: int = 1,
     fields: dict[int, int | list[int] | None] | None = None,
     before: Image.Image | None = None,
+    coded: list[bytes] | None = None,
     *,
     order: str | None = None,
     is_big: bool = False,
@@ -34,8 +35,9 @@ def tiff(
 
     Args:
         values: shape (height, width) or (height, width, samples), in the byte order of the file.
-        compression: a key of COMPRESSIONS.
+        compression: a key of COMPRESSIONS, or any if `coded` is given.
         fields: what the page has otherwise, or besides, by tag: a number or several, or None for nothing.
+        coded: the strips or tiles as they are stored, if they are not to be the values, coded by COMPRESSIONS.
         before: an 8-bit image as a page before this one, which is said to be a reduced copy.
         order: the byte order, "<" or ">"; by default that of the values.
         is_big: whether this is a BigTIFF.
@@ -49,7 +51,7 @@ def tiff(
     sides = [range(0, side, tile or side) for side in (height, width)]
     corners = [(plane, y, x) for plane in planes for y in sides[0] for x in sides[1]]
     pieces = [plane[y : y + (tile or height), x : x + (tile or width)] for plane, y, x in corners]
-    coded = [COMPRESSIONS[compression](piece.tobytes()) for piece in pieces]
+    coded = coded or [COMPRESSIONS[compression](piece.tobytes()) for piece in pieces]
     found: dict[int, list[int]] = {
         254: [0],
         256: [width],

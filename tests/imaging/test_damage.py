@@ -27,7 +27,7 @@ from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.kinds import BROKEN
 from pneumonia.training.synthetic import draw_radiograph
 from tests.builders.dicom_files import ENCODERS, dicom
-from tests.builders.images import encoded
+from tests.builders.images import chunk, encoded
 from tests.builders.tiff_files import tiff
 
 RADIOGRAPH = Image.blend(
@@ -175,6 +175,36 @@ def test_a_png_without_its_pixels_is_noticed(data: bytes) -> None:
 @pytest.mark.parametrize("name", ["gray PNG", "stored PNG", "16-bit PNG"])
 def test_a_png_whose_end_is_missing_has_all_of_its_pixels(name: str) -> None:
     assert decode(PNG[name][:-12]).image.tobytes() == decode(PNG[name]).image.tobytes()
+
+
+# Channels and bits of each, by the number that a PNG has for its colours.
+PNG_COLORS = [(0, 1, 1), (0, 1, 8), (0, 1, 16), (2, 3, 8), (2, 3, 16), (3, 1, 4), (4, 2, 8), (4, 2, 16), (6, 4, 8)]
+
+
+def png(kind: int, channels: int, bits: int, rows: int, *, is_interlaced: bool, width: int = 13) -> bytes:
+    """Return a PNG of noise above black with the first `rows` rows of 20; of passes, where it is interlaced."""
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    sides = [(len(range(x, width, dx)), len(range(y, 20, dy))) for x, y, dx, dy in passes if x < width]
+    lengths = [
+        1 + math.ceil(columns * channels * bits / 8)
+        for columns, count in (sides if is_interlaced else [(width, 20)])
+        for _ in range(count)
+    ]
+    noise = Random(0)
+    lines = [b"\0" + noise.randbytes(length - 1) for length in lengths[:-1]] + [bytes(lengths[-1])]
+    palette = chunk(b"PLTE", bytes(range(48))) if kind == 3 else b""
+    head = struct.pack(">IIBBBBB", width, 20, bits, kind, 0, 0, is_interlaced)
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(lines[: rows if rows >= 0 else len(lines) + rows])))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + palette + pixels + chunk(b"IEND")
+
+
+@pytest.mark.parametrize("is_interlaced", [False, True])
+@pytest.mark.parametrize("color", PNG_COLORS)
+@pytest.mark.parametrize("width", [1, 2, 13])
+def test_a_png_that_lacks_rows_is_noticed(color: tuple[int, int, int], width: int, is_interlaced: bool) -> None:  # noqa: FBT001
+    assert decode(png(*color, 9999, is_interlaced=is_interlaced, width=width)).image.size == (width, 20)
+    for rows in (1, 2, 11, -3, -1):
+        assert_noticed(png(*color, rows, is_interlaced=is_interlaced, width=width))
 
 
 def with_field(data: bytes, tag: int, number: int) -> bytes:

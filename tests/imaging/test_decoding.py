@@ -1,17 +1,20 @@
+import io
 import struct
 import zlib
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageChops, ImageStat
+from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 from torchvision import transforms
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
-from pneumonia.imaging.decoding import decode
+from pneumonia.imaging.decoding import decode, from_pillow
 from pneumonia.imaging.limits import MAX_BYTES
 from pneumonia.imaging.preprocessing import MEAN, SIZE, STD, normalized, preprocess, resize
 from pneumonia.network.resnet import normalize
@@ -131,6 +134,27 @@ def test_turns_the_image_as_its_exif_orientation_says(kind: str, orientation: in
     assert max(ImageStat.Stat(difference).mean) < 3
 
 
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("is_opened", [False, True])
+def test_an_orientation_in_xmp_does_not_count(kind: str, is_opened: bool) -> None:  # noqa: FBT001
+    stored = picture("RGB")
+    told = PngInfo()
+    told.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    options: dict[str, dict[str, Any]] = {"PNG": {"pnginfo": told}, "TIFF": {"tiffinfo": {700: XMP}}}
+    data = encoded(stored, kind, **options.get(kind, {"xmp": XMP}))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.info["xmp"] == XMP
+        upright = (from_pillow(image) if is_opened else decode(data)).image
+        assert not is_opened or image.info["xmp"] == XMP
+    assert max(ImageStat.Stat(ImageChops.difference(upright, stored)).mean) < 3
+
+
 def test_broken_exif_data_do_not_spoil_the_pixels() -> None:
     stored = picture("RGB")
     assert decode(encoded(stored, "PNG", exif=b"Exif\0\0garbage")).image.tobytes() == stored.tobytes()
@@ -174,6 +198,9 @@ def test_of_a_photograph_with_a_preview_the_photograph_counts() -> None:
         pytest.param(b"Dear radiologist, ", "not an image", id="text"),
         pytest.param(b"\xff", "not an image", id="one byte"),
         pytest.param(bytes(4000), "not an image", id="zeros"),
+        pytest.param(b"P5 is no graymap"[:2], "not an image", id="the beginning of a graymap"),
+        pytest.param(encoded(picture("L"), "PNG").replace(b"IHDR\0", b"IHDR\1"), "image is broken", id="checksum"),
+        pytest.param(encoded(picture("L"), "WEBP")[:30] + b"VP8L", "image is broken", id="half a WebP"),
         pytest.param(encoded(picture("L"), "JPEG")[:3], "image is broken", id="3 bytes of a JPEG"),
     ],
 )
@@ -213,12 +240,26 @@ def test_broken_bytes_raise_nothing_but_an_image_error(kind: str) -> None:
         ("PDF", encoded(picture("L"), "PDF")),
         ("JPEG 2000", b"\x00\x00\x00\x0cjP  \r\n\x87\n\x00\x00\x00\x14ftypjp2 "),
         ("HEIC, AVIF and MP4", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"),
+        ("PNM", b"P5\n2 2\n255\n\1\2\3\4"),
+        ("PNM", b"Pf 2 2 1.0 "),
+        ("FITS", b"SIMPLE  =                    T"),
+        ("OpenEXR", b"\x76\x2f\x31\x01\2\0\0\0"),
+        ("JPEG XR", b"II\xbc\x01\x20\0\0\0"),
+        ("DDS", b"DDS |\0\0\0"),
+        ("Targa", bytes(30) + b"TRUEVISION-XFILE.\0"),
         ("SVG", b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
     ],
 )
 def test_other_kinds_are_named_and_refused(kind: str, data: bytes) -> None:
     with pytest.raises(UnsupportedImageError, match=f"^{kind} files are not read"):
         decode(data)
+
+
+def test_a_jpeg_that_tells_its_height_after_the_pixels_is_not_called_empty() -> None:
+    data = encoded(picture("L"), "JPEG")
+    place = data.index(b"\xff\xc0") + 5
+    with pytest.raises(UnsupportedImageError, match="tell their height only after the pixels"):
+        decode(data[:place] + b"\0\0" + data[place + 2 :])
 
 
 def test_the_largest_file_is_read_and_one_byte_more_is_refused() -> None:

@@ -15,6 +15,7 @@ from pydicom.uid import (
     MPEG2MPML,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
@@ -221,6 +222,18 @@ def test_what_lossy_compression_makes_brighter_than_white_is_white(syntax: pydic
 def test_other_compressions_are_refused() -> None:
     with pytest.raises(UnsupportedImageError, match="compression is not supported"):
         decode(made(radiograph(8), MPEG2MPML, PixelData=encapsulate([bytes(1000)])))
+
+
+def test_in_a_syntax_of_ge_only_the_pixels_are_big_endian() -> None:
+    swapped = made(radiograph(12).byteswap(), ImplicitVRLittleEndian, 12)
+    data = beginning_of("1.2.840.113619.5.2") + data_set_of(swapped)
+    assert np.array_equal(pixels_of(data), pixels_of(made(radiograph(12), bits=12)))
+
+
+def test_progressive_arithmetic_codes_are_refused() -> None:
+    coded = bytes(imagecodecs.jpeg8_encode(radiograph(8))).replace(b"\xff\xc0", b"\xff\xca")
+    with pytest.raises(UnsupportedImageError, match="compression is not supported"):
+        decode(made(radiograph(8), JPEGBaseline8Bit, PixelData=encapsulate([coded])))
 
 
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])

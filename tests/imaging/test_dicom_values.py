@@ -19,7 +19,7 @@ from pydicom.uid import (
     JPEGLSLossless,
 )
 
-from pneumonia.errors import ImageError
+from pneumonia.errors import ImageError, UnsupportedImageError
 from pneumonia.imaging.decoding import decode
 from tests.builders.dicom_files import UNCOMPRESSED, Pixels, lut, pixels_of, radiograph, to_8_bit
 from tests.builders.dicom_files import dicom as made
@@ -302,6 +302,40 @@ def palettes(ramps: dict[str, Pixels], first: int, kind: str = "") -> dict[str, 
     return elements
 
 
+@pytest.mark.parametrize("representation", ["OW", "US"])
+@pytest.mark.parametrize("syntax", UNCOMPRESSED[:2])
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+def test_entries_of_8_bits_may_be_packed(sequence: str, syntax: pydicom.uid.UID, representation: str) -> None:
+    table = 255 - np.arange(256, dtype=np.uint8)
+    data = made(radiograph(8), syntax, 8, **{sequence: lut(table, 0, 8, representation)})
+    assert abs(pixels_of(data) - (255 - radiograph(8).astype(int))).max() <= 1
+
+
+@pytest.mark.parametrize("groups", ["Shared", "PerFrame"])
+@pytest.mark.parametrize("syntax", UNCOMPRESSED)
+def test_what_is_told_of_the_one_frame_counts(syntax: pydicom.uid.UID, groups: str) -> None:
+    rescale = {"RescaleSlope": "-2", "RescaleIntercept": "9000"}
+    window = {"WindowCenter": "4000", "WindowWidth": "3000", "VOILUTFunction": "SIGMOID"}
+    group = Dataset()
+    for name, elements in (("PixelValueTransformationSequence", rescale), ("FrameVOILUTSequence", window)):
+        item = Dataset()
+        for keyword, value in elements.items():
+            setattr(item, keyword, value)
+        setattr(group, name, Sequence([item]))
+    inner: dict[str, Any] = {f"{groups}FunctionalGroupsSequence": Sequence([group])}
+    expected = pixels_of(made(radiograph(12), syntax, 12, **rescale, **window))
+    assert np.array_equal(pixels_of(made(radiograph(12), syntax, 12, **inner)), expected)
+    assert not np.array_equal(pixels_of(made(radiograph(12), syntax, 12)), expected)
+    outer = made(radiograph(12), syntax, 12, WindowCenter=1500, WindowWidth=2000, RescaleSlope="1", **inner)
+    assert not np.array_equal(pixels_of(outer), expected)
+
+
+@pytest.mark.parametrize("inner", [[], [Dataset()]], ids=["no frame", "a frame without a word"])
+def test_groups_that_say_nothing_change_nothing(inner: list[Dataset]) -> None:
+    groups: dict[str, Any] = {"SharedFunctionalGroupsSequence": Sequence(inner)}
+    assert np.array_equal(pixels_of(made(radiograph(12), **groups)), pixels_of(made(radiograph(12))))
+
+
 def test_a_palette_gives_colors() -> None:
     ramps = {"Red": np.arange(256), "Green": 255 - np.arange(256), "Blue": np.arange(256) // 2}
     expected = np.stack([ramp[radiograph(8)] for ramp in ramps.values()], axis=-1)
@@ -335,10 +369,13 @@ def test_a_palette_may_be_told_in_segments() -> None:
     expected = ramp.round().astype(int)[radiograph(8)] >> 8
     shown = pixels_of(made(radiograph(8), **elements))
     assert abs(shown - expected[..., None]).max() == 0
-    for broken in ([2, 1, 0, 0], [1, 4, 9], [7, 7, 7], [0]):
+    for broken in ([1, 4, 9], [7, 7, 7], [0]):
         elements = palettes(dict.fromkeys(("Red", "Green", "Blue"), np.array(broken)), 0, "Segmented")
         with pytest.raises(ImageError, match="is broken"):
             decode(made(radiograph(8), **elements))
+    elements = palettes(dict.fromkeys(("Red", "Green", "Blue"), np.array([0, 1, 5, 2, 1, 0, 0])), 0, "Segmented")
+    with pytest.raises(UnsupportedImageError, match="indirect segments, which are not read"):
+        decode(made(radiograph(8), **elements))
 
 
 @pytest.mark.parametrize(

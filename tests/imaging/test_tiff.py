@@ -16,7 +16,7 @@ from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageErr
 from pneumonia.imaging.decoding import decode, from_pillow
 from tests.builders.images import encoded
 from tests.builders.missing_packages import refusal_without
-from tests.builders.tiff_files import Values, tiff
+from tests.builders.tiff_files import COMPRESSIONS, Values, tiff
 
 HEIGHT, WIDTH = 60, 50
 
@@ -316,7 +316,7 @@ def test_where_imagecodecs_is_missing_a_sentence_says_so(tmp_path: Path) -> None
     path = tmp_path / "xray.tif"
     path.write_bytes(tiff(radiograph().astype("i2")))
     sentence = refusal_without("imagecodecs", path)
-    assert sentence.startswith("Reading signed, floating-point, 32-bit or coloured 16-bit images needs imagecodecs")
+    assert sentence.startswith("Reading signed, floating-point, 32-bit or coloured 16-bit images, and lossless or 12-bit JPEG")
 
 
 @pytest.mark.parametrize("fields", [{259: 9999}, {262: 32803}, {262: 9}], ids=["compression", "filter", "colours"])
@@ -328,6 +328,122 @@ def test_a_second_page_that_is_not_read_is_named_like_a_first(fields: dict[int, 
             decode(tiff(pixels, fields=fields, before=before))
         named.append(str(error.value))
     assert named[0] == named[1]
+
+
+@pytest.mark.parametrize(("compression", "side"), [(5, 15_000), (8, 40_000), (7, 60_000)])
+@pytest.mark.parametrize("dtype", ["u1", "i8"])
+def test_a_tile_that_takes_gigabytes_is_refused_before_it_is_decoded(compression: int, side: int, dtype: str) -> None:
+    values, coded = REFERENCE.astype(dtype), [COMPRESSIONS[5](bytes(1000))]
+    data = tiff(values, compression, {278: None, 273: None, 279: None, 322: side, 323: side}, coded=coded)
+    with pytest.raises(ImageTooLargeError, match="TIFF tile"):
+        decode(data)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2"])
+def test_a_tile_may_be_much_larger_than_its_image(dtype: str) -> None:
+    tile = np.zeros((1024, 1024), dtype)
+    values = (REFERENCE if dtype == "u1" else radiograph()).astype(dtype)
+    tile[:HEIGHT, :WIDTH] = values
+    data = tiff(values, 8, {278: None, 322: 1024, 323: 1024}, coded=[COMPRESSIONS[8](tile.tobytes())])
+    assert abs(shown(data) - REFERENCE).max() <= 1
+
+
+def test_many_tiles_that_are_much_larger_than_their_image_are_refused() -> None:
+    values = np.zeros((1, 600), np.uint8)
+    coded = [COMPRESSIONS[5](bytes(10))] * 600
+    with pytest.raises(ImageTooLargeError, match=r"more than 400,000,000 bytes in TIFF tiles"):
+        decode(tiff(values, 5, {278: None, 322: 1, 323: 1_000_000}, coded=coded))
+
+
+def jpeg(values: Values, **how: Any) -> bytes:  # noqa: ANN401  # imagecodecs' own
+    return bytes(imagecodecs.jpeg8_encode(values, level=95, **how))
+
+
+JPEG: dict[str, tuple[Values, dict[str, Any]]] = {  # by name: values, and how they are coded
+    "8 bits": (REFERENCE.astype(np.uint8), {}),
+    "12 bits": (radiograph().astype(np.uint16), {"bitspersample": 12}),
+    "lossless": (REFERENCE.astype(np.uint8), {"lossless": True}),
+}
+
+
+@pytest.mark.parametrize("kind", JPEG)
+def test_a_jpeg_in_a_tiff_is_whole_or_refused(kind: str) -> None:
+    values, how = JPEG[kind]
+    fields: dict[int, Any] = {258: how.get("bitspersample", 8)}
+    coded = jpeg(values, **how)
+    assert abs(shown(tiff(values, 7, fields, coded=[coded])) - shown(jpeg_file(values, how))).max() <= 12
+    half, narrow = jpeg(values[: HEIGHT // 2], **how), jpeg(np.ascontiguousarray(values[:, : WIDTH // 2]), **how)
+    for damaged in (coded[: len(coded) // 2] + b"\xff\xd9", half, narrow):
+        with pytest.raises(ImageError, match="broken"):
+            decode(tiff(values, 7, fields, coded=[damaged]))
+
+
+def jpeg_file(values: Values, how: dict[str, Any]) -> bytes:
+    """Return a file of the same pixels, which is read as it looks: only Pillow reads 12 bits of TIFF as 16."""
+    if "bitspersample" in how:
+        return tiff(values << 4)
+    return encoded(Image.fromarray(values), "PNG")
+
+
+def test_the_last_jpeg_strip_may_be_as_high_as_the_others() -> None:
+    values = REFERENCE.astype(np.uint8)
+    padded = np.concatenate([values, np.zeros((4, WIDTH), np.uint8)])
+    for last in (values[32:], padded[32:]):
+        data = tiff(values, 7, {278: 32}, coded=[jpeg(values[:32]), jpeg(last)])
+        assert abs(shown(data) - REFERENCE).max() <= 12
+
+
+@pytest.mark.parametrize(
+    ("compression", "fields", "word"),
+    [
+        (6, {513: 8, 514: 900, 262: 6}, "old-style JPEG"),
+        (32773, {317: 2}, "PackBits"),
+        (1, {262: 6}, "YCbCr"),
+        (1, {262: 6, 530: [2, 1]}, "YCbCr"),
+        (1, {262: 6, 530: [1, 1], 284: 2}, "YCbCr"),
+    ],
+)
+def test_what_is_misread_or_never_found_damaged_is_refused(compression: int, fields: dict[int, Any], word: str) -> None:
+    values = np.stack([REFERENCE] * 3, axis=-1).astype(np.uint8)
+    with pytest.raises(UnsupportedImageError, match=word):
+        decode(tiff(values, compression, fields, coded=[values.tobytes()]))
+
+
+def test_luminance_and_chrominance_of_every_pixel_are_read_uncompressed() -> None:
+    values = np.stack([REFERENCE, np.full_like(REFERENCE, 128), np.full_like(REFERENCE, 128)], axis=-1)
+    found = shown(tiff(values.astype(np.uint8), fields={262: 6, 530: [1, 1]}))
+    assert abs(found - REFERENCE[..., None]).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_the_bits_of_deflate_may_be_in_reverse_order(mode: str) -> None:
+    image = Image.fromarray(REFERENCE.astype(np.uint8)).convert(mode)
+    data = encoded(image, "TIFF", compression="tiff_adobe_deflate", tiffinfo={266: 2})
+    assert np.array_equal(shown(data), np.asarray(image.convert("RGB" if mode == "P" else mode)))
+    damaged = bytearray(data)
+    damaged[len(data) // 2] ^= 0x10
+    with pytest.raises(ImageError, match="broken"):
+        decode(bytes(damaged))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2"])
+@pytest.mark.parametrize("tile", [0, 10])
+def test_uncompressed_strips_and_tiles_have_room_before_the_next(dtype: str, tile: int) -> None:
+    values = (REFERENCE if dtype == "u1" else radiograph()).astype(dtype)
+    fields: dict[int, Any] = {} if tile else {278: 10}
+    corners = [(y, x) for y in range(0, HEIGHT, 10) for x in range(0, WIDTH, tile or WIDTH)]
+    coded = [values[y : y + 10, x : x + (tile or WIDTH)].tobytes() for y, x in corners]
+    assert abs(shown(tiff(values, 1, fields, coded=coded, tile=tile)) - REFERENCE).max() <= 1
+    short = [*coded[:2], coded[2][: len(coded[2]) // 2], *coded[3:]]
+    with pytest.raises(ImageError, match="broken"):
+        decode(tiff(values, 1, fields, coded=short, tile=tile))
+
+
+def test_a_float_tiff_that_pillow_has_opened_is_inverted_too(tmp_path: Path) -> None:
+    path = tmp_path / "xray.tif"
+    path.write_bytes(tiff((4095 - radiograph()).astype("f4"), fields={262: 0}))
+    with Image.open(path) as image:
+        assert abs(np.asarray(from_pillow(image).image).astype(int) - REFERENCE).max() <= 1
 
 
 @pytest.mark.parametrize("bits", [8, 12])
