@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from pneumonia.deadline import Deadline
@@ -26,6 +27,7 @@ OF_REQUESTS = {"requestContext", "httpMethod", "rawPath", "routeKey"}  # few oth
 WARM = re.compile(r"(keep[ _-]?)?warm(er|ing)?([ _-]?up)?", re.IGNORECASE)
 ANSWERED = "requests of a Function URL, an API Gateway or a load balancer"
 SHOWN = 100  # characters of what is wrong with an event, in the log
+OF_THE_SERVER = {"host", "x-forwarded-port"}  # headers
 NO_REQUEST = f"The event is not one of the {ANSWERED}: a part of it is missing or is not as they send it."
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Events:
     def _answer_request(self, event: dict[str, Any], context: Any) -> Answer:  # noqa: ANN401
         try:
             check_texts(event)
-            return self._respond(with_bytes(event), context)
+            return without_stray_type(self._respond(without_server(with_bytes(event)), context))
         except Exception as error:  # a part may be missing, or be anything but what it should be
             reason = f"{type(error).__name__}, {str(error)[:SHOWN]}"  # not its repr, which may hold the whole body
             logger.error("The event of request %s cannot be read: %s.", context.aws_request_id, reason)  # noqa: TRY400
@@ -99,6 +101,25 @@ def with_bytes(event: dict[str, Any]) -> dict[str, Any]:
         return event
     body = binascii.a2b_base64(event.get("body") or "", strict_mode=True)
     return event | {"body": body, "isBase64Encoded": False}
+
+
+def without_server(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's event without the headers that name the server and its port; no answer depends on them.
+
+    Mangum fails where it finds no port in them, as in an IPv6 address or in `443,80` of two proxies.
+    """
+    given = {name: event[name] for name in ("headers", "multiValueHeaders") if isinstance(event.get(name), dict)}
+    return event | {
+        name: {key: value for key, value in headers.items() if key.lower() not in OF_THE_SERVER}
+        for name, headers in given.items()
+    }
+
+
+def without_stray_type(answer: Answer) -> Answer:
+    """Return an answer without the JSON that Mangum takes a 304 for, of whatever kind the client's copy is."""
+    if answer["statusCode"] == HTTPStatus.NOT_MODIFIED:
+        answer.get("headers", {}).pop("content-type", None)
+    return answer
 
 
 def is_warm_up(event: Any) -> bool:  # noqa: ANN401  # JSON

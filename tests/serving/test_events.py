@@ -1,5 +1,6 @@
 """What is answered to events that are no requests, or only half of one."""
 
+import functools
 import json
 import logging
 import re
@@ -146,7 +147,6 @@ HALVES = {
     "REST, no path": half(rest_api_event("GET", "/health"), "path"),
     "load balancer, no headers": half(load_balancer_event("GET", "/health"), "headers"),
     "a web socket": {"requestContext": {"routeKey": "$connect", "connectionId": "x"}, "isBase64Encoded": False},
-    "a bad port": http_api_event("GET", "/health", headers={"Host": "me:and:you"}),
     "method and path": {"httpMethod": "GET", "path": "/health"},
 }
 
@@ -165,6 +165,73 @@ def test_half_a_request_is_answered_with_400(
     assert logged.getMessage().startswith("The event of request 1 cannot be read: ")
     assert not logged.exc_info
     assert len(logged.getMessage()) < 200
+
+
+SHAPES: dict[str, Callable[..., dict[str, Any]]] = {
+    "Function URL": function_url_event,
+    "HTTP API": http_api_event,
+    "HTTP API, 1.0": http_api_1_event,
+    "REST API": rest_api_event,
+    "load balancer": load_balancer_event,
+    "load balancer, many values": functools.partial(load_balancer_event, multi_value=True),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"host": "[2001:db8::1]:443"},
+        {"host": "me.org:name"},
+        {"host": "me:and:you"},
+        {"host": "me.org", "x-forwarded-port": "443,80"},
+        {"HOST": "me.org:", "X-Forwarded-Port": "https"},
+    ],
+    ids=str,
+)
+def test_whatever_server_and_port_a_client_names_it_is_answered(
+    invoke: Invoke,
+    shape: Callable[..., dict[str, Any]],
+    sent: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    event = with_headers(shape("GET", "/health"), sent)
+    before = json.dumps(event)
+    response = invoke(event)
+    assert (response["statusCode"], json.loads(response["body"])["status"]) == (200, "ok")
+    assert json.dumps(event) == before
+    assert not any(name in one.getMessage() for one in caplog.records for name in sent.values())
+
+
+def with_headers(event: dict[str, Any], sent: dict[str, str]) -> dict[str, Any]:
+    """Return an event with these headers, their names in these letters, in place of those of the same name."""
+    lower = {name.lower() for name in sent}
+
+    def replaced(headers: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in headers.items() if name.lower() not in lower} | added
+
+    changed = {}
+    if "headers" in event:
+        changed["headers"] = replaced(event["headers"], sent)
+    if "multiValueHeaders" in event:
+        many = {name: [value] for name, value in sent.items()}
+        changed["multiValueHeaders"] = replaced(event["multiValueHeaders"], many)
+    return event | changed
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_file_that_has_not_changed_is_of_no_kind(invoke: Invoke, shape: Callable[..., dict[str, Any]]) -> None:
+    file = headers_of(invoke(shape("GET", "/static/page.css")))
+    assert file["content-type"].startswith("text/css")
+    again = invoke(shape("GET", "/static/page.css", headers={"If-None-Match": file["etag"]}))
+    assert (again["statusCode"], again["body"]) == (304, "")
+    assert headers_of(again)["etag"] == file["etag"]
+    assert "content-type" not in headers_of(again)
+
+
+def headers_of(response: dict[str, Any]) -> dict[str, str]:
+    many = response.get("multiValueHeaders") or {}
+    return {name: values[0] for name, values in many.items()} | (response.get("headers") or {})
 
 
 FORM, KIND = multipart("file", "xray.jpg", b"text", "image/jpeg")
