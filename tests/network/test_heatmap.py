@@ -164,3 +164,10 @@ def test_file_is_a_png_as_large_as_the_image(size: tuple[int, int]) -> None:
         assert (image.format, image.size) == ("PNG", size)
         assert len(image.convert("RGBA").getcolors(maxcolors=LEVELS) or []) <= LEVELS
     assert len(content) < 2_000_000  # Lambda lets 6 MB out
+
+
+@pytest.mark.parametrize("size", [(384, 65_000), (65_000, 384), (2000, 12_500), (4000, 6250)])
+def test_a_heatmap_of_any_shape_leaves_lambda(size: tuple[int, int]) -> None:
+    """Evidence like a checkerboard has most edges; an answer of 6 MB or more Lambda would refuse."""
+    evidence = (np.indices((7, 7)).sum(0) % 2).astype(np.float32)
+    assert len(heatmap_png(evidence, size)) < 3_000_000
