@@ -32,7 +32,12 @@ CONNECT_SECONDS = 3.0
 SILENT_SECONDS = 10.0  # without a byte; then the connection counts as dead
 NOTHING = hashlib.sha256(b"").hexdigest()  # of a GET's empty body
 # Settings that only boto3 can follow.
-BOTO3_SETTINGS = ("AWS_PROFILE", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT")
+BOTO3_SETTINGS = (
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "AWS_PROFILE",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_USE_FIPS_ENDPOINT",
+)
 
 
 @dataclass(frozen=True)

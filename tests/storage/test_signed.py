@@ -152,6 +152,7 @@ def test_without_keys_or_a_region_it_takes_boto3(environment: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true"),
         ("AWS_PROFILE", "work"),
         ("AWS_USE_DUALSTACK_ENDPOINT", "true"),
         ("AWS_USE_FIPS_ENDPOINT", "true"),
