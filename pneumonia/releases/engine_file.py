@@ -5,9 +5,9 @@ This imports no engine, so that a download can run while one is being imported.
 
 from pathlib import Path
 
-from pneumonia.errors import WeightsError
+from pneumonia.errors import ConfigurationError, WeightsError
 from pneumonia.files import is_there
-from pneumonia.network.contract import ONNX_NAME, WEIGHTS_NAME
+from pneumonia.network.contract import MANIFEST_NAME, ONNX_NAME, WEIGHTS_NAME
 from pneumonia.releases.layout import onnx_key, weights_key
 from pneumonia.releases.manifest import Manifest, OnnxFile
 
@@ -18,7 +18,13 @@ OTHER = {"torch": "onnx", "onnx": "torch"}
 
 
 def path_for(path: Path, engine: str) -> Path:
-    """Return the path of the file that an engine reads: if `path` is the other engine's file, the one beside it."""
+    """Return the path of the file that an engine reads: if `path` is the other engine's file, the one beside it.
+
+    Raises:
+        ConfigurationError: `path` is a manifest's.
+    """
+    if path.name == MANIFEST_NAME:
+        raise ConfigurationError(f"{path} is a manifest: name the weights file beside it.")
     return path.with_suffix(SUFFIXES[engine]) if path.suffix == SUFFIXES[OTHER[engine]] else path
 
 

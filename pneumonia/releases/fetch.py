@@ -46,6 +46,9 @@ class Weights:
             is read.
         bucket: S3 bucket to download from, None for the released weights of this repository.
         key: the weights' key in a bucket without `current.json`.
+
+    Raises:
+        ConfigurationError: the path is a manifest's.
     """
 
     def __init__(self, path: Path, bucket: str | None = None, key: str = PLAIN_KEY) -> None:
@@ -61,7 +64,11 @@ class Weights:
 
     @classmethod
     def from_environment(cls) -> "Weights":
-        """Read MODEL_PATH, MODEL_BUCKET and MODEL_KEY; an empty variable counts as unset."""
+        """Read MODEL_PATH, MODEL_BUCKET and MODEL_KEY; an empty variable counts as unset.
+
+        Raises:
+            ConfigurationError: MODEL_PATH names a manifest.
+        """
         return cls(
             path=Path(os.environ.get("MODEL_PATH") or DEFAULT_PATH),
             bucket=bucket_name(os.environ.get("MODEL_BUCKET", "")) or None,

@@ -70,7 +70,7 @@ def weights_at(source: str | os.PathLike[str], engine: str) -> Path:
     """Return the path of the file that an engine reads, from a path of a file or a folder that the user named.
 
     Raises:
-        ConfigurationError: there is no such file.
+        ConfigurationError: there is no such file, or it is a manifest.
     """
     path = Path(source)
     is_folder = os.path.isdir(path)  # noqa: PTH112  # Path.is_dir raises for a long name

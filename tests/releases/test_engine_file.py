@@ -96,6 +96,13 @@ def test_the_other_engines_file_alone_is_told(
     assert str(unavailable.value) == sentence
 
 
+def test_a_manifest_is_not_taken_for_weights(folder: Path) -> None:
+    for read in (release_at, Weights):
+        with pytest.raises(ConfigurationError) as caught:
+            read(folder / MANIFEST_NAME)
+        assert str(caught.value) == f"{folder / MANIFEST_NAME} is a manifest: name the weights file beside it."
+
+
 @pytest.mark.usefixtures("_onnx")
 def test_where_neither_file_is_the_usual_sentence_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"mine\.onnx does not exist: name a weights file, a folder with one"):
