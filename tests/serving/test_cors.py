@@ -74,7 +74,9 @@ def test_missing_weights_may_be_read_as_well(tmp_path: Path) -> None:
 
 def test_pages_of_other_origins_may_not(client: TestClient) -> None:
     headers = {"Origin": "https://a.example.org", "Access-Control-Request-Method": "POST"}
-    for response in (client.options("/predict", headers=headers), client.get("/health", headers=headers)):
+    preflight = client.options("/predict", headers=headers)
+    assert (preflight.status_code, preflight.headers["content-type"]) == (400, "text/plain; charset=utf-8")
+    for response in (preflight, client.get("/health", headers=headers)):
         assert "access-control-allow-origin" not in response.headers
 
 

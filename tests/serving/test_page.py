@@ -87,3 +87,13 @@ def test_files_are_kept_where_they_have_not_changed_and_answers_never(address: s
         httpx2.get(f"{address}/guide/training.md"),
     ):
         assert response.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(("asked", "status", "said"), [("bytes=9999999-", 416, ""), ("half", 400, "Malformed range")])
+def test_a_range_that_cannot_be_met_is_answered_in_plain_text(asked: str, status: int, said: str) -> None:
+    app = FastAPI()
+    add_page(app, lambda: None)
+    response = TestClient(app).get("/static/page.css", headers={"Range": asked})
+    assert response.status_code == status
+    assert response.headers["content-type"].startswith("text/plain")
+    assert response.text[: len("Malformed range")] == said
