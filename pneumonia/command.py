@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 from pneumonia import logs
 from pneumonia.errors import ConfigurationError, PneumoniaError, file_sentence, printable
-from pneumonia.files import naming
+from pneumonia.files import is_address, naming
 
 Item = TypeVar("Item")
 SOME_FAILED = 3  # exit status if some images, or all, have no answer
@@ -83,7 +83,7 @@ def local_path(text: str) -> Path:
     Raises:
         argparse.ArgumentTypeError: it is an address, such as `s3://bucket/folder`; a folder `s3:` would be made.
     """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+    if is_address(text):
         raise argparse.ArgumentTypeError(f"{text} is an address: name a file or folder of this machine")
     return Path(text)
 

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -197,6 +198,11 @@ def _check_plain(status: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
         raise NotPlainError(errno.EINVAL, f"it is not a plain file but {kind}", str(path))
+
+
+def is_address(name: str) -> bool:
+    """Return whether a name is an address, such as `s3://bucket/folder`, and not the path of a file or a folder."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name))
 
 
 def is_there(path: Path) -> bool:

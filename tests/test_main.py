@@ -126,6 +126,21 @@ def test_predict_writes_a_line_of_json_for_each_file(
     assert lines[2] == {"file": str(missing), "error": f"{missing} does not exist: check the name."}
 
 
+def test_predict_names_an_address_as_one_and_answers_the_files(
+    xray: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects, page = "s3://bucket/x.jpg", "https://me.org/x.jpg"
+    assert main(["predict", objects, page, str(xray), "--weights", str(weights)]) == 3
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    advice = "name a file of this machine"
+    assert lines[0] == {
+        "file": objects,
+        "error": f"{objects} is an address: {advice}, or use `pneumonia batch`, which reads S3.",
+    }
+    assert lines[1] == {"file": page, "error": f"{page} is an address: {advice}."}
+    assert lines[2] == {"file": str(xray)} | asdict(pneumonia.load(weights).predict(xray))
+
+
 @pytest.mark.processes
 def test_predict_shows_a_table_on_a_terminal(xray: Path, weights: Path) -> None:
     missing = xray.with_name("missing.jpg")

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from pneumonia.client.address import Address
 from pneumonia.client.answers import detail_of, prediction_of
@@ -36,7 +35,7 @@ class RemoteClassifier:
 
     def _answer_or_error(self, file: str) -> Prediction | ImageError:
         try:
-            return self.predict(read_file(Path(file)))
+            return self.predict(read_file(file))
         except ImageError as error:
             return error
         except OSError as error:

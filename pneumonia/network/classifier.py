@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -235,7 +234,7 @@ def prepared(image: Source) -> Input:
     """
     if isinstance(image, Image.Image):
         return Input.of(from_pillow(image))
-    return Input.of(decode(image if isinstance(image, bytes) else read_file(Path(image))))
+    return Input.of(decode(image if isinstance(image, bytes) else read_file(image)))
 
 
 def _prepared_or_error(image: Source | ImageError) -> Input | ImageError:

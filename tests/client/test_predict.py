@@ -74,7 +74,7 @@ def xrays(tmp_path: Path) -> list[str]:
         (tmp_path / name).write_bytes(content)
     with (tmp_path / "huge.dcm").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    return [str(tmp_path / name) for name in [*contents, "huge.dcm", "missing.jpg", "."]]
+    return [str(tmp_path / name) for name in [*contents, "huge.dcm", "missing.jpg", "."]] + ["s3://bucket/xray.jpg"]
 
 
 def lines(argv: list[str], capsys: pytest.CaptureFixture[str], status: int) -> list[dict[str, object]]:
@@ -88,7 +88,7 @@ def test_a_function_answers_as_a_model_on_this_machine(
 ) -> None:
     expected = lines(["predict", *xrays, "--weights", str(weights)], capsys, 3)
     assert lines(["predict", *xrays, "--url", url.address, "--sign", REGION], capsys, 3) == expected
-    assert [("prediction" in line) for line in expected] == [True] * 4 + [False] * 6
+    assert [("prediction" in line) for line in expected] == [True] * 4 + [False] * 7
     assert url.requests == ["POST /predict"] * 7  # what cannot be read here is not sent
     assert url.connections == 1
 
