@@ -27,7 +27,7 @@ class CurrentModel:
 
     Args:
         weights: where the model's weights are.
-        refresh_seconds: time between two checks of the bucket for another release.
+        refresh_seconds: time between two checks of the bucket for another release; infinite for none.
     """
 
     def __init__(self, weights: Weights, refresh_seconds: float) -> None:
@@ -120,20 +120,23 @@ class CurrentModel:
     def refresh_if_due(self, deadline: Deadline) -> None:
         """Begin to check the bucket for another release, in a thread, if the last check was long ago."""
         with self._starting:
-            now = time.monotonic()
-            is_due = now - self._weights.asked >= self._refresh_seconds
-            if not self._weights.bucket or not is_due or self._refreshing.is_alive():
-                return
-            self._weights.asked = now
-            deadline = min(deadline, Deadline.after(REFRESH_SECONDS))
-            self._refreshing = threading.Thread(target=self._refresh, args=[deadline], name="refresh", daemon=True)
-            self._refreshing.start()
+            seconds = time.monotonic() - self._weights.asked  # infinite before the first check
+            if math.isfinite(self._refresh_seconds) and seconds >= self._refresh_seconds:
+                self._begin_refresh(deadline)
 
     def refresh(self, deadline: Deadline) -> None:
         """Check the bucket for another release, whenever the last check was, and wait for it until the deadline."""
-        self._weights.asked = -math.inf
-        self.refresh_if_due(deadline)
+        with self._starting:
+            self._begin_refresh(deadline)
         self.finish_refresh(deadline)
+
+    def _begin_refresh(self, deadline: Deadline) -> None:
+        if not self._weights.bucket or self._refreshing.is_alive():
+            return
+        self._weights.asked = time.monotonic()
+        deadline = min(deadline, Deadline.after(REFRESH_SECONDS))
+        self._refreshing = threading.Thread(target=self._refresh, args=[deadline], name="refresh", daemon=True)
+        self._refreshing.start()
 
     def _refresh(self, deadline: Deadline) -> None:
         """Switch to the release that the bucket serves, if it is another; if anything fails, keep the old one."""

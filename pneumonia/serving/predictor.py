@@ -1,6 +1,7 @@
 """From an image's bytes to an answer, by a model that is loaded once, when it is first needed."""
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ class Predictor:
 
     Args:
         weights: where the model's weights are.
-        refresh_minutes: time between two checks of the bucket for another release.
+        refresh_minutes: time between two checks of the bucket for another release; infinite for none.
     """
 
     def __init__(self, weights: Weights, refresh_minutes: float = REFRESH_MINUTES) -> None:
@@ -56,13 +57,18 @@ class Predictor:
         """Return a predictor that checks for another release every MODEL_REFRESH_MINUTES.
 
         Raises:
-            ConfigurationError: that is not a number.
+            ConfigurationError: that is not a number of minutes.
         """
         text = os.environ.get("MODEL_REFRESH_MINUTES") or str(REFRESH_MINUTES)
         try:
-            return cls(weights, float(text))
+            minutes = float(text)
         except ValueError:
-            raise ConfigurationError(f"MODEL_REFRESH_MINUTES is {text!r}: set it to a number of minutes.") from None
+            minutes = math.nan
+        if not minutes >= 0:  # nor is nan
+            raise ConfigurationError(
+                f"MODEL_REFRESH_MINUTES is {text!r}: set it to a number of minutes, 0 or more, or to inf for never."
+            )
+        return cls(weights, minutes)
 
     @property
     def model(self) -> Classifier | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,9 +172,30 @@ def test_minutes_come_from_the_environment(
         for _ in range(3):
             version(predictor)
         assert pointer_reads(moto, bucket) - before == asked + (minutes == "0")
-    monkeypatch.setenv("MODEL_REFRESH_MINUTES", "often")
-    with pytest.raises(ConfigurationError, match=r"^MODEL_REFRESH_MINUTES is 'often': set it to a number of minut"):
+
+
+@pytest.mark.parametrize("text", ["often", "nan", "-1", "-inf"])
+def test_what_is_no_number_of_minutes_is_told(weights: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("MODEL_REFRESH_MINUTES", text)
+    with pytest.raises(ConfigurationError) as caught:
         Predictor.from_environment(Weights(weights))
+    assert str(caught.value) == (
+        f"MODEL_REFRESH_MINUTES is '{text}': set it to a number of minutes, 0 or more, or to inf for never."
+    )
+
+
+def test_who_never_looks_looks_when_told_to(
+    bucket: str, weights: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(weights, manifest_for(weights, "1"), bucket)
+    Weights(folder / "model.pth", bucket).find(Deadline.after(60))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    restarted = Predictor(Weights(folder / "model.pth", bucket), refresh_minutes=math.inf)
+    assert [version(restarted) for _ in range(2)] == ["1", "1"]
+    assert failures(capsys) == []
+    restarted.refresh(Deadline.after(60))
+    (reason,) = failures(capsys)
+    assert "Connection refused" in reason
 
 
 def pointer_reads(moto: Moto, bucket: str) -> int:

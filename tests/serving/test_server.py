@@ -212,7 +212,9 @@ def test_a_port_that_cannot_be_is_told(checkout: Path) -> None:
 def test_a_setting_that_is_wrong_is_told_in_one_sentence(checkout: Path) -> None:
     process = make_run(checkout, 0, MODEL_REFRESH_MINUTES="abc")
     sentence, make = process.stderr.splitlines()
-    assert sentence == "MODEL_REFRESH_MINUTES is 'abc': set it to a number of minutes."
+    assert sentence == (
+        "MODEL_REFRESH_MINUTES is 'abc': set it to a number of minutes, 0 or more, or to inf for never."
+    )
     assert make.startswith("make: *** ")
     assert "Error 1" in make
     assert process.stdout == ""
