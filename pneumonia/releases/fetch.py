@@ -29,6 +29,7 @@ from pneumonia.storage.answers import S3Error
 from pneumonia.storage.reading import BucketReader
 from pneumonia.storage.refusals import refusals_as
 
+ASK_SECONDS = 3.0  # for `current.json`: while S3 is down, a request on Lambda waits for this
 DEFAULT_PATH = "/tmp/model.pth"  # noqa: S108  # in Lambda's one writable folder
 RELEASED_WEIGHTS = shipped("weights") / WEIGHTS_NAME  # beside them lies the ONNX file
 logger = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class Weights:
         self.download_seconds: float | None = None  # of this process's last download
         self.asked = -math.inf  # when this process last asked the bucket for the served release, by time.monotonic
         self._has_pointer = False  # whether there was a `current.json`
-        self._waiting: Release | None = None  # fetched in the background
+        self._is_served: bool | None = None  # whether the bucket serves the release at `path`; None before it has said
+        self._waiting: Release | None = None  # found in the background
         self._fetching = threading.Lock()
 
     @classmethod
@@ -76,18 +78,17 @@ class Weights:
         )
 
     def fetch_in_background(self, deadline: Deadline) -> None:
-        """Begin to fetch the weights before `find` is called; if this fails, `find` tries again and raises."""
+        """Begin to find the weights before `find` is called; if this fails, `find` tries again and raises."""
 
-        def fetch() -> None:
+        def fetch(bucket: str) -> None:
             with contextlib.suppress(PneumoniaError), self._turn(deadline):
-                if self.bucket and not is_there(self.path):
-                    self._waiting = self._fetched(deadline)
+                self._waiting = self._kept_or_fetched(bucket, deadline)
 
         if self.bucket:
-            threading.Thread(target=fetch, name="fetch weights", daemon=True).start()
+            threading.Thread(target=fetch, args=[self.bucket], name="fetch weights", daemon=True).start()
 
     def find(self, deadline: Deadline) -> Release:
-        """Return the release at `path`, and fetch it if need be.
+        """Return the release at `path`; with a bucket, the one that it serves, which is fetched if need be.
 
         Args:
             deadline: when to give up.
@@ -97,7 +98,7 @@ class Weights:
             WeightsError: weights and manifest do not fit each other, or one of both is damaged.
         """
         if self.bucket:
-            return self._find_or_fetch(deadline)
+            return self._find_or_fetch(self.bucket, deadline)
         if is_there(self.path):
             return read_release(self.path, deadline, self.engine)
         is_meant = self.path != path_for(Path(DEFAULT_PATH), self.engine)  # by the user
@@ -130,9 +131,7 @@ class Weights:
         """
         if not self.bucket:
             return None
-        self.asked = time.monotonic()
-        with contextlib.closing(BucketReader(self.bucket, deadline, WeightsUnavailableError)) as source:
-            version = _current_version(source, self.bucket)
+        version = self._ask(self.bucket, deadline)
         if version is None and self._has_pointer:
             raise WeightsUnavailableError(
                 f"s3://{self.bucket}/{CURRENT_KEY} is gone: put it back with promote_model.py."
@@ -154,19 +153,56 @@ class Weights:
         self._has_pointer = release.manifest is not None
         return release
 
-    def _find_or_fetch(self, deadline: Deadline) -> Release:
+    def _ask(self, bucket: str, deadline: Deadline) -> str | None:
+        self.asked = time.monotonic()
+        with contextlib.closing(BucketReader(bucket, deadline, WeightsUnavailableError)) as source:
+            return _current_version(source, bucket)
+
+    def _find_or_fetch(self, bucket: str, deadline: Deadline) -> Release:
         with self._turn(deadline):
             if release := self._waiting:
                 self._waiting = None  # it takes 22 MB
                 return release
-            if is_there(self.path):
-                try:
-                    return read_release(self.path, Deadline.after(deadline.seconds_left / 2), self.engine)
-                except (WeightsError, WeightsUnavailableError) as error:
-                    # What a killed process, or another program, left there. Without this the instance could never serve
-                    # again.
-                    logger.warning("%s It is fetched anew.", error)
-            return self._fetched(deadline)
+            return self._kept_or_fetched(bucket, deadline)
+
+    def _kept_or_fetched(self, bucket: str, deadline: Deadline) -> Release:
+        """Return the release at `path`, which an earlier process may have left, if the bucket serves it; else fetch."""
+        kept = self._kept(deadline)
+        if kept and self._may_serve(kept, bucket, deadline):
+            self._has_pointer = kept.manifest is not None
+            return kept
+        return self._fetched(deadline)
+
+    def _kept(self, deadline: Deadline) -> Release | None:
+        """Return the release at `path`, None if there is none to be used."""
+        if self._is_served is False or not is_there(self.path):
+            return None
+        try:
+            return read_release(self.path, Deadline.after(deadline.seconds_left / 2), self.engine)
+        except (WeightsError, WeightsUnavailableError) as error:
+            # What a killed process, or another program, left there. Without this the instance could never serve again.
+            logger.warning("%s It is fetched anew.", error)
+            return None
+
+    def _may_serve(self, kept: Release, bucket: str, deadline: Deadline) -> bool:
+        """Return whether the bucket serves a release, or does not say: then an old release is better than none.
+
+        Raises:
+            WeightsError: `current.json` names no release.
+        """
+        if self._is_served:
+            return True
+        try:
+            version = self._ask(bucket, min(deadline, Deadline.after(ASK_SECONDS)))
+        except WeightsUnavailableError as error:
+            self.asked = -math.inf  # so that the next look comes at once, and its failure is counted
+            logger.warning("%s Until the bucket answers, %s serves, which is at %s.", error, kept.version, self.path)
+            return True
+        self._is_served = kept.manifest is not None and kept.version == version
+        if not self._is_served:
+            found = kept.version, self.path
+            logger.warning("%s at %s is not the release that s3://%s serves, which is fetched.", *found, bucket)
+        return self._is_served
 
     def _fetched(self, deadline: Deadline) -> Release:
         """Fetch the served release to `path`, too."""
@@ -174,6 +210,7 @@ class Weights:
         with _refusals(f"The weights cannot be fetched from {release.source}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_release({self.path: release.weights}, release.manifest)
+        self._is_served = True
         return release
 
     @contextlib.contextmanager

@@ -11,13 +11,12 @@ from pneumonia.errors import PneumoniaError, WeightsUnavailableError, first_line
 from pneumonia.memory import sparing_memory
 from pneumonia.network.classifier import Classifier
 from pneumonia.network.outputs import check_outputs
-from pneumonia.releases.fetch import Weights
+from pneumonia.releases.fetch import ASK_SECONDS, Weights
 from pneumonia.releases.loading import classifier_of, load_found
 from pneumonia.serving import telemetry
 from pneumonia.serving.telemetry import Record
 
 GRACE = 0.2  # seconds after the deadline, in which a load that gives up says why
-ASK_SECONDS = 3.0  # of these for `current.json`: while S3 is down, a request on Lambda waits for this
 REFRESH_SECONDS = 10.0  # for checking the bucket for a new release, fetching it included
 logger = logging.getLogger(__name__)
 

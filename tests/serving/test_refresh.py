@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from pneumonia.deadline import Deadline
-from pneumonia.errors import ConfigurationError
+from pneumonia.errors import ConfigurationError, WeightsError, WeightsUnavailableError
+from pneumonia.files import sha256
 from pneumonia.imaging.preprocessing import PREPROCESSING
 from pneumonia.network.contract import WEIGHTS_NAME
 from pneumonia.network.resnet import ResNet18
 from pneumonia.network.weights_file import save_weights
 from pneumonia.releases.bucket import WeightsBucket
 from pneumonia.releases.fetch import Weights
+from pneumonia.releases.release import read_release
 from pneumonia.serving.predictor import Predictor
 from tests.builders.images import XRAY
 from tests.builders.releases import manifest_for, publish
@@ -185,12 +187,10 @@ def test_what_is_no_number_of_minutes_is_told(weights: Path, monkeypatch: pytest
 
 
 def test_who_never_looks_looks_when_told_to(
-    bucket: str, weights: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bucket: str, left: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish(weights, manifest_for(weights, "1"), bucket)
-    Weights(folder / "model.pth", bucket).find(Deadline.after(60))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    restarted = Predictor(Weights(folder / "model.pth", bucket), refresh_minutes=math.inf)
+    restarted = Predictor(Weights(left, bucket), refresh_minutes=math.inf)
     assert [version(restarted) for _ in range(2)] == ["1", "1"]
     assert failures(capsys) == []
     restarted.refresh(Deadline.after(60))
@@ -202,14 +202,74 @@ def pointer_reads(moto: Moto, bucket: str) -> int:
     return moto.requests().count(f"GET /{bucket}/current.json")
 
 
-def test_weights_that_were_on_disk_are_looked_after_at_once(
-    bucket: str, weights: Path, other: Path, folder: Path
-) -> None:
+@pytest.fixture
+def left(bucket: str, weights: Path, folder: Path) -> Path:
+    """Release 1 of the bucket, as a process leaves it that crashes on Lambda, whose /tmp stays."""
     publish(weights, manifest_for(weights, "1"), bucket)
-    assert version(Predictor(Weights(folder / "model.pth", bucket))) == "1"
+    path = folder / "model.pth"
+    Weights(path, bucket).find(Deadline.after(60))
+    return path
+
+
+def test_a_restarted_process_answers_by_what_is_served_now(bucket: str, left: Path, other: Path) -> None:
     publish(other, manifest_for(other, "2"), bucket)
-    restarted = Predictor(Weights(folder / "model.pth", bucket))  # as after a crash on Lambda, whose /tmp stays
-    assert [version(restarted) for _ in range(2)] == ["1", "2"]
+    restarted = Predictor(Weights(left, bucket))
+    assert [version(restarted) for _ in range(2)] == ["2", "2"]
+    assert read_release(left).version == "2"
+
+
+def test_a_restarted_process_keeps_what_is_served_still(moto: Moto, bucket: str, left: Path) -> None:
+    before = len(moto.requests())
+    restarted = Predictor(Weights(left, bucket))
+    assert [version(restarted) for _ in range(2)] == ["1", "1"]
+    assert moto.requests()[before:] == [f"GET /{bucket}/current.json"]
+
+
+def test_another_buckets_release_is_not_answered_by(moto: Moto, bucket: str, left: Path, other: Path) -> None:
+    plain = moto.make_bucket(f"{bucket}-2"[-63:].strip("-"))
+    moto.s3().put_object(Bucket=plain, Key=WEIGHTS_NAME, Body=other.read_bytes())  # of a bucket without current.json
+    assert version(Predictor(Weights(left, plain))) == f"sha256-{sha256(other)[:12]}"
+    assert version(Predictor(Weights(left, bucket))) == "1"
+
+
+def test_a_restarted_process_answers_by_what_it_has_while_the_bucket_does_not_say(
+    moto: Moto,
+    bucket: str,
+    left: Path,
+    other: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish(other, manifest_for(other, "2"), bucket)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    restarted = Predictor(Weights(left, bucket), refresh_minutes=1)
+    assert [version(restarted) for _ in range(2)] == ["1", "1"]
+    assert f"Until the bucket answers, 1 serves, which is at {left}." in caplog.text
+    (reason,) = failures(capsys)  # the first look is at once, the second a minute later
+    assert "Connection refused" in reason
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto.endpoint)
+    restarted.refresh(Deadline.after(60))
+    assert version(restarted) == "2"
+
+
+def test_what_is_known_not_to_be_served_is_not_answered_by(
+    moto: Moto, bucket: str, left: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(other, manifest_for(other, "2"), bucket)
+    moto.s3().delete_object(Bucket=bucket, Key=f"releases/2/{WEIGHTS_NAME}")
+    restarted = Predictor(Weights(left, bucket))
+    with pytest.raises(WeightsUnavailableError, match="names a release that is not whole"):
+        version(restarted)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(WeightsUnavailableError, match="Connection refused"):
+        restarted.predict(XRAY, Deadline.after(1))
+
+
+def test_a_restarted_process_does_not_guess_what_a_broken_pointer_names(moto: Moto, bucket: str, left: Path) -> None:
+    moto.s3().put_object(Bucket=bucket, Key="current.json", Body=b"nonsense")
+    with pytest.raises(WeightsError, match=r"current\.json names no version"):
+        version(Predictor(Weights(left, bucket)))
 
 
 def test_time_is_counted_from_when_the_bucket_was_asked(bucket: str, weights: Path, other: Path, folder: Path) -> None:
