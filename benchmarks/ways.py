@@ -193,6 +193,7 @@ class Way:
         sharpness: the radius of sharpness-aware minimisation (`climb`); 0 turns it off.
         grays: share of the images that get another image's histogram (`with_grays_of_another`) before they are varied.
         styles: share of the steps that mix the images' styles in the network (`mixing_styles`).
+        teachers: how many networks with other seeds are trained first, for `taught_by`.
     """
 
     intensity: Intensity = as_they_are
@@ -211,6 +212,7 @@ class Way:
     sharpness: float = 0.0
     grays: float = 0.0
     styles: float = 0.0
+    teachers: int = 0
 
 
 WAYS = {
@@ -237,6 +239,7 @@ WAYS = {
     "sharpness-aware": Way(sharpness=0.05),
     "grays of another": Way(grays=0.5),
     "styles mixed": Way(styles=0.5),
+    "taught by three": Way(teachers=3),
     "best epoch": Way(selected=True),
     "refined in three runs": Way(refining_runs=3),
     "averaged for longer, refined in three runs": Way(averaged=0.4, refining_runs=3),
@@ -376,6 +379,8 @@ def network_input(images: Tensor, way: Way, intensity: Intensity) -> Tensor:
 
 def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: int) -> nn.Module:
     """Train by train_model.py's steps in a way; return the averaged network."""
+    if way.teachers:
+        way = with_teachers(way, fold, data, seed, weights, epochs)
     torch.manual_seed(seed)
     network, pretrained = build_network(weights)
     add_hooks(network, way)
@@ -384,6 +389,30 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
     if way.refining_runs:
         averaged.load_state_dict(refined(averaged, way, fold, data, chosen))
     return with_statistics(averaged, way, fold, data)
+
+
+def with_teachers(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: int) -> Way:
+    """Train a way's teachers, and return the way in which they teach."""
+    alone = dataclasses.replace(way, teachers=0)
+    seeds = range(seed + FOLDS, seed + FOLDS * (1 + way.teachers), FOLDS)  # those of no other run
+    teachers = [trained(alone, fold, data, one, weights, epochs) for one in seeds]
+    return dataclasses.replace(alone, mixed=taught_by(teachers))
+
+
+def taught_by(teachers: Sequence[nn.Module]) -> Mix:
+    """Return what replaces half of each label by the teachers' mean answer to the same inputs.
+
+    So one network learns from several (Hinton, Vinyals and Dean 2015, *Distilling the Knowledge in a Neural Network*,
+    https://arxiv.org/abs/1503.02531, at temperature 1).
+    """
+    precision = training_precision(torch.device("cpu"))
+
+    def mix(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), torch.autocast("cpu", precision, enabled=precision is not torch.float32):
+            answers = torch.stack([teacher(inputs).float().softmax(1) for teacher in teachers]).mean(0)
+        return inputs, (functional.one_hot(labels, len(CLASSES)) + answers) / 2
+
+    return mix
 
 
 def add_hooks(network: nn.Module, way: Way) -> None:

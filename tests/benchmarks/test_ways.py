@@ -171,6 +171,22 @@ def test_climbing_goes_a_distance_up_the_loss() -> None:
         assert torch.allclose(weight, old, atol=1e-6)
 
 
+def test_teachers_give_half_of_a_label() -> None:
+    torch.manual_seed(0)
+    sure, unsure = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    for bias in (sure[1].bias, unsure[1].bias):
+        nn.init.constant_(bias, 0)
+    nn.init.constant_(unsure[1].weight, 0)
+    nn.init.constant_(sure[1].weight, 1)
+    sure[1].bias.data[1] = 100
+    inputs, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 1, 0])
+    same, targets = WAYS["taught_by"]([sure, unsure])(inputs, labels)
+    assert same is inputs
+    assert not targets.requires_grad
+    expected = torch.tensor([[0.625, 0.375], [0.125, 0.875], [0.125, 0.875], [0.625, 0.375]])
+    assert torch.allclose(targets, expected, atol=1e-3)
+
+
 @pytest.mark.slow
 def test_ways_are_trained_and_judged_once(
     folder: Path, adults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -182,6 +198,7 @@ def test_ways_are_trained_and_judged_once(
         "sharpness-aware",
         "grays of another",
         "styles mixed",
+        "taught by three",
         "refined in three runs",
         "best epoch",
         "equalised half-way when run",
