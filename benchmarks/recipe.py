@@ -3,9 +3,10 @@
 `python benchmarks/recipe.py FOLDER --weights PATH --output DIR` divides FOLDER/{NORMAL,PNEUMONIA} into folds, no
 patient in two of them. A run validates on one fold, tests on the next and trains on the others; run i of every variant
 takes fold and seed i. Each run is train_model.py in a process of its own, with one part of the recipe taken away or
-one added. The script writes DIR/recipe.json after every run, does not repeat runs that it finds there, refuses them if
-they had other settings, and prints a Markdown table of mean and standard deviation over the runs. DIR/answers gets each
-run's answers to its validation and test images, for benchmarks/operating_point.py.
+one added. The script writes DIR/recipe.json after every run, does not repeat runs that it finds there, and prints a
+Markdown table of mean and standard deviation over the runs. It refuses runs there of other images, weights (by digest)
+or settings; it does not compare the code. DIR/answers gets each run's answers to its validation and test images, for
+benchmarks/operating_point.py.
 
 With `--hold-out 'NORMAL2-*'` the files of such names are neither trained nor validated on, but are the test, together
 with the test fold's images of the other class: how a model does on images of another collection. A held-out file
@@ -28,9 +29,10 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runs import completed, folds_of, splits_of, table
+from runs import completed, folds_of, images_of, splits_of, table, weights_of
 
 import train_model
+from pneumonia.command import exit_status
 from pneumonia.network.contract import CLASSES, WEIGHTS_NAME
 from pneumonia.releases.loading import load
 from pneumonia.training import augmentation, batches, evaluate
@@ -178,7 +180,7 @@ def main() -> int:
         VARIANTS[sys.argv[2]]()
         return train_model.main(sys.argv[3:])
     args = parse_arguments(sys.argv[1:])
-    settings: dict[str, Any] = {"folder": args.folder.name, "weights": Path(args.weights).name}
+    settings: dict[str, Any] = {"folder": images_of(args.folder), "weights": weights_of(args.weights)}
     settings |= {name: getattr(args, name) for name in ("folds", "epochs", "hold_out")}
     settings |= {"refining_runs": args.refining_runs} if args.refining_runs else {}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -190,4 +192,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -1,6 +1,8 @@
 """Runs over folds of a data set: which images each sees, their results and the table."""
 
+import hashlib
 import json
+import os
 import statistics
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -8,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pneumonia.files import write_json
-from pneumonia.training.split import split_by_patient
+from pneumonia.files import sha256, write_json
+from pneumonia.training.channels import scan_folder
+from pneumonia.training.split import labelled_files, split_by_patient
 
+DIGITS = 12  # of a SHA-256, in settings
 Figures = dict[str, float]
 Labelled = Sequence[tuple[str, Path]]  # class and path of each file
 
@@ -41,6 +45,29 @@ def splits_of(
     classes = {files[index][0] for index in held_out}
     test = [index for index in here[tested] if files[index][0] not in classes] + sorted(held_out)
     return {"train": train, "val": here[validated], "test": test}
+
+
+def images_of(folder: Path) -> str:
+    """Return a labelled folder's name, and a digest of its images: their classes, names and bytes.
+
+    Training's fingerprint leaves the names out; here they decide which patient, and so which fold, an image is of.
+
+    Raises:
+        DataError, OSError: as `scan_folder`, or a file that cannot be read.
+    """
+    channel = scan_folder(folder)
+    lines = "".join(f"{label}/{path.name} {sha256(path)}\n" for label, path in labelled_files(channel))
+    return f"{channel.name} {hashlib.sha256(os.fsencode(lines)).hexdigest()[:DIGITS]}"
+
+
+def weights_of(weights: str) -> str:
+    """Return what `--weights` names: imagenet, none, or the name of a file and a digest of its bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    path = Path(weights)
+    return weights if weights in {"imagenet", "none"} else f"{path.name} {sha256(path)[:DIGITS]}"
 
 
 def completed(

@@ -18,9 +18,9 @@ both in training and in the test. Some NORMAL2 files have the number of a file t
 same child is not known.
 
 DIR/ways.json, in the folder that --output names, gets the figures of each run; a run that is there is not done again.
-Runs with other settings there are refused.
-The script prints a Markdown table of mean and standard deviation. A run takes a tenth of a release's training: compare
-the ways with each other, not with a release.
+Runs there of other images or weights (by digest), --hold-out, --epochs or precision are refused; the code is not
+compared. The script prints a Markdown table of mean and standard deviation; `--help` lists the ways. A run takes a
+tenth of a release's training: compare the ways with each other, not with a release.
 """
 
 import argparse
@@ -46,9 +46,11 @@ from torchvision.transforms.v2.functional import equalize as equalize_whole
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from photographs import photograph
 from recipe import resized
-from runs import completed, folds_of, splits_of, table
+from runs import completed, folds_of, images_of, splits_of, table, weights_of
 from thorax import place_of_thorax
 
+from pneumonia.command import exit_status
+from pneumonia.errors import DataError
 from pneumonia.imaging.decoding import decode
 from pneumonia.imaging.preprocessing import SIZE, resize
 from pneumonia.network.contract import CLASSES
@@ -73,6 +75,7 @@ FOLDS = 5
 MARGIN = 0.15  # of half the thorax's width and height
 ELSEWHERE = "NORMAL2-"  # how the names of the other collection's files begin
 PHOTOGRAPHED = 60  # films of each class
+RUNS = 3
 FIGURES = {
     "val_auroc": "validation AUROC",
     "auroc": "test AUROC",
@@ -248,6 +251,13 @@ WAYS = {
     "equalised by a quarter when run": Way(served=equalized_by_a_quarter),
     "equalised half-way when run": Way(served=equalized_half_way),
 }
+EPILOG = "\n".join(
+    [
+        f"Without --ways and --runs, {RUNS * len(WAYS)} runs are made: {RUNS} of each of these {len(WAYS)} ways.",
+        *(f'  "{name}"' for name in WAYS),
+        'example: ways.py FOLDER ADULTS --weights PATH --runs 1 --ways recipe "shown otherwise"',
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -279,8 +289,18 @@ class Data:
 
     @classmethod
     def read(cls, folder: Path, adults: Path, held_out: str = "collection") -> "Data":
-        """Decode all images, and divide those of the data set by patient."""
+        """Decode all images, and divide those of the data set by patient.
+
+        Raises:
+            DataError: no images, or none of the other collection where it is held out.
+            OSError: a file cannot be read.
+        """
         channel = scan_folder(folder)
+        if held_out == "collection" and not any(path.name.startswith(ELSEWHERE) for path in channel.paths):
+            raise DataError(
+                f"{folder} has no file called {ELSEWHERE}…, and these are held out by default: pass --hold-out "
+                "brightest or --hold-out darkest."
+            )
         images, files = load_channel(channel, 2), labelled_files(channel)
         elsewhere = indices_held_out(held_out, channel.paths, images.pixels)
         return cls(images, files, folds_of(files, FOLDS), elsewhere, load_channel(scan_folder(adults), 2))
@@ -298,6 +318,22 @@ def indices_held_out(held_out: str, paths: list[Path], pixels: Tensor) -> set[in
         return {index for index, path in enumerate(paths) if path.name.startswith(ELSEWHERE)}
     by_gray = torch.stack([image.float().mean() for image in pixels]).argsort(descending=held_out == "brightest")
     return set(by_gray[: len(paths) // FOLDS].tolist())
+
+
+def check_photographed(data: Data, runs: int) -> None:
+    """Check that the test of each run has the films of each class that are photographed.
+
+    Raises:
+        DataError: it has fewer.
+    """
+    for number in range(runs):
+        counts = torch.bincount(data.images.labels[data.fold(number).test], minlength=len(CLASSES)).tolist()
+        if min(counts) < PHOTOGRAPHED:
+            found = " and ".join(f"{count} {label}" for count, label in zip(counts, CLASSES, strict=True))
+            raise DataError(
+                f"The test of run {number} has {found} images, and {PHOTOGRAPHED} of each are photographed: name a "
+                "larger FOLDER, or another --hold-out."
+            )
 
 
 def cropped(images: Tensor) -> Tensor:
@@ -542,33 +578,62 @@ def balanced_accuracy(answers: Tensor, truth: Tensor) -> float:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the arguments."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0],
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
     parser.add_argument("adults", type=Path, metavar="ADULTS", help="the same of adults")
     parser.add_argument("--weights", default="imagenet", help="as train_model.py takes it (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("ways"), metavar="DIR", help="(%(default)s)")
     parser.add_argument("--hold-out", choices=HELD_OUT, default="collection", help="what to test on (%(default)s)")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME")
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="of each way, at most 5 (%(default)s)")
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME", help="after FOLDER and ADULTS (all)"
+    )
+    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help="of each way, at most 5 (%(default)s)")
     parser.add_argument("--epochs", type=int, default=5, metavar="N", help="(%(default)s)")
     args = parser.parse_args(argv)
     if not 1 <= args.runs <= FOLDS:
         parser.error(f"--runs must be 1 to {FOLDS}, not {args.runs}")
+    if args.epochs < 1:
+        parser.error(f"--epochs must be 1 or more, not {args.epochs}")
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train and judge what is missing, print what is there."""
+    """Train and judge what is missing, print what is there.
+
+    Raises:
+        PneumoniaError, OSError: images or weights that cannot be used.
+        SystemExit: the runs that are there had other settings.
+    """
     args = parse_arguments(argv)
-    settings = {name: Path(getattr(args, name)).name for name in ("folder", "adults", "weights")}
-    settings |= {"hold_out": args.hold_out, "epochs": args.epochs}
-    settings["precision"] = str(training_precision(torch.device("cpu"))).removeprefix("torch.")
-    data = Data.read(args.folder, args.adults, args.hold_out)
+
+    @functools.cache  # decoded once, and not before the settings of the runs that are there have been compared
+    def data() -> Data:
+        decoded = Data.read(args.folder, args.adults, args.hold_out)
+        check_photographed(decoded, args.runs)
+        return decoded
+
+    path = args.output / "ways.json"
     results = completed(
-        args.output / "ways.json", settings, args.ways, args.runs, lambda way, run: result(WAYS[way], run, data, args)
+        path, settings_of(args), args.ways, args.runs, lambda way, run: result(WAYS[way], run, data(), args)
     )
     print(table("way", results, FIGURES))
     return 0
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, str | int]:
+    """Return what all runs in a file have in common."""
+    return {
+        "folder": images_of(args.folder),
+        "adults": images_of(args.adults),
+        "weights": weights_of(args.weights),
+        "hold_out": args.hold_out,
+        "epochs": args.epochs,
+        "precision": str(training_precision(torch.device("cpu"))).removeprefix("torch."),
+    }
 
 
 def result(way: Way, number: int, data: Data, args: argparse.Namespace) -> dict[str, float]:
@@ -578,4 +643,4 @@ def result(way: Way, number: int, data: Data, args: argparse.Namespace) -> dict[
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import re
+import shutil
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from pneumonia.training.synthetic import draw_radiograph
+from pneumonia.training.synthetic import draw_dataset, draw_radiograph
 from tests.builders.benchmarks import benchmark
 
 RUNS = benchmark("runs")
@@ -67,6 +69,32 @@ def test_runs_with_other_settings_are_refused(tmp_path: Path, content: object, n
         RUNS["completed"](path, {"epochs": 1}, ["a"], 1, lambda *_: pytest.fail("a run was made"))
     assert refused.value.code == f"{path} is of runs with {named}, not {{'epochs': 1}}: name another --output."
     assert json.loads(path.read_text()) == content
+
+
+@pytest.mark.parametrize("change", ["renamed", "other bytes", "other class", "removed", "added"])
+def test_images_are_known_by_class_name_and_bytes(tmp_path: Path, change: str) -> None:
+    folder, copy = tmp_path / "films", tmp_path / "copy" / "films"
+    draw_dataset(tmp_path, {"films": 2}, size=32)
+    shutil.copytree(folder, copy)
+    before = RUNS["images_of"](folder)
+    assert before == RUNS["images_of"](copy)
+    assert re.fullmatch("films [0-9a-f]{12}", before)
+    film = min((folder / "NORMAL").iterdir())
+    if change == "other bytes":
+        film.write_bytes(film.read_bytes() + b"0")
+    elif change == "added":
+        shutil.copy(film, film.with_name("more.png"))
+    else:
+        place = {"renamed": folder / "NORMAL/first.png", "other class": folder / "PNEUMONIA" / film.name}
+        film.rename(place.get(change, tmp_path / film.name))
+    assert RUNS["images_of"](folder) != before
+
+
+def test_weights_are_known_by_their_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "start.pth"
+    path.write_bytes(b"abc")
+    assert RUNS["weights_of"](str(path)) == "start.pth ba7816bf8f01"
+    assert [RUNS["weights_of"](name) for name in ("imagenet", "none")] == ["imagenet", "none"]
 
 
 def test_a_table_has_the_spread_of_several_runs_and_none_of_one() -> None:

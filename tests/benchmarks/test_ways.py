@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pneumonia.errors import DataError
 from pneumonia.training.channels import scan_folder
 from pneumonia.training.hyperparameters import Hyperparameters
 from pneumonia.training.processes import Processes
@@ -187,11 +188,61 @@ def test_teachers_give_half_of_a_label() -> None:
     assert torch.allclose(targets, expected, atol=1e-3)
 
 
-@pytest.mark.slow
-def test_ways_are_trained_and_judged_once(
+def test_a_test_with_fewer_films_than_are_photographed_is_refused(folder: Path, adults: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as refused:
+        WAYS["main"]([str(folder), str(adults), "--weights", "none", "--output", str(tmp_path)])
+    assert str(refused.value) == (
+        "The test of run 0 has 5 NORMAL and 2 PNEUMONIA images, and 60 of each are photographed: name a larger "
+        "FOLDER, or another --hold-out."
+    )
+
+
+def test_a_folder_without_the_other_collection_is_refused(adults: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as refused:
+        WAYS["main"]([str(adults), str(adults), "--weights", "none", "--output", str(tmp_path)])
+    assert str(refused.value) == (
+        f"{adults} has no file called NORMAL2-…, and these are held out by default: pass --hold-out brightest or "
+        "--hold-out darkest."
+    )
+
+
+@pytest.mark.parametrize(("option", "value"), [("--epochs", "0"), ("--runs", "6"), ("--ways", "none")])
+def test_arguments_that_nothing_can_be_made_with_are_refused(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        WAYS["parse_arguments"](["films", "adults", option, value])
+    assert option in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_help_names_all_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        WAYS["parse_arguments"](["--help"])
+    told = capsys.readouterr().out
+    assert all(f'\n  "{name}"\n' in told for name in WAYS["WAYS"])
+
+
+def test_runs_that_are_there_are_not_done_again_and_those_of_other_weights_are_refused(
     folder: Path, adults: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = [str(folder), str(adults), "--output", str(tmp_path)]
+    weights = tmp_path / "start.pth"
+    weights.write_bytes(b"some weights")
+    arguments = [str(folder), str(adults), "--weights", str(weights), "--output", str(tmp_path), "--runs", "1"]
+    arguments += ["--ways", "recipe"]
+    settings = WAYS["settings_of"](WAYS["parse_arguments"](arguments))
+    figures = dict.fromkeys(WAYS["FIGURES"], 0.5)
+    report = json.dumps({"settings": settings, "results": {"recipe": [figures]}})
+    (tmp_path / "ways.json").write_text(report)
+    assert WAYS["main"](arguments) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| recipe | 1 |" + " 0.5000 |" * len(figures)
+    weights.write_bytes(b"other weights")
+    with pytest.raises(SystemExit, match="name another --output"):
+        WAYS["main"](arguments)
+    assert (tmp_path / "ways.json").read_text() == report
+
+
+@pytest.mark.slow
+def test_ways_are_trained_and_judged(folder: Path, adults: Path) -> None:
     ways = ["cutmix", "smoother labels", "dropout", "without the border", "shown otherwise"]
     ways += [
         "around the thorax",
@@ -204,18 +255,10 @@ def test_ways_are_trained_and_judged_once(
         "equalised half-way when run",
         "recipe",
     ]
-    arguments = [*places, "--weights", "none", "--epochs", "1", "--ways", *ways, "--runs", "1"]
-    assert WAYS["main"](arguments) == 0
-    first = (tmp_path / "ways.json").read_text()
-    report = json.loads(first)
-    results = report["results"]
-    assert report["settings"]["epochs"] == 1
-    assert list(results) == ways
-    assert all(0 <= one[0]["auroc"] <= 1 for one in results.values())
+    data = WAYS["Data"].read(folder, adults)  # fewer films than are photographed: those of both classes overlap
+    args = WAYS["parse_arguments"]([str(folder), str(adults), "--weights", "none", "--epochs", "1"])
+    results = {way: WAYS["result"](WAYS["WAYS"][way], 0, data, args) for way in ways}
+    assert all(one.keys() == WAYS["FIGURES"].keys() for one in results.values())
+    assert all(0 <= one["auroc"] <= 1 for one in results.values())
     assert results["best epoch"] == results["recipe"]  # of one epoch, which validation does not disturb
     assert len({str(one) for one in results.values()}) == len(ways) - 1
-    assert capsys.readouterr().out.splitlines()[-1].startswith("| recipe | 1 | ")
-    results["cutmix"] = results["recipe"]
-    (tmp_path / "ways.json").write_text(json.dumps(report))
-    assert WAYS["main"](arguments) == 0
-    assert json.loads((tmp_path / "ways.json").read_text()) == report
