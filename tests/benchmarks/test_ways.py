@@ -174,14 +174,14 @@ def test_climbing_goes_a_distance_up_the_loss() -> None:
 
 def test_teachers_give_half_of_a_label() -> None:
     torch.manual_seed(0)
-    sure, unsure = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
-    for bias in (sure[1].bias, unsure[1].bias):
-        nn.init.constant_(bias, 0)
-    nn.init.constant_(unsure[1].weight, 0)
-    nn.init.constant_(sure[1].weight, 1)
-    sure[1].bias.data[1] = 100
+    sure, unsure = nn.Linear(12, 2), nn.Linear(12, 2)
+    for layer, weight in ((sure, 1), (unsure, 0)):
+        nn.init.constant_(layer.weight, weight)
+        nn.init.zeros_(layer.bias)
+    sure.bias.data[1] = 100
+    teachers = [nn.Sequential(nn.Flatten(), layer) for layer in (sure, unsure)]
     inputs, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 1, 0])
-    same, targets = WAYS["taught_by"]([sure, unsure])(inputs, labels)
+    same, targets = WAYS["taught_by"](teachers)(inputs, labels)
     assert same is inputs
     assert not targets.requires_grad
     expected = torch.tensor([[0.625, 0.375], [0.125, 0.875], [0.125, 0.875], [0.625, 0.375]])
