@@ -64,7 +64,7 @@ from pneumonia.training.patients import pattern_of
 from pneumonia.training.pretrained import build_network
 from pneumonia.training.processes import Processes, joined
 from pneumonia.training.report import check_can_draw, epoch_line, report
-from pneumonia.training.run import Evaluation, Run, is_better, settings_of
+from pneumonia.training.run import PRETRAINED_RATE, Evaluation, Run, is_better, settings_of
 from pneumonia.training.stopping import (
     telling_when_stopped,
     what_a_full_disk_leaves,
@@ -76,7 +76,7 @@ from pneumonia.training.stopping import (
 # chosen by.
 SMALL_SIZE, SMALL_SHARE = 128, 2 / 3  # the first two thirds of the epochs see small images: a third of the work
 NORMALIZED_BY = 512  # training images that batch-norm statistics are re-estimated from
-REFINING_RATE = 0.5  # of the learning rate, in refining runs
+REFINING_RATE = 0.5  # in refining runs, of what pretrained layers get before
 SHOWN_OTHERWISE = 0.5  # of their images that are photographed, and of those that get other grays
 EXAMPLE = "example: train_model.py --train xrays/train --val xrays/val --test xrays/test --model-dir model --seed 1"
 
@@ -160,7 +160,7 @@ def refine_and_validate(
             kept = " The best checkpoint before it is kept." if run.best_state else ""
             raise TrainingError(
                 f"Refining run {number + 1} diverged: its loss is {loss:g}. Lower --learning-rate, now "
-                f"{chosen.learning_rate:g}, of which refining takes half.{kept}"
+                f"{chosen.learning_rate:g}, of which refining takes {REFINING_RATE * PRETRAINED_RATE:g}.{kept}"
             )
         losses.append(loss)
         add(sums, end)

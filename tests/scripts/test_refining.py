@@ -226,7 +226,7 @@ def test_a_run_that_diverges_ends_the_training(
     assert train_model.main(arguments(dataset, tmp_path, *options)) == 1
     told = capsys.readouterr()
     assert told.err == (
-        "Refining run 1 diverged: its loss is nan. Lower --learning-rate, now 1e+30, of which refining takes half.\n"
+        "Refining run 1 diverged: its loss is nan. Lower --learning-rate, now 1e+30, of which refining takes 0.2.\n"
     )
     assert "refining_run=2" not in told.out
     assert not (tmp_path / "model" / WEIGHTS_NAME).exists()
