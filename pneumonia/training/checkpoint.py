@@ -13,8 +13,16 @@ from pneumonia.errors import CheckpointError, ConfigurationError
 from pneumonia.names import some
 from pneumonia.network.weights_file import is_state_dict
 from pneumonia.training.checkpoint_file import one_before, read
+from pneumonia.training.hyperparameters import option
 
 CHECKPOINT_NAME = "checkpoint.pth"
+# Settings of a run that are no arguments.
+WORDS = {
+    "processes": "the number of processes",
+    "device": "the device",
+    "precision": "the precision",
+    "dataset": "the images",
+}
 ANEW = "To start anew, remove {} or name another --checkpoint-dir."
 # The form of an entry of a run's history.
 EPOCH = {"epoch": 1, "train_loss": 1.0, "val_accuracy": 1.0, "val_loss": 1.0, "val_auroc": 1.0, "best": True}
@@ -161,7 +169,8 @@ def _check_settings(before: Mapping[str, Any], settings: Mapping[str, Any], path
         ConfigurationError: they differ.
     """
     if changed := [name for name, value in settings.items() if before.get(name) != value]:
+        differences = ", ".join(WORDS.get(name, f"--{option(name)}") for name in changed)
         raise ConfigurationError(
-            f"{path} is of a run with another {', '.join(changed)}: start with an empty checkpoint directory, or "
-            "with the settings of that run."
+            f"{path} is of a run that differs in {differences}: go on with what that run was given, or start anew "
+            f"with {path.parent} emptied or another --checkpoint-dir."
         )

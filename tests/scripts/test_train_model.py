@@ -1125,9 +1125,9 @@ def test_imagenet_weights_that_cannot_be_downloaded_end_in_one_sentence(
     [
         (
             ["--learning-rate", "1e-4"],
-            "is of a run with another learning_rate: start with an empty checkpoint directory",
+            "is of a run that differs in --learning-rate: go on with what that run was given, or start anew with ",
         ),
-        (["--epochs", "4", "--seed", "3"], "is of a run with another epochs, seed"),
+        (["--epochs", "4", "--seed", "3"], "is of a run that differs in --epochs, --seed: "),
     ],
 )
 def test_a_run_with_other_settings_is_not_resumed(
@@ -1151,7 +1151,7 @@ def test_a_run_on_other_images_is_not_resumed(
     first_image(tmp_path / "data" / "val" / "NORMAL").unlink()
     options = ["--checkpoint-dir", str(trained.checkpoints)]
     sentence = sentence_of(arguments(tmp_path / "data", tmp_path, *options), failure, capsys)
-    assert "is of a run with another dataset" in sentence
+    assert "is of a run that differs in the images: " in sentence
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])

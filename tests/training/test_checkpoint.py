@@ -191,8 +191,12 @@ def test_another_file_in_its_place_is_named_for_what_it_is(content: object, faul
 
 
 def test_another_setting_is_named(written: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is of a run with another seed: start with an empty checkpoint"):
-        new_run().resume(written, SETTINGS | {"seed": 1}, ONE)
+    with pytest.raises(ConfigurationError) as caught:
+        new_run().resume(written, SETTINGS | {"seed": 1, "dataset": "other"}, ONE)
+    assert str(caught.value) == (
+        f"{written} is of a run that differs in --seed, the images: go on with what that run was given, or start "
+        f"anew with {written.parent} emptied or another --checkpoint-dir."
+    )
 
 
 def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:
