@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from pneumonia.command import local_path, say
+from pneumonia.command import local_path, say, this_python
 from pneumonia.errors import ArchiveError, ConfigurationError, DataError, keeping
 from pneumonia.files import check_unused
 from pneumonia.training.partial_download import Part, download
@@ -93,6 +93,6 @@ def summary(destination: Path, counts: Counts) -> list[str]:
         f"{destination}/test is the official test: {told(counts['test'])}.",
         "Each image has the checksum that the archive names.",
         *("", *LICENCE.split("\n"), ""),
-        f"Next: pneumonia split {train} chest_xray",
-        f"Keep {destination}/test for the one test at the end: pneumonia evaluate WEIGHTS {test}",
+        f"Next: {this_python()} -m pneumonia split {train} chest_xray",
+        f"Keep {destination}/test for the one test at the end: {this_python()} -m pneumonia evaluate WEIGHTS {test}",
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pneumonia.__main__ import main
+from pneumonia.command import this_python
 from pneumonia.errors import ArchiveError, DataError
 from pneumonia.training.partial_download import Part, download
 from pneumonia.training.published import TEST, TRAIN, TRAIN_WITHOUT_VAL, unpack
@@ -165,7 +166,7 @@ def test_the_data_set_is_laid_out_and_its_authors_are_named(
     assert "Licence: CC BY 4.0" in told
     assert "doi:10.17632/rscbjbr9sj.2" in told
     assert "doi:10.1016/j.cell.2018.02.010" in told
-    assert f"Next: pneumonia split {folder}/train chest_xray\n" in told
+    assert f"Next: {this_python()} -m pneumonia split {folder}/train chest_xray\n" in told
     assert all(agent.startswith("Mozilla/5.0 ") for agent in mirror.agents)
 
 
