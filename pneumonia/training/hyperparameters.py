@@ -100,7 +100,7 @@ def add_hyperparameters(parser: argparse.ArgumentParser, default: Callable[[str]
     for one in dataclasses.fields(Hyperparameters):
         name = option(one.name)
         read, metavar = {int: (_whole, "N"), float: (_number, "X"), str: (_unquoted, "NAME")}[one.type]  # type: ignore[index]
-        shown = "the cores" if one.default is dataclasses.MISSING else one.default
+        shown = "the cores, shared by a machine's processes" if one.default is dataclasses.MISSING else one.default
         text = f"{one.metadata['help']} ({shown})" if shown != "" else one.metadata["help"]
         group.add_argument(
             f"--{name}", type=read, default=default(name), metavar=one.metadata.get("metavar", metavar), help=text
