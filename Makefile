@@ -50,7 +50,7 @@ unit test slow-test image-test: export PYTHONDONTWRITEBYTECODE :=
 unit test: export OMP_NUM_THREADS := 1
 unit test: PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-unit: .venv/development  ## the tests that start no process, server or browser, in about three minutes
+unit: .venv/development  ## the tests that start no process, server or browser, in about five minutes on two cores
 	$(PYTEST) --unit
 
 test: .venv/development  ## all tests but the slow ones and the image build
