@@ -316,7 +316,7 @@ def test_where_imagecodecs_is_missing_a_sentence_says_so(tmp_path: Path) -> None
     path = tmp_path / "xray.tif"
     path.write_bytes(tiff(radiograph().astype("i2")))
     sentence = refusal_without("imagecodecs", path)
-    assert sentence.startswith("Reading signed, floating-point, 32-bit or coloured 16-bit images, and lossless or 12-bit JPEG")
+    assert sentence.startswith("Reading signed, floating-point, 32-bit or coloured 16-bit images, and lossless or")
 
 
 @pytest.mark.parametrize("fields", [{259: 9999}, {262: 32803}, {262: 9}], ids=["compression", "filter", "colours"])
