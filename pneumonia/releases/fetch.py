@@ -47,14 +47,17 @@ class Weights:
             is read.
         bucket: S3 bucket to download from, None for the released weights of this repository.
         key: the weights' key in a bucket without `current.json`.
+        is_named: whether the user named the path. There, what is missing is told, and a release that the bucket does
+            not serve is not overwritten.
 
     Raises:
         ConfigurationError: the path is a manifest's.
     """
 
-    def __init__(self, path: Path, bucket: str | None = None, key: str = PLAIN_KEY) -> None:
+    def __init__(self, path: Path, bucket: str | None = None, key: str = PLAIN_KEY, *, is_named: bool = True) -> None:
         self.engine = chosen_engine()
         self.path = path_for(path, self.engine)
+        self._is_named = is_named
         self.bucket = bucket
         self.key = key
         self.download_seconds: float | None = None  # of this process's last download
@@ -75,6 +78,7 @@ class Weights:
             path=Path(os.environ.get("MODEL_PATH") or DEFAULT_PATH),
             bucket=bucket_name(os.environ.get("MODEL_BUCKET", "")) or None,
             key=os.environ.get("MODEL_KEY") or PLAIN_KEY,
+            is_named=bool(os.environ.get("MODEL_PATH")),
         )
 
     def fetch_in_background(self, deadline: Deadline) -> None:
@@ -101,11 +105,10 @@ class Weights:
             return self._find_or_fetch(self.bucket, deadline)
         if is_there(self.path):
             return read_release(self.path, deadline, self.engine)
-        is_meant = self.path != path_for(Path(DEFAULT_PATH), self.engine)  # by the user
-        if is_meant and (advice := missing(self.path, self.engine)):
+        if self._is_named and (advice := missing(self.path, self.engine)):
             raise WeightsUnavailableError(advice)
         if (released := path_for(RELEASED_WEIGHTS, self.engine)).exists():
-            if is_meant:
+            if self._is_named:
                 logger.warning("%s does not exist: the released model serves.", self.path)
             return read_release(released, deadline, self.engine)
         raise WeightsUnavailableError(
@@ -205,8 +208,10 @@ class Weights:
         return self._is_served
 
     def _fetched(self, deadline: Deadline) -> Release:
-        """Fetch the served release to `path`, too."""
+        """Fetch the served release to `path`, too, but not over another one where the user named the path."""
         release = self.served(deadline)
+        if self._is_served is False and self._is_named:
+            return release
         with _refusals(f"The weights cannot be fetched from {release.source}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_release({self.path: release.weights}, release.manifest)

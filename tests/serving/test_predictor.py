@@ -230,7 +230,7 @@ def test_half_a_file_is_fetched_anew_where_there_is_a_bucket(
 ) -> None:
     publish(weights, manifest_for(weights), bucket)
     copy.write_bytes(weights.read_bytes()[:1_000_000])
-    answer = Predictor(Weights(copy, bucket)).predict(image)
+    answer = Predictor(Weights(copy, bucket, is_named=False)).predict(image)
     assert answer.model_version == "20260102-030405-0a1b2c3d"
     assert copy.read_bytes() == weights.read_bytes()
     assert downloads(moto, bucket) == 1

@@ -211,11 +211,27 @@ def left(bucket: str, weights: Path, folder: Path) -> Path:
     return path
 
 
-def test_a_restarted_process_answers_by_what_is_served_now(bucket: str, left: Path, other: Path) -> None:
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_restarted_process_answers_by_what_is_served_now(
+    bucket: str,
+    left: Path,
+    other: Path,
+    is_named: bool,  # noqa: FBT001
+) -> None:
     publish(other, manifest_for(other, "2"), bucket)
-    restarted = Predictor(Weights(left, bucket))
+    restarted = Predictor(Weights(left, bucket, is_named=is_named))
     assert [version(restarted) for _ in range(2)] == ["2", "2"]
-    assert read_release(left).version == "2"
+    assert read_release(left).version == ("1" if is_named else "2")  # the user may have no other copy
+
+
+def test_weights_of_ones_own_are_not_overwritten(bucket: str, weights: Path, other: Path, folder: Path) -> None:
+    publish(weights, manifest_for(weights, "1"), bucket)
+    folder.mkdir()
+    own = folder / "mine.pth"
+    own.write_bytes(other.read_bytes())
+    assert version(Predictor(Weights(own, bucket))) == "1"
+    assert own.read_bytes() == other.read_bytes()
+    assert list(folder.iterdir()) == [own]
 
 
 def test_a_restarted_process_keeps_what_is_served_still(moto: Moto, bucket: str, left: Path) -> None:
