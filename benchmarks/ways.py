@@ -243,6 +243,7 @@ WAYS = {
     "grays of another": Way(grays=0.5),
     "styles mixed": Way(styles=0.5),
     "taught by three": Way(teachers=3),
+    "taught by three, refined in three runs": Way(teachers=3, refining_runs=3),
     "best epoch": Way(selected=True),
     "refined in three runs": Way(refining_runs=3),
     "averaged for longer, refined in three runs": Way(averaged=0.4, refining_runs=3),
@@ -430,8 +431,9 @@ def trained(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: i
 def with_teachers(way: Way, fold: Fold, data: Data, seed: int, weights: str, epochs: int) -> Way:
     """Train a way's teachers, and return the way in which they teach."""
     alone = dataclasses.replace(way, teachers=0)
+    unrefined = dataclasses.replace(alone, refining_runs=0)
     seeds = range(seed + FOLDS, seed + FOLDS * (1 + way.teachers), FOLDS)  # those of no other run
-    teachers = [trained(alone, fold, data, one, weights, epochs) for one in seeds]
+    teachers = [trained(unrefined, fold, data, one, weights, epochs) for one in seeds]
     return dataclasses.replace(alone, mixed=taught_by(teachers))
 
 
