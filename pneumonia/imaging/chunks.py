@@ -96,10 +96,11 @@ def check_rows(data: bytes) -> None:
     inflater, missing = zlib.decompressobj(), _filtered_size(data)
     for pixels in _pixels_of(data):
         waiting = pixels
-        while waiting and missing > 0:
-            missing -= len(inflater.decompress(waiting, _UNPACKED))
-            waiting = inflater.unconsumed_tail
-    if missing > len(inflater.flush()):
+        while missing > 0 and not inflater.eof and (part := inflater.decompress(waiting, _UNPACKED)):
+            waiting, missing = inflater.unconsumed_tail, missing - len(part)
+        if missing <= 0 or inflater.eof:  # what follows does not count, and zlib would copy it again and again
+            break
+    if missing > 0:
         raise ImageError(BROKEN)
 
 

@@ -21,7 +21,7 @@ from pneumonia.imaging.kinds import BROKEN, READABLE, broken_is_named, unidentif
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bmp, check_bytes, check_pixels
 from pneumonia.imaging.optional import deep_files, dicom
 from pneumonia.imaging.tiff import Page, is_beyond_pillow, radiograph
-from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, check_size, is_tiff
+from pneumonia.imaging.tiff_directories import check_size, is_tiff
 from pneumonia.imaging.tiff_pieces import check_pieces
 from pneumonia.imaging.transport import check_transport
 
@@ -111,17 +111,15 @@ def _may_lack_rows(data: bytes, image: Image.Image) -> bool:
 def _tiff(data: bytes) -> Decoded:
     check_size(data)
     page = radiograph(data)
-    if not page and data.startswith(BIG_ENDIAN_BIG):
+    if not page:  # Pillow might read it all the same, unchecked
         raise ImageError(BROKEN)
-    if page:
-        _check_size(page.width, page.height)
-        check_pieces(data, page)
-        if is_beyond_pillow(data, page):
-            return Decoded(_deep_tiff(data, page))
+    _check_size(page.width, page.height)
+    check_pieces(data, page)
+    if is_beyond_pillow(data, page):
+        return Decoded(_deep_tiff(data, page))
     with _opened(io.BytesIO(data)) as image:
-        if page:
-            _turn_to(image, page, data)
-            _widen_palette(image)
+        _turn_to(image, page, data)
+        _widen_palette(image)
         return from_pillow(image)
 
 

@@ -3,6 +3,7 @@
 C.… are sections of https://dicom.nema.org/medical/dicom/current/output/html/part03.html
 """
 
+import itertools
 import logging
 import warnings
 import zlib
@@ -15,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_header
 from pneumonia.imaging.dicom_elements import Wanted, read_data_set, read_meta
-from pneumonia.imaging.dicom_layout import complete, unsupported
+from pneumonia.imaging.dicom_layout import complete, decimals, unsupported
 from pneumonia.imaging.dicom_pixels import stored_bands
 from pneumonia.imaging.dicom_prefix import beginning
 from pneumonia.imaging.dicom_values import shown_by_palette, shown_in_gray
@@ -29,10 +30,12 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 # No element about the patient is among them.
 _LUT: Wanted = {0x00283002: None, 0x00283006: None}
 # Of the one frame of an enhanced image, C.7.6.16.2.9 and .10: rescale and window.
-_FRAME: Wanted = {
+_FRAME: dict[int, Wanted] = {
     0x00289145: {0x00281052: None, 0x00281053: None},
     0x00289132: dict.fromkeys((0x00281050, 0x00281051, 0x00281056)),
 }
+# What of it counts only if the whole image has none.
+_FRAMES = {0x00289145: ("RescaleSlope", "RescaleIntercept"), 0x00289132: ("WindowCenter", "WindowWidth")}
 _WANTED: Wanted = {
     **dicom_header.WANTED,
     **dict.fromkeys(0x00280000 + element for element in (0x0002, 0x0004, 0x0006, 0x0008, 0x0010, 0x0011)),
@@ -90,10 +93,13 @@ def _decode(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
 def _add_frame(header: Dataset) -> None:
     """Add what a header says of its first frame to what it says of the whole image, which comes first."""
     groups = [header.get(f"{name}FunctionalGroupsSequence") for name in ("Shared", "PerFrame")]
-    for group in (items[0] for items in groups if items):
-        for item in (group[tag].value[0] for tag in _FRAME if tag in group and group[tag].value):
-            for tag in item.keys() - header.keys():
-                header[tag] = item.get_item(tag)
+    for group, (sequence, names) in itertools.product((items[0] for items in groups if items), _FRAMES.items()):
+        items = group[sequence].value if sequence in group else None
+        if items and not any(decimals(header, name) for name in names):  # a window and its function go together
+            for tag in _FRAME[sequence]:
+                header.pop(tag, None)
+                if tag in items[0]:
+                    header[tag] = items[0].get_item(tag)
 
 
 def _inflated(data: bytes) -> bytes:

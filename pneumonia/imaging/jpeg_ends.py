@@ -41,8 +41,7 @@ def check_ends(data: bytes, decode: Callable[[bytes], Array], decoded: Array, he
     """
     if is_ordinary(header) or header.is_progressive or not header.is_one_scan:
         return
-    markers = itertools.islice(_RESTART.finditer(data, header.data), MAX_INTERVALS + 1)
-    check_count(sum(1 for _ in markers), MAX_INTERVALS, "restart markers in JPEG")
+    check_restart_markers(restart_markers(data, header))
     is_lossless = header.frame == LOSSLESS
     masks = MASKS[:1] if is_lossless else MASKS
     changes = (decode(with_other_ends(data, header.data, mask)) != decoded for mask in masks)
@@ -55,6 +54,20 @@ def check_ends(data: bytes, decode: Callable[[bytes], Array], decoded: Array, he
         part = units[start : start + interval]
         if not part.any() or part.size - part.argmax() > most:
             raise ImageError(BROKEN)
+
+
+def restart_markers(data: bytes, header: Header) -> int:
+    """Return how many restart markers a codestream has, at most one more than are allowed."""
+    return sum(1 for _ in itertools.islice(_RESTART.finditer(data, header.data), MAX_INTERVALS + 1))
+
+
+def check_restart_markers(count: int) -> None:
+    """Check that codestreams have no more restart markers than can be looked after.
+
+    Raises:
+        ImageTooLargeError: more than MAX_INTERVALS.
+    """
+    check_count(count, MAX_INTERVALS, "restart markers in JPEG")
 
 
 def with_other_ends(data: bytes, start: int, mask: int) -> bytes:

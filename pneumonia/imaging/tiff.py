@@ -11,6 +11,7 @@ from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, Entry, Values, di
 
 GRAY = {0, 1}  # PhotometricInterpretation: white is zero, or black
 _WIDTH, _HEIGHT = 256, 257
+_READ = {254, 255, _WIDTH, _HEIGHT, 258, 262, 266, 274, 277, 284, 330, 338, 339}
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat
 _NUMBERS = {_UNSIGNED: "u", _UNDEFINED: "u", _SIGNED: "i", _FLOAT: "f"}
 _BITS = {"u": (8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
@@ -150,9 +151,10 @@ def _pages(data: bytes) -> Iterator[Page]:
     """Yield the pages up to the first that is broken."""
     try:
         for number, directory in enumerate(directories(data)):
-            values = values_of(data, directory.entries, 4)
-            if not directory.is_whole or not {_WIDTH, _HEIGHT} <= values.keys():
-                return
+            entries = [entry for entry in directory.entries if entry.tag in _READ and entry.length]
+            values = values_of(data, entries, 4)
+            if not (directory.is_whole and {_WIDTH, _HEIGHT} <= values.keys() and len(values) == len(entries)):
+                return  # cut off; or a tag comes twice, of which decoders take one or the other, or is no number
             yield Page.of(number, directory.entries, values)
     except (struct.error, OverflowError):  # of an offset that no file has room for
         return

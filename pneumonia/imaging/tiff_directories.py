@@ -29,10 +29,15 @@ _STRIPS, _TILES, _BITS, _COMPRESSION, _COLOURS = 273, 324, 258, 259, 262
 _DIRECTORIES = {34665, 34853, 40965}  # of EXIF: entries whose value is where another directory is
 _FRACTIONS = {5, 10}  # the types of an entry that Pillow makes fractions of
 _BYTES = {1, 2, 6, 7}  # the types of an entry that Pillow keeps as bytes
-_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q"}  # of the entries whose values are read
+_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}  # of the entries whose values are read
 _SMALL = 12 * MAX_TAGS  # bytes, too few for more than is allowed: an entry has 12
-_UNSIGNED = {6: 1, 8: 3, 9: 4}  # types of signed numbers, and of unsigned ones that are the same if they are positive
-FAX, OLD_JPEG = {2, 3, 4, 32771}, 6
+_UNSIGNED = {
+    6: 1,
+    8: 3,
+    9: 4,
+    17: 16,
+}  # types of signed numbers, and of unsigned ones that are the same if positive
+FAX, OLD_JPEG, WEBP = {2, 3, 4, 32771}, 6, 50001
 _COMPRESSIONS = {
     **dict.fromkeys(FAX, "fax codes"),
     OLD_JPEG: "old-style JPEG",
@@ -42,6 +47,7 @@ _COMPRESSIONS = {
     34887: "LERC",
     34925: "LZMA",
     50000: "Zstandard",
+    WEBP: "WebP",
 }
 _COLOUR_SPACES = {
     4: "a mask",
@@ -138,8 +144,7 @@ def _with_exif(data: bytes) -> Iterator[Directory]:
 def _place(data: bytes, entry: Entry) -> int:
     """Return the place that an entry names, 0 if that is told outside of the file."""
     with contextlib.suppress(struct.error):
-        kind = _UNSIGNED.get(entry.kind, entry.kind)
-        return values_of(data, [entry._replace(kind=kind)], 1).get(entry.tag, (0,))[0]
+        return values_of(data, [entry], 1).get(entry.tag, (0,))[0]
     return 0
 
 
@@ -193,11 +198,14 @@ def directories(data: bytes, at: int | None = None) -> Iterator[Directory]:
 def values_of(data: bytes, entries: Iterable[Entry], most: int) -> Values:
     """Return the values of entries by tag, those that are whole numbers, and at most so many of each.
 
+    Signed numbers are taken for unsigned ones, which negative ones make too large for anything.
+
     Raises:
         struct.error: values that are outside of the file.
     """
     order, found = _BYTE_ORDERS[data[:2]], {}
-    last = {entry.tag: entry for entry in entries if entry.kind in _TYPES and entry.length}
+    numbers = (entry._replace(kind=_UNSIGNED.get(entry.kind, entry.kind)) for entry in entries if entry.length)
+    last = {entry.tag: entry for entry in numbers if entry.kind in _TYPES}
     for tag, kind, length, value in last.values():  # a tag may come thousands of times
         source, at = value, 0
         if length * struct.calcsize(order + _TYPES[kind]) > len(value):

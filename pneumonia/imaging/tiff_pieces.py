@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from pneumonia.errors import ImageError
 from pneumonia.imaging.jpeg import header_of, is_deep, is_ordinary, segments
+from pneumonia.imaging.jpeg_ends import check_restart_markers, restart_markers
 from pneumonia.imaging.jpeg_pixels import check_whole
 from pneumonia.imaging.kinds import BROKEN, broken_is_named, unread_tiff
 from pneumonia.imaging.limits import (
@@ -26,7 +27,7 @@ from pneumonia.imaging.limits import (
 )
 from pneumonia.imaging.optional import deep_files
 from pneumonia.imaging.tiff import Page, is_beyond_pillow
-from pneumonia.imaging.tiff_directories import FAX, OLD_JPEG, Values, values_of
+from pneumonia.imaging.tiff_directories import FAX, OLD_JPEG, WEBP, Values, values_of
 
 _PACKED, _UNPACKED = 2**16, 2**20  # bytes that are unpacked at a time, and that they are unpacked to
 _PLACES, _LENGTHS, _COMPRESSION, _TABLES = (273, 324), (279, 325), 259, 347
@@ -67,7 +68,7 @@ class _Layout(NamedTuple):
         def first(tag: int, default: int) -> int:
             return values.get(tag, (0,))[0] or default
 
-        is_tiled = _PLACES[0] not in values
+        is_tiled = _PLACES[0] not in values or _TILE_WIDTH in values  # so libtiff decides
         width = first(_TILE_WIDTH, page.width) if is_tiled else page.width
         height = first(_TILE_HEIGHT, page.height) if is_tiled else min(first(_ROWS, page.height), page.height)
         across, down = math.ceil(page.width / width), math.ceil(page.height / height)
@@ -101,10 +102,13 @@ def check_pieces(data: bytes, page: Page) -> None:
         UnsupportedImageError: fax codes, and what Pillow or libtiff would misread or not check.
         ImageError: a damaged or missing one.
     """
+    entries = [entry for entry in page.entries if entry.tag in _TAGS and entry.length]
     try:
-        values = values_of(data, (entry for entry in page.entries if entry.tag in _TAGS), MAX_PIECES)
+        values = values_of(data, entries, MAX_PIECES)
     except (struct.error, OverflowError) as error:
         raise ImageError(BROKEN) from error
+    if len(values) < len(entries) or values.keys() >= set(_PLACES) or not page.samples:
+        raise ImageError(BROKEN)  # what comes twice, or is no number, decoders may read in another way
     (compression,) = values.get(_COMPRESSION, (_NONE,))[:1]
     if _is_unread(compression, values, page):
         raise unread_tiff(data, page.entries)
@@ -135,7 +139,7 @@ def _is_unread(compression: int, values: Values, page: Page) -> bool:
         return page.is_separate or values.get(_SUBSAMPLING, (2, 2)) != (1, 1)
     if compression == _PACKBITS:  # libtiff ignores the predictor
         return values.get(_PREDICTOR, (1,))[0] != 1
-    return compression == OLD_JPEG  # libtiff does not notice where it is cut off
+    return compression in {OLD_JPEG, WEBP}  # libtiff does not notice where the one is cut off, and lacks the other
 
 
 def _check_tiles(layout: _Layout, page: Page) -> None:
@@ -195,7 +199,7 @@ def _check_deflated(pieces: Iterable[memoryview], *, is_mirrored: bool) -> None:
 def _check_jpegs(data: bytes, page: Page, layout: _Layout, pieces: list[memoryview], tables: bytes) -> None:
     shared = sum(1 for _ in segments(tables)) if tables else 0
     check_count(shared * len(pieces), MAX_PIECE_SEGMENTS, _SEGMENTS)
-    pixels = count = 0
+    pixels = count = restarts = 0
     for number, piece in enumerate(pieces):
         if not piece:
             continue
@@ -211,6 +215,8 @@ def _check_jpegs(data: bytes, page: Page, layout: _Layout, pieces: list[memoryvi
         if is_ordinary(header):
             check_whole(stream)
         elif is_deep(header) and header.bits <= _JPEG_BITS:
+            restarts += restart_markers(stream, header)
+            check_restart_markers(restarts)
             with broken_is_named():
                 deep_files().jpeg_values(stream, header)
         else:  # libjpeg does not notice where it is cut off

@@ -2,6 +2,7 @@
 
 import math
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from random import Random
@@ -205,6 +206,20 @@ def test_a_png_that_lacks_rows_is_noticed(color: tuple[int, int, int], width: in
     assert decode(png(*color, 9999, is_interlaced=is_interlaced, width=width)).image.size == (width, 20)
     for rows in (1, 2, 11, -3, -1):
         assert_noticed(png(*color, rows, is_interlaced=is_interlaced, width=width))
+
+
+def test_what_follows_the_rows_of_a_png_is_not_unpacked() -> None:
+    rows = (b"\0" + bytes(range(64))) * 63
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))
+    packer = zlib.compressobj(9)
+    packed = packer.compress(rows + bytes(65)) + b"".join(packer.compress(bytes(2**24)) for _ in range(30))
+    tracemalloc.start()
+    decode(head + chunk(b"IDAT", packed + packer.flush()) + chunk(b"IEND"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000  # not 500 MB
+    many = b"".join([chunk(b"IDAT", zlib.compress(rows)), *[chunk(b"IDAT", bytes(300))] * 60_000])
+    assert_noticed(head + many + chunk(b"IEND"))
 
 
 def with_field(data: bytes, tag: int, number: int) -> bytes:

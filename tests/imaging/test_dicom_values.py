@@ -330,6 +330,18 @@ def test_what_is_told_of_the_one_frame_counts(syntax: pydicom.uid.UID, groups: s
     assert not np.array_equal(pixels_of(outer), expected)
 
 
+def test_a_window_and_its_function_are_told_in_one_place() -> None:
+    item, group = Dataset(), Dataset()
+    item.WindowCenter, item.WindowWidth, item.VOILUTFunction = "9", "9", "SIGMOID"
+    group.FrameVOILUTSequence = Sequence([item])
+    inner: dict[str, Any] = {"PerFrameFunctionalGroupsSequence": Sequence([group])}
+    window: dict[str, Any] = {"WindowCenter": "1500", "WindowWidth": "2000"}
+    assert np.array_equal(pixels_of(made(radiograph(12), **window, **inner)), pixels_of(made(radiograph(12), **window)))
+    empty: dict[str, Any] = {"WindowCenter": "", "WindowWidth": "", "VOILUTFunction": "LINEAR"}
+    expected = pixels_of(made(radiograph(12), WindowCenter="9", WindowWidth="9", VOILUTFunction="SIGMOID"))
+    assert np.array_equal(pixels_of(made(radiograph(12), **empty, **inner)), expected)
+
+
 @pytest.mark.parametrize("inner", [[], [Dataset()]], ids=["no frame", "a frame without a word"])
 def test_groups_that_say_nothing_change_nothing(inner: list[Dataset]) -> None:
     groups: dict[str, Any] = {"SharedFunctionalGroupsSequence": Sequence(inner)}

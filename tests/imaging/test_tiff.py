@@ -1,6 +1,8 @@
 """TIFF files of every kind of value, byte order and compression, and of several pages."""
 
 import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +357,84 @@ def test_many_tiles_that_are_much_larger_than_their_image_are_refused() -> None:
         decode(tiff(values, 5, {278: None, 322: 1, 323: 1_000_000}, coded=coded))
 
 
+def entry(tag: int, kind: int, *numbers: int) -> bytes:
+    """Return a little-endian entry of one number, or of more at a place that no file has."""
+    value = numbers[0] if len(numbers) == 1 else 2**31
+    return struct.pack("<HHII", tag, kind, len(numbers), value)
+
+
+def by_hand(blob: bytes, *entries: bytes, end: bytes = bytes(4)) -> bytes:
+    """Return a TIFF of one strip or tile at byte 8, of these entries."""
+    ordered: list[bytes] = sorted(entries, key=lambda one: int.from_bytes(one[:2], "little"))
+    directory = struct.pack("<H", len(entries)) + b"".join(ordered)
+    return b"II*\0" + struct.pack("<I", 8 + len(blob)) + blob + directory + end
+
+
+SHORT, LONG, SIGNED_SHORT, SIGNED = 3, 4, 8, 9
+PACKED = zlib.compress(bytes(4096), 9)
+GRAY = [entry(258, SHORT, 8), entry(262, SHORT, 1), entry(277, SHORT, 1)]
+HUGE = [*GRAY, entry(259, SHORT, 8), entry(324, LONG, 8), entry(325, LONG, len(PACKED))]
+SIDES, TILES = ([entry(first, LONG, side), entry(first + 1, LONG, side)] for first, side in ((256, 64), (322, 30_000)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        by_hand(PACKED, *HUGE, *SIDES, *TILES),
+        by_hand(PACKED, *HUGE, *SIDES, entry(322, SIGNED, 30_000), entry(323, SIGNED, 30_000)),
+        by_hand(PACKED, *HUGE, entry(256, SIGNED, 64), entry(257, SIGNED, 64), *TILES),
+        by_hand(PACKED, *HUGE, *SIDES, *TILES, entry(322, LONG, 64), entry(323, LONG, 64)),
+        by_hand(PACKED, *HUGE, *SIDES, *TILES, entry(273, LONG, 8), entry(279, LONG, len(PACKED))),
+        by_hand(PACKED, *HUGE, *SIDES, *TILES, entry(65000, LONG, 1, 2)),
+        by_hand(PACKED, *HUGE, *SIDES, *TILES, end=b""),
+    ],
+    ids=["plain", "signed tiles", "signed sides", "twice", "strips too", "a stray tag", "cut off"],
+)
+def test_no_tag_hides_a_huge_tile(data: bytes) -> None:
+    tracemalloc.start()
+    with pytest.raises(ImageError):
+        decode(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+HALF = encoded(Image.fromarray(REFERENCE.astype(np.uint8)), "JPEG")
+HALF = HALF[: len(HALF) // 2] + b"\xff\xd9"
+STRIP = [*GRAY, entry(273, LONG, 8), entry(278, SHORT, HEIGHT), entry(279, LONG, len(HALF))]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        by_hand(HALF, *STRIP, entry(256, SIGNED, WIDTH), entry(257, SIGNED, HEIGHT), entry(259, SHORT, 7)),
+        by_hand(HALF, *STRIP, entry(256, LONG, WIDTH), entry(257, LONG, HEIGHT), entry(259, SIGNED_SHORT, 7)),
+        by_hand(HALF, *STRIP, entry(256, LONG, WIDTH), entry(257, LONG, HEIGHT), entry(259, 11, 7)),
+        by_hand(HALF, *STRIP, entry(256, LONG, WIDTH), entry(257, LONG, HEIGHT), entry(259, SHORT, 7), end=b""),
+    ],
+    ids=["signed sides", "signed compression", "compression that is no whole number", "cut off"],
+)
+def test_no_tag_hides_that_a_jpeg_is_cut_off(data: bytes) -> None:
+    with pytest.raises(ImageError, match="broken"):
+        decode(data)
+
+
+def test_pixels_without_samples_are_broken() -> None:
+    with pytest.raises(ImageError, match="broken"):
+        decode(tiff(REFERENCE.astype(np.uint8), 7, {277: 0, 284: 2, 262: 6}, coded=[HALF]))
+
+
+def test_restart_markers_of_all_tiles_count_together() -> None:
+    rows = 40_000
+    body = b"".join(b"\xaa\xbf\xff" + bytes([0xD0 + row % 8]) for row in range(rows - 1)) + b"\xaa\xbf\xff\xd9"
+    head = b"\xff\xd8\xff\xc3" + struct.pack(">HBHHB", 11, 8, rows, 1, 1) + b"\1\x11\0"
+    table = b"\xff\xc4" + struct.pack(">H", 21) + b"\0" + bytes([1, 1] + [0] * 14) + b"\0\7"
+    coded = head + table + b"\xff\xdd\0\4\0\1\xff\xda\0\x08\1\1\0\1\0\0" + body
+    data = tiff(np.zeros((rows, 2), np.uint8), 7, {278: None, 322: 1, 323: rows}, coded=[coded, coded])
+    with pytest.raises(ImageTooLargeError, match="restart markers"):
+        decode(data)
+
+
 def jpeg(values: Values, **how: Any) -> bytes:  # noqa: ANN401  # imagecodecs' own
     return bytes(imagecodecs.jpeg8_encode(values, level=95, **how))
 
@@ -396,6 +476,7 @@ def test_the_last_jpeg_strip_may_be_as_high_as_the_others() -> None:
 @pytest.mark.parametrize(
     ("compression", "fields", "word"),
     [
+        (50001, {}, "WebP"),
         (6, {513: 8, 514: 900, 262: 6}, "old-style JPEG"),
         (32773, {317: 2}, "PackBits"),
         (1, {262: 6}, "YCbCr"),
