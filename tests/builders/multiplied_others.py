@@ -45,7 +45,7 @@ class Field(NamedTuple):
 
 
 def tiff(fields: list[Field], *, rows: int = 16, is_big: bool = False, next_: bytes = b"") -> bytes:
-    """Return a TIFF whose strips, unless the fields name others, are those of GRAY.
+    """Return a TIFF whose strips, unless the fields name others, or tiles, are those of GRAY.
 
     Args:
         fields: of the page, besides or instead of the usual ones.
@@ -68,6 +68,7 @@ def tiff(fields: list[Field], *, rows: int = 16, is_big: bool = False, next_: by
         279: [16 * rows],
     }
     given = {field.tag for field in fields}
+    given |= {273, 278, 279} if 324 in given else set()
     all_fields = [Field(tag, _LONG, value) for tag, value in usual.items() if tag not in given] + fields
     entries = []
     for tag, kind, values in all_fields:
