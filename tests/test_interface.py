@@ -1,5 +1,6 @@
 """`import pneumonia`: what Python gets without knowing a room."""
 
+import dataclasses
 import doctest
 import importlib
 import io
@@ -15,6 +16,7 @@ from PIL import Image
 import pneumonia
 from pneumonia.errors import ConfigurationError, ImageError, WeightsUnavailableError
 from pneumonia.network.contract import WEIGHTS_NAME
+from pneumonia.network.prediction import Prediction
 from pneumonia.releases.fetch import Weights
 from pneumonia.releases.loading import load, load_served
 from pneumonia.serving.predictor import Predictor
@@ -81,6 +83,13 @@ def test_a_pillow_image_is_understood_as_its_file_is(model: pneumonia.Classifier
     assert model.predict(rotated) == model.predict(encoded(sideways, "PNG", exif=exif))
 
 
+def rounded(answer: Prediction | ImageError) -> Prediction:
+    """Return an answer without the digits of its probabilities that depend on the size of a batch."""
+    assert isinstance(answer, Prediction)
+    probabilities = {label: round(share, 6) for label, share in answer.probabilities.items()}
+    return dataclasses.replace(answer, confidence=round(answer.confidence, 6), probabilities=probabilities)
+
+
 def test_many_images_are_answered_lazily_and_in_order(model: pneumonia.Classifier, tmp_path: Path) -> None:
     taken = []
 
@@ -94,7 +103,7 @@ def test_many_images_are_answered_lazily_and_in_order(model: pneumonia.Classifie
     first = next(answers)
     assert taken == [0, 1, 2]
     rest = list(answers)
-    assert first == model.predict(encoded(Image.new("L", (20, 20), 0), "PNG"))
+    assert rounded(first) == rounded(model.predict(encoded(Image.new("L", (20, 20), 0), "PNG")))
     assert [isinstance(one, ImageError) for one in rest] == [False, False, False, True, False, False]
     assert str(rest[3]) == f"{tmp_path / 'none.png'} does not exist: check the name."
 
@@ -130,7 +139,7 @@ def test_one_bad_image_spoils_no_other(model: pneumonia.Classifier) -> None:
     bad: list[Image.Image | bytes | str] = [truncated, closed, Image.new("L", (0, 5)), "a\0b.png", b"", "."]
     answers = list(model.predict_many([good, *bad, good]))
     assert [type(one) for one in answers[1:-1]] == [ImageError] * len(bad)
-    assert answers[0] == answers[-1] == model.predict(good)
+    assert rounded(answers[0]) == rounded(answers[-1]) == rounded(model.predict(good))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
@@ -154,7 +163,7 @@ def test_the_release_that_a_bucket_serves_is_loaded(bucket: str, weights: Path) 
         pneumonia.load(f"s3://{bucket}-2")
 
 
-def test_a_broken_file_is_fetched_anew_as_by_serving(
+def test_a_broken_file_is_not_used_where_there_is_a_bucket(
     bucket: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(weights, manifest_for(weights), bucket)
@@ -163,7 +172,7 @@ def test_a_broken_file_is_fetched_anew_as_by_serving(
     monkeypatch.setenv("MODEL_BUCKET", bucket)
     monkeypatch.setenv("MODEL_PATH", str(path))
     assert load_served().version == manifest_for(weights).version
-    assert path.read_bytes() == weights.read_bytes()
+    assert path.read_bytes() == weights.read_bytes()[:1000]  # the user named it
 
 
 def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
