@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from pneumonia.errors import ImageError
-from pneumonia.imaging.kinds import BROKEN
+from pneumonia.imaging.kinds import BROKEN, PNG
 from pneumonia.imaging.limits import (
     MAX_CHUNKS,
     MAX_EXIF,
@@ -22,7 +22,6 @@ from pneumonia.imaging.limits import (
 )
 from pneumonia.imaging.tiff_directories import check_exif
 
-PNG = b"\x89PNG\r\n\x1a\n"
 _PACKED = {b"zTXt", b"iTXt", b"iCCP"}  # chunks whose content may be deflated
 _TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 _EXIF_TEXTS = (b"Raw profile type exif", b"exif")  # names of texts that Pillow takes for EXIF

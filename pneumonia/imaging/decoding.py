@@ -13,11 +13,11 @@ from PIL.TiffImagePlugin import COLORMAP, PHOTOMETRIC_INTERPRETATION, TiffImageF
 
 from pneumonia.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from pneumonia.imaging import dicom_prefix
-from pneumonia.imaging.chunks import PNG, check_png, check_rows, check_webp, exif_in_png, is_webp
+from pneumonia.imaging.chunks import check_png, check_rows, check_webp, exif_in_png, is_webp
 from pneumonia.imaging.depth import Values, to_8_bits
 from pneumonia.imaging.jpeg import Header, check_kind, check_metadata, check_scans, exif_of, header_of, is_deep
 from pneumonia.imaging.jpeg_pixels import JpegFile, loaded
-from pneumonia.imaging.kinds import BROKEN, READABLE, broken_is_named, unidentified, unread_tiff
+from pneumonia.imaging.kinds import BROKEN, PNG, READABLE, broken_is_named, unidentified, unread_tiff
 from pneumonia.imaging.limits import TOO_MANY_PIXELS, check_bmp, check_bytes, check_pixels
 from pneumonia.imaging.optional import deep_files, dicom
 from pneumonia.imaging.tiff import Page, is_beyond_pillow, radiograph
@@ -104,14 +104,13 @@ def _check_others(data: bytes) -> None:
 def _may_lack_rows(data: bytes, image: Image.Image) -> bool:
     """Return whether what Pillow has read of a PNG last is black, as what it lacks would be."""
     is_interlaced = data[28] != 0
-    last = image.crop((0, image.height - 1, image.width, image.height))
-    return is_interlaced or not any(last.tobytes())
+    return is_interlaced or not any(image.crop((0, image.height - 1, image.width, image.height)).tobytes())
 
 
 def _tiff(data: bytes) -> Decoded:
     check_size(data)
     page = radiograph(data)
-    if not page:  # Pillow might read it all the same, unchecked
+    if not page:  # cut off: many writers put the directory at the end. Pillow might read it all the same, unchecked
         raise ImageError(BROKEN)
     _check_size(page.width, page.height)
     check_pieces(data, page)

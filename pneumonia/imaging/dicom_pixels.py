@@ -107,13 +107,14 @@ def _decoded(stream: Codestream, syntax: str, header: Dataset) -> list[Image.Ima
     size, samples = (header.Columns, header.Rows), header.SamplesPerPixel
     if (stream.width, stream.height, stream.samples) != (*size, samples):
         raise ValueError("another size")  # decoders reserve memory for the stream's size
-    if stream.kind in {"JPEG", "lossless JPEG"}:
-        if header_of(stream.data).frame == ARITHMETIC_PROGRESSIVE:  # libjpeg does not notice where its scans end
+    jpeg = header_of(stream.data) if stream.kind in {"JPEG", "lossless JPEG"} else None
+    if jpeg:
+        if jpeg.frame == ARITHMETIC_PROGRESSIVE:  # libjpeg does not notice where its scans end
             raise UnsupportedImageError(UNSUPPORTED)
         check_whole(stream.data)
     array = _decode(stream, header)
-    if stream.kind in {"JPEG", "lossless JPEG"}:
-        check_ends(stream.data, lambda data: _decode(replace(stream, data=data), header), array, header_of(stream.data))
+    if jpeg:
+        check_ends(stream.data, lambda data: _decode(replace(stream, data=data), header), array, jpeg)
     expected = size[::-1] if samples == 1 else (*size[::-1], samples)
     if array.shape != expected or array.itemsize > (2 if samples == 1 else 1):
         raise ValueError("another kind of pixels")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pneumonia.errors import ImageError, UnsupportedImageError
-from pneumonia.imaging.tiff import radiograph
 from pneumonia.imaging.tiff_directories import Entry, directories, is_tiff, kind_of
 
 READABLE = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
@@ -44,7 +43,8 @@ _UNREAD = (
     ("Word, Excel and PowerPoint", 0, b"\xd0\xcf\x11\xe0"),
 )
 _PORTABLE = re.compile(rb"(?:P[1-7]|P[Ff])\s")  # bitmaps, graymaps and the like
-_DAMAGED = (("PNG", 0, b"\x89PNG\r\n\x1a\n"), ("WebP", 8, b"WEBPVP8"))  # read, if they are whole
+PNG = b"\x89PNG\r\n\x1a\n"
+_DAMAGED = (("PNG", 0, PNG), ("WebP", 8, b"WEBPVP8"))  # read, if they are whole
 _MARKUP = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+)?(html|svg)\b", re.IGNORECASE)
 _ARCHIVES = (
     ("zip", 0, b"PK\3\4"),
@@ -75,9 +75,11 @@ def broken_is_named() -> Iterator[None]:
 
 
 def unidentified(data: bytes) -> ImageError:
-    """Return the error for a file that is not read: an UnsupportedImageError where its kind is known."""
-    if is_tiff(data) and radiograph(data) is None:  # cut off: many writers put the directory at the end
-        return ImageError(BROKEN)
+    """Return the error for a file that is not read: an UnsupportedImageError where its kind is known.
+
+    Args:
+        data: the bytes of the file; of a TIFF, one that has a whole page.
+    """
     if is_tiff(data):
         return unread_tiff(data, next(directories(data)).entries)
     if archive := _named(data, _ARCHIVES):

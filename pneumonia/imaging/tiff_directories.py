@@ -31,12 +31,8 @@ _FRACTIONS = {5, 10}  # the types of an entry that Pillow makes fractions of
 _BYTES = {1, 2, 6, 7}  # the types of an entry that Pillow keeps as bytes
 _TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}  # of the entries whose values are read
 _SMALL = 12 * MAX_TAGS  # bytes, too few for more than is allowed: an entry has 12
-_UNSIGNED = {
-    6: 1,
-    8: 3,
-    9: 4,
-    17: 16,
-}  # types of signed numbers, and of unsigned ones that are the same if positive
+# Types of signed numbers, and of unsigned ones that are the same if they are positive.
+_UNSIGNED = {6: 1, 8: 3, 9: 4, 17: 16}
 FAX, OLD_JPEG, WEBP = {2, 3, 4, 32771}, 6, 50001
 _COMPRESSIONS = {
     **dict.fromkeys(FAX, "fax codes"),

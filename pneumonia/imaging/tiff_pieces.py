@@ -92,7 +92,7 @@ class _Layout(NamedTuple):
 
 
 def check_pieces(data: bytes, page: Page) -> None:
-    """Check that strips or tiles are not too much to decode, and that they are whole.
+    """Check that strips or tiles of a page that has pixels are not too much to decode, and that they are whole.
 
     Uncompressed ones are checked to be there, those of Deflate and JPEG to be undamaged; libtiff checks the others.
 
@@ -112,8 +112,6 @@ def check_pieces(data: bytes, page: Page) -> None:
     (compression,) = values.get(_COMPRESSION, (_NONE,))[:1]
     if _is_unread(compression, values, page):
         raise unread_tiff(data, page.entries)
-    if not page.width * page.height:
-        return  # as a file without pixels, it is refused later
     layout = _Layout.of(page, values)
     if layout.is_tiled:
         _check_tiles(layout, page)
