@@ -47,8 +47,8 @@ class Weights:
             is read.
         bucket: S3 bucket to download from, None for the released weights of this repository.
         key: the weights' key in a bucket without `current.json`.
-        is_named: whether the user named the path. There, what is missing is told, and a release that the bucket does
-            not serve is not overwritten.
+        is_named: whether the user named the path. What lies there is used, and it is told if nothing does. The default
+            path holds an earlier process's download, which is used only if the bucket serves it still.
 
     Raises:
         ConfigurationError: the path is a manifest's.
@@ -92,7 +92,7 @@ class Weights:
             threading.Thread(target=fetch, args=[self.bucket], name="fetch weights", daemon=True).start()
 
     def find(self, deadline: Deadline) -> Release:
-        """Return the release at `path`; with a bucket, the one that it serves, which is fetched if need be.
+        """Return the release at `path`, and fetch it if need be.
 
         Args:
             deadline: when to give up.
@@ -169,10 +169,8 @@ class Weights:
             return self._kept_or_fetched(bucket, deadline)
 
     def _kept_or_fetched(self, bucket: str, deadline: Deadline) -> Release:
-        """Return the release at `path`, which an earlier process may have left, if the bucket serves it; else fetch."""
         kept = self._kept(deadline)
-        if kept and self._may_serve(kept, bucket, deadline):
-            self._has_pointer = kept.manifest is not None
+        if kept and (self._is_named or self._may_serve(kept, bucket, deadline)):
             return kept
         return self._fetched(deadline)
 
@@ -195,6 +193,7 @@ class Weights:
         """
         if self._is_served:
             return True
+        self._has_pointer = kept.manifest is not None
         try:
             version = self._ask(bucket, min(deadline, Deadline.after(ASK_SECONDS)))
         except WeightsUnavailableError as error:
@@ -208,10 +207,8 @@ class Weights:
         return self._is_served
 
     def _fetched(self, deadline: Deadline) -> Release:
-        """Fetch the served release to `path`, too, but not over another one where the user named the path."""
+        """Fetch the served release to `path`, too."""
         release = self.served(deadline)
-        if self._is_served is False and self._is_named:
-            return release
         with _refusals(f"The weights cannot be fetched from {release.source}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_release({self.path: release.weights}, release.manifest)

@@ -166,7 +166,7 @@ def test_an_instance_fetches_the_onnx_file_and_no_other(
         f"GET /{bucket}/{key}" for key in ("current.json", f"releases/{VERSION}/manifest.json", onnx_key(VERSION))
     ]
     assert Weights(tmp_path / "folder" / "model.pth", bucket).find(soon()).weights == CONTENT
-    assert moto.requests()[before + 3 :] == [f"GET /{bucket}/current.json"]  # the file was there, and is served
+    assert len(moto.requests()) == before + 3  # the file was there
 
 
 @pytest.mark.usefixtures("_onnx")

@@ -537,22 +537,26 @@ def test_replace_fetches_though_there_is_a_file(destination: Path, monkeypatch: 
     destination.parent.mkdir()
     destination.write_bytes(b"the wei")
     weights = Weights(destination, "models")
-    pointer = [refusal(403, "AccessDenied"), refusal(404, "NoSuchKey")]
-    with standing_for_s3(monkeypatch, {"/models/current.json": pointer, PLAIN: [whole(b"the weights")]}):
+    with standing_for_s3(monkeypatch, {PLAIN: [whole(b"the weights")]}):
         assert weights.find(soon()).weights == b"the wei"
         assert weights.replace(soon()).weights == b"the weights"
 
 
-def test_what_was_on_disk_is_looked_after_in_the_background(
-    moto: Moto, bucket: str, weights: Path, destination: Path
+@pytest.mark.parametrize("is_named", [True, False])
+def test_only_an_earlier_download_at_the_default_path_is_asked_after_in_the_background(
+    moto: Moto,
+    bucket: str,
+    weights: Path,
+    destination: Path,
+    is_named: bool,  # noqa: FBT001
 ) -> None:
     publish(weights, manifest_for(weights), bucket)
     Weights(destination, bucket).find(soon())
     before = len(moto.requests())
-    restarted = Weights(destination, bucket)
+    restarted = Weights(destination, bucket, is_named=is_named)
     restarted.fetch_in_background(soon())
     assert restarted.find(soon()).version == manifest_for(weights).version
-    assert moto.requests()[before:] == [f"GET /{bucket}/current.json"]
+    assert moto.requests()[before:] == ([] if is_named else [f"GET /{bucket}/current.json"])
 
 
 @pytest.mark.processes

@@ -152,8 +152,14 @@ def test_first_need_downloads_once_however_many_ask(
     assert len([request for request in got if WEIGHTS_NAME in request]) == 1
 
 
-def test_file_at_the_path_serves_where_the_bucket_cannot_be_asked(bucket: str, copy: Path, image: bytes) -> None:
-    predictor = Predictor(Weights(copy, f"no-{bucket}"[:63]))
+@pytest.mark.parametrize("is_named", [True, False])
+def test_file_at_the_path_comes_before_a_bucket_that_cannot_be_asked(
+    bucket: str,
+    copy: Path,
+    image: bytes,
+    is_named: bool,  # noqa: FBT001
+) -> None:
+    predictor = Predictor(Weights(copy, f"no-{bucket}"[:63], is_named=is_named))
     assert predictor.predict(image).model_version == f"sha256-{sha256(copy)[:12]}"
 
 
@@ -230,7 +236,7 @@ def test_half_a_file_is_fetched_anew_where_there_is_a_bucket(
 ) -> None:
     publish(weights, manifest_for(weights), bucket)
     copy.write_bytes(weights.read_bytes()[:1_000_000])
-    answer = Predictor(Weights(copy, bucket, is_named=False)).predict(image)
+    answer = Predictor(Weights(copy, bucket)).predict(image)
     assert answer.model_version == "20260102-030405-0a1b2c3d"
     assert copy.read_bytes() == weights.read_bytes()
     assert downloads(moto, bucket) == 1
