@@ -163,7 +163,7 @@ def test_the_release_that_a_bucket_serves_is_loaded(bucket: str, weights: Path) 
         pneumonia.load(f"s3://{bucket}-2")
 
 
-def test_a_broken_file_is_not_used_where_there_is_a_bucket(
+def test_a_broken_file_is_fetched_anew_as_by_serving(
     bucket: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(weights, manifest_for(weights), bucket)
@@ -172,7 +172,7 @@ def test_a_broken_file_is_not_used_where_there_is_a_bucket(
     monkeypatch.setenv("MODEL_BUCKET", bucket)
     monkeypatch.setenv("MODEL_PATH", str(path))
     assert load_served().version == manifest_for(weights).version
-    assert path.read_bytes() == weights.read_bytes()[:1000]  # the user named it
+    assert path.read_bytes() == weights.read_bytes()
 
 
 def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
