@@ -23,6 +23,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
@@ -60,10 +61,10 @@ BATCH_SIZE = 32
 SAMPLED = 0.5  # seconds between two looks at the memory of a training's processes
 
 
-def straightforward(folder: Path, images: int, _: torch.dtype) -> Callable[[], int]:
-    """Return what trains an epoch as tutorials do, and returns the number of images it saw."""
-    steps = [transforms.Resize((SIZE, SIZE)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    dataset = torchvision.datasets.ImageFolder(str(folder), transforms.Compose(steps))
+def straightforward(folder: Path, images: int, steps: int, _: torch.dtype) -> Callable[[], int]:
+    """Return what trains an epoch of so many steps as tutorials do, and returns the number of images it saw."""
+    transform = [transforms.Resize((SIZE, SIZE)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    dataset = torchvision.datasets.ImageFolder(str(folder), transforms.Compose(transform))
     chosen = Subset(dataset, evenly(len(dataset), images))
     loader = DataLoader(
         chosen, BATCH_SIZE, shuffle=True, num_workers=os.cpu_count() or 1, pin_memory=torch.cuda.is_available()
@@ -74,19 +75,20 @@ def straightforward(folder: Path, images: int, _: torch.dtype) -> Callable[[], i
 
     def epoch() -> int:
         model.train()
-        total = 0.0
-        for pixels, labels in loader:
+        total, seen = 0.0, 0
+        for pixels, labels in itertools.islice(loader, steps):
             loss = functional.cross_entropy(model(pixels.to(place)), labels.to(place))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             total += loss.item()
-        return len(chosen)
+            seen += len(labels)
+        return seen
 
     return epoch
 
 
-def ours(folder: Path, images: int, precision: torch.dtype, size: int) -> Callable[[], int]:
+def ours(folder: Path, images: int, steps: int, precision: torch.dtype, size: int) -> Callable[[], int]:
     """Return what trains an epoch with train_model.py's loop; the first one decodes the images."""
     processes = Processes(1, 0, device())
     channel = scan_channels({"train": folder})["train"]
@@ -100,16 +102,16 @@ def ours(folder: Path, images: int, precision: torch.dtype, size: int) -> Callab
     def epoch() -> int:
         nonlocal split
         split = split or load_splits({"train": channel}, os.cpu_count() or 1, processes)["train"]
-        train_model.train_one_epoch(run, shuffled_batches(split, BATCH_SIZE, processes, "epoch"), size)
-        return len(chosen)
+        batches = shuffled_batches(split, BATCH_SIZE, processes, "epoch")
+        train_model.train_one_epoch(run, itertools.islice(batches, steps), size)
+        return min(len(chosen), steps * BATCH_SIZE)
 
     return epoch
 
 
-def ceiling(_: Path, images: int, precision: torch.dtype, size: int) -> Callable[[], int]:
+def ceiling(_: Path, images: int, steps: int, precision: torch.dtype, size: int) -> Callable[[], int]:
     """Return what takes an epoch's optimiser steps on one batch."""
     processes = Processes(1, 0, device())
-    steps = math.ceil(images / BATCH_SIZE)
     run = started_run(images, precision, processes)
     batch = torch.randn(BATCH_SIZE, 3, size, size, device=processes.device).contiguous(
         memory_format=torch.channels_last
@@ -146,7 +148,7 @@ def evenly(count: int, wanted: int) -> list[int]:
     return [index * count // min(count, wanted) for index in range(min(count, wanted))]
 
 
-WAYS: dict[str, Callable[[Path, int, torch.dtype], Callable[[], int]]] = {
+WAYS: dict[str, Callable[[Path, int, int, torch.dtype], Callable[[], int]]] = {
     "straightforward": straightforward,
     "ours": functools.partial(ours, size=SIZE),
     "ours, small": functools.partial(ours, size=train_model.SMALL_SIZE),
@@ -158,7 +160,7 @@ WAYS: dict[str, Callable[[Path, int, torch.dtype], Callable[[], int]]] = {
 def measure(way: str, args: argparse.Namespace) -> dict[str, Any]:
     """Train in one way; return images per second of the first epoch, the later ones and processor time, and peak MB."""
     torch.manual_seed(0)
-    epoch = WAYS[way](args.folder, args.images, precision_of(args))
+    epoch = WAYS[way](args.folder, args.images, steps_of(args), precision_of(args))
     rates, by_processor = [], []
     for _ in range(args.epochs):
         started, used = time.perf_counter(), processor_seconds()
@@ -179,6 +181,11 @@ def precision_of(args: argparse.Namespace) -> torch.dtype:
     return torch.float32 if args.float32 else training_precision(device())
 
 
+def steps_of(args: argparse.Namespace) -> int:
+    """Return the number of steps of an epoch."""
+    return min(args.steps or sys.maxsize, math.ceil(args.images / BATCH_SIZE))
+
+
 def processor_seconds() -> float:
     """Return the processor time that this process and its children that have ended have used."""
     return sum(os.times()[:4])
@@ -187,7 +194,7 @@ def processor_seconds() -> float:
 def profile(way: str, args: argparse.Namespace) -> str:
     """Train in one way for two epochs; return a table of the second one's operations."""
     torch.manual_seed(0)
-    epoch = WAYS[way](args.folder, args.images, precision_of(args))
+    epoch = WAYS[way](args.folder, args.images, steps_of(args), precision_of(args))
     epoch()
     with torch.profiler.profile() as profiler:
         epoch()
@@ -198,6 +205,7 @@ def measure_apart(way: str, args: argparse.Namespace) -> dict[str, Any]:
     """Measure in a new process, so that one way's memory and threads do not touch another's."""
     options = ["--images", str(args.images), "--epochs", str(args.epochs), "--way", way]
     options += ["--float32"] if args.float32 else []
+    options += ["--steps", str(args.steps)] if args.steps else []
     command = [sys.executable, __file__, str(args.folder), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         peak = peak_memory(process)
@@ -247,7 +255,8 @@ def parse_arguments() -> argparse.Namespace:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
-    parser.add_argument("--images", type=int, default=256, metavar="N", help="an epoch has at most (%(default)s)")
+    parser.add_argument("--images", type=int, default=256, metavar="N", help="are taken at most (%(default)s)")
+    parser.add_argument("--steps", type=int, metavar="N", help="an epoch has at most, on a CPU (one a batch)")
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="2 or more (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(%(default)s)")
     parser.add_argument("--float32", action="store_true", help="ours in float32, whatever the device is fastest in")
@@ -256,6 +265,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.epochs < 2:
         parser.error("--epochs must be 2 or more: the first epoch is told apart from the later ones")
+    if args.steps and torch.cuda.is_available():
+        parser.error("--steps is for a CPU: on a GPU, ours varies the images of several steps at once")
     return args
 
 
@@ -277,7 +288,7 @@ def main() -> None:
     print(
         f"{name} ({platform.machine()}), ours in {precision}, Python {platform.python_version()}, torch "
         f"{torch.__version__}; {args.images} images, batches of {BATCH_SIZE}, "
-        f"{args.epochs} epochs, medians of {args.rounds} rounds.\n"
+        f"{args.epochs} epochs of {steps_of(args)} steps, medians of {args.rounds} rounds.\n"
     )
     print(
         "| way | images/s, first epoch | images/s, later | of straightforward | of the ceiling "

@@ -13,8 +13,8 @@ from pneumonia.command import say
 from pneumonia.errors import ConfigurationError, WeightsError, first_line
 from pneumonia.names import on_terminal, some
 from pneumonia.network.architectures import network_of
-from pneumonia.network.contract import CLASSES
 from pneumonia.network.weights_file import fits_at_rest, load_state, sound
+from pneumonia.training.sparing_resnet import SparingResNet18
 
 DOWNLOAD_TIMEOUT = 30  # seconds without a byte; else a subnet without internet would hang for minutes
 LAYERS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
@@ -33,8 +33,7 @@ def build_network(weights: str) -> tuple[nn.Module, Collection[str]]:
         ConfigurationError: the weights cannot be had, or do not fit.
         OSError: the file cannot be read.
     """
-    model = torchvision.models.resnet18(weights=None)
-    model.fc = nn.Linear(model.fc.in_features, len(CLASSES))
+    model = SparingResNet18()
     if weights == "none":
         say("weights: none, the network starts from random values")
         return model, ()
