@@ -16,6 +16,7 @@ all cores and processes, can be compared even on a busy machine if OMP_WAIT_POLI
 using any. Peak memory is measured for the process, for it and its workers together (Linux, sampled), and on the GPU
 where there is one.
 
+`--steps N` ends each epoch after N steps, to measure memory with many images; the first epoch of ours decodes them all.
 `--profile WAY` prints instead which operations an epoch's time goes to.
 """
 
@@ -255,8 +256,10 @@ def parse_arguments() -> argparse.Namespace:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with NORMAL/ and PNEUMONIA/")
-    parser.add_argument("--images", type=int, default=256, metavar="N", help="are taken at most (%(default)s)")
-    parser.add_argument("--steps", type=int, metavar="N", help="an epoch has at most, on a CPU (one a batch)")
+    parser.add_argument("--images", type=int, default=256, metavar="N", help="use at most so many (%(default)s)")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="end an epoch after so many, on a CPU (after all images)"
+    )
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="2 or more (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(%(default)s)")
     parser.add_argument("--float32", action="store_true", help="ours in float32, whatever the device is fastest in")
@@ -265,6 +268,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.epochs < 2:
         parser.error("--epochs must be 2 or more: the first epoch is told apart from the later ones")
+    if args.steps is not None and args.steps < 1:
+        parser.error("--steps must be 1 or more")
     if args.steps and torch.cuda.is_available():
         parser.error("--steps is for a CPU: on a GPU, ours varies the images of several steps at once")
     return args

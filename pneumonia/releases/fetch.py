@@ -47,8 +47,9 @@ class Weights:
             is read.
         bucket: S3 bucket to download from, None for the released weights of this repository.
         key: the weights' key in a bucket without `current.json`.
-        is_named: whether the user named the path. What lies there is used, and it is told if nothing does. The default
-            path holds an earlier process's download, which is used only if the bucket serves it still.
+        is_named: whether the user named the path. A file there is used without asking the bucket; if there is neither,
+            an error or a warning says so. At the default path lies an earlier process's download, which is used only if
+            the bucket serves it still, or cannot be asked.
 
     Raises:
         ConfigurationError: the path is a manifest's.
@@ -207,7 +208,7 @@ class Weights:
         return self._is_served
 
     def _fetched(self, deadline: Deadline) -> Release:
-        """Fetch the served release to `path`, too."""
+        """Fetch the served release, and write it to `path`."""
         release = self.served(deadline)
         with _refusals(f"The weights cannot be fetched from {release.source}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)

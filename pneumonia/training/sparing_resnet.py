@@ -1,4 +1,4 @@
-"""torchvision's ResNet-18, which needs less memory for training on a CPU: docs/performance.md has the figures."""
+"""ResNet-18 as torchvision has it, but training it on a CPU takes less memory: docs/performance.md has the figures."""
 
 import functools
 from typing import Any
@@ -18,9 +18,10 @@ _KEPT = functools.partial(create_selective_checkpoint_contexts, [torch.ops.aten.
 class SparingResNet18(ResNet):  # type: ignore[misc]  # torchvision has no types
     """torchvision's ResNet-18 with an output for each class. Its gradients are torchvision's, to the last bit.
 
-    On a CPU, less is kept from the forward pass for the backward pass. Pooling comes before ReLU, which changes no
-    value, and its input is not kept. In single precision, batch norm and ReLU in the first layer are computed again;
-    their running statistics move twice in a step. In mixed precision that would take longer.
+    On a CPU, less is kept from the forward pass for the backward pass. ReLU follows pooling instead of preceding it,
+    which changes no value, and the input of pooling is not kept. In single precision, batch norm and ReLU of `layer1`
+    are computed again in the backward pass; in mixed precision that would take longer. So there the running statistics
+    move twice in a step (training re-estimates them), and a forward pass allows one backward pass.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class _SparingPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ANN401
         """Map (N, C, H, W) to (N, C, H / 2, W / 2), rounded up."""
-        ctx.shape, ctx.dtype = x.shape, x.dtype
+        ctx.input = {"size": x.shape, "stride": x.stride(), "dtype": x.dtype}
         pooled, places = functional.max_pool2d_with_indices(x, [3, 3], [2, 2], [1, 1])
         ctx.save_for_backward(places.int())
         return pooled
@@ -58,8 +59,8 @@ class _SparingPool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
         """Return the gradient of the input."""
         (places,) = ctx.saved_tensors
-        # Of the input only shape and format count here. Memory that nobody touches takes no room.
-        input_ = torch.empty(ctx.shape, dtype=ctx.dtype, memory_format=torch.channels_last)
+        # Of the input only shape and strides count here. Memory that nobody touches takes no room.
+        input_ = torch.empty_strided(**ctx.input)
         return torch.ops.aten.max_pool2d_with_indices_backward(  # type: ignore[no-any-return]
             gradient, input_, [3, 3], [2, 2], [1, 1], [1, 1], ceil_mode=False, indices=places.long()
         )

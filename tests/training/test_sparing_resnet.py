@@ -42,11 +42,14 @@ def loss_of(network: nn.Module, pixels: Tensor, kind: str) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
-@pytest.mark.parametrize("size", [224, 97])
+@pytest.mark.parametrize(
+    ("size", "layout"), [(224, torch.channels_last), (97, torch.channels_last), (97, torch.contiguous_format)]
+)
 def test_loss_and_gradients_are_torchvisions_to_the_last_bit(
-    networks: tuple[nn.Module, nn.Module], size: int, kind: str
+    networks: tuple[nn.Module, nn.Module], size: int, layout: torch.memory_format, kind: str
 ) -> None:
-    losses = [loss_of(network, images(size), kind) for network in networks]
+    networks = (networks[0].to(memory_format=layout), networks[1].to(memory_format=layout))
+    losses = [loss_of(network, images(size).contiguous(memory_format=layout), kind) for network in networks]
     assert torch.equal(*losses)
     gradients = [
         torch.autograd.grad(loss, list(network.parameters())) for network, loss in zip(networks, losses, strict=True)
