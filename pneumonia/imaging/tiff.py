@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pneumonia.errors import UnsupportedImageError
 from pneumonia.imaging.limits import MAX_PAGES
-from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, Entry, Values, directories, values_of
+from pneumonia.imaging.tiff_directories import BIG_ENDIAN_BIG, Entry, Values, directories, sole_values_of
 
 GRAY = {0, 1}  # PhotometricInterpretation: white is zero, or black
 _WIDTH, _HEIGHT = 256, 257
@@ -151,10 +151,9 @@ def _pages(data: bytes) -> Iterator[Page]:
     """Yield the pages up to the first that is broken."""
     try:
         for number, directory in enumerate(directories(data)):
-            entries = [entry for entry in directory.entries if entry.tag in _READ and entry.length]
-            values = values_of(data, entries, 4)
-            if not (directory.is_whole and {_WIDTH, _HEIGHT} <= values.keys() and len(values) == len(entries)):
-                return  # cut off; or a tag comes twice, of which decoders take one or the other, or is no number
+            values = sole_values_of(data, directory.entries, _READ, 4)
+            if not (directory.is_whole and values and {_WIDTH, _HEIGHT} <= values.keys()):
+                return
             yield Page.of(number, directory.entries, values)
     except (struct.error, OverflowError):  # of an offset that no file has room for
         return

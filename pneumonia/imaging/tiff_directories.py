@@ -6,7 +6,7 @@ than the standard allows.
 
 import contextlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from pneumonia.imaging.limits import (
@@ -189,6 +189,19 @@ def directories(data: bytes, at: int | None = None) -> Iterator[Directory]:
             (at,) = struct.unpack_from(order + offset_format, data, end)
     except (struct.error, OverflowError):
         return
+
+
+def sole_values_of(data: bytes, entries: Iterable[Entry], tags: Container[int], most: int) -> Values | None:
+    """Return the values of some tags, at most so many of each; None if decoders may read one in another way.
+
+    That is one that comes twice, of which decoders take one or the other, or that is no whole number.
+
+    Raises:
+        struct.error: values that are outside of the file.
+    """
+    wanted = [entry for entry in entries if entry.tag in tags and entry.length]
+    values = values_of(data, wanted, most)
+    return values if len(values) == len(wanted) else None
 
 
 def values_of(data: bytes, entries: Iterable[Entry], most: int) -> Values:

@@ -27,7 +27,7 @@ from pneumonia.imaging.limits import (
 )
 from pneumonia.imaging.optional import deep_files
 from pneumonia.imaging.tiff import Page, is_beyond_pillow
-from pneumonia.imaging.tiff_directories import FAX, OLD_JPEG, WEBP, Values, values_of
+from pneumonia.imaging.tiff_directories import FAX, OLD_JPEG, WEBP, Values, sole_values_of
 
 _PACKED, _UNPACKED = 2**16, 2**20  # bytes that are unpacked at a time, and that they are unpacked to
 _PLACES, _LENGTHS, _COMPRESSION, _TABLES = (273, 324), (279, 325), 259, 347
@@ -102,13 +102,12 @@ def check_pieces(data: bytes, page: Page) -> None:
         UnsupportedImageError: fax codes, and what Pillow or libtiff would misread or not check.
         ImageError: a damaged or missing one.
     """
-    entries = [entry for entry in page.entries if entry.tag in _TAGS and entry.length]
     try:
-        values = values_of(data, entries, MAX_PIECES)
+        values = sole_values_of(data, page.entries, _TAGS, MAX_PIECES)
     except (struct.error, OverflowError) as error:
         raise ImageError(BROKEN) from error
-    if len(values) < len(entries) or values.keys() >= set(_PLACES) or not page.samples:
-        raise ImageError(BROKEN)  # what comes twice, or is no number, decoders may read in another way
+    if values is None or values.keys() >= set(_PLACES) or not page.samples:
+        raise ImageError(BROKEN)
     (compression,) = values.get(_COMPRESSION, (_NONE,))[:1]
     if _is_unread(compression, values, page):
         raise unread_tiff(data, page.entries)
